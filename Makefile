@@ -1,0 +1,39 @@
+# Two commands: `make run` trains the quickstart, `make test` runs the tests. Each makes .venv when there is none.
+
+VENV := .venv
+# python3.11 is what constraints.txt was tested with. `make PYTHON=... run` takes another.
+PYTHON = $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: run test lint clean
+.NOTPARALLEL:  # one pip at a time
+
+run: $(VENV)/.installed
+	$(VENV)/bin/python -m lit_rnn fit --config configs/quickstart.yaml
+
+test: $(VENV)/.installed-test
+	$(VENV)/bin/python -m pytest -n 2
+
+lint: $(VENV)/.installed-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+# Not runs/ and data/: those are yours.
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.installed-test: extras = [test]
+$(VENV)/.installed-dev: extras = [dev]
+$(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: setup.cfg setup.py pyproject.toml constraints.txt | $(VENV)/.made
+	@echo "Installing lit_rnn$(extras) into $(VENV); the first time this takes a few minutes."
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.$(extras)'
+	@touch $@
+
+$(VENV)/.made:
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 or newer was found: on Debian, apt install python3 python3-venv."; exit 1; } >&2
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments: on Debian, apt install $(notdir $(PYTHON))-venv."; exit 1; } >&2
+	@$(PYTHON) -m venv --clear $(VENV)
+	@touch $@

@@ -1,0 +1,59 @@
+"""The adding problem (Hochreiter and Schmidhuber 1997)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datamodules.base import Batch, GeneratedDataModule, unit_interval
+from datamodules.errors import require
+from datamodules.task import Task
+
+
+class Adding(GeneratedDataModule):
+    """Add the two marked numbers of a long sequence: y = sum of u_t where m_t = 1.
+
+    Inputs (B, T, 2): channel 0 is u_t ~ U(0, 1), channel 1 the mark m_t, 1 at exactly one step of each half. The
+    squared error counts at the last step; always answering 1 costs Var(u + u') = 1/6.
+
+    Args:
+        length: T, the number of steps.
+        protocol: Where the halves meet. ``scornn`` (scoRNN, scuRNN code): [0, h) and [h, T) with h = (T - 1) // 2;
+            ``urnn``: h = T // 2.
+        **kwargs: Sizes, seed and workers of `GeneratedDataModule`.
+    """
+
+    def __init__(self, length: int = 200, protocol: Literal["scornn", "urnn"] = "scornn", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        require(protocol in ("scornn", "urnn"), "data.init_args.protocol", protocol, "scornn or urnn")
+        shortest = 3 if protocol == "scornn" else 2
+        require(length >= shortest, "data.init_args.length", length, f"at least {shortest}, one step for each mark")
+        self.length, self.protocol = length, protocol
+        self.half = (length - 1) // 2 if protocol == "scornn" else length // 2
+        self.words_per_sample = length + 2
+        self.task = Task(
+            name="adding",
+            inputs="values",
+            input_size=2,
+            targets="value",
+            target_size=1,
+            length=length,
+            scored="last",
+            chance=1 / 6,
+            metric="within_0.04",
+            higher_is_better=True,
+        )
+
+    def make(self, words: NDArray[np.uint64]) -> Batch:
+        uniform = unit_interval(words)
+        rows = np.arange(len(words))
+        inputs = np.zeros((len(words), self.length, 2), dtype=np.float32)
+        inputs[:, :, 0] = uniform[:, 2:]
+        first = (uniform[:, 0] * self.half).astype(np.int64)
+        second = self.half + (uniform[:, 1] * (self.length - self.half)).astype(np.int64)
+        inputs[rows, first, 1] = inputs[rows, second, 1] = 1
+        targets = inputs[rows, first, 0] + inputs[rows, second, 0]
+        return torch.from_numpy(inputs), torch.from_numpy(targets[:, None])

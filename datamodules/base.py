@@ -1,0 +1,269 @@
+"""SequenceDataModule: loaders, seeds, sharding over ranks and workers, exact resume."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.errors import UserError, require
+from datamodules.task import Task
+
+Split = Literal["train", "val", "test"]
+Batch = tuple[Tensor, ...]
+Indices = NDArray[np.int64]
+
+SPLIT_IDS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
+_SHUFFLE_ID = 3  # keys the generator that orders the training set, so that order never repeats a sample's randomness
+
+
+def random_words(seed: int, split: Split, indices: Indices, count: int) -> NDArray[np.uint64]:
+    """(len(indices), count) uniform 64-bit words; row i depends on (seed, split, indices[i]) and on nothing else.
+
+    Philox is counter-based: sample k owns blocks k*b to (k+1)*b of the stream keyed by (seed, split), so any worker
+    on any rank reads its samples without generating the others (Salmon et al. 2011).
+    """
+    blocks = -(-count // 4)  # a Philox block holds four words
+
+    def read(first: int, samples: int) -> NDArray[np.uint64]:
+        stream = np.random.Philox(key=[seed, SPLIT_IDS[split]], counter=first * blocks)
+        return stream.random_raw(samples * blocks * 4).reshape(samples, blocks * 4)[:, :count]
+
+    if np.all(np.diff(indices) == 1):
+        return read(int(indices[0]), len(indices))
+    return np.concatenate([read(int(i), 1) for i in indices])
+
+
+def unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Uniform words as doubles in [0, 1), with 53 random bits each."""
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+class IndexedBatches(Dataset[Batch], ABC):
+    """A split that answers an array of indices with one whole batch.
+
+    ``endless`` splits are functions of the index and go on past ``len``: every epoch is made of fresh samples.
+    """
+
+    endless = False
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, indices: Indices) -> Batch: ...
+
+
+class SequenceLoader:
+    """The batches of one rank, in an order that is a function of (seed, epoch), from any position on.
+
+    Training: every ``iter()`` is one epoch of ``len(split)`` samples over all ranks together; what does not fill a
+    batch on every rank is left out. Evaluation: every sample exactly once over all ranks, batch sizes differing by at
+    most one and the same number of batches on each rank, none empty, so that metrics are exact and no collective call
+    waits.
+
+    Not a ``DataLoader`` itself: Lightning would then put its own sampler in.
+    """
+
+    def __init__(
+        self,
+        split: IndexedBatches,
+        batch_size: int,
+        *,
+        train: bool,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+    ) -> None:
+        self.split, self.batch_size, self.train, self.shuffle, self.seed = split, batch_size, train, shuffle, seed
+        self.rank, self.world_size, self.num_workers = rank, world_size, num_workers
+        self.epoch = 0
+        self.position = 0  # batches already given in this epoch
+        self._resumed = False
+        per_step = batch_size * world_size
+        if train:
+            require(
+                len(split) >= per_step,
+                "data.init_args.batch_size",
+                batch_size,
+                f"at most {len(split) // world_size}: the training split has {len(split)} samples "
+                f"for {world_size} process(es)",
+            )
+        elif len(split) < world_size:
+            raise UserError(
+                f"The evaluation split has {len(split)} samples for {world_size} processes, but each needs one: "
+                "lower trainer.devices, or raise the split's size in data.init_args."
+            )
+        # evaluation: no more batches than every rank can put a sample in
+        self._steps = len(split) // per_step if train else min(-(-len(split) // per_step), len(split) // world_size)
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def _batches(self) -> list[Indices]:
+        """This rank's index arrays for the current epoch."""
+        size, steps = len(self.split), self._steps
+        if not self.train:
+            return np.array_split(np.arange(size), steps * self.world_size)[self.rank :: self.world_size]
+        order = np.arange(size)
+        if self.shuffle:
+            generator = np.random.Generator(np.random.Philox(key=[self.seed, _SHUFFLE_ID], counter=self.epoch << 64))
+            order = generator.permutation(size)
+        if self.split.endless:
+            order = order + self.epoch * size
+        used = order[: steps * self.world_size * self.batch_size]
+        return list(used.reshape(steps, self.world_size, self.batch_size)[:, self.rank])
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.position >= self._steps or (self.position > 0 and not self._resumed):
+            self.position = 0
+            self.epoch += int(self.train)
+        self._resumed = False
+        loader = DataLoader(
+            self.split,
+            batch_size=None,
+            sampler=self._batches()[self.position :],
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else it draws its base seed from the model's random numbers
+        )
+        for batch in loader:
+            self.position += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.epoch, "position": self.position, "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if 0 < state["position"] < state["steps"] != self._steps:
+            raise UserError(
+                f"The checkpoint was made inside an epoch of {state['steps']} batches, but the data now gives "
+                f"{self._steps}: resume with the same data.init_args and trainer.devices."
+            )
+        self.epoch, self.position = state["epoch"], state["position"]
+        self._resumed = True
+
+
+class SequenceDataModule(LightningDataModule, ABC):
+    """Base of all data: a `Task`, three splits, and loaders for them.
+
+    Args:
+        batch_size: Sequences per step and process.
+        seed: Seeds what is generated and the order of training; None takes the run's ``seed_everything`` (0 outside
+            the command line).
+        num_workers: Processes that prepare batches; 0 prepares them in the training process.
+    """
+
+    task: Task
+    """Known right after construction, before any data is read."""
+
+    def __init__(self, batch_size: int = 128, seed: int | None = None, num_workers: int = 0) -> None:
+        super().__init__()
+        require(batch_size >= 1, "data.init_args.batch_size", batch_size, "a whole number of at least 1")
+        require(num_workers >= 0, "data.init_args.num_workers", num_workers, "0 or a positive whole number")
+        require(seed is None or 0 <= seed < 2**63, "data.init_args.seed", seed, "null or a whole number of at least 0")
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.seed = 0 if seed is None else seed
+
+    @abstractmethod
+    def split(self, name: Split) -> IndexedBatches:
+        """The split called ``name``, read or generated when asked for."""
+
+    def loader(self, split: Split, rank: int = 0, world_size: int = 1) -> SequenceLoader:
+        """The loader of one rank of ``world_size``."""
+        batches = self.split(split)
+        # overfitting means the same few batches again and again: neither shuffled nor fresh
+        overfit = bool(getattr(self.trainer, "overfit_batches", 0))
+        if overfit and batches.endless:
+            batches.endless = False
+        return SequenceLoader(
+            batches,
+            self.batch_size,
+            train=split == "train",
+            shuffle=split == "train" and not batches.endless and not overfit,
+            seed=self.seed,
+            rank=rank,
+            world_size=world_size,
+            num_workers=self.num_workers,
+        )
+
+    def _own_loader(self, split: Split) -> SequenceLoader:
+        if self.trainer is None:
+            return self.loader(split)
+        return self.loader(split, self.trainer.global_rank, self.trainer.world_size)
+
+    def train_dataloader(self) -> Any:
+        return self._own_loader("train")
+
+    def val_dataloader(self) -> Any:
+        return self._own_loader("val")
+
+    def test_dataloader(self) -> Any:
+        return self._own_loader("test")
+
+    def predict_dataloader(self) -> Any:
+        """Predictions are made on the validation split: the test set is for ``test`` alone."""
+        return self._own_loader("val")
+
+
+class Generated(IndexedBatches):
+    """A split whose samples are computed from (seed, split, index) by ``make(indices, split)``."""
+
+    def __init__(self, owner: GeneratedDataModule, split: Split) -> None:
+        self.owner, self.name = owner, split
+        self.endless = split == "train" and not owner.reuse
+
+    def __len__(self) -> int:
+        return self.owner.samples[self.name]
+
+    def __getitem__(self, indices: Indices) -> Batch:
+        return self.owner.make(random_words(self.owner.seed, self.name, indices, self.owner.words_per_sample))
+
+
+class GeneratedDataModule(SequenceDataModule):
+    """Synthetic data: nothing is stored, sample i of a split is a function of (seed, split, i).
+
+    Args:
+        train_samples: Samples in one training epoch, over all processes together.
+        val_samples: Samples in the validation split.
+        test_samples: Samples in the test split.
+        reuse: Train on the same ``train_samples`` sequences in every epoch, reshuffled (as the released scoRNN code
+            does), instead of on fresh ones.
+        batch_size: Sequences per step and process.
+        seed: Seeds the samples and their order; None takes the run's ``seed_everything``.
+        num_workers: Processes that prepare batches.
+    """
+
+    words_per_sample: int
+
+    def __init__(
+        self,
+        train_samples: int = 12_800,
+        val_samples: int = 1_000,
+        test_samples: int = 10_000,
+        reuse: bool = False,
+        batch_size: int = 128,
+        seed: int | None = None,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed, num_workers)
+        self.samples: dict[Split, int] = {"train": train_samples, "val": val_samples, "test": test_samples}
+        for name, count in self.samples.items():
+            require(count >= 1, f"data.init_args.{name}_samples", count, "a whole number of at least 1")
+        self.reuse = reuse
+
+    @abstractmethod
+    def make(self, words: NDArray[np.uint64]) -> Batch:
+        """The batch that (B, words_per_sample) uniform 64-bit words determine."""
+
+    def split(self, name: Split) -> Generated:
+        return Generated(self, name)

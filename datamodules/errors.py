@@ -1,0 +1,16 @@
+"""The one exception that means: the user gave something that cannot work."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input, told in one sentence: what was given, what is accepted, which key or file to change.
+
+    The command line prints the sentence and exits with status 2; ``--debug`` shows the traceback.
+    """
+
+
+def require(ok: bool, key: str, given: object, accepted: str) -> None:
+    """Raise `UserError` naming the config ``key`` unless ``ok``."""
+    if not ok:
+        raise UserError(f"{key} is {given!r}, but it must be {accepted}.")

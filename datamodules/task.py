@@ -1,0 +1,57 @@
+"""Task: the one thing that data tells a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Inputs = Literal["symbols", "values"]
+Targets = Literal["label", "label_per_step", "value", "frame_per_step", "next_symbol"]
+Scored = Literal["last", "all", "mask"]
+MetricName = Literal["accuracy", "mse", "within_0.04", "bits_per_symbol"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What comes in, what goes out, which steps count, and what a trivial predictor gets.
+
+    A batch is ``(inputs, targets)`` or ``(inputs, targets, mask)``, batch first. Only primitives live here, so a
+    Task survives a checkpoint as ``dataclasses.asdict(task)``.
+
+    Args:
+        name: Short name for folders, tables and pictures.
+        inputs: ``symbols``: int64 (B, T); ``values``: float32 (B, T, input_size).
+        input_size: Vocabulary size of symbols, or width of values.
+        targets: ``label``: int64 (B,), one per sequence; ``label_per_step`` and ``next_symbol``: int64 (B, T);
+            ``value``: float32 (B, target_size); ``frame_per_step``: float32 (B, T, target_size).
+        target_size: Number of classes, or width of the value or frame.
+        length: Steps in a sequence; None when it varies.
+        scored: Which steps the loss averages over: the ``last``, ``all``, or those where the batch's bool ``mask``
+            (B, T) is true.
+        recall: The headline metric counts only the last ``recall`` steps; None counts the steps of the loss.
+        chance: Loss of the best predictor that does not look at the input, in nats or squared units.
+        metric: The headline metric. ``within_0.04``: share of predictions closer than 0.04 to their value.
+        higher_is_better: Direction of the headline metric.
+    """
+
+    name: str
+    inputs: Inputs
+    input_size: int
+    targets: Targets
+    target_size: int
+    length: int | None
+    scored: Scored
+    chance: float
+    metric: MetricName
+    higher_is_better: bool
+    recall: int | None = None
+
+    @property
+    def per_step(self) -> bool:
+        """Whether there is a target at every step, rather than one per sequence."""
+        return self.targets in ("label_per_step", "frame_per_step", "next_symbol")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether targets are classes (cross-entropy) rather than numbers (squared error)."""
+        return self.targets in ("label", "label_per_step", "next_symbol")

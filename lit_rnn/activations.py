@@ -1,0 +1,50 @@
+"""Nonlinearities of the recurrent literature that torch lacks, and the table of plain ones by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Nonlinearity = Literal["tanh", "relu", "elu", "identity"]
+
+
+def identity(z: Tensor) -> Tensor:
+    """f(z) = z: a linear network."""
+    return z
+
+
+NONLINEARITIES: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "elu": nn.functional.elu,
+    "identity": identity,
+}
+
+
+def modrelu(z: Tensor, bias: Tensor) -> Tensor:
+    """Real modReLU, sign(z) relu(|z| + b): keeps the sign, shrinks or grows the modulus (Arjovsky et al. 2016).
+
+    It is 0 at z = 0, with gradient 0 there; for b > 0 it jumps by b across zero on either side.
+
+    Args:
+        z: (..., n).
+        bias: b, (n,).
+    """
+    return torch.sign(z) * torch.relu(torch.abs(z) + bias)
+
+
+class ModReLU(nn.Module):
+    """`modrelu` with one trained bias per unit, started at U(-0.01, 0.01) as in the expRNN code."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.empty(size).uniform_(-0.01, 0.01))
+
+    def forward(self, z: Tensor) -> Tensor:
+        return modrelu(z, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{len(self.bias)}"

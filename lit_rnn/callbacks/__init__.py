@@ -1,0 +1,22 @@
+"""What watches a run."""
+
+from lit_rnn.callbacks.checkpoints import LastCheckpoint, Stopped
+from lit_rnn.callbacks.drift import Drift
+from lit_rnn.callbacks.finite import DivergedError, FiniteLoss
+from lit_rnn.callbacks.pictures import TaskPicture
+from lit_rnn.callbacks.predictions import PredictionFile
+from lit_rnn.callbacks.progress import EpochLines, Progress
+from lit_rnn.callbacks.summary import Summary
+
+__all__ = [
+    "DivergedError",
+    "Drift",
+    "EpochLines",
+    "FiniteLoss",
+    "LastCheckpoint",
+    "PredictionFile",
+    "Progress",
+    "Stopped",
+    "Summary",
+    "TaskPicture",
+]

@@ -1,0 +1,93 @@
+"""last.ckpt: where a run can be taken up again, whatever ended it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from lit_rnn.run_folder import MetricsCSV, keeps_files
+
+
+class Stopped(Exception):  # noqa: N818  # not an error: the user asked for it
+    """The run was asked to stop by a signal and has saved where it was."""
+
+    def __init__(self, signum: int, step: int) -> None:
+        super().__init__(f"Stopped by {signal.Signals(signum).name} after step {step}.")
+        self.signum = signum
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt`` at the end of every epoch, and right after the step at which a run ends inside an epoch.
+
+    A first Ctrl-C or SIGTERM lets the step at hand finish, saves and raises `Stopped`; a second Ctrl-C stops at once.
+    With several processes signals stay with Lightning, because saving needs every rank.
+
+    Args:
+        folder: Where ``last.ckpt`` goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "last.ckpt"
+        self._signal: int | None = None
+        self._previous: dict[int, Any] = {}
+        self._inside_epoch = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                self._previous[signum] = signal.signal(signum, self._ask)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        while self._previous:
+            signal.signal(*self._previous.popitem())
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                logger.experiment.forget_from(trainer.global_step)
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        if self._signal is not None and signum == signal.SIGINT:
+            raise KeyboardInterrupt
+        self._signal = signum
+
+    def _save(self, trainer: Trainer) -> None:
+        if not keeps_files(trainer):
+            return
+        partial = self.path.with_suffix(".partial")  # a kill while writing must not cost the checkpoint before
+        trainer.save_checkpoint(partial)
+        if trainer.is_global_zero:
+            os.replace(partial, self.path)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+        # max_steps -1 is "no limit", which no step number reaches
+        self._inside_epoch = not last_batch and (
+            self._signal is not None or trainer.global_step == trainer.fit_loop.epoch_loop.max_steps
+        )
+        if self._inside_epoch:
+            self._save(trainer)
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._inside_epoch:  # else the checkpoint after the last step is the one that resumes exactly
+            self._save(trainer)
+            self._stop_if_asked(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, SIGTERMException):  # raised on every rank together, between two steps
+            self._save(trainer)
+
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        if self._signal is not None:
+            raise Stopped(self._signal, trainer.global_step)

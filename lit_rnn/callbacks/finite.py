@@ -1,0 +1,37 @@
+"""Stops a run whose loss is no longer a number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+
+class DivergedError(Exception):
+    """The loss became NaN or infinite."""
+
+
+class FiniteLoss(Callback):
+    """Raises `DivergedError` before a NaN or infinite loss reaches the weights.
+
+    It names the step, the norms by layer and the last good checkpoint.
+
+    Args:
+        checkpoint: The checkpoint to go back to, if it exists.
+        every: Look at every so many losses; looking makes a GPU wait for the host.
+    """
+
+    def __init__(self, checkpoint: Path, every: int = 1) -> None:
+        self.checkpoint, self.every = checkpoint, every
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if trainer.global_step % self.every or torch.isfinite(loss):
+            return
+        norms = ", ".join(f"{name} {p.detach().norm():.3g}" for name, p in pl_module.named_parameters())
+        back = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.is_file() else "no checkpoint yet"
+        raise DivergedError(
+            f"The loss is {loss.item()} at step {trainer.global_step + 1}; norms by layer: {norms}; {back}. "
+            "A lower learning rate or trainer.gradient_clip_val may help."
+        )

@@ -1,0 +1,42 @@
+"""Progress on a terminal, and in a log file."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import RichProgressBar
+
+from lit_rnn.models import SequenceModel
+
+
+class Progress(RichProgressBar):
+    """Lightning's bar with the chance level beside loss and metric."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        items = super().get_metrics(trainer, pl_module)
+        items.pop("v_num", None)
+        if isinstance(pl_module, SequenceModel):
+            items["chance"] = pl_module.task.chance
+        return items
+
+
+class EpochLines(Callback):
+    """One line per epoch where there is no terminal to draw a bar on."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or not isinstance(pl_module, SequenceModel):
+            return
+        task, metrics = pl_module.task, trainer.callback_metrics
+        shown = ("train/loss", "val/loss", f"val/{task.metric}")
+        values = "  ".join(f"{key} {metrics[key]:.4g}" for key in shown if key in metrics)
+        seconds = time.monotonic() - self._start
+        print(
+            f"epoch {trainer.current_epoch + 1}  step {trainer.global_step}  {values}  "
+            f"chance {task.chance:.4g}  {seconds:.0f} s",
+            flush=True,
+        )

@@ -1,0 +1,80 @@
+"""The table at the end of a run, and the same numbers as a file."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.loggers import WandbLogger
+from rich.console import Console
+from rich.table import Table
+
+from lit_rnn.models import SequenceModel
+from lit_rnn.run_folder import keeps_files
+
+METRIC_WORDS = {
+    "accuracy": "accuracy",
+    "mse": "mean squared error",
+    "within_0.04": "predictions within 0.04",
+    "bits_per_symbol": "bits per symbol",
+}
+
+
+def metric_words(model: SequenceModel) -> str:
+    """The headline metric as a person reads it."""
+    words = METRIC_WORDS[model.task.metric]
+    return f"{words} of the {model.task.recall} recalled symbols" if model.task.recall else words
+
+
+class Summary(Callback):
+    """Prints loss, chance, headline metric, seconds and the run folder; keeps them as ``<stage>.json``.
+
+    ``fit.json`` is what marks a run folder as finished.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._start = time.monotonic()
+        self._command = str(getattr(stage, "value", stage))  # Lightning hands over an enum that prints as its name
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not trainer.is_global_zero or stage == "predict" or not isinstance(pl_module, SequenceModel):
+            return
+        split = "test" if stage == "test" else "val"
+        task, metrics = pl_module.task, trainer.callback_metrics
+        loss, metric = metrics.get(f"{split}/loss"), metrics.get(f"{split}/{task.metric}")
+        result = {
+            "model": type(pl_module).__name__,
+            "task": task.name,
+            "parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
+            "steps": pl_module.optimizer_steps,
+            "split": split,
+            "loss": None if loss is None else float(loss),
+            "chance": task.chance,
+            "metric": task.metric,
+            "value": None if metric is None else float(metric),
+            "seconds": round(time.monotonic() - self._start, 1),
+        }
+        table = Table(title=f"{result['model']} on {task.name}", show_header=False, title_justify="left")
+        rows = {
+            "parameters": f"{result['parameters']:,}",
+            "optimizer steps": f"{result['steps']:,}",
+            f"{split} loss": "not validated" if loss is None else f"{float(loss):.4g}",
+            "chance level": f"{task.chance:.4g}",
+            metric_words(pl_module): "not validated" if metric is None else f"{float(metric):.4f}",
+            "seconds": f"{result['seconds']:.1f}",
+            "run folder": str(self.folder) if keeps_files(trainer) else "none (fast_dev_run)",
+        }
+        for name, value in rows.items():
+            table.add_row(name, value)
+        Console().print(table)
+        if not keeps_files(trainer):
+            return
+        (self.folder / f"{self._command}.json").write_text(json.dumps(result, indent=1) + "\n")
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.summary.update({f"{self._command}/{key}": value for key, value in result.items()})

@@ -1,0 +1,67 @@
+"""Cell: a recurrence, without time and without Lightning."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+State = tuple[Tensor, ...]
+
+
+class Cell(nn.Module, ABC):
+    """One step of a recurrent network, taken apart by what depends on what.
+
+    `weights` depends on parameters alone and is called once per pass; `drive` depends on the inputs alone and is
+    called once per sequence; `step` is all that is left to do at each time step. `lit_rnn.scan.scan` puts the three
+    together.
+
+    Args:
+        input_size: Width I of x_t.
+        hidden_size: Width n of the state.
+        state_sizes: Widths of the state's tensors; (n,) unless told otherwise.
+        learn_initial_state: Train the initial state (started at zero) instead of keeping it zero.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        state_sizes: Sequence[int] | None = None,
+        learn_initial_state: bool = False,
+    ) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size, self.output_size = input_size, hidden_size, hidden_size
+        self.state_sizes = tuple(state_sizes or (hidden_size,))
+        sizes = self.state_sizes if learn_initial_state else ()
+        self.initial = nn.ParameterList(nn.Parameter(torch.zeros(size)) for size in sizes)
+
+    def initial_state(self, batch_size: int) -> State:
+        """The state before the first step, each tensor (B, size)."""
+        if len(self.initial):
+            return tuple(start.expand(batch_size, -1) for start in self.initial)
+        like = next(self.parameters())
+        return tuple(like.new_zeros(batch_size, size) for size in self.state_sizes)
+
+    @abstractmethod
+    def weights(self) -> Any:
+        """All that depends on parameters alone, such as W = exp(A); computed once per pass."""
+
+    @abstractmethod
+    def drive(self, x: Tensor, w: Any) -> Tensor:
+        """All that depends on the input alone: (T, B, I) to (T, B, G), every step in one product."""
+
+    @abstractmethod
+    def step(self, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
+        """From the drive u_t (B, G) and the state to the output y_t (B, output_size) and the next state."""
+
+    @abstractmethod
+    def recurrent_matrices(self) -> dict[str, Tensor]:
+        """The matrices W of h_t = f(W h_{t-1} + ...), each (n, n); the gates of a gated cell come apart."""
+
+    def recurrent_parameters(self) -> list[nn.Parameter]:
+        """The parameters behind the recurrent matrices: those of the submodule ``recurrent``."""
+        return list(self.get_submodule("recurrent").parameters())

@@ -1,0 +1,209 @@
+"""``python -m lit_rnn fit|validate|test|predict``: LightningCLI with run folders and checkpoints checked first."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import platform
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from datamodules import SequenceDataModule, UserError
+from datamodules.errors import require
+from lit_rnn import run_folder
+from lit_rnn.arguments import complete, explain
+from lit_rnn.class_paths import class_path, import_class
+from lit_rnn.models import SequenceModel
+from lit_rnn.trainer import draws_bar, run_callbacks, run_loggers
+
+
+class _RefusedError(Exception):
+    """What the parser says, before it is put in a sentence."""
+
+
+class Parser(LightningArgumentParser):
+    """Raises instead of printing usage and leaving."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        raise _RefusedError(message) from ex
+
+
+class SaveRun(SaveConfigCallback):
+    """config.yaml and versions.json in the run folder, and the config to every logger."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit" or not run_folder.keeps_files(trainer):
+            return
+        folder = Path(trainer.default_root_dir)
+        config = self.parser.dump(self.config, skip_none=False)
+        for name, text in (("config.yaml", config), ("versions.json", json.dumps(versions(), indent=1) + "\n")):
+            path = folder / name
+            if path.exists() and path.read_text() != text:  # a resume with other options: keep both
+                path = folder / f"{path.stem}-resumed{path.suffix}"
+            path.write_text(text)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(json.loads(self.parser.dump(self.config, skip_none=False, format="json")))
+
+
+def versions() -> dict[str, Any]:
+    """What the numbers of a run depend on besides its config."""
+    packages = (
+        "lit_rnn",
+        "torch",
+        "pytorch-lightning",
+        "torchmetrics",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "jsonargparse",
+    )
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        **{package: version(package) for package in packages},
+    }
+
+
+class CLI(LightningCLI):
+    """LightningCLI with the Task linked from data to model, run folders, and checkpoints checked before they load."""
+
+    run_dir: Path
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(
+            SequenceModel,
+            SequenceDataModule,
+            save_config_callback=SaveRun,
+            save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults={"log_every_n_steps": 10, "enable_model_summary": False},
+            seed_everything_default=1,
+            parser_class=Parser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=list(arguments),
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir", type=str | None, default=None, help="Run folder; runs/<data>-<model>-<number> if not given."
+        )
+        parser.add_argument(
+            "--threads", type=int | None, default=None, help="CPU threads of torch; its own choice if not given."
+        )
+        parser.link_arguments(
+            "data", "model.init_args.task", compute_fn=lambda data: asdict(data.task), apply_on="instantiate"
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]  # `run` gives a list
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: a checkpoint's hyperparameters must not beat the command line; `_checkpoint` compares them."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if config.threads is not None:
+            require(config.threads >= 1, "threads", config.threads, "a whole number of at least 1")
+            torch.set_num_threads(config.threads)
+        torch.set_flush_denormal(True)  # vanishing gradients are denormal, and x86 is up to 15 times slower on those
+        if config.trainer.max_epochs is None and config.trainer.max_steps == -1 and self.subcommand == "fit":
+            raise UserError("trainer.max_epochs is not given: set it, or trainer.max_steps, or the run has no end.")
+        if config.data.init_args.get("seed") is None:
+            config.data.init_args.seed = config.seed_everything
+        self.run_dir = self._choose_folder(config)
+        if config.ckpt_path is not None:
+            config.ckpt_path = str(self._checkpoint(config))
+        elif self.subcommand != "fit":
+            raise UserError(
+                f"ckpt_path is not given, but {self.subcommand} needs trained weights: "
+                "--ckpt_path FILE, or --ckpt_path best with --run_dir."
+            )
+        if not config.trainer.fast_dev_run:
+            starts = self.subcommand == "fit" and config.ckpt_path is None
+            run_folder.claim(self.run_dir, starts)
+
+    def _choose_folder(self, config: Any) -> Path:
+        if config.run_dir is not None:
+            return Path(config.run_dir)
+        data, model = (str(config[key].class_path).rpartition(".")[2] for key in ("data", "model"))
+        name = f"{data}-{model}".lower()
+        if config.ckpt_path in ("last", "best"):
+            return run_folder.newest(name) or run_folder.RUNS / f"{name}-1"
+        if config.ckpt_path is not None and self.subcommand != "fit":
+            return run_folder.folder_of(Path(config.ckpt_path)) or run_folder.fresh(name)
+        return run_folder.fresh(name)
+
+    def _checkpoint(self, config: Any) -> Path:
+        """The file that ckpt_path means, after a look inside: it must hold the model that the config describes."""
+        named = {"last": run_folder.last_checkpoint, "best": run_folder.best_checkpoint}
+        path = named[config.ckpt_path](self.run_dir) if config.ckpt_path in named else Path(config.ckpt_path)
+        if not path.is_file():
+            raise UserError(f"ckpt_path is {config.ckpt_path!r}, but there is no file {path}; see --run_dir.")
+        try:
+            kept = torch.load(path, map_location="cpu", weights_only=True)
+            held, made_with = kept["lit_rnn"]["class_path"], kept["hyper_parameters"]
+        except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError) as error:
+            raise UserError(
+                f"ckpt_path {path} is not a whole checkpoint of lit_rnn ({type(error).__name__}); "
+                "it may have been cut short: name another with --ckpt_path."
+            ) from error
+        if held != class_path(import_class(config.model.class_path)):
+            raise UserError(
+                f"ckpt_path {path} holds a {held}, but model.class_path is {config.model.class_path}; "
+                "give the config that the checkpoint was made with."
+            )
+        self._made_with = made_with
+        return path
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:  # jsonargparse wraps what constructors raise
+            if isinstance(error.__cause__, UserError):
+                raise error.__cause__ from None
+            raise
+
+    def after_instantiate_classes(self) -> None:
+        """Refuse a checkpoint whose weights would not fit, before the run starts."""
+        for key, kept in getattr(self, "_made_with", {}).items():
+            given = self.model.hparams.get(key)
+            if key in ("hidden_size", "layers", "learn_initial_state") and given != kept:
+                raise UserError(
+                    f"model.init_args.{key} is {given!r}, but the checkpoint was made with {kept!r}: use the same."
+                )
+            if key == "task" and any(given[size] != kept[size] for size in ("input_size", "target_size", "inputs")):
+                raise UserError(
+                    f"data gives a task with {given['inputs']} of {given['input_size']} and {given['target_size']} "
+                    f"targets, but the checkpoint was made on {kept['name']} with {kept['inputs']} of "
+                    f"{kept['input_size']} and {kept['target_size']} targets: use the data it was made on."
+                )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        settings = self._get(self.config_init, "trainer")
+        self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, settings)
+        return super().instantiate_trainer(
+            default_root_dir=str(self.run_dir),
+            logger=run_loggers(self.run_dir, settings["logger"]),
+            enable_progress_bar=draws_bar(settings),
+            **kwargs,
+        )
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run one Lightning subcommand."""
+    completed = complete(arguments)
+    try:
+        CLI(completed)
+    except _RefusedError as error:
+        raise UserError(explain(str(error), completed)) from error

@@ -1,0 +1,106 @@
+"""Named initialisers, one in-place function each, in the column convention h_t = f(W h_{t-1} + V x_t + b).
+
+Those for skew generators fill an (n, n) tensor A = -A^T. All but `haar_` are block diagonal with blocks
+[[0, s], [-s, 0]]; for odd n the last row and column stay zero, which leaves W one eigenvalue 1. A block's rotation
+angle is |s| under W = exp(A) and 2 arctan |s| under the Cayley map (I + A)^-1 (I - A): one name, two spectra.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import scipy.linalg
+import torch
+from torch import Tensor, nn
+
+SkewInit = Callable[[Tensor], Tensor]
+SkewInitName = Literal["henaff", "cayley", "haar", "torus"]
+
+
+@torch.no_grad()
+def _blocks_(A: Tensor, s: Tensor) -> Tensor:
+    """Fill A with the blocks [[0, s_i], [-s_i, 0]] along its diagonal."""
+    first = torch.arange(0, 2 * len(s), 2, device=A.device)
+    A.zero_()
+    A[first, first + 1] = s
+    A[first + 1, first] = -s
+    return A
+
+
+def henaff_(A: Tensor) -> Tensor:
+    """Blocks with s ~ U(-pi, pi): under exp, rotations by any angle (Henaff et al. 2016; expRNN's current code)."""
+    return _blocks_(A, A.new_empty(len(A) // 2).uniform_(-math.pi, math.pi))
+
+
+def cayley_(A: Tensor) -> Tensor:
+    """Blocks with s = -tan(u / 2), u ~ U(0, pi/2) (Helfrich et al. 2018).
+
+    The angles are u in [0, pi/2] under the Cayley map; under exp they are |s| in [0, 1] rad, which is what expRNN's
+    "cayley" initialisation means.
+    """
+    return _blocks_(A, -torch.tan(A.new_empty(len(A) // 2).uniform_(0, math.pi / 2) / 2))
+
+
+def torus_(A: Tensor) -> Tensor:
+    """Blocks that make exp(A) uniform on the maximal torus of SO(n): s ~ U(-pi, pi) (GeoTorch).
+
+    The same law as `henaff_`; it has its own name because both are used in the literature.
+    """
+    return henaff_(A)
+
+
+@torch.no_grad()
+def haar_(A: Tensor) -> Tensor:
+    """The principal logarithm of a Haar-distributed rotation, so that exp(A) is uniform on SO(n).
+
+    Sampled and taken apart in float64. Cost O(n^3), once.
+    """
+    n = len(A)
+    gaussian = torch.randn(n, n, dtype=torch.float64)
+    q, r = torch.linalg.qr(gaussian)
+    q = q * torch.sign(torch.diagonal(r))  # else QR's own sign convention shows (Mezzadri 2007)
+    if n and torch.linalg.det(q) < 0:
+        q[:, 0] = -q[:, 0]
+    logarithm = _rotation_log(q.numpy())
+    A.copy_(torch.from_numpy(logarithm - logarithm.T) / 2)
+    return A
+
+
+def _rotation_log(Q: np.ndarray) -> np.ndarray:
+    """Real logarithm of a rotation through its real Schur form, exact for every angle including pi.
+
+    Q is normal, so its real Schur form is block diagonal: 2x2 rotations, and eigenvalues +1 and (in pairs) -1.
+    """
+    T, Z = scipy.linalg.schur(Q, output="real")
+    log_T = np.zeros_like(T)
+    negative: list[int] = []
+    i = 0
+    while i < len(T):
+        if i + 1 < len(T) and T[i + 1, i] != 0:
+            angle = math.atan2(T[i + 1, i] - T[i, i + 1], T[i, i] + T[i + 1, i + 1])
+            log_T[i + 1, i], log_T[i, i + 1] = angle, -angle
+            i += 2
+            continue
+        if T[i, i] < 0:
+            negative.append(i)
+        i += 1
+    for a, b in zip(negative[::2], negative[1::2], strict=True):  # det 1: the -1s pair up to rotations by pi
+        log_T[b, a], log_T[a, b] = math.pi, -math.pi
+    return Z @ log_T @ Z.T
+
+
+SKEW_INITS: dict[SkewInitName, SkewInit] = {"henaff": henaff_, "cayley": cayley_, "haar": haar_, "torus": torus_}
+
+
+@torch.no_grad()
+def identity_(W: Tensor, lam: float = 1.0) -> Tensor:
+    """W = lam I (Le et al. 2015 with lam = 1)."""
+    return nn.init.eye_(W).mul_(lam)
+
+
+def orthogonal_(W: Tensor, lam: float = 1.0) -> Tensor:
+    """W = lam Q with Q a random dense orthogonal matrix (Saxe et al. 2014)."""
+    return nn.init.orthogonal_(W, gain=lam)

@@ -1,0 +1,8 @@
+"""LightningModules: one per architecture = cell + parametrization + optimizer hooks."""
+
+from lit_rnn.models.base import SequenceModel
+from lit_rnn.models.exprnn import DtrivRNN, ExpRNN
+from lit_rnn.models.gated import GRU, LSTM
+from lit_rnn.models.vanilla import VanillaRNN
+
+__all__ = ["GRU", "LSTM", "DtrivRNN", "ExpRNN", "SequenceModel", "VanillaRNN"]

@@ -1,0 +1,204 @@
+"""SequenceModel: encoder, scanned cells, decoder; loss, metrics and logging from the Task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from datamodules import Task
+from datamodules.errors import require
+from lit_rnn import optim
+from lit_rnn.cells import Cell, State
+from lit_rnn.class_paths import class_path
+from lit_rnn.scan import Backend, choose_backend, scan
+
+STAGES = ("train", "val", "test")
+
+
+class SequenceModel(LightningModule, ABC):
+    """A recurrent network for a `Task`: scanned cells between a one-hot (or no) encoder and a linear decoder.
+
+    A subclass names its cell in `build_cell` and, where it needs them, its own parameter groups and what to do after
+    each optimizer step. There is one optimizer; its groups ``recurrent`` (the parameters behind the recurrent
+    matrices) and ``other`` are a partition of the parameters.
+
+    Args:
+        task: The Task, or its dict; the command line links it from the data.
+        hidden_size: Width n of each cell.
+        layers: How many cells, each reading the one below.
+        learn_initial_state: Train the initial state instead of keeping it zero.
+        recurrent_lr_ratio: Learning rate of the group ``recurrent`` over that of the rest.
+        optimizer: Any torch optimizer, called with the parameter groups. In Python: a class, a ``functools.partial``
+            of one, or {"class_path", "init_args"}. None: RMSprop with lr 1e-3.
+        lr_scheduler: Any torch scheduler, stepped once per epoch; None keeps the rate.
+        backend: How the cell is run over time; see `lit_rnn.scan.scan`.
+    """
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        layers: int = 1,
+        learn_initial_state: bool = False,
+        recurrent_lr_ratio: float = 1.0,
+        optimizer: OptimizerCallable | None = None,
+        lr_scheduler: LRSchedulerCallable | None = None,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        require(hidden_size >= 1, "model.init_args.hidden_size", hidden_size, "a whole number of at least 1")
+        require(layers >= 1, "model.init_args.layers", layers, "a whole number of at least 1")
+        require(recurrent_lr_ratio >= 0, "model.init_args.recurrent_lr_ratio", recurrent_lr_ratio, "0 or positive")
+        choose_backend(backend)
+        self.task = task if isinstance(task, Task) else Task(**task)
+        self._save_primitives()
+        self.optimizer_steps = 0  # not trainer.global_step: it has to hold without a Trainer too
+        sizes = [self.task.input_size] + [hidden_size] * (layers - 1)
+        self.cells = nn.ModuleList(self.build_cell(size) for size in sizes)
+        self.decoder = nn.Linear(self._cells()[-1].output_size, self.task.target_size)
+        self.loss_function = nn.functional.cross_entropy if self.task.classifies else nn.functional.mse_loss
+        # weighted means, so that ragged batches, masks and ranks are counted exactly
+        self.meters = nn.ModuleDict(
+            {f"{stage}_{name}": MeanMetric() for stage in STAGES for name in ("loss", "metric")}
+        )
+
+    def _save_primitives(self) -> None:
+        """Keep the constructor's arguments for the checkpoint, as primitives."""
+        self.save_hyperparameters(logger=False)
+        self.hparams["task"] = asdict(self.task)
+        for key in ("optimizer", "lr_scheduler"):
+            self.hparams[key] = optim.to_primitives(self.hparams[key], f"model.init_args.{key}")
+
+    @property
+    def options(self) -> Any:
+        """The constructor's arguments, as the checkpoint keeps them."""
+        return self.hparams
+
+    # ---- what an architecture says
+
+    @abstractmethod
+    def build_cell(self, input_size: int) -> Cell:
+        """The cell of one layer; `options` holds the constructor's arguments."""
+
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Parameters by group name, a partition. Here: ``recurrent`` and ``other``."""
+        recurrent = [parameter for cell in self._cells() for parameter in cell.recurrent_parameters()]
+        ours = {id(parameter) for parameter in recurrent}
+        return {"recurrent": recurrent, "other": [p for p in self.parameters() if id(p) not in ours]}
+
+    def after_step(self, step: int) -> None:
+        """Called behind optimizer step number ``step`` (from 1), under no_grad, the same on every rank.
+
+        Change tensors in place.
+        """
+
+    # ---- the network
+
+    def _cells(self) -> list[Cell]:
+        return list(self.cells)  # type: ignore[arg-type]  # ModuleList does not tell its element type
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits, values or frames: (B, target_size), or (B, T, target_size) where the task has a target per step."""
+        return self.run(inputs)[0]
+
+    def run(self, inputs: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
+        """`forward` from given states, one per layer; also returns the states after the last step."""
+        if self.task.inputs == "symbols":
+            inputs = nn.functional.one_hot(inputs, self.task.input_size).to(self.decoder.weight.dtype)
+        y = inputs.transpose(0, 1)
+        finals = []
+        for layer, cell in enumerate(self._cells()):
+            y, final = scan(cell, y, states[layer] if states else None, self.options.backend)
+            finals.append(final)
+        decoded = self.decoder(y if self.task.per_step else y[-1])
+        return decoded.transpose(0, 1) if self.task.per_step else decoded, finals
+
+    # ---- training
+
+    def _loss(self, outputs: Tensor, targets: Tensor, mask: Tensor | None) -> tuple[Tensor, int]:
+        """The mean loss over what counts, and how many terms count."""
+        if mask is not None:
+            outputs, targets = outputs[mask], targets[mask]
+        if self.task.classifies:
+            outputs = outputs.flatten(0, -2)
+            targets = targets.flatten()
+        return self.loss_function(outputs, targets), targets.numel()
+
+    def _metric(self, outputs: Tensor, targets: Tensor, mask: Tensor | None) -> tuple[Tensor, int]:
+        """The headline metric over what counts, and how many terms count."""
+        recall = self.task.recall
+        if recall is not None:
+            outputs, targets = outputs[:, -recall:], targets[:, -recall:]
+            mask = mask[:, -recall:] if mask is not None else None
+        if self.task.metric == "accuracy":
+            right = outputs.argmax(-1) == targets
+            right = right[mask] if mask is not None else right
+            return right.float().mean(), right.numel()
+        if self.task.metric == "within_0.04":
+            close = ((outputs - targets).abs() < 0.04).all(-1)
+            return close.float().mean(), close.numel()
+        loss, count = self._loss(outputs, targets, mask)
+        return (loss / torch.log(loss.new_tensor(2.0)) if self.task.metric == "bits_per_symbol" else loss), count
+
+    def _shared_step(self, batch: tuple[Tensor, ...], stage: str) -> Tensor:
+        inputs, targets = batch[:2]
+        mask = batch[2] if len(batch) > 2 else None
+        outputs = self(inputs)
+        loss, terms = self._loss(outputs, targets, mask)
+        with torch.no_grad():
+            metric, counted = self._metric(outputs.detach(), targets, mask)
+        for name, value, weight in (("loss", loss.detach(), terms), ("metric", metric, counted)):
+            meter = self.meters[f"{stage}_{name}"]
+            assert isinstance(meter, MeanMetric)
+            meter.update(value, weight)
+            label = self.task.metric if name == "metric" else name
+            self.log(f"{stage}/{label}", meter, on_step=False, on_epoch=True, prog_bar=stage != "train")
+        return loss
+
+    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        loss = self._shared_step(batch, "train")
+        self.log("train/loss_step", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        self._shared_step(batch, "val")
+
+    def test_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+        self._shared_step(batch, "test")
+
+    def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, targets and predictions (classes or numbers)."""
+        inputs, targets = batch[:2]
+        outputs = self(inputs)
+        return inputs, targets, outputs.argmax(-1) if self.task.classifies else outputs.float()
+
+    def configure_optimizers(self) -> Any:
+        factory = self.options.optimizer or {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3}}
+        optimizer = optim.build(factory, optim.named_groups(self, self.parameter_groups()))
+        for group in optimizer.param_groups:
+            if group["name"] == "recurrent":
+                group["lr"] *= self.options.recurrent_lr_ratio
+        optimizer.register_step_post_hook(self._count_step)
+        if self.options.lr_scheduler is None:
+            return optimizer
+        scheduler = optim.build(self.options.lr_scheduler, optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+
+    @torch.no_grad()
+    def _count_step(self, *_: Any) -> None:
+        self.optimizer_steps += 1
+        self.after_step(self.optimizer_steps)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["lit_rnn"] = {"class_path": class_path(type(self)), "optimizer_steps": self.optimizer_steps}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.optimizer_steps = checkpoint["lit_rnn"]["optimizer_steps"]

@@ -1,0 +1,82 @@
+"""expRNN and dtriv."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datamodules import Task
+from datamodules.errors import require
+from lit_rnn.cells import Cell, DtrivRNNCell, ExpRNNCell
+from lit_rnn.init import SKEW_INITS, SkewInitName
+from lit_rnn.models.base import SequenceModel
+
+
+class ExpRNN(SequenceModel):
+    """expRNN: h_t = modReLU(exp(A) h_{t-1} + V x_t; b), A skew-symmetric (Lezcano-Casado and Martinez-Rubio 2019).
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n.
+        init: Spectrum that A starts with; see `lit_rnn.init`.
+        recurrent_lr_ratio: Learning rate of A over that of the rest; the released README recommends 0.1.
+        **kwargs: Options of `SequenceModel`.
+    """
+
+    cell_class = ExpRNNCell
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        init: SkewInitName = "henaff",
+        recurrent_lr_ratio: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        require(init in SKEW_INITS, "model.init_args.init", init, f"one of {', '.join(SKEW_INITS)}")
+        super().__init__(task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, **kwargs)
+
+    def build_cell(self, input_size: int) -> Cell:
+        options = self.options
+        return self.cell_class(input_size, options.hidden_size, SKEW_INITS[options.init], options.learn_initial_state)
+
+
+class DtrivRNN(ExpRNN):
+    """expRNN whose base point follows the weights: every K steps B <- B exp(A), A <- 0 (Lezcano-Casado 2019).
+
+    The optimizer's statistics of A stay as they are at a rebase, as in the released code. The initial rotation is in
+    B from the start, which is the released code's rebase at step 0.
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n.
+        rebase_every: K, in optimizer steps; null never rebases, which is expRNN around its initial rotation.
+        project_every: M: every M-th rebase projects B to its nearest orthogonal matrix; null never does. The released
+            scripts use 30 on copying, 100 on MNIST and TIMIT.
+        **kwargs: Options of `ExpRNN`.
+    """
+
+    cell_class = DtrivRNNCell
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        rebase_every: int | None = 100,
+        project_every: int | None = 100,
+        **kwargs: Any,
+    ) -> None:
+        for key, every in (("rebase_every", rebase_every), ("project_every", project_every)):
+            require(
+                every is None or every >= 1, f"model.init_args.{key}", every, "null or a whole number of at least 1"
+            )
+        super().__init__(task, hidden_size, **kwargs)
+
+    def after_step(self, step: int) -> None:
+        every, project_every = self.options.rebase_every, self.options.project_every
+        if every is None or step % every:
+            return
+        for cell in self._cells():
+            assert isinstance(cell, DtrivRNNCell)
+            cell.recurrent.rebase_()
+            if project_every is not None and (step // every) % project_every == 0:
+                cell.recurrent.project_()

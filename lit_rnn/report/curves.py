@@ -1,0 +1,34 @@
+"""Loss against steps, read from the metrics.csv of run folders."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def read_curve(metrics: Path, column: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one column of a metrics.csv, where it has values; two empty lists if there is none."""
+    if not metrics.is_file():
+        return [], []
+    with metrics.open(newline="") as file:
+        points = [(int(row["step"]) + 1, float(row[column])) for row in csv.DictReader(file) if row.get(column)]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def draw_curves(axes: Axes, runs: Sequence[tuple[str, Path]], chance: float) -> None:
+    """Training loss (thin) and validation loss (thick) of named run folders, with chance as a dashed line."""
+    for number, (name, folder) in enumerate(runs):
+        colour = f"C{number}"
+        axes.plot(*read_curve(folder / "metrics.csv", "train/loss_step"), color=colour, alpha=0.4, linewidth=1)
+        axes.plot(*read_curve(folder / "metrics.csv", "val/loss"), color=colour, marker=".", label=name)
+    axes.axhline(chance, color="0.3", linestyle="--", linewidth=1, label=f"chance {chance:.3g}")
+    axes.set(xlabel="optimizer steps", ylabel="loss")
+    if chance > 0:
+        axes.set_yscale("log")
+    axes.legend(frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)

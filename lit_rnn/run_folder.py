@@ -1,0 +1,134 @@
+"""runs/<name>/: where a run lives, what may be written there, and its metrics.csv."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+
+from datamodules import UserError
+
+RUNS = Path("runs")
+_CHOSEN = "LIT_RNN_RUN_DIR"  # tells the processes that Lightning launches which folder the first one chose
+
+
+def last_checkpoint(folder: Path) -> Path:
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def best_checkpoint(folder: Path) -> Path:
+    return folder / "checkpoints" / "best.ckpt"
+
+
+def keeps_files(trainer: Trainer) -> bool:
+    """Whether a run leaves anything on disk: fast_dev_run does not."""
+    return not trainer.fast_dev_run  # type: ignore[attr-defined]  # set by Lightning at run time
+
+
+def folder_of(checkpoint: Path) -> Path | None:
+    """The run folder that a checkpoint lies in, None for one kept elsewhere."""
+    folder = checkpoint.parent.parent
+    return folder if checkpoint.parent.name == "checkpoints" and (folder / "config.yaml").is_file() else None
+
+
+def _numbered(name: str) -> list[Path]:
+    """The folders runs/<name>-<number> that exist, oldest first."""
+    found = [path for path in RUNS.glob(f"{name}-*") if path.name[len(name) + 1 :].isdigit()]
+    return sorted(found, key=lambda path: int(path.name[len(name) + 1 :]))
+
+
+def newest(name: str) -> Path | None:
+    """The newest of the folders that `fresh` made for ``name``."""
+    return (_numbered(name) or [None])[-1]  # type: ignore[list-item]
+
+
+def fresh(name: str) -> Path:
+    """runs/<name>-<next number>, agreed on by all processes of the run."""
+    if _CHOSEN in os.environ:
+        return Path(os.environ[_CHOSEN])
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 or int(os.environ.get("SLURM_NTASKS", 1)) > 1:
+        raise UserError(
+            "run_dir is not given, but several processes were started from outside (torchrun, Slurm): "
+            "name one folder for all of them with --run_dir."
+        )
+    existing = _numbered(name)
+    number = int(existing[-1].name[len(name) + 1 :]) + 1 if existing else 1
+    folder = RUNS / f"{name}-{number}"
+    os.environ[_CHOSEN] = str(folder)
+    return folder
+
+
+def claim(folder: Path, starts: bool) -> None:
+    """Make the folder and check that it can be written; a run that ``starts`` there must find it empty of runs.
+
+    Raises:
+        UserError: if it cannot be written, or holds a run that would be overwritten.
+    """
+    if starts and _first_process():
+        if (folder / "fit.json").is_file():
+            raise UserError(f"run_dir {folder} already holds a finished run; name another folder with --run_dir.")
+        if (folder / "config.yaml").is_file():
+            raise UserError(
+                f"run_dir {folder} already holds an unfinished run; go on with it by adding --ckpt_path last, "
+                "or name another folder with --run_dir."
+            )
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        probe = folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"run_dir {folder} cannot be written ({error.strerror}); name a writable folder with --run_dir."
+        ) from error
+
+
+def _first_process() -> bool:
+    return all(int(os.environ.get(key, 0)) == 0 for key in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+
+
+class _Writer(ExperimentWriter):
+    """Goes on with the metrics.csv that is there, instead of deleting it."""
+
+    def _check_log_dir_exists(self) -> None:
+        if os.path.isfile(self.metrics_file_path):
+            with open(self.metrics_file_path, newline="") as file:
+                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+
+    def forget_from(self, step: int) -> None:
+        """Drop the rows of ``step`` and later: a resumed run writes them again."""
+        if not os.path.isfile(self.metrics_file_path):
+            return
+        with open(self.metrics_file_path, newline="") as file:
+            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+        with open(self.metrics_file_path, "w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    def save(self) -> None:
+        if self.metrics:  # and no hparams.yaml: config.yaml says it all
+            super(ExperimentWriter, self).save()
+
+
+class MetricsCSV(CSVLogger):
+    """metrics.csv in the run folder, one row per logged step, kept across a resume."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="")
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> _Writer:
+        if self._experiment is None:
+            self._experiment = _Writer(log_dir=self.log_dir)
+        return self._experiment  # type: ignore[return-value]
+
+    def log_hyperparams(self, params: Any = None) -> None:
+        """config.yaml holds them."""

@@ -1,0 +1,54 @@
+"""What every run of the command line carries: loggers, checkpoints and callbacks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+
+from lit_rnn import callbacks
+from lit_rnn.models import SequenceModel
+from lit_rnn.run_folder import MetricsCSV, best_checkpoint, last_checkpoint
+
+
+def run_loggers(folder: Path, chosen: Any) -> list[Logger] | bool:
+    """metrics.csv first, then what the config names; ``trainer.logger: false`` leaves none."""
+    if chosen is False:
+        return False
+    others = [] if chosen in (None, True) else chosen if isinstance(chosen, list) else [chosen]
+    return [MetricsCSV(folder), *others]
+
+
+def draws_bar(trainer: dict[str, Any]) -> bool:
+    """Whether there is a terminal for a progress bar, and the config wants one."""
+    return sys.stdout.isatty() and trainer["enable_progress_bar"] is not False
+
+
+def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any]) -> list[Callback]:
+    """The callbacks of a run with this folder, model and trainer config."""
+    checkpoints = last_checkpoint(folder).parent
+    watching: list[Callback] = [
+        callbacks.Drift(),
+        callbacks.FiniteLoss(last_checkpoint(folder)),
+        callbacks.TaskPicture(folder),
+        callbacks.PredictionFile(folder),
+        callbacks.Summary(folder),
+        callbacks.LastCheckpoint(checkpoints),
+    ]
+    if trainer["logger"] is not False:
+        watching.append(LearningRateMonitor("epoch"))
+    if trainer["limit_val_batches"] != 0:
+        best = ModelCheckpoint(
+            dirpath=checkpoints,
+            filename=best_checkpoint(folder).stem,
+            monitor=f"val/{model.task.metric}",
+            mode="max" if model.task.higher_is_better else "min",
+            enable_version_counter=False,
+        )
+        watching.append(best)
+    watching.append(callbacks.Progress() if draws_bar(trainer) else callbacks.EpochLines())
+    return watching

@@ -1,0 +1,195 @@
+"""What a user installs: the wheel, the Docker image's recipe, the tested versions, and what `make` says and skips."""
+
+import configparser
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path, PurePosixPath
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*command: object, cwd: Path, **env: object) -> subprocess.CompletedProcess[str]:
+    """Run a command in another folder: for pip as if there were no network, for make as if nobody had called `make`."""
+    env = {"PIP_NO_INDEX": 1, "MAKEFLAGS": "", "MAKELEVEL": 0} | env
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env=os.environ | {name: str(value) for name, value in env.items()},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+
+
+def output_of(*command: object, cwd: Path, **env: object) -> str:
+    done = run(*command, cwd=cwd, **env)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def docker(instruction: str) -> list[str]:
+    """The arguments of every line of the Dockerfile with this instruction, continued lines joined."""
+    lines = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text()).splitlines()
+    return [line.removeprefix(instruction).strip() for line in lines if line.startswith(f"{instruction} ")]
+
+
+def copy_build_context(to: Path) -> Path:
+    """Copy what `COPY . .` copies. In .dockerignore the last matching line wins, `!` takes back, `**/` is any depth."""
+    rules = []
+    for line in (ROOT / ".dockerignore").read_text().splitlines():
+        if line and not line.startswith("#"):
+            pattern = re.escape(line.lstrip("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
+            rules.append((re.compile(f"{pattern}(/.*)?"), not line.startswith("!")))
+
+    def left_out(folder: str, names: list[str]) -> list[str]:
+        paths = {name: (Path(folder).relative_to(ROOT) / name).as_posix() for name in names}
+        return [n for n in names if ([False] + [out for rule, out in rules if rule.fullmatch(paths[n])])[-1]]
+
+    return shutil.copytree(ROOT, to, ignore=left_out)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A tree to build in: in the checkout itself, setuptools would pick up what an earlier build left in build/."""
+    return copy_build_context(tmp_path / "source")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """An empty folder: nothing of the checkout is importable from it, only what PYTHONPATH names or pip installed."""
+    (folder := tmp_path / "elsewhere").mkdir()
+    return folder
+
+
+def run_installed(target: Path, *arguments: str, cwd: Path) -> str:
+    """Run Python with what pip installed under `target`, having made sure that it is not the checkout that answers."""
+    where = "from importlib.util import find_spec as f; print(f('lit_rnn').origin, f('datamodules').origin)"
+    found = output_of(sys.executable, "-c", where, cwd=cwd, PYTHONPATH=target).split()
+    assert found == [str(target / "lit_rnn/__init__.py"), str(target / "datamodules/__init__.py")]
+    return output_of(sys.executable, *arguments, cwd=cwd, PYTHONPATH=target)
+
+
+def test_wheel_works_outside_the_source_tree(source: Path, elsewhere: Path, tmp_path: Path) -> None:
+    pip, target = (sys.executable, "-m", "pip"), tmp_path / "site"
+    output_of(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, source, cwd=elsewhere)
+    (wheel,) = tmp_path.glob("*.whl")
+
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    modules = {p.relative_to(ROOT).as_posix() for top in ("lit_rnn", "datamodules") for p in (ROOT / top).rglob("*.py")}
+    configs = {f"lit_rnn/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "configs").rglob("*.yaml")}
+    assert held == modules | configs
+    assert "lit_rnn/configs/quickstart.yaml" in held
+
+    output_of(*pip, "install", "--no-deps", "--target", target, wheel, cwd=elsewhere)
+    # Without --config this is the quickstart, and there is none here but the wheel's.
+    assert "CopyMemory" in run_installed(target, "-m", "lit_rnn", "fit", "--print_config", cwd=elsewhere)
+
+
+def test_docker_recipe_installs_and_starts(source: Path, elsewhere: Path, tmp_path: Path) -> None:
+    """Run the Dockerfile's install lines on what its COPY copies, in an otherwise empty folder, then its entry point.
+
+    This proves that the build context is complete (every file that the build needs passes .dockerignore), that the
+    lines are right, and that the command line starts from what they install. It does not prove anything about the base
+    image, about the download of the dependencies (--no-deps: they are those of this environment), or about the GPU.
+    """
+    assert docker("COPY") == [". ."], "this test copies the whole build context"
+    target = tmp_path / "site"
+    lines = [line for line in docker("RUN") if line.startswith("pip install")]
+    assert lines
+    for line in lines:
+        offline = ("--no-deps", "--no-build-isolation", "--target", target)
+        output_of(sys.executable, "-m", *shlex.split(line), *offline, cwd=source)
+
+    python, *arguments = json.loads(docker("ENTRYPOINT")[-1])
+    assert python == "python"
+    assert "fit" in run_installed(target, *arguments, "--help", cwd=elsewhere)
+
+
+def test_docker_volumes_are_the_default_folders() -> None:
+    here = PurePosixPath(docker("WORKDIR")[-1])
+    assert [str(here / "data"), str(here / "runs")] == json.loads(docker("VOLUME")[-1])
+
+
+def test_docker_install_lines_are_those_of_the_readme() -> None:
+    readme = {line.strip().removeprefix("$ ") for line in (ROOT / "README.md").read_text().splitlines()}
+    for line in docker("RUN"):
+        assert not line.startswith("pip") or line in readme, f"README.md does not show `{line}`"
+
+
+def test_constraints_pin_every_requirement_within_its_range() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    texts = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    required = [Requirement(line) for text in texts for line in text.split("\n") if line]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = [Requirement(line) for line in lines if not line.startswith("#")]
+    pins = {canonicalize_name(pin.name): pin for pin in pinned}
+
+    assert all([s.operator for s in pin.specifier] == ["=="] for pin in pinned)
+    for requirement in required:
+        pin = pins.get(canonicalize_name(requirement.name))
+        assert pin is not None, f"constraints.txt does not pin {requirement.name}"
+        (version,) = (s.version for s in pin.specifier)
+        assert version in requirement.specifier, f"setup.cfg wants {requirement}, constraints.txt has {version}"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout whose Python is a shell script: it notes what it is asked for, and copies itself where a venv goes."""
+    (folder := tmp_path / "checkout").mkdir()
+    for name in ("Makefile", "setup.cfg", "setup.py", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    script = """\
+        #!/bin/sh
+        echo "$*" >> asked
+        case "$*" in
+            *ensurepip*) exit ${NO_ENSUREPIP:-0} ;;
+            "-m venv"*) mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+            *"pip install"*) exit ${NO_NETWORK:-0} ;;
+        esac
+        """
+    python = folder / "python3.11"
+    python.write_text(re.sub(r"(?m)^ {8}", "", script))
+    python.chmod(0o755)
+    return folder
+
+
+def test_make_installs_again_only_when_the_requirements_change(checkout: Path) -> None:
+    def installs() -> list[str]:
+        return [line for line in (checkout / "asked").read_text().splitlines() if "pip install" in line]
+
+    make = ("make", "PYTHON=./python3.11", "run")
+    assert run(*make, cwd=checkout, NO_NETWORK=1).returncode != 0
+    output_of(*make, cwd=checkout)
+    assert len(installs()) == 2, "a failed installation is tried again"
+    output_of(*make, cwd=checkout)
+    assert len(installs()) == 2
+    for changed in ("setup.cfg", "constraints.txt"):
+        before = len(installs())
+        os.utime(checkout / changed, (soon := (checkout / ".venv/.installed").stat().st_mtime + 1, soon))
+        output_of(*make, cwd=checkout)
+        assert len(installs()) == before + 1
+        os.utime(checkout / changed, (0, 0))
+    assert all("-c constraints.txt -e ." in line for line in installs())
+
+
+@pytest.mark.parametrize(
+    ("python", "package"), [("./python3.11", "python3.11-venv"), ("", "python3 python3-venv")], ids=["no venv", "none"]
+)
+def test_make_names_the_missing_debian_package(checkout: Path, python: str, package: str) -> None:
+    done = run("make", f"PYTHON={python}", "test", cwd=checkout, NO_ENSUREPIP=1)
+    assert done.returncode != 0
+    sentence, *rest = done.stderr.splitlines()
+    assert sentence.endswith(f"on Debian, apt install {package}.")
+    assert all(line.startswith("make: ***") for line in rest)
+    assert not (checkout / ".venv").exists()
