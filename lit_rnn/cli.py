@@ -133,6 +133,16 @@ class CLI(LightningCLI):
             starts = self.subcommand == "fit" and config.ckpt_path is None
             run_folder.claim(self.run_dir, starts)
 
+        self._keep_wandb_in(self.run_dir, config.trainer.logger)
+
+    @staticmethod
+    def _keep_wandb_in(folder: Path, loggers: Any) -> None:
+        """W&B's own folder goes into the run folder, unless the config puts it elsewhere."""
+        for logger in loggers if isinstance(loggers, list) else [loggers]:
+            arguments = getattr(logger, "init_args", None)
+            if arguments is not None and logger.class_path.endswith("WandbLogger") and arguments.save_dir == ".":
+                arguments.save_dir = str(folder)
+
     def _choose_folder(self, config: Any) -> Path:
         if config.run_dir is not None:
             return Path(config.run_dir)
@@ -189,6 +199,10 @@ class CLI(LightningCLI):
                     f"{kept['input_size']} and {kept['target_size']} targets: use the data it was made on."
                 )
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        return {**kwargs, "verbose": False} if "verbose" in kwargs else kwargs  # the table at the end is ours
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = self._get(self.config_init, "trainer")
         self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, settings)
@@ -207,3 +221,5 @@ def run(arguments: Sequence[str]) -> None:
         CLI(completed)
     except _RefusedError as error:
         raise UserError(explain(str(error), completed)) from error
+    finally:
+        run_folder.forget_choice()

@@ -64,6 +64,11 @@ def fresh(name: str) -> Path:
     return folder
 
 
+def forget_choice() -> None:
+    """Let the next run of this process choose its own folder."""
+    os.environ.pop(_CHOSEN, None)
+
+
 def claim(folder: Path, starts: bool) -> None:
     """Make the folder and check that it can be written; a run that ``starts`` there must find it empty of runs.
 

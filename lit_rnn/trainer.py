@@ -32,6 +32,7 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any]) -
     """The callbacks of a run with this folder, model and trainer config."""
     checkpoints = last_checkpoint(folder).parent
     watching: list[Callback] = [
+        callbacks.Header(),
         callbacks.Drift(),
         callbacks.FiniteLoss(last_checkpoint(folder)),
         callbacks.TaskPicture(folder),

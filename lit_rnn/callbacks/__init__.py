@@ -5,7 +5,7 @@ from lit_rnn.callbacks.drift import Drift
 from lit_rnn.callbacks.finite import DivergedError, FiniteLoss
 from lit_rnn.callbacks.pictures import TaskPicture
 from lit_rnn.callbacks.predictions import PredictionFile
-from lit_rnn.callbacks.progress import EpochLines, Progress
+from lit_rnn.callbacks.progress import EpochLines, Header, Progress
 from lit_rnn.callbacks.summary import Summary
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Drift",
     "EpochLines",
     "FiniteLoss",
+    "Header",
     "LastCheckpoint",
     "PredictionFile",
     "Progress",

@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 
-class PredictionFile(BasePredictionWriter):
+class PredictionFile(Callback):
     """Writes inputs, targets and predictions of the validation split to ``predictions.npz``, one file per process."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__("epoch")
         self.folder = folder
 
-    def write_on_epoch_end(
-        self, trainer: Trainer, pl_module: LightningModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._batches: list[tuple[torch.Tensor, ...]] = []
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        inputs, targets, outputs = (torch.cat(parts).numpy() for parts in zip(*predictions, strict=True))
+        self._batches.append(tuple(part.cpu() for part in outputs))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        inputs, targets, predictions = (torch.cat(parts).numpy() for parts in zip(*self._batches, strict=True))
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder / f"predictions{rank}.npz"
-        np.savez_compressed(path, inputs=inputs, targets=targets, predictions=outputs)
+        np.savez_compressed(path, inputs=inputs, targets=targets, predictions=predictions)
         print(f"predictions: {path}")

@@ -9,6 +9,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
 from lit_rnn.models import SequenceModel
+from lit_rnn.models.base import count_parameters
+from lit_rnn.scan import choose_backend
 
 
 class Progress(RichProgressBar):
@@ -20,6 +22,22 @@ class Progress(RichProgressBar):
         if isinstance(pl_module, SequenceModel):
             items["chance"] = pl_module.task.chance
         return items
+
+
+class Header(Callback):
+    """Says what is about to run: model, size, task, chance, backend, run folder."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or not isinstance(pl_module, SequenceModel):
+            return
+        task, size = pl_module.task, count_parameters(pl_module)
+        backend = choose_backend(pl_module.options.backend)
+        print(
+            f"{type(pl_module).__name__} with {size:,} parameters on {task.name}"
+            f"{f' ({task.length} steps)' if task.length else ''}, chance {task.chance:.4g}, "
+            f"scan backend {backend} (asked: {pl_module.options.backend}), run folder {trainer.default_root_dir}",
+            flush=True,
+        )
 
 
 class EpochLines(Callback):

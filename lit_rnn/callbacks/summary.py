@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lit_rnn.models import SequenceModel
+from lit_rnn.models.base import count_parameters
 from lit_rnn.run_folder import keeps_files
 
 METRIC_WORDS = {
@@ -50,7 +51,7 @@ class Summary(Callback):
         result = {
             "model": type(pl_module).__name__,
             "task": task.name,
-            "parameters": sum(p.numel() for p in pl_module.parameters() if p.requires_grad),
+            "parameters": count_parameters(pl_module),
             "steps": pl_module.optimizer_steps,
             "split": split,
             "loss": None if loss is None else float(loss),

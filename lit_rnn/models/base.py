@@ -23,6 +23,11 @@ from lit_rnn.scan import Backend, choose_backend, scan
 STAGES = ("train", "val", "test")
 
 
+def count_parameters(module: nn.Module) -> int:
+    """How many free numbers are trained."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
 class SequenceModel(LightningModule, ABC):
     """A recurrent network for a `Task`: scanned cells between a one-hot (or no) encoder and a linear decoder.
 
