@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
 import platform
-import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -21,7 +19,7 @@ from datamodules.errors import require
 from lit_rnn import run_folder
 from lit_rnn.arguments import complete, explain
 from lit_rnn.class_paths import class_path, import_class
-from lit_rnn.models import SequenceModel
+from lit_rnn.models import SequenceModel, read_checkpoint
 from lit_rnn.trainer import draws_bar, run_callbacks, run_loggers
 
 
@@ -158,22 +156,13 @@ class CLI(LightningCLI):
         """The file that ckpt_path means, after a look inside: it must hold the model that the config describes."""
         named = {"last": run_folder.last_checkpoint, "best": run_folder.best_checkpoint}
         path = named[config.ckpt_path](self.run_dir) if config.ckpt_path in named else Path(config.ckpt_path)
-        if not path.is_file():
-            raise UserError(f"ckpt_path is {config.ckpt_path!r}, but there is no file {path}; see --run_dir.")
-        try:
-            kept = torch.load(path, map_location="cpu", weights_only=True)
-            held, made_with = kept["lit_rnn"]["class_path"], kept["hyper_parameters"]
-        except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError) as error:
-            raise UserError(
-                f"ckpt_path {path} is not a whole checkpoint of lit_rnn ({type(error).__name__}); "
-                "it may have been cut short: name another with --ckpt_path."
-            ) from error
+        kept = read_checkpoint(path)
+        held, self._made_with = kept["lit_rnn"]["class_path"], kept["hyper_parameters"]
         if held != class_path(import_class(config.model.class_path)):
             raise UserError(
                 f"ckpt_path {path} holds a {held}, but model.class_path is {config.model.class_path}; "
                 "give the config that the checkpoint was made with."
             )
-        self._made_with = made_with
         return path
 
     def instantiate_classes(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, WandbLogger
 
 from lit_rnn import callbacks
 from lit_rnn.models import SequenceModel
@@ -20,6 +20,9 @@ def run_loggers(folder: Path, chosen: Any) -> list[Logger] | bool:
     if chosen is False:
         return False
     others = [] if chosen in (None, True) else chosen if isinstance(chosen, list) else [chosen]
+    for logger in others:
+        if isinstance(logger, WandbLogger):
+            logger._wandb_init.pop("anonymous", None)  # Lightning always sends it, and wandb warns about it
     return [MetricsCSV(folder), *others]
 
 

@@ -20,7 +20,13 @@ class PredictionFile(Callback):
         self._batches: list[tuple[torch.Tensor, ...]] = []
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         self._batches.append(tuple(part.cpu() for part in outputs))
 

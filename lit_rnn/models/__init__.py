@@ -3,6 +3,7 @@
 from lit_rnn.models.base import SequenceModel
 from lit_rnn.models.exprnn import DtrivRNN, ExpRNN
 from lit_rnn.models.gated import GRU, LSTM
+from lit_rnn.models.loading import load, read_checkpoint
 from lit_rnn.models.vanilla import VanillaRNN
 
-__all__ = ["GRU", "LSTM", "DtrivRNN", "ExpRNN", "SequenceModel", "VanillaRNN"]
+__all__ = ["GRU", "LSTM", "DtrivRNN", "ExpRNN", "SequenceModel", "VanillaRNN", "load", "read_checkpoint"]

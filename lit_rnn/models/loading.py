@@ -1,0 +1,46 @@
+"""Whatever model a checkpoint holds."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from datamodules import UserError
+from lit_rnn.class_paths import import_class
+from lit_rnn.models.base import SequenceModel
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's contents, on the CPU, primitives and tensors only.
+
+    Raises:
+        UserError: if there is no such file, or it is not a whole checkpoint of this project.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"ckpt_path is {str(path)!r}, but there is no such file; see --run_dir.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["lit_rnn"]["class_path"], checkpoint["hyper_parameters"], checkpoint["state_dict"]
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError) as error:
+        raise UserError(
+            f"ckpt_path {path} is not a whole checkpoint of lit_rnn ({type(error).__name__}); "
+            "it may have been cut short: name another with --ckpt_path."
+        ) from error
+    return checkpoint
+
+
+def load(path: str | Path) -> SequenceModel:
+    """The model of a checkpoint, of the class that was saved, with its weights, on the CPU.
+
+    Works for checkpoints of the command line and of a Trainer in Python.
+    """
+    checkpoint = read_checkpoint(path)
+    options = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
+    model = import_class(checkpoint["lit_rnn"]["class_path"])(**options)
+    model.load_state_dict(checkpoint["state_dict"])
+    model.on_load_checkpoint(checkpoint)
+    return model
