@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Sequence
+
+COMMANDS = {
+    "fit": ("lit_rnn.cli", "train a model; without a config, the quickstart"),
+    "validate": ("lit_rnn.cli", "measure a checkpoint on the validation split"),
+    "test": ("lit_rnn.cli", "measure a checkpoint on the test split"),
+    "predict": ("lit_rnn.cli", "write inputs, targets and predictions of the validation split"),
+    "compare": ("lit_rnn.report.compare", "finished runs side by side, as a table and a picture"),
+}
+
+USAGE = """usage: python -m lit_rnn COMMAND [options] [--debug]
+
+{commands}
+
+--debug shows the traceback of an error.
+Exit status: 0 done, 1 the run failed, 2 bad input, 128 + n stopped by signal n.
+python -m lit_rnn COMMAND --help lists a command's options.""".format(
+    commands="\n".join(f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items())
+)
 
 
 def quiet() -> None:
@@ -17,19 +36,26 @@ def quiet() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit status: 0 done, 1 the run failed, 2 bad input, 128 + n stopped by signal n."""
+    """Run one command and return its exit status; see `USAGE`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     given = [argument for argument in given if argument != "--debug"]
+    command, *options = given or ["--help"]
+    if command in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if command not in COMMANDS:
+        print(f"lit_rnn: {command} is not a command; accepted: {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
     os.environ.setdefault("WANDB_SILENT", "true")
     # imported here: torch and Lightning take seconds, and W&B reads its environment when imported
     from datamodules import UserError
     from lit_rnn.callbacks import DivergedError, Stopped
-    from lit_rnn.cli import run
 
+    module = importlib.import_module(COMMANDS[command][0])
     quiet()  # after the imports: Lightning sets its own levels then
     try:
-        run(given)
+        module.run(command, options)
     except (UserError, DivergedError, Stopped) as error:
         if debug:
             raise

@@ -18,7 +18,6 @@ from datamodules import SequenceDataModule, UserError
 from lit_rnn import run_folder
 from lit_rnn.models import SequenceModel
 
-COMMANDS = ("fit", "validate", "test", "predict")
 QUICKSTART = "configs/quickstart.yaml"
 BASES: dict[str, type] = {"model": SequenceModel, "data": SequenceDataModule}
 
@@ -38,14 +37,14 @@ def find_config(name: str) -> str:
     return name if Path(name).is_file() or not shipped.is_file() else str(shipped)
 
 
-def complete(arguments: Sequence[str]) -> list[str]:
-    """The arguments with shipped configs found, and a config where none was given.
+def complete(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments of ``command`` with shipped configs found, and a config where none was given.
 
     ``fit`` alone runs the quickstart; a command on a checkpoint takes the config of the run it belongs to.
     """
-    if not arguments or arguments[0] not in COMMANDS or {"-h", "--help"} & set(arguments):
-        return list(arguments)
-    command, *rest = _split_equals(arguments)
+    rest = _split_equals(arguments)
+    if {"-h", "--help"} & set(rest):
+        return rest
     for i, name in enumerate(rest[:-1]):
         if name in ("-c", "--config"):
             rest[i + 1] = find_config(rest[i + 1])
@@ -58,7 +57,7 @@ def complete(arguments: Sequence[str]) -> list[str]:
             config = Path(find_config(QUICKSTART))
         if config is not None and config.is_file():
             rest = ["--config", str(config), *rest]
-    return [command, *rest]
+    return rest
 
 
 def _split_equals(arguments: Sequence[str]) -> list[str]:

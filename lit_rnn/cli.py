@@ -86,6 +86,7 @@ class CLI(LightningCLI):
             trainer_defaults={"log_every_n_steps": 10, "enable_model_summary": False},
             seed_everything_default=1,
             parser_class=Parser,
+            parser_kwargs={"prog": "python -m lit_rnn"},
             subclass_mode_model=True,
             subclass_mode_data=True,
             auto_configure_optimizers=False,
@@ -203,9 +204,9 @@ class CLI(LightningCLI):
         )
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(command: str, arguments: Sequence[str]) -> None:
     """Run one Lightning subcommand."""
-    completed = complete(arguments)
+    completed = [command, *complete(command, arguments)]
     try:
         CLI(completed)
     except _RefusedError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -50,6 +52,14 @@ class Exponential(OrthogonalMap):
             A = self.generator()
             W = torch.matrix_exp(A if A.dtype.itemsize >= 4 else A.float())
             return W if self.base is None else self.base.to(W.dtype) @ W
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Exponential:
+        """Moved to a finer dtype (``precision: 64-true``), B is made orthogonal to that dtype's rounding."""
+        coarse = self.skew.dtype
+        super()._apply(fn, recurse)
+        if self.base is not None and self.skew.dtype.itemsize > coarse.itemsize:
+            self.project_()
+        return self
 
     @torch.no_grad()
     def rebase_(self) -> None:
