@@ -14,7 +14,6 @@ from rich.table import Table
 from datamodules import UserError
 from lit_rnn.report.curves import draw_curves
 
-
 Result = tuple[Path, dict[str, Any]]  # a run folder and its fit.json
 
 
