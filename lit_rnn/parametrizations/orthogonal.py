@@ -1,4 +1,4 @@
-"""What every orthogonal parametrization shares."""
+"""What every orthogonal and unitary parametrization shares."""
 
 from __future__ import annotations
 
@@ -8,17 +8,56 @@ import torch
 from torch import Tensor, nn
 
 
+def double(tensor: Tensor) -> Tensor:
+    """The tensor in float64 or complex128."""
+    return tensor.to(torch.complex128 if tensor.is_complex() else torch.float64)
+
+
 def drift(W: Tensor) -> Tensor:
-    """max |W^T W - I|, measured in float64: how far W is from orthogonal. A 0-dimensional tensor."""
-    W = W.detach().double()
-    return (W.mT @ W - torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)).abs().max()
+    """max |W^H W - I|, measured in double precision: how far W is from unitary. A 0-dimensional tensor."""
+    W = double(W.detach())
+    return (W.mH @ W - torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)).abs().max()
+
+
+def polar_(W: Tensor) -> Tensor:
+    """Replace W, in place, by its nearest orthogonal or unitary matrix: U V^H of its SVD, in double precision."""
+    U, _, Vh = torch.linalg.svd(double(W))
+    return W.copy_(U @ Vh)
 
 
 class OrthogonalMap(nn.Module, ABC):
-    """A module whose call gives an (n, n) orthogonal matrix from free parameters."""
+    """A module whose call gives an (n, n) orthogonal or unitary matrix W from free parameters.
+
+    The map runs in float32 or better with autocast off, whatever the trainer's precision; with ``double_precision`` it
+    runs in float64 and is cast to the parameters' dtype at the end.
+
+    Args:
+        size: n.
+    """
+
+    double_precision = False
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
 
     @abstractmethod
-    def forward(self) -> Tensor: ...
+    def matrix(self) -> Tensor:
+        """W, from parameters read through `read`."""
+
+    def read(self, parameter: Tensor) -> Tensor:
+        """A parameter or buffer in the precision that the map runs in."""
+        if self.double_precision:
+            return double(parameter)
+        return parameter.float() if parameter.dtype.itemsize < 4 else parameter
+
+    def forward(self) -> Tensor:
+        dtype = next(self.parameters()).dtype
+        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+            W = self.matrix()
+        if self.double_precision and dtype.itemsize < W.dtype.itemsize:
+            return W.to(torch.complex64 if W.is_complex() else torch.float32)
+        return W
 
     @torch.no_grad()
     def drift(self) -> Tensor:

@@ -63,7 +63,7 @@ def table(results: Sequence[Result]) -> Table:
         test = read_result(folder, "test") if (folder / "test.json").is_file() else {}
         numbers = (result["loss"], result["value"], test.get("value"))
         lines.add_row(
-            str(folder),
+            folder.name,
             result["model"],
             f"{result['parameters']:,}",
             f"{result['steps']:,}",

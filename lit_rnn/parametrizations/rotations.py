@@ -1,0 +1,99 @@
+"""Layers of 2x2 rotations (EUNN)."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.errors import require
+from lit_rnn.parametrizations.orthogonal import OrthogonalMap
+
+RotationLayout = Literal["tunable", "fft"]
+
+
+def rotation_pairs(size: int, capacity: int, layout: RotationLayout) -> list[Tensor]:
+    """The coordinate pairs of each layer, (2, pairs), i < j."""
+    if layout == "tunable":
+        return [torch.arange(layer % 2, size - layer % 2).view(-1, 2).mT for layer in range(capacity)]
+    index = torch.arange(size)
+    strides = [2**layer for layer in range(size.bit_length() - 1)]
+    first = [index[index // stride % 2 == 0] for stride in strides]
+    return [torch.stack((i, i + stride)) for i, stride in zip(first, strides, strict=True)]
+
+
+class Rotations(OrthogonalMap):
+    """W = L_last .. L_1 L_0, each L_l a row of 2x2 rotations on disjoint pairs of coordinates.
+
+    Real: [[cos t, -sin t], [sin t, cos t]], inside SO(n), det 1. Unitary: [[e^{ip} cos t, -e^{ip} sin t],
+    [sin t, cos t]] and a last diagonal e^{iw}, inside U(n); capacity n reaches all of U(n), less a subset.
+
+    - ``tunable``: even layers pair (0,1)(2,3).., odd ones (1,2)(3,4)..; L(n-1)/2 angles real, L(n-1) + n unitary.
+    - ``fft``: log2(n) layers, layer l pairs i with i + 2^l; (n/2) log2 n angles real, n log2 n + n unitary.
+
+    All angles start at U(-pi, pi). W is multiplied out once per pass, O(n^2) per layer: a step then costs one product,
+    which on today's machines beats L small ones for the capacities in use.
+
+    Source: Jing et al. 2017 (EUNN, EURNN).
+
+    Args:
+        size: n, even; a power of two for ``fft``.
+        capacity: L, the layers of ``tunable``: even, 2 to n.
+        layout: Which pairs.
+        unitary: Complex W.
+    """
+
+    pairs: Tensor
+
+    def __init__(self, size: int, capacity: int = 2, layout: RotationLayout = "tunable", unitary: bool = False) -> None:
+        super().__init__(size)
+        require(layout in ("tunable", "fft"), "model.init_args.layout", layout, "tunable or fft")
+        if layout == "fft":
+            power = size >= 2 and size & (size - 1) == 0
+            require(power, "model.init_args.hidden_size", size, "a power of two for layout: fft")
+        else:
+            require(size % 2 == 0 and size >= 2, "model.init_args.hidden_size", size, "even for layout: tunable")
+            good = capacity % 2 == 0 and 2 <= capacity <= size
+            require(good, "model.init_args.capacity", capacity, f"an even number from 2 to hidden_size = {size}")
+        layers = rotation_pairs(size, capacity, layout)
+        self.layout, self.unitary = layout, unitary
+        self.counts = [layer.shape[1] for layer in layers]
+        self.register_buffer("pairs", torch.cat(layers, dim=1), persistent=False)
+
+        def angles(count: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(count).uniform_(-math.pi, math.pi))
+
+        self.theta = angles(sum(self.counts))
+        self.phi = angles(sum(self.counts)) if unitary else None
+        self.omega = angles(size) if unitary else None
+
+    def matrix(self) -> Tensor:
+        theta = self.read(self.theta)
+        cos, sin = torch.cos(theta), torch.sin(theta)
+        top_cos, top_sin = cos, -sin  # the row of the first coordinate of each pair
+        if self.phi is not None:
+            turn = torch.polar(torch.ones_like(cos), self.read(self.phi))
+            cos, sin, top_cos, top_sin = cos.to(turn.dtype), sin.to(turn.dtype), turn * cos, -turn * sin
+        W = torch.eye(self.size, dtype=cos.dtype, device=cos.device)
+        start = 0
+        for count in self.counts:
+            part = slice(start, start + count)
+            i, j = self.pairs[:, part]
+            W_i, W_j = W[i], W[j]
+            rotated = (
+                top_cos[part, None] * W_i + top_sin[part, None] * W_j,
+                sin[part, None] * W_i + cos[part, None] * W_j,
+            )
+            W = W.index_put((torch.cat((i, j)),), torch.cat(rotated))
+            start += count
+        if self.omega is None:
+            return W
+        omega = self.read(self.omega)
+        return torch.polar(torch.ones_like(omega), omega)[:, None] * W
+
+    def extra_repr(self) -> str:
+        group = "U" if self.unitary else "SO"
+        free = sum(parameter.numel() for parameter in self.parameters())
+        return f"W = {len(self.counts)} {self.layout} layers of 2x2 rotations in {group}({self.size}), {free} angles"

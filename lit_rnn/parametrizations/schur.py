@@ -1,0 +1,58 @@
+"""The Schur form of the non-normal RNN."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.errors import require
+from lit_rnn.init import SkewInit, henaff_
+from lit_rnn.parametrizations.exponential import Exponential
+
+
+class SchurForm(nn.Module):
+    """W = P (Theta + T) P^T: any real matrix in real Schur form, with its normal and non-normal parts told apart.
+
+    P = exp(A) orthogonal (``basis``); Theta has 2x2 blocks gamma_i R(theta_i) (``gains``, ``angles``), the complex
+    eigenvalues gamma_i e^{+-i theta_i}; T is strictly upper triangular above the blocks (``upper``), zero at the start:
+    W starts orthogonal. gamma = 1 and T = 0 is SO(n); as gamma and T are free, W is not constrained.
+
+    The released code leaves A uninitialised whatever it is told; here A is what ``init`` draws.
+
+    Source: Kerg et al. 2019 (nnRNN).
+
+    Args:
+        size: n, even.
+        init: Fills A.
+    """
+
+    _above: Tensor
+
+    def __init__(self, size: int, init: SkewInit = henaff_) -> None:
+        super().__init__()
+        require(size % 2 == 0, "model.init_args.hidden_size", size, "even: the Schur form has 2x2 blocks")
+        self.size = size
+        self.basis = Exponential(size, init)
+        self.angles = nn.Parameter(torch.empty(size // 2).uniform_(0, 2 * math.pi))
+        self.gains = nn.Parameter(torch.ones(size // 2))
+        rows, columns = torch.triu_indices(size, size, 1)
+        above = rows // 2 < columns // 2
+        self.register_buffer("_above", torch.stack((rows[above], columns[above])), persistent=False)
+        self.upper = nn.Parameter(torch.zeros(int(above.sum())))
+
+    def penalty(self) -> Tensor:
+        """sum_i (gamma_i - 1)^2."""
+        return ((self.gains - 1) ** 2).sum()
+
+    def forward(self) -> Tensor:
+        P = self.basis()
+        with torch.autocast(P.device.type, enabled=False):
+            real, imaginary = self.gains * torch.cos(self.angles), self.gains * torch.sin(self.angles)
+            blocks = torch.stack((real, -imaginary, imaginary, real), dim=-1).view(-1, 2, 2)
+            form = torch.block_diag(*blocks).index_put(tuple(self._above), self.upper)
+            return P @ form @ P.mT
+
+    def extra_repr(self) -> str:
+        return f"W = P (Theta + T) P^T, n = {self.size}, not constrained; orthogonal at the start"
