@@ -48,3 +48,25 @@ class ModReLU(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{len(self.bias)}"
+
+
+def complex_modrelu(z: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """Complex modReLU, z relu(r + b) / r with r = sqrt(|z|^2 + eps): keeps the phase (Arjovsky et al. 2016).
+
+    The eps under the root keeps value and gradient finite at z = 0. The released codes differ in where they put one;
+    this is Wisdom's modulus, used as the divisor too.
+
+    Args:
+        z: (..., n), complex.
+        bias: b, (n,), real.
+        eps: Added to the squared modulus.
+    """
+    modulus = torch.sqrt(z.real.square() + z.imag.square() + eps)
+    return z * (torch.relu(modulus + bias) / modulus)
+
+
+class ComplexModReLU(ModReLU):
+    """`complex_modrelu` with one trained bias per unit, started at U(-0.01, 0.01)."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return complex_modrelu(z, self.bias)

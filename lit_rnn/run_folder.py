@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from datamodules import UserError
@@ -29,6 +29,13 @@ def best_checkpoint(folder: Path) -> Path:
 def keeps_files(trainer: Trainer) -> bool:
     """Whether a run leaves anything on disk: fast_dev_run does not."""
     return not trainer.fast_dev_run  # type: ignore[attr-defined]  # set by Lightning at run time
+
+
+def show(trainer: Trainer, name: str, picture: Path) -> None:
+    """Hand a picture to every logger that takes images."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [str(picture)])
 
 
 def folder_of(checkpoint: Path) -> Path | None:

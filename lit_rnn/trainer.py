@@ -39,6 +39,7 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any]) -
         callbacks.Drift(),
         callbacks.FiniteLoss(last_checkpoint(folder)),
         callbacks.TaskPicture(folder),
+        callbacks.SpectrumPicture(folder),
         callbacks.PredictionFile(folder),
         callbacks.Summary(folder),
         callbacks.LastCheckpoint(checkpoints),

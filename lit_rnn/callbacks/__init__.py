@@ -6,6 +6,7 @@ from lit_rnn.callbacks.finite import DivergedError, FiniteLoss
 from lit_rnn.callbacks.pictures import TaskPicture
 from lit_rnn.callbacks.predictions import PredictionFile
 from lit_rnn.callbacks.progress import EpochLines, Header, Progress
+from lit_rnn.callbacks.spectrum import SpectrumPicture
 from lit_rnn.callbacks.summary import Summary
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "LastCheckpoint",
     "PredictionFile",
     "Progress",
+    "SpectrumPicture",
     "Stopped",
     "Summary",
     "TaskPicture",

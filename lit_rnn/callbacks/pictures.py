@@ -12,7 +12,7 @@ from torch import Tensor
 from datamodules import Task
 from lit_rnn.models import SequenceModel
 from lit_rnn.report.curves import draw_curves
-from lit_rnn.run_folder import keeps_files
+from lit_rnn.run_folder import keeps_files, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,9 +47,7 @@ class TaskPicture(Callback):
         draw_curves(figure.axes[-1], [(type(pl_module).__name__, self.folder)], pl_module.task.chance)
         self.path.parent.mkdir(exist_ok=True)
         figure.savefig(self.path, dpi=120)
-        for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("pictures/task", [str(self.path)])
+        show(trainer, "pictures/task", self.path)
 
 
 def draw_task(task: Task, inputs: Tensor, targets: Tensor, outputs: Tensor) -> Figure:

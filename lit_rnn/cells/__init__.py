@@ -1,8 +1,34 @@
 """Recurrences, one file each, usable without Lightning."""
 
 from lit_rnn.cells.base import Cell, State
-from lit_rnn.cells.exprnn import DtrivRNNCell, ExpRNNCell
+from lit_rnn.cells.eurnn import EURNNCell, GORUCell, RealEURNNCell
+from lit_rnn.cells.exprnn import DtrivRNNCell, ExpRNNCell, UnitaryExpRNNCell
 from lit_rnn.cells.gated import GRUCell, LSTMCell
+from lit_rnn.cells.householder import HouseholderRNNCell
+from lit_rnn.cells.nnrnn import NnRNNCell
+from lit_rnn.cells.orthogonal import OrthogonalCell, UnitaryCell
+from lit_rnn.cells.scornn import ScoRNNCell, ScuRNNCell
+from lit_rnn.cells.urnn import FullURNNCell, URNNCell
 from lit_rnn.cells.vanilla import VanillaRNNCell
 
-__all__ = ["Cell", "DtrivRNNCell", "ExpRNNCell", "GRUCell", "LSTMCell", "State", "VanillaRNNCell"]
+__all__ = [
+    "Cell",
+    "DtrivRNNCell",
+    "EURNNCell",
+    "ExpRNNCell",
+    "FullURNNCell",
+    "GORUCell",
+    "GRUCell",
+    "HouseholderRNNCell",
+    "LSTMCell",
+    "NnRNNCell",
+    "OrthogonalCell",
+    "RealEURNNCell",
+    "ScoRNNCell",
+    "ScuRNNCell",
+    "State",
+    "URNNCell",
+    "UnitaryCell",
+    "UnitaryExpRNNCell",
+    "VanillaRNNCell",
+]

@@ -1,23 +1,19 @@
-"""expRNN and its dynamic trivialization."""
+"""expRNN and its dynamic trivialization, real and complex."""
 
 from __future__ import annotations
 
-from typing import Any
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-
-from lit_rnn.activations import ModReLU
-from lit_rnn.cells.base import Cell, State
+from lit_rnn.cells.orthogonal import OrthogonalCell, UnitaryCell
 from lit_rnn.init import SkewInit, henaff_
-from lit_rnn.parametrizations import Exponential
+from lit_rnn.parametrizations import Exponential, SkewMap
 
 
-class ExpRNNCell(Cell):
+class ExpRNNCell(OrthogonalCell):
     """h_t = modReLU(W h_{t-1} + V x_t; b),  W = exp(A),  A = -A^T.
 
-    W reaches all of SO(n) (det 1) with n(n-1)/2 free numbers. A step costs one (B, n) x (n, n) product; the
-    exponential, O(n^3), is paid once per pass. V has no bias; modReLU's b is the only one.
+    W reaches all of SO(n) (det 1) with n(n-1)/2 free numbers. A step costs one (B, n) x (n, n) product; the map,
+    O(n^3), is paid once per pass.
 
     Source: Lezcano-Casado and Martinez-Rubio 2019, "Cheap Orthogonal Constraints in Neural Networks".
 
@@ -26,31 +22,21 @@ class ExpRNNCell(Cell):
         hidden_size: n; odd n works and starts with one eigenvalue 1.
         init: Fills A; see `lit_rnn.init`.
         learn_initial_state: Train h_0 instead of keeping it zero.
+        map_class: `Exponential`, or `Cayley`: W = (I + A)^-1 (I - A), which misses the eigenvalue -1.
     """
 
     trivialized = False
 
     def __init__(
-        self, input_size: int, hidden_size: int, init: SkewInit = henaff_, learn_initial_state: bool = False
+        self,
+        input_size: int,
+        hidden_size: int,
+        init: SkewInit = henaff_,
+        learn_initial_state: bool = False,
+        map_class: type[SkewMap] = Exponential,
     ) -> None:
-        super().__init__(input_size, hidden_size, learn_initial_state=learn_initial_state)
-        self.recurrent = Exponential(hidden_size, init, self.trivialized)
-        self.input = nn.Linear(input_size, hidden_size, bias=False)
-        nn.init.kaiming_normal_(self.input.weight, nonlinearity="relu")
-        self.activation = ModReLU(hidden_size)
-
-    def weights(self) -> Tensor:
-        return self.recurrent()
-
-    def drive(self, x: Tensor, w: Any) -> Tensor:
-        return self.input(x)
-
-    def step(self, u: Tensor, state: State, w: Tensor) -> tuple[Tensor, State]:
-        h = self.activation(torch.addmm(u, state[0], w.mT))
-        return h, (h,)
-
-    def recurrent_matrices(self) -> dict[str, Tensor]:
-        return {"recurrent": self.recurrent()}
+        recurrent = map_class(hidden_size, init, self.trivialized)
+        super().__init__(input_size, hidden_size, recurrent, learn_initial_state)
 
 
 class DtrivRNNCell(ExpRNNCell):
@@ -63,3 +49,31 @@ class DtrivRNNCell(ExpRNNCell):
     """
 
     trivialized = True
+
+
+class UnitaryExpRNNCell(UnitaryCell):
+    """h_t = modReLU(W h_{t-1} + V x_t; b) with complex h, W = exp(A), A = -A^H, or W = B exp(A).
+
+    W reaches all of U(n) with n^2 free numbers (the Cayley map misses the eigenvalue -1). V is Kaiming normal, as in
+    the real cell. Source and map as `ExpRNNCell`.
+
+    Args:
+        input_size: Width I of x_t.
+        hidden_size: n, complex units.
+        init: Fills the real part of A; its imaginary part starts at zero.
+        learn_initial_state: Train h_0 instead of keeping it zero.
+        map_class: `Exponential` or `Cayley`.
+        trivialized: Keep a movable base point.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        init: SkewInit = henaff_,
+        learn_initial_state: bool = False,
+        map_class: type[SkewMap] = Exponential,
+        trivialized: bool = False,
+    ) -> None:
+        recurrent = map_class(hidden_size, init, trivialized, unitary=True)
+        super().__init__(input_size, hidden_size, recurrent, nn.init.kaiming_normal_, learn_initial_state)

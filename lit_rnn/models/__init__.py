@@ -4,6 +4,25 @@ from lit_rnn.models.base import SequenceModel
 from lit_rnn.models.exprnn import DtrivRNN, ExpRNN
 from lit_rnn.models.gated import GRU, LSTM
 from lit_rnn.models.loading import load, read_checkpoint
+from lit_rnn.models.orthogonal import EURNN, GORU, URNN, FullURNN, HouseholderRNN, NnRNN, OrthogonalRNN, ScoRNN, ScuRNN
 from lit_rnn.models.vanilla import VanillaRNN
 
-__all__ = ["GRU", "LSTM", "DtrivRNN", "ExpRNN", "SequenceModel", "VanillaRNN", "load", "read_checkpoint"]
+__all__ = [
+    "EURNN",
+    "GORU",
+    "GRU",
+    "LSTM",
+    "URNN",
+    "DtrivRNN",
+    "ExpRNN",
+    "FullURNN",
+    "HouseholderRNN",
+    "NnRNN",
+    "OrthogonalRNN",
+    "ScoRNN",
+    "ScuRNN",
+    "SequenceModel",
+    "VanillaRNN",
+    "load",
+    "read_checkpoint",
+]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
@@ -42,10 +42,12 @@ class SequenceModel(LightningModule, ABC):
         learn_initial_state: Train the initial state instead of keeping it zero.
         recurrent_lr_ratio: Learning rate of the group ``recurrent`` over that of the rest.
         optimizer: Any torch optimizer, called with the parameter groups. In Python: a class, a ``functools.partial``
-            of one, or {"class_path", "init_args"}. None: RMSprop with lr 1e-3.
+            of one, or {"class_path", "init_args"}. None: the class's ``default_optimizer``, RMSprop with lr 1e-3.
         lr_scheduler: Any torch scheduler, stepped once per epoch; None keeps the rate.
         backend: How the cell is run over time; see `lit_rnn.scan.scan`.
     """
+
+    default_optimizer: ClassVar[Mapping[str, Any]] = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3}}
 
     def __init__(
         self,
@@ -66,9 +68,11 @@ class SequenceModel(LightningModule, ABC):
         self.task = task if isinstance(task, Task) else Task(**task)
         self._save_primitives()
         self.optimizer_steps = 0  # not trainer.global_step: it has to hold without a Trainer too
-        sizes = [self.task.input_size] + [hidden_size] * (layers - 1)
-        self.cells = nn.ModuleList(self.build_cell(size) for size in sizes)
-        self.decoder = nn.Linear(self._cells()[-1].output_size, self.task.target_size)
+        self.cells = nn.ModuleList()
+        for _ in range(layers):
+            below = self.cell_list()[-1].output_size if len(self.cells) else self.task.input_size
+            self.cells.append(self.build_cell(below))
+        self.decoder = nn.Linear(self.cell_list()[-1].output_size, self.task.target_size)
         self.loss_function = nn.functional.cross_entropy if self.task.classifies else nn.functional.mse_loss
         # weighted means, so that ragged batches, masks and ranks are counted exactly
         self.meters = nn.ModuleDict(
@@ -95,9 +99,17 @@ class SequenceModel(LightningModule, ABC):
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Parameters by group name, a partition. Here: ``recurrent`` and ``other``."""
-        recurrent = [parameter for cell in self._cells() for parameter in cell.recurrent_parameters()]
+        recurrent = [parameter for cell in self.cell_list() for parameter in cell.recurrent_parameters()]
         ours = {id(parameter) for parameter in recurrent}
         return {"recurrent": recurrent, "other": [p for p in self.parameters() if id(p) not in ours]}
+
+    def group_options(self) -> dict[str, dict[str, Any]]:
+        """Optimizer options by group name; ``lr_ratio`` is the group's learning rate over the optimizer's."""
+        return {"recurrent": {"lr_ratio": self.options.recurrent_lr_ratio}}
+
+    def penalty(self) -> Tensor | None:
+        """What is added to the training loss, and not to the loss that is shown; None adds nothing."""
+        return None
 
     def after_step(self, step: int) -> None:
         """Called behind optimizer step number ``step`` (from 1), under no_grad, the same on every rank.
@@ -107,7 +119,8 @@ class SequenceModel(LightningModule, ABC):
 
     # ---- the network
 
-    def _cells(self) -> list[Cell]:
+    def cell_list(self) -> list[Cell]:
+        """The cells, from the bottom up."""
         return list(self.cells)  # type: ignore[arg-type]  # ModuleList does not tell its element type
 
     def forward(self, inputs: Tensor) -> Tensor:
@@ -120,7 +133,7 @@ class SequenceModel(LightningModule, ABC):
             inputs = nn.functional.one_hot(inputs, self.task.input_size).to(self.decoder.weight.dtype)
         y = inputs.transpose(0, 1)
         finals = []
-        for layer, cell in enumerate(self._cells()):
+        for layer, cell in enumerate(self.cell_list()):
             y, final = scan(cell, y, states[layer] if states else None, self.options.backend)
             finals.append(final)
         decoded = self.decoder(y if self.task.per_step else y[-1])
@@ -171,7 +184,8 @@ class SequenceModel(LightningModule, ABC):
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         loss = self._shared_step(batch, "train")
         self.log("train/loss_step", loss, prog_bar=True)
-        return loss
+        penalty = self.penalty()
+        return loss if penalty is None else loss + penalty
 
     def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         self._shared_step(batch, "val")
@@ -186,11 +200,20 @@ class SequenceModel(LightningModule, ABC):
         return inputs, targets, outputs.argmax(-1) if self.task.classifies else outputs.float()
 
     def configure_optimizers(self) -> Any:
-        factory = self.options.optimizer or {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3}}
-        optimizer = optim.build(factory, optim.named_groups(self, self.parameter_groups()))
+        options = self.group_options()
+        groups = [
+            {**group, **options.get(group["name"], {})} for group in optim.named_groups(self, self.parameter_groups())
+        ]
+        optimizer = optim.build(self.options.optimizer or self.default_optimizer, groups)
         for group in optimizer.param_groups:
-            if group["name"] == "recurrent":
-                group["lr"] *= self.options.recurrent_lr_ratio
+            group["lr"] *= group.get("lr_ratio", 1.0)
+        manifold = any(group.get("manifold") for group in optimizer.param_groups)
+        require(
+            not manifold or isinstance(optimizer, optim.RiemannianOptimizer),
+            "model.init_args.optimizer",
+            type(optimizer).__name__,
+            f"RiemannianSGD, RiemannianRMSprop or RiemannianAdam: {type(self).__name__} keeps W unitary by its steps",
+        )
         optimizer.register_step_post_hook(self._count_step)
         if self.options.lr_scheduler is None:
             return optimizer

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from datamodules import Task
 from datamodules.errors import require
-from lit_rnn.cells import Cell, DtrivRNNCell, ExpRNNCell
+from lit_rnn.cells import Cell, DtrivRNNCell, ExpRNNCell, UnitaryExpRNNCell
 from lit_rnn.init import SKEW_INITS, SkewInitName
-from lit_rnn.models.base import SequenceModel
+from lit_rnn.models.orthogonal import OrthogonalRNN
+from lit_rnn.parametrizations import Cayley, Exponential, SkewMap
+
+MapName = Literal["exp", "cayley"]
+MAPS: dict[MapName, type[SkewMap]] = {"exp": Exponential, "cayley": Cayley}
 
 
-class ExpRNN(SequenceModel):
+class ExpRNN(OrthogonalRNN):
     """expRNN: h_t = modReLU(exp(A) h_{t-1} + V x_t; b), A skew-symmetric (Lezcano-Casado and Martinez-Rubio 2019).
 
     Args:
         task: The Task, or its dict.
         hidden_size: n.
-        init: Spectrum that A starts with; see `lit_rnn.init`.
+        init: Spectrum that A starts with; see `lit_rnn.init`, and how an angle reads under either map.
+        map: ``exp``, or ``cayley``: (I + A)^-1 (I - A).
+        unitary: Complex h, A skew-Hermitian, W in U(n).
         recurrent_lr_ratio: Learning rate of A over that of the rest; the released README recommends 0.1.
-        **kwargs: Options of `SequenceModel`.
+        **kwargs: Options of `OrthogonalRNN`.
     """
 
     cell_class = ExpRNNCell
@@ -29,15 +35,21 @@ class ExpRNN(SequenceModel):
         task: dict[str, Any] | Task,
         hidden_size: int,
         init: SkewInitName = "henaff",
+        map: MapName = "exp",
+        unitary: bool = False,
         recurrent_lr_ratio: float = 0.1,
         **kwargs: Any,
     ) -> None:
-        require(init in SKEW_INITS, "model.init_args.init", init, f"one of {', '.join(SKEW_INITS)}")
+        self.check_init(init)
+        require(map in MAPS, "model.init_args.map", map, f"one of {', '.join(MAPS)}")
         super().__init__(task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, **kwargs)
 
     def build_cell(self, input_size: int) -> Cell:
-        options = self.options
-        return self.cell_class(input_size, options.hidden_size, SKEW_INITS[options.init], options.learn_initial_state)
+        o = self.options
+        arguments = (input_size, o.hidden_size, SKEW_INITS[o.init], o.learn_initial_state, MAPS[o.map])
+        if o.unitary:
+            return UnitaryExpRNNCell(*arguments, trivialized=self.cell_class.trivialized)
+        return self.cell_class(*arguments)
 
 
 class DtrivRNN(ExpRNN):
@@ -65,18 +77,17 @@ class DtrivRNN(ExpRNN):
         project_every: int | None = 100,
         **kwargs: Any,
     ) -> None:
+        accepted = "null or a whole number of at least 1"
         for key, every in (("rebase_every", rebase_every), ("project_every", project_every)):
-            require(
-                every is None or every >= 1, f"model.init_args.{key}", every, "null or a whole number of at least 1"
-            )
+            require(every is None or every >= 1, f"model.init_args.{key}", every, accepted)
         super().__init__(task, hidden_size, **kwargs)
 
     def after_step(self, step: int) -> None:
         every, project_every = self.options.rebase_every, self.options.project_every
         if every is None or step % every:
             return
-        for cell in self._cells():
-            assert isinstance(cell, DtrivRNNCell)
-            cell.recurrent.rebase_()
-            if project_every is not None and (step // every) % project_every == 0:
-                cell.recurrent.project_()
+        for module in self.modules():
+            if isinstance(module, SkewMap):
+                module.rebase_()
+                if project_every is not None and (step // every) % project_every == 0:
+                    module.project_()

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from datamodules import Task
 from datamodules.errors import require
 from lit_rnn.activations import Nonlinearity
@@ -24,6 +27,7 @@ class VanillaRNN(SequenceModel):
         nonlinearity: f.
         init: Start of W: ``orthogonal`` (lam Q) or ``identity`` (lam I).
         lam: Scale of that start.
+        orthogonal_penalty: c; c |W^T W - I|_F^2 is added to the training loss (Vorontsov et al. 2017).
         **kwargs: Options of `SequenceModel`.
     """
 
@@ -34,8 +38,10 @@ class VanillaRNN(SequenceModel):
         nonlinearity: Nonlinearity = "tanh",
         init: Literal["orthogonal", "identity"] = "orthogonal",
         lam: float = 1.0,
+        orthogonal_penalty: float = 0.0,
         **kwargs: Any,
     ) -> None:
+        require(orthogonal_penalty >= 0, "model.init_args.orthogonal_penalty", orthogonal_penalty, "0 or positive")
         require(init in INITS, "model.init_args.init", init, f"one of {', '.join(INITS)}")
         super().__init__(task, hidden_size, **kwargs)
 
@@ -48,3 +54,10 @@ class VanillaRNN(SequenceModel):
             functools.partial(INITS[options.init], lam=options.lam),
             options.learn_initial_state,
         )
+
+    def penalty(self) -> Tensor | None:
+        strength = self.options.orthogonal_penalty
+        if not strength:
+            return None
+        matrices = [matrix for cell in self.cell_list() for matrix in cell.recurrent_matrices().values()]
+        return strength * sum(((W.mT @ W).sub(torch.eye(len(W), device=W.device)) ** 2).sum() for W in matrices)

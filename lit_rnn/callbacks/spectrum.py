@@ -1,0 +1,68 @@
+"""What training did to the eigenvalues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from lit_rnn.models import SequenceModel
+from lit_rnn.parametrizations.orthogonal import double
+from lit_rnn.run_folder import keeps_files, show
+
+Spectra = dict[str, NDArray[np.complex128]]
+
+
+@torch.no_grad()
+def spectra(model: SequenceModel) -> Spectra:
+    """Eigenvalues of every recurrent matrix, by layer and name, in double precision."""
+    return {
+        f"layer {layer} {name}" if len(model.cells) > 1 else name: torch.linalg.eigvals(double(W)).cpu().numpy()
+        for layer, cell in enumerate(model.cell_list())
+        for name, W in cell.recurrent_matrices().items()
+    }
+
+
+class SpectrumPicture(Callback):
+    """Draws the eigenvalues before and after training against the unit circle.
+
+    ``pictures/spectrum.png`` goes to the run folder and to every logger that takes images; the eigenvalues at the start
+    are kept beside it, so that a resumed run still shows them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.start = folder / "pictures" / "spectrum_start.npz"
+        self.path = folder / "pictures" / "spectrum.png"
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
+            return
+        if not self.start.is_file():
+            self.start.parent.mkdir(parents=True, exist_ok=True)
+            with self.start.open("wb") as file:
+                np.savez(file, allow_pickle=False, **spectra(pl_module))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
+            return
+        with np.load(self.start) as before:
+            draw_spectra(dict(before), spectra(pl_module), self.path)
+        show(trainer, "pictures/spectrum", self.path)
+
+
+def draw_spectra(before: Spectra, after: Spectra, path: Path) -> None:
+    """One panel per matrix: eigenvalues before (hollow) and after (filled), and the unit circle."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no window system
+
+    figure = Figure(figsize=(4.2 * len(after), 4.2), layout="constrained")
+    angles = np.linspace(0, 2 * np.pi, 400)
+    for axes, (name, values) in zip(figure.subplots(1, len(after), squeeze=False).flat, after.items(), strict=True):
+        axes.plot(np.cos(angles), np.sin(angles), color="0.7", linewidth=0.8)
+        axes.plot(before[name].real, before[name].imag, "o", fillstyle="none", color="C0", markersize=4, label="before")
+        axes.plot(values.real, values.imag, ".", color="C1", label="after")
+        axes.set(title=name, xlabel="Re", ylabel="Im", aspect="equal")
+        axes.legend(frameon=False, loc="center")
+    figure.savefig(path, dpi=120)

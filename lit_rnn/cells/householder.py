@@ -1,0 +1,34 @@
+"""oRNN: products of Householder reflections."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from lit_rnn.cells.orthogonal import OrthogonalCell
+from lit_rnn.parametrizations import Householder
+
+
+class HouseholderRNNCell(OrthogonalCell):
+    """h_t = modReLU(W h_{t-1} + V x_t; b),  W = H_1 .. H_m with H_k = I - 2 u_k u_k^T.
+
+    det W = (-1)^m; m = n reaches all of that component of O(n), m < n a subset of dimension m n - m(m+1)/2. W is
+    multiplied out once per pass, O(m n^2). The paper's leaky ReLU is replaced by modReLU so that all orthogonal cells
+    differ in W alone; V is Glorot uniform, h_0 learned from U(-sqrt(3/(2n)), sqrt(3/(2n))) as there.
+
+    Source: Mhammedi et al. 2017, "Efficient Orthogonal Parametrisation of Recurrent Neural Networks Using Householder
+    Reflections".
+
+    Args:
+        input_size: Width I of x_t.
+        hidden_size: n, odd or even.
+        reflections: m, 1 to n; None takes n.
+        learn_initial_state: Keep h_0 zero if false.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, reflections: int | None = None, learn_initial_state: bool = True
+    ) -> None:
+        super().__init__(input_size, hidden_size, Householder(hidden_size, reflections), learn_initial_state)
+        nn.init.xavier_uniform_(self.input.weight)
+        for start in self.initial:
+            nn.init.uniform_(start, -((1.5 / hidden_size) ** 0.5), (1.5 / hidden_size) ** 0.5)

@@ -1,0 +1,27 @@
+"""nnRNN: the Schur form, normal and non-normal parts told apart."""
+
+from __future__ import annotations
+
+from lit_rnn.cells.orthogonal import OrthogonalCell
+from lit_rnn.init import SkewInit, henaff_
+from lit_rnn.parametrizations import SchurForm
+
+
+class NnRNNCell(OrthogonalCell):
+    """h_t = modReLU(W h_{t-1} + V x_t; b),  W = P (Theta + T) P^T.
+
+    W is any real matrix, started in SO(n); see `SchurForm`. W is computed once per pass, O(n^3).
+
+    Source: Kerg et al. 2019, "Non-normal Recurrent Neural Network (nnRNN)".
+
+    Args:
+        input_size: Width I of x_t.
+        hidden_size: n, even.
+        init: Fills the generator of P; see `lit_rnn.init`.
+        learn_initial_state: Train h_0 instead of keeping it zero.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, init: SkewInit = henaff_, learn_initial_state: bool = False
+    ) -> None:
+        super().__init__(input_size, hidden_size, SchurForm(hidden_size, init), learn_initial_state)

@@ -1,0 +1,324 @@
+"""The orthogonal and unitary architectures: a cell each, and what its optimizer must know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from datamodules import Task
+from datamodules.errors import require
+from lit_rnn.cells import (
+    Cell,
+    EURNNCell,
+    FullURNNCell,
+    GORUCell,
+    HouseholderRNNCell,
+    NnRNNCell,
+    RealEURNNCell,
+    ScoRNNCell,
+    ScuRNNCell,
+    URNNCell,
+)
+from lit_rnn.init import SKEW_INITS, SkewInitName
+from lit_rnn.models.base import SequenceModel
+from lit_rnn.parametrizations import OrthogonalMap, SchurForm, UnitaryScaledCayley
+from lit_rnn.parametrizations.rotations import RotationLayout
+
+
+class OrthogonalRNN(SequenceModel):
+    """What models with a constrained W share: a rate of its own for W's parameters, and no weight decay on them.
+
+    Decay would pull the generator to zero, that is W to the identity.
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n.
+        recurrent_lr_ratio: Learning rate of the parameters behind W over that of the rest.
+        double_precision_map: Compute W in float64 and cast it: drift at the rounding of the cast.
+        **kwargs: Options of `SequenceModel`.
+    """
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        recurrent_lr_ratio: float = 0.1,
+        double_precision_map: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, **kwargs)
+        for module in self.modules():
+            if isinstance(module, OrthogonalMap):
+                module.double_precision = double_precision_map
+
+    def group_options(self) -> dict[str, dict[str, Any]]:
+        return {"recurrent": {"lr_ratio": self.options.recurrent_lr_ratio, "weight_decay": 0.0}}
+
+    @staticmethod
+    def check_init(init: str) -> None:
+        require(init in SKEW_INITS, "model.init_args.init", init, f"one of {', '.join(SKEW_INITS)}")
+
+
+class ScoRNN(OrthogonalRNN):
+    """scoRNN: W = (I + A)^-1 (I - A) D with fixed signs D (Helfrich et al. 2018).
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n.
+        negatives: rho, the entries of D that are -1; null takes n // 2. The paper takes n/10 on pixel MNIST.
+        init: Spectrum that A starts with; see `lit_rnn.init`.
+        released_order: D last, as in the released code, instead of first, as in the paper.
+        **kwargs: Options of `OrthogonalRNN`.
+    """
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        negatives: int | None = None,
+        init: SkewInitName = "cayley",
+        released_order: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        self.check_init(init)
+        super().__init__(task, hidden_size, **kwargs)
+
+    def build_cell(self, input_size: int) -> Cell:
+        o = self.options
+        init = SKEW_INITS[o.init]
+        return ScoRNNCell(input_size, o.hidden_size, o.negatives, init, o.released_order, o.learn_initial_state)
+
+
+class ScuRNN(OrthogonalRNN):
+    """scuRNN: complex W = (I + A)^-1 (I - A) diag(e^{i theta}), theta trained (Maduranga et al. 2019).
+
+    Three groups: ``recurrent`` (A), ``phase`` (theta), ``other``. The paper gives each its own optimizer (Adam, RMSprop
+    on A, Adagrad on theta); here one optimizer has three rates.
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n, complex units.
+        init: Spectrum that the real part of A starts with.
+        phase_lr_ratio: Learning rate of theta over that of the rest.
+        learn_initial_state: Train h_0, as the paper does.
+        **kwargs: Options of `OrthogonalRNN`.
+    """
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        init: SkewInitName = "cayley",
+        phase_lr_ratio: float = 1.0,
+        learn_initial_state: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.check_init(init)
+        require(phase_lr_ratio >= 0, "model.init_args.phase_lr_ratio", phase_lr_ratio, "0 or positive")
+        super().__init__(task, hidden_size, learn_initial_state=learn_initial_state, **kwargs)
+
+    def build_cell(self, input_size: int) -> Cell:
+        o = self.options
+        return ScuRNNCell(input_size, o.hidden_size, SKEW_INITS[o.init], o.learn_initial_state)
+
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        groups = super().parameter_groups()
+        phases = [module.phase for module in self.modules() if isinstance(module, UnitaryScaledCayley)]
+        ours = {id(phase) for phase in phases}
+        return {
+            "recurrent": [p for p in groups["recurrent"] if id(p) not in ours],
+            "phase": phases,
+            "other": groups["other"],
+        }
+
+    def group_options(self) -> dict[str, dict[str, Any]]:
+        return {**super().group_options(), "phase": {"lr_ratio": self.options.phase_lr_ratio, "weight_decay": 0.0}}
+
+
+class URNN(OrthogonalRNN):
+    """Restricted-capacity uRNN: W = D3 R2 F^-1 D2 P R1 F D1 (Arjovsky et al. 2016).
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n, complex units.
+        recurrent_lr_ratio: Learning rate of W's parameters over that of the rest; the paper has one rate.
+        learn_initial_state: Train h_0, as the paper does.
+        **kwargs: Options of `OrthogonalRNN`.
+    """
+
+    cell_class: type[URNNCell | FullURNNCell] = URNNCell
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        recurrent_lr_ratio: float = 1.0,
+        learn_initial_state: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, learn_initial_state=learn_initial_state, **kwargs
+        )
+
+    def build_cell(self, input_size: int) -> Cell:
+        return self.cell_class(input_size, self.options.hidden_size, self.options.learn_initial_state)
+
+
+class FullURNN(URNN):
+    """Full-capacity uRNN: W any unitary matrix, moved by a Riemannian step (Wisdom et al. 2016).
+
+    The optimizer is one of `lit_rnn.optim`'s RiemannianSGD, RiemannianRMSprop (the default) and RiemannianAdam; its
+    group ``recurrent`` lives on U(n), the rest takes torch's own step. Arguments as `URNN`.
+    """
+
+    cell_class = FullURNNCell
+    default_optimizer: ClassVar = {"class_path": "lit_rnn.optim.RiemannianRMSprop", "init_args": {"lr": 1e-3}}
+
+    def group_options(self) -> dict[str, dict[str, Any]]:
+        options = super().group_options()
+        return {**options, "recurrent": {**options["recurrent"], "manifold": True}}
+
+
+class EURNN(OrthogonalRNN):
+    """EURNN: W layers of 2x2 rotations, complex or real (Jing et al. 2017).
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n: even, a power of two for layout fft.
+        capacity: Layers of layout tunable: even, 2 to n.
+        layout: Which coordinates are paired.
+        unitary: Complex W; false gives the real network.
+        recurrent_lr_ratio: Learning rate of the angles over that of the rest; the paper has one rate.
+        **kwargs: Options of `OrthogonalRNN`.
+    """
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        capacity: int = 2,
+        layout: RotationLayout = "tunable",
+        unitary: bool = True,
+        recurrent_lr_ratio: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, **kwargs)
+
+    def build_cell(self, input_size: int) -> Cell:
+        o = self.options
+        cell_class = EURNNCell if o.unitary else RealEURNNCell
+        return cell_class(input_size, o.hidden_size, o.capacity, o.layout, o.learn_initial_state)
+
+
+class GORU(OrthogonalRNN):
+    """Gated orthogonal recurrent unit: gates around real 2x2 rotations (Jing et al. 2019).
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n: even, a power of two for layout fft.
+        capacity: Layers of layout tunable.
+        layout: Which coordinates are paired.
+        recurrent_lr_ratio: Learning rate of the angles over that of the rest; the paper has one rate.
+        **kwargs: Options of `OrthogonalRNN`.
+    """
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        capacity: int = 2,
+        layout: RotationLayout = "fft",
+        recurrent_lr_ratio: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, **kwargs)
+
+    def build_cell(self, input_size: int) -> Cell:
+        o = self.options
+        return GORUCell(input_size, o.hidden_size, o.capacity, o.layout, o.learn_initial_state)
+
+
+class HouseholderRNN(OrthogonalRNN):
+    """oRNN: W a product of Householder reflections (Mhammedi et al. 2017), with modReLU.
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n.
+        reflections: m, from 1 to n; null takes n.
+        recurrent_lr_ratio: Learning rate of the reflections over that of the rest; the paper has one rate.
+        learn_initial_state: Train h_0, as the paper does.
+        **kwargs: Options of `OrthogonalRNN`.
+    """
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        reflections: int | None = None,
+        recurrent_lr_ratio: float = 1.0,
+        learn_initial_state: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, learn_initial_state=learn_initial_state, **kwargs
+        )
+
+    def build_cell(self, input_size: int) -> Cell:
+        o = self.options
+        return HouseholderRNNCell(input_size, o.hidden_size, o.reflections, o.learn_initial_state)
+
+
+class NnRNN(OrthogonalRNN):
+    """nnRNN: W = P (Theta + T) P^T, held near orthogonal by a penalty and by decay (Kerg et al. 2019).
+
+    Three groups: ``recurrent`` (the generator of P), ``upper`` (T, with its own decay), ``other``.
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n, even.
+        init: Spectrum that the generator of P starts with.
+        gain_penalty: delta; delta sum_i (gamma_i - 1)^2 is added to the training loss.
+        upper_decay: L2 weight decay of T, for optimizers that take ``weight_decay``.
+        **kwargs: Options of `OrthogonalRNN`.
+    """
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        init: SkewInitName = "henaff",
+        gain_penalty: float = 1e-4,
+        upper_decay: float = 1e-6,
+        **kwargs: Any,
+    ) -> None:
+        self.check_init(init)
+        require(gain_penalty >= 0, "model.init_args.gain_penalty", gain_penalty, "0 or positive")
+        require(upper_decay >= 0, "model.init_args.upper_decay", upper_decay, "0 or positive")
+        super().__init__(task, hidden_size, **kwargs)
+
+    def build_cell(self, input_size: int) -> Cell:
+        o = self.options
+        return NnRNNCell(input_size, o.hidden_size, SKEW_INITS[o.init], o.learn_initial_state)
+
+    def _forms(self) -> list[SchurForm]:
+        return [module for module in self.modules() if isinstance(module, SchurForm)]
+
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        recurrent = [form.basis.skew for form in self._forms()]
+        upper = [form.upper for form in self._forms()]
+        taken = {id(parameter) for parameter in (*recurrent, *upper)}
+        return {
+            "recurrent": recurrent,
+            "upper": upper,
+            "other": [parameter for parameter in self.parameters() if id(parameter) not in taken],
+        }
+
+    def group_options(self) -> dict[str, dict[str, Any]]:
+        return {**super().group_options(), "upper": {"weight_decay": self.options.upper_decay}}
+
+    def penalty(self) -> Tensor | None:
+        if not self.options.gain_penalty:
+            return None
+        return self.options.gain_penalty * sum(form.penalty() for form in self._forms())

@@ -1,0 +1,228 @@
+"""SGD, RMSprop and Adam on the orthogonal and the unitary group.
+
+A tangent vector at W is Omega W with Omega skew-Hermitian. Momentum is kept as Omega: carrying it to the next W by
+right translation keeps it exactly tangent and its norm unchanged.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from datamodules.errors import require
+from lit_rnn.parametrizations.orthogonal import polar_
+
+Metric = Literal["euclidean", "canonical"]
+Retraction = Literal["cayley", "qr", "polar", "exp"]
+_KEY = "model.init_args.optimizer.init_args"
+
+
+def skew_gradient(W: Tensor, G: Tensor, metric: Metric) -> Tensor:
+    """Omega of the Riemannian gradient Omega W: G W^H - W G^H, and half of it in the Euclidean metric."""
+    product = G @ W.mH
+    return (product - product.mH) * (0.5 if metric == "euclidean" else 1.0)
+
+
+def riemannian_gradient(W: Tensor, G: Tensor, metric: Metric = "euclidean") -> Tensor:
+    """The gradient on O(n) or U(n) at W of a function whose gradient in the matrix space is G (torch's, also complex).
+
+    ``euclidean``: (G - W G^H W) / 2, the projection of G on the tangent space. ``canonical``: G - W G^H W, twice that
+    for square W (Edelman et al. 1998; Wisdom et al. 2016 step along it).
+    """
+    return skew_gradient(W, G, metric) @ W
+
+
+def retract(W: Tensor, Omega: Tensor, retraction: Retraction) -> Tensor:
+    """A point of the group near W + Omega W.
+
+    ``cayley``: (I - Omega/2)^-1 (I + Omega/2) W; ``exp``: exp(Omega) W, the geodesic; ``polar``: the nearest unitary
+    matrix to W + Omega W; ``qr``: its Q factor, with the diagonal of R positive (first order only, the others second).
+    """
+    if retraction == "exp":
+        return torch.linalg.matrix_exp(Omega) @ W
+    step = Omega @ W
+    if retraction == "cayley":
+        identity = torch.eye(len(W), dtype=W.dtype, device=W.device)
+        return torch.linalg.solve(identity - Omega / 2, W + step / 2)
+    if retraction == "polar":
+        U, _, Vh = torch.linalg.svd(W + step)
+        return U @ Vh
+    Q, R = torch.linalg.qr(W + step)
+    diagonal = torch.diagonal(R)
+    return Q * (diagonal / diagonal.abs())
+
+
+class RiemannianOptimizer(Optimizer):
+    """Groups with ``manifold: True`` hold square orthogonal or unitary matrices; all others take torch's own step.
+
+    Args:
+        params: Parameters or groups.
+        flat: The torch optimizer of the other groups; its defaults are those of all groups.
+        metric: The metric whose gradient is followed.
+        retraction: How a step is brought back to the group.
+        drift_bound: A matrix with max |W^H W - I| above this after a step is replaced by its polar factor.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        flat: Optimizer,
+        metric: Metric,
+        retraction: Retraction,
+        drift_bound: float,
+    ) -> None:
+        require(metric in get_args(Metric), f"{_KEY}.metric", metric, f"one of {', '.join(get_args(Metric))}")
+        choices = ", ".join(get_args(Retraction))
+        require(retraction in get_args(Retraction), f"{_KEY}.retraction", retraction, f"one of {choices}")
+        require(drift_bound > 0, f"{_KEY}.drift_bound", drift_bound, "positive")
+        self._flat = flat
+        self.metric, self.retraction, self.drift_bound = metric, retraction, drift_bound
+        super().__init__(params, {**flat.defaults, "manifold": False})
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        for parameter in group["params"] if group["manifold"] else ():
+            square = parameter.dim() == 2 and parameter.shape[0] == parameter.shape[1]
+            require(square, "A parameter of a manifold group", tuple(parameter.shape), "a square matrix")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._flat.param_groups = [group for group in self.param_groups if not group["manifold"]]
+        self._flat.state = self.state
+        self._flat.step()
+        for group in self.param_groups:
+            for W in group["params"] if group["manifold"] else ():
+                if W.grad is not None:
+                    Omega = self.direction(W, W.grad, self.state[W], group)
+                    W.copy_(retract(W, -group["lr"] * Omega, self.retraction))
+                    gram = W.mH @ W
+                    gram.diagonal().sub_(1)
+                    if gram.abs().max() > self.drift_bound:
+                        polar_(W)
+        return loss
+
+    @abstractmethod
+    def direction(self, W: Tensor, G: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        """Omega of the direction to go against, from the gradient G and the optimizer's state of W."""
+
+
+class RiemannianSGD(RiemannianOptimizer):
+    """Omega_t = momentum Omega_{t-1} + Omega(G); W <- retract(W, -lr Omega_t).
+
+    Args:
+        params: Parameters or groups.
+        lr: Learning rate.
+        momentum: Share of the last direction that is kept.
+        metric: The metric whose gradient is followed.
+        retraction: How a step is brought back to the group.
+        drift_bound: Above this drift a matrix is projected.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        metric: Metric = "euclidean",
+        retraction: Retraction = "cayley",
+        drift_bound: float = 1e-5,
+    ) -> None:
+        require(lr >= 0, f"{_KEY}.lr", lr, "0 or positive")
+        flat = torch.optim.SGD([torch.zeros(1)], lr=lr, momentum=momentum)
+        super().__init__(params, flat, metric, retraction, drift_bound)
+
+    def direction(self, W: Tensor, G: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        Omega = skew_gradient(W, G, self.metric)
+        if group["momentum"]:
+            kept = state.get("momentum_buffer")
+            Omega = Omega if kept is None else group["momentum"] * kept + Omega
+            state["momentum_buffer"] = Omega
+        return Omega
+
+
+class RiemannianRMSprop(RiemannianOptimizer):
+    """v = alpha v + (1 - alpha) |G|^2 elementwise; W <- retract(W, -lr Omega(G / (sqrt(v) + eps))).
+
+    Normalise first, then take the Riemannian gradient: what the full-capacity uRNN does on MNIST (Wisdom et al. 2016).
+
+    Args:
+        params: Parameters or groups.
+        lr: Learning rate.
+        alpha: Share of the running mean that is kept.
+        eps: Keeps the quotient finite.
+        metric: The metric whose gradient is followed.
+        retraction: How a step is brought back to the group.
+        drift_bound: Above this drift a matrix is projected.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        metric: Metric = "euclidean",
+        retraction: Retraction = "cayley",
+        drift_bound: float = 1e-5,
+    ) -> None:
+        require(lr >= 0, f"{_KEY}.lr", lr, "0 or positive")
+        flat = torch.optim.RMSprop([torch.zeros(1)], lr=lr, alpha=alpha, eps=eps)
+        super().__init__(params, flat, metric, retraction, drift_bound)
+
+    def direction(self, W: Tensor, G: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        if not state:
+            state["square_avg"] = torch.zeros_like(G.abs())
+        mean = state["square_avg"].mul_(group["alpha"]).add_(G.abs().square(), alpha=1 - group["alpha"])
+        return skew_gradient(W, G / (mean.sqrt() + group["eps"]), self.metric)
+
+
+class RiemannianAdam(RiemannianOptimizer):
+    """m = b1 m + (1 - b1) Omega(G);  v = b2 v + (1 - b2) |Omega(G)|_F^2, one number per matrix;
+    W <- retract(W, -lr m^ / (sqrt(v^) + eps)) with Adam's bias corrections (Becigneul and Ganea 2019, as geoopt).
+
+    Args:
+        params: Parameters or groups.
+        lr: Learning rate.
+        betas: b1 and b2.
+        eps: Keeps the quotient finite.
+        metric: The metric whose gradient is followed.
+        retraction: How a step is brought back to the group.
+        drift_bound: Above this drift a matrix is projected.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        metric: Metric = "euclidean",
+        retraction: Retraction = "cayley",
+        drift_bound: float = 1e-5,
+    ) -> None:
+        require(lr >= 0, f"{_KEY}.lr", lr, "0 or positive")
+        flat = torch.optim.Adam([torch.zeros(1)], lr=lr, betas=betas, eps=eps)
+        super().__init__(params, flat, metric, retraction, drift_bound)
+
+    def direction(self, W: Tensor, G: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        Omega = skew_gradient(W, G, self.metric)
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"] = torch.zeros_like(Omega)
+            state["exp_avg_sq"] = torch.zeros_like(Omega.abs()[0, 0])
+        first, second = group["betas"]
+        state["step"] += 1
+        step = int(state["step"])
+        mean = state["exp_avg"].mul_(first).add_(Omega, alpha=1 - first)
+        square = state["exp_avg_sq"].mul_(second).add_(Omega.abs().square().sum(), alpha=1 - second)
+        return mean / (1 - first**step) / ((square / (1 - second**step)).sqrt() + group["eps"])
