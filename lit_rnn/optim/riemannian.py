@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,8 +22,13 @@ Retraction = Literal["cayley", "qr", "polar", "exp"]
 _KEY = "model.init_args.optimizer.init_args"
 
 
+def _check(key: str, given: str, choices: object) -> None:
+    require(given in get_args(choices), f"{_KEY}.{key}", given, f"one of {', '.join(get_args(choices))}")
+
+
 def skew_gradient(W: Tensor, G: Tensor, metric: Metric) -> Tensor:
     """Omega of the Riemannian gradient Omega W: G W^H - W G^H, and half of it in the Euclidean metric."""
+    _check("metric", metric, Metric)
     product = G @ W.mH
     return (product - product.mH) * (0.5 if metric == "euclidean" else 1.0)
 
@@ -43,6 +48,7 @@ def retract(W: Tensor, Omega: Tensor, retraction: Retraction) -> Tensor:
     ``cayley``: (I - Omega/2)^-1 (I + Omega/2) W; ``exp``: exp(Omega) W, the geodesic; ``polar``: the nearest unitary
     matrix to W + Omega W; ``qr``: its Q factor, with the diagonal of R positive (first order only, the others second).
     """
+    _check("retraction", retraction, Retraction)
     if retraction == "exp":
         return torch.linalg.matrix_exp(Omega) @ W
     step = Omega @ W
@@ -62,34 +68,34 @@ class RiemannianOptimizer(Optimizer):
 
     Args:
         params: Parameters or groups.
-        flat: The torch optimizer of the other groups; its defaults are those of all groups.
         metric: The metric whose gradient is followed.
         retraction: How a step is brought back to the group.
         drift_bound: A matrix with max |W^H W - I| above this after a step is replaced by its polar factor.
+        **options: Options of torch's optimizer, ``flat_class``.
     """
 
+    flat_class: ClassVar[type[Optimizer]]
+
     def __init__(
-        self,
-        params: Iterable[Any],
-        flat: Optimizer,
-        metric: Metric,
-        retraction: Retraction,
-        drift_bound: float,
+        self, params: Iterable[Any], metric: Metric, retraction: Retraction, drift_bound: float, **options: Any
     ) -> None:
-        require(metric in get_args(Metric), f"{_KEY}.metric", metric, f"one of {', '.join(get_args(Metric))}")
-        choices = ", ".join(get_args(Retraction))
-        require(retraction in get_args(Retraction), f"{_KEY}.retraction", retraction, f"one of {choices}")
+        _check("metric", metric, Metric)
+        _check("retraction", retraction, Retraction)
         require(drift_bound > 0, f"{_KEY}.drift_bound", drift_bound, "positive")
-        self._flat = flat
-        self.metric, self.retraction, self.drift_bound = metric, retraction, drift_bound
-        super().__init__(params, {**flat.defaults, "manifold": False})
+        require(options["lr"] >= 0, f"{_KEY}.lr", options["lr"], "0 or positive")
+        own = {"manifold": False, "metric": metric, "retraction": retraction, "drift_bound": drift_bound}
+        super().__init__(params, {**self._flat(**options).defaults, **own})
+
+    def _flat(self, **options: Any) -> Optimizer:
+        return self.flat_class([torch.zeros(1)], **options)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
-        for parameter in group["params"] if group["manifold"] else ():
+        given = param_group["params"]
+        param_group["params"] = [given] if isinstance(given, Tensor) else list(given)
+        for parameter in param_group["params"] if param_group.get("manifold") else ():
             square = parameter.dim() == 2 and parameter.shape[0] == parameter.shape[1]
             require(square, "A parameter of a manifold group", tuple(parameter.shape), "a square matrix")
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -97,17 +103,18 @@ class RiemannianOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._flat.param_groups = [group for group in self.param_groups if not group["manifold"]]
-        self._flat.state = self.state
-        self._flat.step()
+        flat = self._flat()  # made anew: a copied or restored optimizer has nothing but state and groups
+        flat.param_groups = [group for group in self.param_groups if not group["manifold"]]
+        flat.state = self.state
+        flat.step()
         for group in self.param_groups:
             for W in group["params"] if group["manifold"] else ():
                 if W.grad is not None:
                     Omega = self.direction(W, W.grad, self.state[W], group)
-                    W.copy_(retract(W, -group["lr"] * Omega, self.retraction))
+                    W.copy_(retract(W, -group["lr"] * Omega, group["retraction"]))
                     gram = W.mH @ W
                     gram.diagonal().sub_(1)
-                    if gram.abs().max() > self.drift_bound:
+                    if gram.abs().max() > group["drift_bound"]:
                         polar_(W)
         return loss
 
@@ -128,6 +135,8 @@ class RiemannianSGD(RiemannianOptimizer):
         drift_bound: Above this drift a matrix is projected.
     """
 
+    flat_class = torch.optim.SGD
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -137,12 +146,10 @@ class RiemannianSGD(RiemannianOptimizer):
         retraction: Retraction = "cayley",
         drift_bound: float = 1e-5,
     ) -> None:
-        require(lr >= 0, f"{_KEY}.lr", lr, "0 or positive")
-        flat = torch.optim.SGD([torch.zeros(1)], lr=lr, momentum=momentum)
-        super().__init__(params, flat, metric, retraction, drift_bound)
+        super().__init__(params, metric, retraction, drift_bound, lr=lr, momentum=momentum)
 
     def direction(self, W: Tensor, G: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        Omega = skew_gradient(W, G, self.metric)
+        Omega = skew_gradient(W, G, group["metric"])
         if group["momentum"]:
             kept = state.get("momentum_buffer")
             Omega = Omega if kept is None else group["momentum"] * kept + Omega
@@ -165,6 +172,8 @@ class RiemannianRMSprop(RiemannianOptimizer):
         drift_bound: Above this drift a matrix is projected.
     """
 
+    flat_class = torch.optim.RMSprop
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -175,15 +184,13 @@ class RiemannianRMSprop(RiemannianOptimizer):
         retraction: Retraction = "cayley",
         drift_bound: float = 1e-5,
     ) -> None:
-        require(lr >= 0, f"{_KEY}.lr", lr, "0 or positive")
-        flat = torch.optim.RMSprop([torch.zeros(1)], lr=lr, alpha=alpha, eps=eps)
-        super().__init__(params, flat, metric, retraction, drift_bound)
+        super().__init__(params, metric, retraction, drift_bound, lr=lr, alpha=alpha, eps=eps)
 
     def direction(self, W: Tensor, G: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
         if not state:
             state["square_avg"] = torch.zeros_like(G.abs())
         mean = state["square_avg"].mul_(group["alpha"]).add_(G.abs().square(), alpha=1 - group["alpha"])
-        return skew_gradient(W, G / (mean.sqrt() + group["eps"]), self.metric)
+        return skew_gradient(W, G / (mean.sqrt() + group["eps"]), group["metric"])
 
 
 class RiemannianAdam(RiemannianOptimizer):
@@ -200,6 +207,8 @@ class RiemannianAdam(RiemannianOptimizer):
         drift_bound: Above this drift a matrix is projected.
     """
 
+    flat_class = torch.optim.Adam
+
     def __init__(
         self,
         params: Iterable[Any],
@@ -210,12 +219,10 @@ class RiemannianAdam(RiemannianOptimizer):
         retraction: Retraction = "cayley",
         drift_bound: float = 1e-5,
     ) -> None:
-        require(lr >= 0, f"{_KEY}.lr", lr, "0 or positive")
-        flat = torch.optim.Adam([torch.zeros(1)], lr=lr, betas=betas, eps=eps)
-        super().__init__(params, flat, metric, retraction, drift_bound)
+        super().__init__(params, metric, retraction, drift_bound, lr=lr, betas=betas, eps=eps)
 
     def direction(self, W: Tensor, G: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
-        Omega = skew_gradient(W, G, self.metric)
+        Omega = skew_gradient(W, G, group["metric"])
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["exp_avg"] = torch.zeros_like(Omega)
