@@ -3,7 +3,7 @@
     python benchmarks/maps.py cost  [--threads 2]     forward and backward of each map as a share of a training step
     python benchmarks/maps.py drift [--threads 2]     max |W^H W - I| after 1,000 RMSprop steps at lr 1e-3, in float32
 
-``cost`` takes the copying task of the papers (one-hot input, T = 220, B = 20) and times the map alone and the whole step
+``cost`` takes the copying task (one-hot input, T = 220, B = 20) and times the map alone and the whole step
 (forward, backward, optimizer) in turn, in one process, medians of several rounds.
 """
 
