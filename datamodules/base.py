@@ -173,6 +173,8 @@ class SequenceDataModule(LightningDataModule, ABC):
         require(seed is None or 0 <= seed < 2**63, "data.init_args.seed", seed, "null or a whole number of at least 0")
         self.batch_size, self.num_workers = batch_size, num_workers
         self.seed = 0 if seed is None else seed
+        self._train_loader: SequenceLoader | None = None
+        self._train_state: dict[str, int] | None = None
 
     @abstractmethod
     def split(self, name: Split) -> IndexedBatches:
@@ -202,7 +204,18 @@ class SequenceDataModule(LightningDataModule, ABC):
         return self.loader(split, self.trainer.global_rank, self.trainer.world_size)
 
     def train_dataloader(self) -> Any:
-        return self._own_loader("train")
+        self._train_loader = self._own_loader("train")
+        if self._train_state is not None:
+            self._train_loader.load_state_dict(self._train_state)
+            self._train_state = None
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, int]:
+        """Where training is in the data. Lightning keeps a loader's own state only inside an epoch."""
+        return {} if self._train_loader is None else self._train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._train_state = state_dict or None
 
     def val_dataloader(self) -> Any:
         return self._own_loader("val")

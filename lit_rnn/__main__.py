@@ -30,7 +30,9 @@ python -m lit_rnn COMMAND --help lists a command's options.""".format(
 
 def quiet() -> None:
     """Keep what others print about themselves out of the way; warnings stay."""
-    warnings.filterwarnings("ignore", message=r".*LeafSpec.*deprecated", category=FutureWarning)  # Lightning with torch
+    # Lightning with this torch; a resume, in its own folder and into another
+    for about in (".*LeafSpec.*deprecated", "Checkpoint directory .* exists", "The dirpath has changed from"):
+        warnings.filterwarnings("ignore", message=about)
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -44,8 +44,10 @@ class SaveRun(SaveConfigCallback):
         config = self.parser.dump(self.config, skip_none=False)
         for name, text in (("config.yaml", config), ("versions.json", json.dumps(versions(), indent=1) + "\n")):
             path = folder / name
-            if path.exists() and path.read_text() != text:  # a resume with other options: keep both
-                path = folder / f"{path.stem}-resumed{path.suffix}"
+            number = 1
+            while path.exists() and path.read_text() != text:  # a resume with other options: keep both
+                number += 1
+                path = folder / f"{Path(name).stem}-{number}{path.suffix}"
             path.write_text(text)
         for logger in trainer.loggers:
             logger.log_hyperparams(json.loads(self.parser.dump(self.config, skip_none=False, format="json")))

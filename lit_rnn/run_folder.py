@@ -113,12 +113,14 @@ class _Writer(ExperimentWriter):
             with open(self.metrics_file_path, newline="") as file:
                 self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
 
-    def forget_from(self, step: int) -> None:
-        """Drop the rows of ``step`` and later: a resumed run writes them again."""
+    def forget_from(self, step: int, inside_epoch: bool) -> None:
+        """Drop what a run resumed after ``step`` steps writes again: later rows, and means of an unfinished epoch."""
         if not os.path.isfile(self.metrics_file_path):
             return
         with open(self.metrics_file_path, newline="") as file:
             rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
+        if inside_epoch:
+            rows = [row for row in rows if not (row.get("train/loss") and int(row["step"]) == step - 1)]
         with open(self.metrics_file_path, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
             writer.writeheader()

@@ -53,6 +53,7 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any]) -
             monitor=f"val/{model.task.metric}",
             mode="max" if model.task.higher_is_better else "min",
             enable_version_counter=False,
+            save_on_train_epoch_end=False,  # a run stopped inside an epoch has no new validation
         )
         watching.append(best)
     watching.append(callbacks.Progress() if draws_bar(trainer) else callbacks.EpochLines())

@@ -19,8 +19,11 @@ from lit_rnn.run_folder import MetricsCSV, keeps_files
 class Stopped(Exception):  # noqa: N818  # not an error: the user asked for it
     """The run was asked to stop by a signal and has saved where it was."""
 
-    def __init__(self, signum: int, step: int) -> None:
-        super().__init__(f"Stopped by {signal.Signals(signum).name} after step {step}.")
+    def __init__(self, signum: int, step: int, run_dir: Path) -> None:
+        super().__init__(
+            f"Stopped by {signal.Signals(signum).name} after step {step}; "
+            f"go on with: python -m lit_rnn fit --run_dir {run_dir} --ckpt_path last"
+        )
         self.signum = signum
 
 
@@ -37,22 +40,27 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, folder: Path) -> None:
         self.path = folder / "last.ckpt"
         self._signal: int | None = None
-        self._previous: dict[int, Any] = {}
         self._inside_epoch = False
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if stage == "fit" and trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                self._previous[signum] = signal.signal(signum, self._ask)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        while self._previous:
-            signal.signal(*self._previous.popitem())
-
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Lightning noted the handlers before this and puts them back at the end, however the run ends
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(signum, self._ask)
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                logger.experiment.forget_from(trainer.global_step)
+                logger.experiment.forget_from(trainer.global_step, trainer.fit_loop.restarted_mid_epoch)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint from the end of an epoch: start the next one, also where max_steps is set.
+
+        With max_steps Lightning takes every checkpoint for one from inside an epoch, and counts an empty epoch.
+        """
+        loops = checkpoint["loops"]["fit_loop"]
+        epoch, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
+        if batches["is_last_batch"] and epoch["processed"] == epoch["ready"]:
+            batches["current"] = dict.fromkeys(batches["current"], 0)
+            batches["is_last_batch"] = False
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         if self._signal is not None and signum == signal.SIGINT:
@@ -84,10 +92,14 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
             self._stop_if_asked(trainer)
 
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self._inside_epoch:  # once more: schedulers that watch a metric step after the epoch's end
+            self._save(trainer)
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException):  # raised on every rank together, between two steps
             self._save(trainer)
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
         if self._signal is not None:
-            raise Stopped(self._signal, trainer.global_step)
+            raise Stopped(self._signal, trainer.global_step, self.path.parent.parent)

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from datamodules import Task
@@ -76,8 +77,10 @@ class SequenceModel(LightningModule, ABC):
         self.loss_function = nn.functional.cross_entropy if self.task.classifies else nn.functional.mse_loss
         # weighted means, so that ragged batches, masks and ranks are counted exactly
         self.meters = nn.ModuleDict(
-            {f"{stage}_{name}": MeanMetric() for stage in STAGES for name in ("loss", "metric")}
+            {f"{stage}_{name}": MeanMetric(nan_strategy="disable") for stage in STAGES for name in ("loss", "metric")}
         )
+        for name in ("train_loss", "train_metric"):
+            self._meter(name).persistent(True)
 
     def _save_primitives(self) -> None:
         """Keep the constructor's arguments for the checkpoint, as primitives."""
@@ -141,6 +144,11 @@ class SequenceModel(LightningModule, ABC):
 
     # ---- training
 
+    def _meter(self, name: str) -> MeanMetric:
+        meter = self.meters[name]
+        assert isinstance(meter, MeanMetric)
+        return meter
+
     def _loss(self, outputs: Tensor, targets: Tensor, mask: Tensor | None) -> tuple[Tensor, int]:
         """The mean loss over what counts, and how many terms count."""
         if mask is not None:
@@ -174,8 +182,7 @@ class SequenceModel(LightningModule, ABC):
         with torch.no_grad():
             metric, counted = self._metric(outputs.detach(), targets, mask)
         for name, value, weight in (("loss", loss.detach(), terms), ("metric", metric, counted)):
-            meter = self.meters[f"{stage}_{name}"]
-            assert isinstance(meter, MeanMetric)
+            meter = self._meter(f"{stage}_{name}")
             meter.update(value, weight)
             label = self.task.metric if name == "metric" else name
             self.log(f"{stage}/{label}", meter, on_step=False, on_epoch=True, prog_bar=stage != "train")
@@ -186,6 +193,22 @@ class SequenceModel(LightningModule, ABC):
         self.log("train/loss_step", loss, prog_bar=True)
         penalty = self.penalty()
         return loss if penalty is None else loss + penalty
+
+    def on_train_epoch_start(self) -> None:
+        for name in (
+            "train_loss",
+            "train_metric",
+        ):  # they travel in checkpoints, so that an epoch goes on with its means
+            self._meter(name).reset()
+
+    def on_train_epoch_end(self) -> None:
+        """Step schedulers that watch the validation loss where Lightning leaves that out: in a resumed epoch."""
+        loss = self.trainer.callback_metrics.get("val/loss")
+        if loss is None or not self.trainer.fit_loop.restarting:
+            return
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ReduceLROnPlateau):
+                config.scheduler.step(float(loss))
 
     def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         self._shared_step(batch, "val")
