@@ -43,7 +43,7 @@ class Cell(nn.Module, ABC):
         """The state before the first step, each tensor (B, size)."""
         if len(self.initial):
             return tuple(start.expand(batch_size, -1) for start in self.initial)
-        like = next(self.parameters())
+        like = next(parameter for parameter in self.parameters() if parameter.is_floating_point())
         return tuple(like.new_zeros(batch_size, size) for size in self.state_sizes)
 
     @abstractmethod
