@@ -53,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # imported here: torch and Lightning take seconds, and W&B reads its environment when imported
     from datamodules import UserError
     from lit_rnn.callbacks import DivergedError, Stopped
+    from lit_rnn.run_folder import first_process
 
     module = importlib.import_module(COMMANDS[command][0])
     quiet()  # after the imports: Lightning sets its own levels then
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, DivergedError, Stopped) as error:
         if debug:
             raise
-        print(f"lit_rnn: {error}", file=sys.stderr)
+        if first_process() or not isinstance(error, UserError):  # every process refuses, one says why
+            print(f"lit_rnn: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 128 + error.signum if isinstance(error, Stopped) else 1
     return 0
 

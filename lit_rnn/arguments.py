@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import inspect
 import itertools
 import re
 from collections.abc import Iterator, Sequence
@@ -12,10 +13,12 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
+from pytorch_lightning import Trainer
 
 import lit_rnn
 from datamodules import SequenceDataModule, UserError
 from lit_rnn import run_folder
+from lit_rnn.class_paths import import_class
 from lit_rnn.models import SequenceModel
 
 QUICKSTART = "configs/quickstart.yaml"
@@ -38,31 +41,56 @@ def find_config(name: str) -> str:
 
 
 def complete(command: str, arguments: Sequence[str]) -> list[str]:
-    """The arguments of ``command`` with shipped configs found, and a config where none was given.
+    """The arguments of ``command`` with shipped configs found and put first, and a config where none was given.
 
     ``fit`` alone runs the quickstart; a command on a checkpoint takes the config of the run it belongs to.
     """
     rest = _split_equals(arguments)
     if {"-h", "--help"} & set(rest):
         return rest
-    for i, name in enumerate(rest[:-1]):
-        if name in ("-c", "--config"):
-            rest[i + 1] = find_config(rest[i + 1])
-            _check_config(rest[i + 1])
-    options = dict(zip(rest, [*rest[1:], ""], strict=True))
-    if not options.keys() & {"-c", "--config", "--model", "--model.class_path", "--data", "--data.class_path"}:
+    configs: list[str] = []
+    others: list[str] = []
+    while rest:  # configs first: what is given on the command line counts wherever it stands
+        argument = rest.pop(0)
+        if argument in ("-c", "--config") and rest:
+            configs += ["--config", find_config(rest.pop(0))]
+            _check_config(configs[-1])
+        else:
+            others.append(argument)
+    options = dict(itertools.pairwise([*others, ""]))
+    _refuse_task(options)
+    if command != "fit" and "--ckpt_path" not in options and not any("print_config" in name for name in options):
+        raise UserError(
+            f"ckpt_path is not given, but {command} needs trained weights: "
+            "--ckpt_path FILE, or --ckpt_path best with --run_dir."
+        )
+    if not configs and not options.keys() & {"--model", "--model.class_path", "--data", "--data.class_path"}:
         run = _run_of(options.get("--ckpt_path"), options.get("--run_dir"))
         config = run / "config.yaml" if run else None
         if config is None and command == "fit" and "--ckpt_path" not in options:
             config = Path(find_config(QUICKSTART))
         if config is not None and config.is_file():
-            rest = ["--config", str(config), *rest]
-    return rest
+            configs = ["--config", str(config)]
+    return [*configs, *others]
 
 
 def _split_equals(arguments: Sequence[str]) -> list[str]:
-    """The arguments with every --name=value in two."""
-    return [part for argument in arguments for part in (argument.split("=", 1) if argument[:2] == "--" else [argument])]
+    """The arguments with every --name=value in two, but for --print_config, whose value is optional."""
+
+    def split(argument: str) -> list[str]:
+        whole = argument[:2] != "--" or argument.startswith("--print_config")
+        return [argument] if whole else argument.split("=", 1)
+
+    return [part for argument in arguments for part in split(argument)]
+
+
+def _refuse_task(options: dict[str, str]) -> None:
+    """The parser would drop what is linked from the data without a word."""
+    for name, value in options.items():
+        inside = yaml.safe_load(value) if name in ("--model", "--model.init_args") and value[:1] == "{" else {}
+        init_args = inside.get("init_args", inside) if isinstance(inside, dict) else {}
+        if re.match(r"--model(\.init_args)?\.task(\.|$)", name) or "task" in init_args:
+            raise UserError(f"{name} sets model.init_args.task, but the task comes from the data: leave it out.")
 
 
 def _run_of(checkpoint: str | None, run_dir: str | None) -> Path | None:
@@ -88,7 +116,7 @@ def _load(name: str) -> dict[str, Any]:
     try:
         config = yaml.safe_load(Path(name).read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config {name} is not YAML: {_one_line(str(error))}") from error
+        raise UserError(f"config {name} is not YAML: {one_line(str(error))}") from error
     if not isinstance(config, dict):
         raise UserError(
             f"config {name} holds {type(config).__name__}, but it must hold keys such as model, data, trainer."
@@ -102,33 +130,75 @@ def _load(name: str) -> dict[str, Any]:
 def explain(message: str, arguments: Sequence[str]) -> str:
     """One sentence for a message of the parser: the key, what was given, what is accepted."""
     keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
-    parent = _join(keys[:-1]) if len(keys) > 1 else _join(keys)
+    key = _join(keys)
     if found := re.search(r"Option '([^']+)' is not accepted", message):
-        accepted = _accepted(keys[0] if keys else "", arguments)
-        return f"{_join([*keys, found[1]])} is not a key{_instead(found[1].rpartition('.')[2], accepted)}"
-    if found := re.search(r"Expected a dot import path string: (\S+)", message):
-        key = _join(keys)
-        known = sorted(_subclasses(BASES[keys[0]])) if len(keys) == 1 and keys[0] in BASES else []
-        hint = (
-            _instead(found[1], known) if known else ": a torch class such as Adam, or a full import path, is accepted."
-        )
-        return f"{key}.class_path is {found[1]!r}, which is no known class{hint}"
-    if found := re.search(r"Expected a (.+?)\. Got value: (.*)", message):
-        return f"{_join(keys) or parent} is {found[2]!r}, but it must be {_kind(found[1])}."
+        return _no_key(_join([*keys, found[1]]), arguments, message)
     if found := re.search(r"does not accept option '([^']+)'", message):
-        return f"{found[1]} is not a key{_instead(found[1].partition('.')[0], _top_level())}"
-    if found := re.search(r"unrecognized arguments: (.*)", message, re.DOTALL):
-        option = found[1].split()[0]
-        near = _instead(option.lstrip("-").partition(".")[0], _top_level())
-        return f"{option} is not an option{near}"
-    return _one_line(message)
+        return _no_key(found[1], arguments, message)
+    if found := re.search(r"unrecognized arguments: --(\S+)", message):
+        return f"--{_no_key(found[1], arguments, message)}"
+    if found := re.search(r"arguments are required: ([\w, .]+)", message):
+        missing = ", ".join(_join([*keys, name.strip()]) for name in found[1].split(","))
+        return f"{missing} is missing; give it in the config or as --{missing}."
+    if found := re.search(r"Multiple subclasses .* (\w+)", message):
+        return f"{key} names a class that more than one module has: give its full import path."
+    if re.search(r"dot import path|given class_path|subclass|is abstract", message) and not _expected(message):
+        return _no_class(keys, message)
+    if kinds := _expected(message):
+        return f"{key} is {_given(message)}, but it must be {' or '.join(kinds)}."
+    return one_line(message)
+
+
+def _no_class(keys: Sequence[str], message: str) -> str:
+    found = re.findall(r"import path string: (\S+)|class_path '?([\w.]+)'?:?|[Ii]mport path (\S+) does", message)
+    named = next((name for names in found for name in names if name), None) or _given(message)
+    key = f"{_join(keys)}.class_path"
+    if len(keys) == 1 and keys[0] in BASES:
+        return f"{key} is {named}, which is no class of that kind{_instead(named, sorted(_subclasses(BASES[keys[0]])))}"
+    return f"{key} is {named}, which is no known class: give a torch or Lightning class, or a full import path."
+
+
+def _expected(message: str) -> list[str]:
+    """What the parser would have taken, in words."""
+    found = re.findall(r"Expected (?:a )?(<class '[^']*'>|typing\.Literal\[[^\]]*\])", message)
+    kinds = dict.fromkeys(_kind(kind) for kind in found)
+    kinds.pop("null", None)
+    return list(kinds)
+
+
+def _given(message: str) -> str:
+    values = re.findall(r"(?:Got value|Given value): (.*)", message)
+    value = values[-1] if values else "what was given"
+    nested = re.match(r"NestedArg\(key='[^']*', val='?(.*?)'?\)$", value)
+    inner = re.findall(r"Got value: (.*)", message)
+    given = inner[0] if inner else nested[1] if nested else value
+    return repr(given) if re.fullmatch(r"[A-Za-z_]\w*", given) else given
 
 
 def _join(keys: Sequence[str]) -> str:
-    """model, hidden_size -> model.init_args.hidden_size."""
-    if len(keys) > 1 and keys[0] in BASES and not keys[1].startswith(("init_args", "class_path")):
-        keys = [keys[0], "init_args", *keys[1:]]
-    return ".".join(keys)
+    """model, optimizer, lr -> model.init_args.optimizer.init_args.lr."""
+    parts: list[str] = []
+    for key in keys:
+        if parts and not key.startswith(("init_args", "class_path")) and parts[0] in BASES:
+            parts.append("init_args")
+        parts.append(key)
+    return ".".join(parts)
+
+
+def _no_key(path: str, arguments: Sequence[str], message: str) -> str:
+    """That ``path`` is not a key, with the keys there are beside it."""
+    top, _, below = path.partition(".")
+    if top == "trainer" and below:
+        accepted = [name for name in inspect.signature(Trainer).parameters if name != "self"]
+    elif top in BASES and path.count("init_args") > 1:  # an option of an optimizer, say
+        named = re.findall(r"class_path='([\w.]+)'", message)
+        accepted = list(inspect.signature(import_class(named[-1])).parameters)[1:] if named else []
+    elif top in BASES and below:
+        accepted = _accepted(top, arguments)
+    else:
+        accepted = ["config", "seed_everything", "model", "data", "trainer", "run_dir", "threads", "ckpt_path", "debug"]
+        below = top
+    return f"{path} is not a key{_instead(below.rpartition('.')[2], accepted)}"
 
 
 def _instead(given: str, accepted: Sequence[str]) -> str:
@@ -142,12 +212,8 @@ def _kind(expected: str) -> str:
     if found := re.search(r"Literal(\[.*\])", expected):
         return f"one of {', '.join(str(choice) for choice in ast.literal_eval(found[1]))}"
     found = re.fullmatch(r"<class '(.*)'>", expected)
-    names = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-    return names.get(found[1], found[1]) if found else expected
-
-
-def _top_level() -> list[str]:
-    return ["config", "seed_everything", "model", "data", "trainer", "run_dir", "threads", "ckpt_path", "debug"]
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+    return words.get(found[1], found[1]) if found else expected
 
 
 def _accepted(top: str, arguments: Sequence[str]) -> list[str]:
@@ -181,5 +247,6 @@ def _subclasses(base: type) -> dict[str, type]:
     return {cls.__name__: cls for cls in below(base) if not getattr(cls, "__abstractmethods__", None)}
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The text with all white space folded."""
     return " ".join(text.split())

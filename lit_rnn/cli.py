@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from datamodules import SequenceDataModule, UserError
 from datamodules.errors import require
 from lit_rnn import run_folder
-from lit_rnn.arguments import complete, explain
+from lit_rnn.arguments import complete, explain, one_line
 from lit_rnn.class_paths import class_path, import_class
 from lit_rnn.models import SequenceModel, read_checkpoint
 from lit_rnn.trainer import draws_bar, run_callbacks, run_loggers
@@ -28,7 +29,11 @@ class _RefusedError(Exception):
 
 
 class Parser(LightningArgumentParser):
-    """Raises instead of printing usage and leaving."""
+    """Raises instead of printing usage and leaving; takes no abbreviated options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)  # or a misspelt --trainer.max_epoch would pass
+        super().__init__(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         raise _RefusedError(message) from ex
@@ -57,7 +62,6 @@ def versions() -> dict[str, Any]:
     """What the numbers of a run depend on besides its config."""
     packages = (
         "lit_rnn",
-        "torch",
         "pytorch-lightning",
         "torchmetrics",
         "torchvision",
@@ -67,6 +71,7 @@ def versions() -> dict[str, Any]:
     )
     return {
         "python": platform.python_version(),
+        "torch": torch.__version__,  # with its build: CPU and CUDA round differently
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
@@ -120,20 +125,15 @@ class CLI(LightningCLI):
         torch.set_flush_denormal(True)  # vanishing gradients are denormal, and x86 is up to 15 times slower on those
         if config.trainer.max_epochs is None and config.trainer.max_steps == -1 and self.subcommand == "fit":
             raise UserError("trainer.max_epochs is not given: set it, or trainer.max_steps, or the run has no end.")
+        if config.trainer.default_root_dir is not None:
+            raise UserError("trainer.default_root_dir is given, but the run folder is named by --run_dir: use that.")
         if config.data.init_args.get("seed") is None:
-            config.data.init_args.seed = config.seed_everything
+            config.data.init_args.seed = int(config.seed_everything)
         self.run_dir = self._choose_folder(config)
         if config.ckpt_path is not None:
             config.ckpt_path = str(self._checkpoint(config))
-        elif self.subcommand != "fit":
-            raise UserError(
-                f"ckpt_path is not given, but {self.subcommand} needs trained weights: "
-                "--ckpt_path FILE, or --ckpt_path best with --run_dir."
-            )
         if not config.trainer.fast_dev_run:
-            starts = self.subcommand == "fit" and config.ckpt_path is None
-            run_folder.claim(self.run_dir, starts)
-
+            run_folder.check(self.run_dir, starts=self.subcommand == "fit" and config.ckpt_path is None)
         self._keep_wandb_in(self.run_dir, config.trainer.logger)
 
     @staticmethod
@@ -146,6 +146,7 @@ class CLI(LightningCLI):
 
     def _choose_folder(self, config: Any) -> Path:
         if config.run_dir is not None:
+            require(config.run_dir.strip() != "", "run_dir", config.run_dir, "the name of a folder")
             return Path(config.run_dir)
         data, model = (str(config[key].class_path).rpartition(".")[2] for key in ("data", "model"))
         name = f"{data}-{model}".lower()
@@ -168,6 +169,12 @@ class CLI(LightningCLI):
             )
         return path
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UserError(f"seed_everything cannot be used: {error}.") from error
+
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
@@ -178,32 +185,58 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuse a checkpoint whose weights would not fit, before the run starts."""
-        for key, kept in getattr(self, "_made_with", {}).items():
-            given = self.model.hparams.get(key)
-            if key in ("hidden_size", "layers", "learn_initial_state") and given != kept:
+        made_with = getattr(self, "_made_with", {})
+        for key in ("hidden_size", "layers", "learn_initial_state"):
+            given, kept = self.model.hparams[key], made_with.get(key)
+            if made_with and given != kept:
                 raise UserError(
                     f"model.init_args.{key} is {given!r}, but the checkpoint was made with {kept!r}: use the same."
                 )
-            if key == "task" and any(given[size] != kept[size] for size in ("input_size", "target_size", "inputs")):
+        if made_with:
+            given, kept = self.model.hparams["task"], made_with["task"]
+            if any(given[size] != kept[size] for size in ("inputs", "input_size", "targets", "target_size")):
                 raise UserError(
                     f"data gives a task with {given['inputs']} of {given['input_size']} and {given['target_size']} "
                     f"targets, but the checkpoint was made on {kept['name']} with {kept['inputs']} of "
                     f"{kept['input_size']} and {kept['target_size']} targets: use the data it was made on."
                 )
+            given, kept = (self._optimizer_name(options) for options in (self.model.hparams, made_with))
+            if self.subcommand == "fit" and given != kept:
+                raise UserError(
+                    f"model.init_args.optimizer is {given}, but the checkpoint holds the state of {kept}: use the same."
+                )
+
+    @staticmethod
+    def _optimizer_name(options: Any) -> str:
+        optimizer = options["optimizer"]
+        return "the default" if optimizer is None else optimizer["class_path"].rpartition(".")[2]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        if self.config[self.subcommand].trainer.fast_dev_run:
+            return super()._run_subcommand(subcommand)
+        claim = run_folder.Claim(self.run_dir)
+        try:
+            super()._run_subcommand(subcommand)
+        except UserError:
+            claim.take_back()
+            raise
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         return {**kwargs, "verbose": False} if "verbose" in kwargs else kwargs  # the table at the end is ours
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        settings = self._get(self.config_init, "trainer")
-        self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, settings)
-        return super().instantiate_trainer(
-            default_root_dir=str(self.run_dir),
-            logger=run_loggers(self.run_dir, settings["logger"]),
-            enable_progress_bar=draws_bar(settings),
-            **kwargs,
-        )
+        settings, command = self._get(self.config_init, "trainer"), str(self.subcommand)
+        self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, settings, command)
+        try:
+            return super().instantiate_trainer(
+                default_root_dir=str(self.run_dir),
+                logger=run_loggers(self.run_dir, settings["logger"], command),
+                enable_progress_bar=draws_bar(settings),
+                **kwargs,
+            )
+        except (MisconfigurationException, ValueError, TypeError) as error:
+            raise UserError(f"trainer cannot be built: {one_line(str(error))}") from error
 
 
 def run(command: str, arguments: Sequence[str]) -> None:

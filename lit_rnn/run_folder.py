@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,15 @@ def forget_choice() -> None:
     os.environ.pop(_CHOSEN, None)
 
 
-def claim(folder: Path, starts: bool) -> None:
-    """Make the folder and check that it can be written; a run that ``starts`` there must find it empty of runs.
+def check(folder: Path, starts: bool) -> None:
+    """Refuse a folder that cannot be written, or where a run that ``starts`` would overwrite another.
+
+    Leaves nothing behind.
 
     Raises:
-        UserError: if it cannot be written, or holds a run that would be overwritten.
+        UserError: saying which folder, and what to do.
     """
-    if starts and _first_process():
+    if starts and first_process():
         if (folder / "fit.json").is_file():
             raise UserError(f"run_dir {folder} already holds a finished run; name another folder with --run_dir.")
         if (folder / "config.yaml").is_file():
@@ -90,18 +93,42 @@ def claim(folder: Path, starts: bool) -> None:
                 f"run_dir {folder} already holds an unfinished run; go on with it by adding --ckpt_path last, "
                 "or name another folder with --run_dir."
             )
-    try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        probe = folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise UserError(
-            f"run_dir {folder} cannot be written ({error.strerror}); name a writable folder with --run_dir."
-        ) from error
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        what = "is not a folder" if not existing.is_dir() else "may not be written"
+        raise UserError(f"run_dir {folder} cannot be made: {existing} {what}; name a writable folder with --run_dir.")
 
 
-def _first_process() -> bool:
+class Claim:
+    """Makes a run folder, and can take back what was made since, so that a refused command leaves nothing.
+
+    Raises:
+        UserError: if the folder cannot be made.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+        self._made = missing[-1] if missing else None
+        self._before = set(folder.iterdir()) if folder.is_dir() else set()
+        try:
+            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"run_dir {folder} cannot be made ({error.strerror}); name a writable folder with --run_dir."
+            ) from error
+
+    def take_back(self) -> None:
+        """Remove what is new, unless it holds a checkpoint."""
+        if last_checkpoint(self.folder).is_file() or not first_process():
+            return
+        new = [self._made] if self._made else [path for path in self.folder.iterdir() if path not in self._before]
+        for path in new:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def first_process() -> bool:
+    """Whether this is the process that speaks and writes for the run, as far as the environment tells."""
     return all(int(os.environ.get(key, 0)) == 0 for key in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
 
 

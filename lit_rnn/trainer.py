@@ -15,15 +15,18 @@ from lit_rnn.models import SequenceModel
 from lit_rnn.run_folder import MetricsCSV, best_checkpoint, last_checkpoint
 
 
-def run_loggers(folder: Path, chosen: Any) -> list[Logger] | bool:
-    """metrics.csv first, then what the config names; ``trainer.logger: false`` leaves none."""
+def run_loggers(folder: Path, chosen: Any, command: str) -> list[Logger] | bool:
+    """metrics.csv first, then what the config names; ``trainer.logger: false`` leaves none.
+
+    metrics.csv is the curve of training: other commands leave it alone.
+    """
     if chosen is False:
         return False
     others = [] if chosen in (None, True) else chosen if isinstance(chosen, list) else [chosen]
     for logger in others:
         if isinstance(logger, WandbLogger):
             logger._wandb_init.pop("anonymous", None)  # Lightning always sends it, and wandb warns about it
-    return [MetricsCSV(folder), *others]
+    return [MetricsCSV(folder), *others] if command == "fit" else others or False
 
 
 def draws_bar(trainer: dict[str, Any]) -> bool:
@@ -31,8 +34,8 @@ def draws_bar(trainer: dict[str, Any]) -> bool:
     return sys.stdout.isatty() and trainer["enable_progress_bar"] is not False
 
 
-def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any]) -> list[Callback]:
-    """The callbacks of a run with this folder, model and trainer config."""
+def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], command: str) -> list[Callback]:
+    """The callbacks of ``command`` on this folder, model and trainer config."""
     checkpoints = last_checkpoint(folder).parent
     watching: list[Callback] = [
         callbacks.Header(),
@@ -42,11 +45,12 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any]) -
         callbacks.SpectrumPicture(folder),
         callbacks.PredictionFile(folder),
         callbacks.Summary(folder),
-        callbacks.LastCheckpoint(checkpoints),
     ]
-    if trainer["logger"] is not False:
+    if trainer["enable_checkpointing"] is not False:
+        watching.append(callbacks.LastCheckpoint(checkpoints))
+    if trainer["logger"] is not False and command == "fit":
         watching.append(LearningRateMonitor("epoch"))
-    if trainer["limit_val_batches"] != 0:
+    if trainer["limit_val_batches"] != 0 and trainer["enable_checkpointing"] is not False:
         best = ModelCheckpoint(
             dirpath=checkpoints,
             filename=best_checkpoint(folder).stem,

@@ -14,4 +14,4 @@ class Drift(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         drifts = [module.drift() for module in pl_module.modules() if isinstance(module, OrthogonalMap)]
         if drifts:
-            pl_module.log("recurrent/drift", torch.stack(drifts).max().float())
+            pl_module.log("recurrent/drift", torch.stack(drifts).max().float(), sync_dist=True, reduce_fx="max")

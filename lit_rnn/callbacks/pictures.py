@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -15,7 +16,6 @@ from lit_rnn.report.curves import draw_curves
 from lit_rnn.run_folder import keeps_files, show
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure, FigureBase
 
 _SHOWN = 6  # sequences in the picture
@@ -37,10 +37,10 @@ class TaskPicture(Callback):
         for logger in trainer.loggers:
             logger.save()  # the curve is read from metrics.csv
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        batch = datamodule.split("val")[torch.arange(_SHOWN).numpy()] if datamodule is not None else None
-        if batch is None:
+        if datamodule is None:
             return
-        inputs, targets = batch[0][:_SHOWN], batch[1][:_SHOWN]
+        split = datamodule.split("val")
+        inputs, targets = split[np.arange(min(_SHOWN, len(split)))][:2]
         with torch.no_grad():
             outputs = pl_module(inputs.to(pl_module.device)).float().cpu()
         figure = draw_task(pl_module.task, inputs, targets, outputs)
@@ -51,26 +51,23 @@ class TaskPicture(Callback):
 
 
 def draw_task(task: Task, inputs: Tensor, targets: Tensor, outputs: Tensor) -> Figure:
-    """The examples on the left, an empty axes for the loss on the right (the last one)."""
+    """A few sequences on the left, an empty axes for the loss on the right (the last one)."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     grid = figure.add_gridspec(1, 2, width_ratios=(1.5, 1))
     left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    if task.inputs == "symbols" and task.per_step:
-        _draw_symbols(left, inputs, targets, outputs.argmax(-1))
-    elif task.targets == "label":
-        _draw_labels(left, task, inputs, targets, outputs)
+    side = round(inputs.shape[1] ** 0.5)
+    square = task.inputs == "values" and side * side == inputs.shape[1] and not task.name.startswith("permuted")
+    predictions = outputs.argmax(-1) if task.classifies else outputs
+    if task.targets == "label" and square:
+        _draw_images(left, inputs.view(len(inputs), side, side, -1), targets, predictions)
+    elif task.inputs == "symbols" and task.per_step:
+        _draw_symbols(left, inputs, targets, predictions)
     else:
-        _draw_values(left, inputs, targets, outputs)
+        _draw_series(left, task, inputs, targets, predictions)
     right.subplots()
     return figure
-
-
-def _strip(axes: Axes, row: Tensor, name: str, top: int) -> None:
-    axes.imshow(row[None].numpy(), aspect="auto", cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
-    axes.set_yticks([0], [name])
-    axes.set_xticks([])
 
 
 def _draw_symbols(figure: FigureBase, inputs: Tensor, targets: Tensor, predictions: Tensor) -> None:
@@ -79,41 +76,42 @@ def _draw_symbols(figure: FigureBase, inputs: Tensor, targets: Tensor, predictio
     top = int(max(inputs.max(), targets.max()))
     axes = figure.subplots(3 * shown, 1)
     for i in range(shown):
-        for strip, (row, name) in enumerate(((inputs, "input"), (targets, "target"), (predictions, "prediction"))):
-            _strip(axes[3 * i + strip], row[i], name, top)
+        for strip, (rows, name) in enumerate(((inputs, "input"), (targets, "target"), (predictions, "prediction"))):
+            ax = axes[3 * i + strip]
+            ax.imshow(rows[i, None].numpy(), aspect="auto", cmap="viridis", vmin=0, vmax=top, interpolation="nearest")
+            ax.set_yticks([0], [name])
+            ax.set_xticks([])
     axes[-1].set_xticks(torch.linspace(0, inputs.shape[1] - 1, 6).long().tolist())
     axes[-1].set_xlabel("time step (a colour per symbol, blank is the darkest)")
 
 
-def _draw_labels(figure: FigureBase, task: Task, inputs: Tensor, targets: Tensor, outputs: Tensor) -> None:
-    """What was read, as an image where it is one and unpermuted, with the true and the predicted label."""
-    side = round(inputs.shape[1] ** 0.5)
-    image = side * side == inputs.shape[1] and not task.name.startswith("permuted")
-    axes = figure.subplots(2, _SHOWN // 2).flat
-    predictions = outputs.argmax(-1)
-    for ax, x, target, prediction in zip(axes, inputs, targets, predictions, strict=False):
-        if image:
-            ax.imshow(x[:, 0].view(side, side).numpy(), cmap="gray_r")
-            ax.axis("off")
-        else:
-            ax.plot(x[:, 0], linewidth=0.6, color="0.2")
-            ax.set_xlabel("time step")
-        right = bool(prediction == target)
+def _draw_images(figure: FigureBase, images: Tensor, targets: Tensor, predictions: Tensor) -> None:
+    """What was read pixel by pixel, with the true and the predicted label."""
+    axes: Any = figure.subplots(2, _SHOWN // 2)
+    for ax, image, target, prediction in zip(axes.flat, images, targets, predictions, strict=False):
+        ax.imshow(image[..., 0].numpy(), cmap="gray_r")
+        right = bool(target == prediction)
         ax.set_title(f"target {target}, predicted {prediction}", color="tab:green" if right else "tab:red", fontsize=9)
+    for ax in axes.flat:
+        ax.axis("off")
 
 
-def _draw_values(figure: FigureBase, inputs: Tensor, targets: Tensor, outputs: Tensor) -> None:
-    """The input's channels over time; for one value per sequence, target and prediction as text."""
-    axes = figure.subplots(3, 1, sharex=True)
-    for i, ax in enumerate(axes):
-        x = inputs[i]
-        ax.plot(x[:, 0], linewidth=0.6, color="0.6")
-        if targets.dim() == 2 and x.shape[1] == 2:
-            marked = x[:, 1] > 0
-            ax.plot(torch.nonzero(marked)[:, 0], x[marked, 0], "o", color="tab:orange")
-        if targets.dim() == 2:
-            ax.set_title(f"target {targets[i, 0]:.3f}, predicted {outputs[i, 0]:.3f}", fontsize=9)
+def _draw_series(figure: FigureBase, task: Task, inputs: Tensor, targets: Tensor, predictions: Tensor) -> None:
+    """The first channel over time; targets and predictions as lines, or as text where there is one per sequence."""
+    axes: Any = figure.subplots(3, 1 if task.per_step else 2, sharex=True, squeeze=False)
+    for i, ax in enumerate(axes.flat[: len(inputs)]):
+        x = inputs[i] if inputs.dim() == 3 else inputs[i, :, None]
+        ax.plot(x[:, 0].numpy(), linewidth=0.6, color="0.6")
+        if task.name == "adding":
+            marked = torch.nonzero(x[:, 1])[:, 0]
+            ax.plot(marked.numpy(), x[marked, 0].numpy(), "o", color="tab:orange")
+        if task.per_step:
+            for values, name, colour in ((targets, "target", "tab:green"), (predictions, "prediction", "tab:red")):
+                line = values[i] if values.dim() == 2 else values[i, :, 0]
+                ax.plot(line.numpy(), color=colour, linewidth=0.8, label=name)
+            ax.legend(frameon=False, fontsize=8)
         else:
-            ax.plot(targets[i, :, 0], color="tab:green", linewidth=0.8, label="target")
-            ax.plot(outputs[i, :, 0], color="tab:red", linewidth=0.8, label="prediction")
-    axes[-1].set_xlabel("time step (marked numbers are dots)")
+            target, prediction = (float(values[i].flatten()[0]) for values in (targets, predictions))
+            ax.set_title(f"target {target:.4g}, predicted {prediction:.4g}", fontsize=9)
+    for ax in axes[-1]:
+        ax.set_xlabel("time step (marked numbers are dots)" if task.name == "adding" else "time step")

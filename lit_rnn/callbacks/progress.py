@@ -47,9 +47,10 @@ class EpochLines(Callback):
         self._start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        metrics = trainer.callback_metrics  # on every rank: reading it synchronises
         if not trainer.is_global_zero or not isinstance(pl_module, SequenceModel):
             return
-        task, metrics = pl_module.task, trainer.callback_metrics
+        task = pl_module.task
         shown = ("train/loss", "val/loss", f"val/{task.metric}")
         values = "  ".join(f"{key} {metrics[key]:.4g}" for key in shown if key in metrics)
         seconds = time.monotonic() - self._start

@@ -39,14 +39,21 @@ class Summary(Callback):
         self.folder = folder
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._start = time.monotonic()
+        self._start, self._trained = time.monotonic(), False
         self._command = str(getattr(stage, "value", stage))  # Lightning hands over an enum that prints as its name
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._trained = True
+
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        metrics = trainer.callback_metrics  # on every rank: reading it may synchronise
         if not trainer.is_global_zero or stage == "predict" or not isinstance(pl_module, SequenceModel):
             return
+        if self._command == "fit" and not self._trained:
+            print(f"Nothing left to train in {self.folder}: raise trainer.max_epochs or trainer.max_steps to go on.")
+            return
         split = "test" if stage == "test" else "val"
-        task, metrics = pl_module.task, trainer.callback_metrics
+        task = pl_module.task
         loss, metric = metrics.get(f"{split}/loss"), metrics.get(f"{split}/{task.metric}")
         result = {
             "model": type(pl_module).__name__,
@@ -70,6 +77,8 @@ class Summary(Callback):
             "seconds": f"{result['seconds']:.1f}",
             "run folder": str(self.folder) if keeps_files(trainer) else "none (fast_dev_run)",
         }
+        table.add_column()
+        table.add_column(overflow="fold")  # a path is there to be copied
         for name, value in rows.items():
             table.add_row(name, value)
         Console().print(table)

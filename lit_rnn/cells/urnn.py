@@ -23,8 +23,8 @@ class _URNNCell(UnitaryCell):
 class URNNCell(_URNNCell):
     """h_t = modReLU(W h_{t-1} + V x_t; b) with complex h, W = D3 R2 F^-1 D2 P R1 F D1.
 
-    W reaches a subset of U(n) of dimension at most 7n. It is multiplied out once per pass, O(n^2 log n), and a step
-    costs one complex product.
+    W reaches a subset of U(n) of dimension 7n - 7 (n >= 6), with 7n numbers. It is multiplied out once per pass,
+    O(n^2 log n), and a step costs one complex product.
 
     Source: Arjovsky, Shah and Bengio 2016, "Unitary Evolution Recurrent Neural Networks".
 

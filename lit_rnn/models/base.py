@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 
 from datamodules import Task
-from datamodules.errors import require
+from datamodules.errors import UserError, require
 from lit_rnn import optim
 from lit_rnn.cells import Cell, State
 from lit_rnn.class_paths import class_path
@@ -202,13 +202,12 @@ class SequenceModel(LightningModule, ABC):
             self._meter(name).reset()
 
     def on_train_epoch_end(self) -> None:
-        """Step schedulers that watch the validation loss where Lightning leaves that out: in a resumed epoch."""
-        loss = self.trainer.callback_metrics.get("val/loss")
-        if loss is None or not self.trainer.fit_loop.restarting:
-            return
-        for config in self.trainer.lr_scheduler_configs:
-            if isinstance(config.scheduler, ReduceLROnPlateau):
-                config.scheduler.step(float(loss))
+        """Step schedulers that watch a metric where Lightning leaves that out: in a resumed epoch."""
+        metrics = self.trainer.callback_metrics  # on every rank: reading it synchronises
+        for config in self.trainer.lr_scheduler_configs if self.trainer.fit_loop.restarting else ():
+            watched = metrics.get(self._watched(config.scheduler))
+            if isinstance(config.scheduler, ReduceLROnPlateau) and watched is not None:
+                config.scheduler.step(float(watched))
 
     def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         self._shared_step(batch, "val")
@@ -227,7 +226,10 @@ class SequenceModel(LightningModule, ABC):
         groups = [
             {**group, **options.get(group["name"], {})} for group in optim.named_groups(self, self.parameter_groups())
         ]
-        optimizer = optim.build(self.options.optimizer or self.default_optimizer, groups)
+        try:
+            optimizer = optim.build(self.options.optimizer or self.default_optimizer, groups)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"model.init_args.optimizer cannot be built: {error}.") from error
         for group in optimizer.param_groups:
             group["lr"] *= group.get("lr_ratio", 1.0)
         manifold = any(group.get("manifold") for group in optimizer.param_groups)
@@ -241,7 +243,17 @@ class SequenceModel(LightningModule, ABC):
         if self.options.lr_scheduler is None:
             return optimizer
         scheduler = optim.build(self.options.lr_scheduler, optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": "val/loss"}}
+        watched = self._watched(scheduler)
+        known = [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", self.task.metric)]
+        require(
+            watched in known, "model.init_args.lr_scheduler.init_args.monitor", watched, f"one of {', '.join(known)}"
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": watched}}
+
+    @staticmethod
+    def _watched(scheduler: Any) -> str:
+        """The metric that a scheduler steps on, if it does."""
+        return getattr(scheduler, "monitor", "val/loss")
 
     @torch.no_grad()
     def _count_step(self, *_: Any) -> None:

@@ -25,7 +25,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint["lit_rnn"]["class_path"], checkpoint["hyper_parameters"], checkpoint["state_dict"]
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, KeyError, TypeError) as error:
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, KeyError, TypeError) as error:
         raise UserError(
             f"ckpt_path {path} is not a whole checkpoint of lit_rnn ({type(error).__name__}); "
             "it may have been cut short: name another with --ckpt_path."

@@ -161,6 +161,7 @@ class RiemannianRMSprop(RiemannianOptimizer):
     """v = alpha v + (1 - alpha) |G|^2 elementwise; W <- retract(W, -lr Omega(G / (sqrt(v) + eps))).
 
     Normalise first, then take the Riemannian gradient: what the full-capacity uRNN does on MNIST (Wisdom et al. 2016).
+    It is not a descent method on the group: where G is not zero it leaves an exact minimum again; let the rate decay.
 
     Args:
         params: Parameters or groups.

@@ -31,9 +31,10 @@ def to_primitives(factory: Any, key: str) -> Any:
     target = factory
     if isinstance(factory, functools.partial) and not factory.args:
         target, arguments = factory.func, factory.keywords
-    if isinstance(target, type):
+    primitive = all(isinstance(value, bool | int | float | str | tuple | list | None) for value in arguments.values())
+    if isinstance(target, type) and primitive:
         return {"class_path": class_path(target), "init_args": dict(arguments)}
     raise UserError(
         f"{key} is {factory!r}, but it must be a class, functools.partial(Class, option=value), or "
-        "{'class_path': ..., 'init_args': {...}}: a checkpoint cannot keep anything else."
+        "{'class_path': ..., 'init_args': {...}}, options plain values: a checkpoint cannot keep anything else."
     )

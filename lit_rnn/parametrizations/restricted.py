@@ -12,7 +12,7 @@ from lit_rnn.parametrizations.orthogonal import OrthogonalMap, polar_
 
 
 class RestrictedUnitary(OrthogonalMap):
-    """W = D3 R2 F^-1 D2 P R1 F D1: a subset of U(n) of dimension at most 7n.
+    """W = D3 R2 F^-1 D2 P R1 F D1: a subset of U(n) of dimension 7n - 7 (n >= 6).
 
     D = diag(e^{iw}), w ~ U(-pi, pi) trained; R = I - 2 v v^H / |v|^2, v trained; F the unitary Fourier matrix; P fixed,
     a random permutation, (P x)_i = x_p(i). 7n stored numbers. W is multiplied out once per pass, O(n^2 log n), and

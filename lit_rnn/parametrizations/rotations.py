@@ -27,8 +27,10 @@ def rotation_pairs(size: int, capacity: int, layout: RotationLayout) -> list[Ten
 class Rotations(OrthogonalMap):
     """W = L_last .. L_1 L_0, each L_l a row of 2x2 rotations on disjoint pairs of coordinates.
 
-    Real: [[cos t, -sin t], [sin t, cos t]], inside SO(n), det 1. Unitary: [[e^{ip} cos t, -e^{ip} sin t],
-    [sin t, cos t]] and a last diagonal e^{iw}, inside U(n); capacity n reaches all of U(n), less a subset.
+    Real: [[cos t, -sin t], [sin t, cos t]], inside SO(n), det 1. Unitary: [[e^{ip} cos t, -sin t],
+    [e^{ip} sin t, cos t]] and a last diagonal e^{iw}, inside U(n), of dimension n^2 at capacity n. The phase is on a
+    column that enters, as in the released code (there the other of the two); on a row that leaves it would merge with
+    the phases that follow.
 
     - ``tunable``: even layers pair (0,1)(2,3).., odd ones (1,2)(3,4)..; L(n-1)/2 angles real, L(n-1) + n unitary.
     - ``fft``: log2(n) layers, layer l pairs i with i + 2^l; (n/2) log2 n angles real, n log2 n + n unitary.
@@ -72,10 +74,10 @@ class Rotations(OrthogonalMap):
     def matrix(self) -> Tensor:
         theta = self.read(self.theta)
         cos, sin = torch.cos(theta), torch.sin(theta)
-        top_cos, top_sin = cos, -sin  # the row of the first coordinate of each pair
+        first_cos, first_sin = cos, sin  # the column of the first coordinate of each pair
         if self.phi is not None:
             turn = torch.polar(torch.ones_like(cos), self.read(self.phi))
-            cos, sin, top_cos, top_sin = cos.to(turn.dtype), sin.to(turn.dtype), turn * cos, -turn * sin
+            cos, sin, first_cos, first_sin = cos.to(turn.dtype), sin.to(turn.dtype), turn * cos, turn * sin
         W = torch.eye(self.size, dtype=cos.dtype, device=cos.device)
         start = 0
         for count in self.counts:
@@ -83,8 +85,8 @@ class Rotations(OrthogonalMap):
             i, j = self.pairs[:, part]
             W_i, W_j = W[i], W[j]
             rotated = (
-                top_cos[part, None] * W_i + top_sin[part, None] * W_j,
-                sin[part, None] * W_i + cos[part, None] * W_j,
+                first_cos[part, None] * W_i - sin[part, None] * W_j,
+                first_sin[part, None] * W_i + cos[part, None] * W_j,
             )
             W = W.index_put((torch.cat((i, j)),), torch.cat(rotated))
             start += count

@@ -84,7 +84,8 @@ class SkewMap(OrthogonalMap):
     @torch.no_grad()
     def rebase_(self) -> None:
         """B <- B map(A), A <- 0: the same W, seen from itself. In place: optimizers and DDP keep their tensors."""
-        self._moving_base().copy_(self())
+        base = self._moving_base()
+        base.copy_(double(base) @ self.map(double(self.generator())))  # so that rounding does not add up
         for parameter in self.parameters():
             parameter.zero_()
 

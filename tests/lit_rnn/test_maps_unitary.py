@@ -90,13 +90,13 @@ FFT_2: Layers = [[(0, 1)]]
 
 
 def rotations_dense(p: Numbers, n: int, layers: Layers) -> Array:
-    """diag(e^{i omega}) L_last ... L_0 of rotations [[e^{i phi} cos, -e^{i phi} sin], [sin, cos]]."""
+    """diag(e^{i omega}) L_last ... L_0 of rotations [[e^{i phi} cos, -sin], [e^{i phi} sin, cos]]."""
     W, number = np.eye(n, dtype=complex), 0
     for layer in layers:
         for i, j in layer:
             R = np.eye(n, dtype=complex)
             c, s, turn = math.cos(p["theta"][number]), math.sin(p["theta"][number]), np.exp(1j * p["phi"][number])
-            R[i, i], R[i, j], R[j, i], R[j, j] = turn * c, -turn * s, s, c
+            R[i, i], R[i, j], R[j, i], R[j, j] = turn * c, -s, turn * s, c
             W = R @ W
             number += 1
     assert number == len(p["theta"]) == len(p["phi"])
@@ -174,10 +174,7 @@ def cases() -> Iterator[tuple[str, Case]]:
                 lambda p, n=n, x=pairs: rotations_dense(p, n, x),
                 n,
                 {"theta": (count,), "phi": (count,), "omega": (n,)},
-                # e^{i phi} on the row that leaves a rotation moves on into the next ones and into e^{i omega}: some
-                # angles are lost, and U(n) is not covered even at capacity n (the released code has the phase on the
-                # column that enters, and loses none)
-                capacity * (n - 1) + n - (n + capacity) // 2 + 1,
+                capacity * (n - 1) + n,  # e^{i phi} on the column that enters a rotation: no angle is lost
             ),
         )
     for n, layers in ((2, FFT_2), (4, FFT_4), (8, FFT_8)):
@@ -189,7 +186,7 @@ def cases() -> Iterator[tuple[str, Case]]:
                 lambda p, n=n, x=layers: rotations_dense(p, n, x),
                 n,
                 {"theta": (count,), "phi": (count,), "omega": (n,)},
-                n * int(math.log2(n)) + 1,
+                n * int(math.log2(n)) + n,
             ),
         )
 
@@ -682,7 +679,7 @@ def test_one_pair_of_angles_moves_one_pair_of_units(layout: str) -> None:
         put(module, theta=0.3 * one, phi=0.5 * one, omega=np.zeros(n))
         turn, c, s = np.exp(0.5j), math.cos(0.3), math.sin(0.3)
         expected = np.eye(n, dtype=complex)
-        expected[np.ix_([i, j], [i, j])] = [[turn * c, -turn * s], [s, c]]
+        expected[np.ix_([i, j], [i, j])] = [[turn * c, -s], [turn * s, c]]
         close(value(module), expected)
 
 

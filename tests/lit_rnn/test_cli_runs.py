@@ -1,0 +1,362 @@
+"""What a run leaves behind, and what validate, test and predict add to it."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from matplotlib.image import imread
+
+from datamodules import Adding, CopyMemory, PixelDigits
+from datamodules.base import SequenceDataModule
+from lit_rnn.__main__ import main
+
+FIT = {"config.yaml", "versions.json", "metrics.csv", "fit.json", "checkpoints", "pictures"}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, write_tiny: Any) -> Path:
+    """A finished DtrivRNN run of two epochs."""
+    folder = tmp_path_factory.mktemp("fit")
+    model = {"class_path": "DtrivRNN", "init_args": {"hidden_size": 8, "rebase_every": 3}}
+    config = write_tiny(folder / "c.yaml", {"model": model})
+    assert main(["fit", "-c", config, "--run_dir", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def primitive(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str | int) and primitive(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(primitive(item) for item in value)
+    return value is None or isinstance(value, str | int | float | bool | torch.Tensor)
+
+
+# ---- fit
+
+
+def test_files(run: Path) -> None:
+    assert {path.name for path in run.iterdir()} == FIT
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_versions(run: Path) -> None:
+    versions = json.loads((run / "versions.json").read_text())
+    assert versions["torch"] == str(torch.__version__), "with its build: CPU and CUDA round differently"
+    assert versions["threads"] == 1
+    assert {"python", "platform", "lit_rnn", "pytorch-lightning", "numpy", "devices"} <= versions.keys()
+
+
+def test_config_is_resolved(run: Path) -> None:
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["seed_everything"] == config["data"]["init_args"]["seed"] == 1
+    assert config["data"]["init_args"]["symbols"] == 10, "defaults are written out"
+    assert config["model"]["init_args"]["rebase_every"] == 3
+    assert "task" not in config["model"]["init_args"], "it comes from the data"
+    for section in ("model", "data"):
+        assert config[section]["class_path"].count(".") >= 1, "full import paths, whoever reads it later"
+
+
+def test_metrics(run: Path) -> None:
+    table = rows(run)
+    wanted = {"step", "epoch", "train/loss_step", "train/loss", "val/loss", "val/accuracy", "recurrent/drift"}
+    assert wanted <= table[0].keys()
+    assert {"lr-RMSprop/recurrent", "lr-RMSprop/other"} <= table[0].keys()
+    assert [int(row["step"]) for row in table if row["train/loss_step"]] == list(range(8))
+    for column in ("val/loss", "val/accuracy", "train/loss", "recurrent/drift", "lr-RMSprop/other"):
+        assert sum(bool(row[column]) for row in table) == 2, f"{column}: one value an epoch"
+    assert all(float(row["recurrent/drift"]) < 1e-5 for row in table if row["recurrent/drift"])
+    rates = {name: float(table[0][f"lr-RMSprop/{name}"]) for name in ("recurrent", "other")}
+    assert rates == {"recurrent": pytest.approx(1e-4), "other": 1e-3}
+
+
+def test_fit_json_is_the_end_of_metrics(run: Path) -> None:
+    result = json.loads((run / "fit.json").read_text())
+    last = [row for row in rows(run) if row["val/loss"]][-1]
+    assert result["loss"] == pytest.approx(float(last["val/loss"]), rel=1e-6)
+    assert result["value"] == pytest.approx(float(last["val/accuracy"]), rel=1e-6)
+    assert (result["model"], result["task"], result["steps"], result["split"]) == ("DtrivRNN", "copy_memory", 8, "val")
+    assert result["chance"] == pytest.approx(10 * np.log(8) / 25)
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])
+def test_checkpoints_hold_primitives(run: Path, name: str) -> None:
+    checkpoint = torch.load(run / "checkpoints" / name, weights_only=True)
+    assert primitive(checkpoint)
+    assert "cells.0.recurrent.base" in checkpoint["state_dict"]
+    assert checkpoint["hyper_parameters"]["optimizer"] is None or primitive(checkpoint["hyper_parameters"])
+
+
+def test_best_is_the_best_epoch(run: Path) -> None:
+    scores = [float(row["val/accuracy"]) for row in rows(run) if row["val/accuracy"]]
+    epoch = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["epoch"]
+    assert scores[epoch] == max(scores)
+
+
+def test_picture(run: Path) -> None:
+    path = run / "pictures" / "task.png"
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    image = imread(path)
+    assert 300 <= image.shape[0] <= 2000 and 600 <= image.shape[1] <= 3000
+    assert image[..., :3].std() > 0.05, "blank"
+
+
+def test_config_reproduces_the_run(cli: Any, run: Path) -> None:
+    done = cli("fit", "-c", run / "config.yaml", "--run_dir", "again")
+    assert done.status == 0 and done.err == ""
+    assert rows(Path("again")) == rows(run)
+    a, b = (
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for folder in (run, Path("again"))
+    )
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_another_seed_is_another_run(cli: Any, run: Path) -> None:
+    """The seed of the command line reaches data and weights, although the config of the run names the data's too."""
+    assert cli("fit", "-c", run / "config.yaml", "--seed_everything", 2, "--run_dir", "other").status == 0
+    assert [row["train/loss_step"] for row in rows(Path("other"))] != [row["train/loss_step"] for row in rows(run)]
+
+
+def test_what_is_printed(cli: Any, config: Any) -> None:
+    done = cli("fit", "-c", config(), "--run_dir", "r")
+    assert done.status == 0 and done.err == ""
+    header, *epochs = done.out.splitlines()[:3]
+    assert all(word in header for word in ("ExpRNN", "197 parameters", "copy_memory", "chance 0.83", "loop", "r"))
+    assert all(f"epoch {number}" in line and "chance" in line for number, line in enumerate(epochs, 1))
+    for word in ("val loss", "chance level", "accuracy of the 10 recalled symbols", "seconds", "run folder"):
+        assert done.out.count(word) >= 1, word
+    for noise in ("GPU available", "TPU", "Tip", "💡", "litlogger", "wandb", "`Trainer.fit` stopped"):
+        assert noise not in done.out
+
+
+def test_a_long_folder_is_not_cut_off(cli: Any, config: Any, tmp_path: Path) -> None:
+    folder = tmp_path / ("a" * 60) / ("b" * 60)
+    done = cli("fit", "-c", config(trainer={"max_epochs": 1}), "--run_dir", folder)
+    table = done.out[done.out.index("run folder ", done.out.index("chance level")) :]
+    assert str(folder) in table.replace("\n", "").replace(" ", "").replace("│", ""), "nobody can copy the path"
+
+
+# ---- folders
+
+
+def test_folders_are_numbered(cli: Any, config: Any) -> None:
+    path = config(trainer={"max_epochs": 1})
+    for _ in range(2):
+        assert cli("fit", "-c", path).status == 0
+    assert cli("fit", "-c", path, "--model", "LSTM").status == 0
+    names = {"copymemory-exprnn-1", "copymemory-exprnn-2", "copymemory-lstm-1"}
+    assert {folder.name for folder in Path("runs").iterdir()} == names
+    done = cli("fit", "-c", path, "--ckpt_path", "last", "--trainer.max_epochs", 2)
+    assert done.status == 0 and "runs/copymemory-exprnn-2" in done.out
+    assert cli("test", "-c", path, "--ckpt_path", "best").status == 0
+    assert {folder.name for folder in Path("runs").iterdir()} == names
+    assert Path("runs/copymemory-exprnn-2/test.json").is_file()
+
+
+def test_numbers_are_numbers(cli: Any, config: Any) -> None:
+    for number in (2, 9, 10):
+        Path(f"runs/copymemory-exprnn-{number}").mkdir(parents=True)
+    Path("runs/copymemory-exprnn-best").mkdir()
+    assert "runs/copymemory-exprnn-11" in cli("fit", "-c", config(trainer={"max_epochs": 1})).out
+
+
+def test_fast_dev_run_leaves_nothing(cli: Any, config: Any, snapshot: Any) -> None:
+    path = config()
+    before = snapshot()
+    for options in (["--trainer.fast_dev_run", "true"], ["-c", "configs/debug/fast.yaml", "--run_dir", "r"]):
+        done = cli("fit", "-c", path, *options)
+        assert done.status == 0 and "epoch 1  step 1" in done.out
+        assert snapshot() == before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--trainer.limit_val_batches", 0],
+        ["--trainer.logger", "false"],
+        ["--trainer.precision", "bf16-mixed"],
+        ["--trainer.gradient_clip_val", 1.0],
+        ["--trainer.check_val_every_n_epoch", 3],
+        ["--trainer.max_steps", 2],
+        ["--model", "LSTM"],
+        ["--data", "Adding", "--data.length", 9],
+        ["--trainer.enable_checkpointing", "false"],
+        ["--trainer.limit_train_batches", 2],
+        ["--trainer.logger+", "CSVLogger", "--trainer.logger.save_dir", "csv"],
+        ["--trainer.callbacks+", "EarlyStopping", "--trainer.callbacks.monitor", "val/loss"],
+    ],
+    ids=lambda options: " ".join(map(str, options[:2])),
+)
+def test_options_of_the_trainer(cli: Any, config: Any, options: list[Any]) -> None:
+    """Each of them works, without a warning, and ends with the table."""
+    done = cli("fit", "-c", config(), "--run_dir", "r", *options)
+    assert done.status == 0 and done.err == "" and "chance level" in done.out
+    assert Path("r/fit.json").is_file() and Path("r/pictures/task.png").is_file()
+
+
+def test_few_validation_sequences(cli: Any, config: Any) -> None:
+    """Fewer than a picture shows."""
+    digits = {"class_path": "PixelDigits", "init_args": {"val_size": 3, "batch_size": 64}}
+    done = cli("fit", "-c", config(data=digits), "--run_dir", "r", "--trainer.limit_train_batches", 1)
+    assert done.status == 0 and Path("r/pictures/task.png").is_file()
+
+
+def test_double_precision(cli: Any, config: Any) -> None:
+    model = {"class_path": "DtrivRNN", "init_args": {"hidden_size": 8, "rebase_every": 3}}
+    done = cli("fit", "-c", config(model=model), "--run_dir", "r", "--trainer.precision", "64-true")
+    assert done.status == 0 and done.err == ""
+    assert all(float(row["recurrent/drift"]) < 1e-14 for row in rows(Path("r")) if row["recurrent/drift"])
+
+
+def test_rebases_count_optimizer_steps(cli: Any, config: Any) -> None:
+    """Under gradient accumulation too: every 2 of 4 optimizer steps, in 8 batches."""
+    model = {"class_path": "DtrivRNN", "init_args": {"hidden_size": 8, "rebase_every": 2}}
+    options = ("--trainer.accumulate_grad_batches", 2)
+    assert cli("fit", "-c", config(model=model), "--run_dir", "r", *options).status == 0
+    checkpoint = torch.load("r/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["lit_rnn"]["optimizer_steps"] == checkpoint["global_step"] == 4
+    assert not checkpoint["state_dict"]["cells.0.recurrent.skew"].any(), "the fourth step ends with a rebase"
+
+
+# ---- validate, test, predict
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The splits that were asked for, in order."""
+    names: list[str] = []
+    for cls in (CopyMemory, Adding, PixelDigits):
+        original = cls.split
+
+        def split(self: SequenceDataModule, name: Any, original: Any = original) -> Any:
+            names.append(name)
+            return original(self, name)
+
+        monkeypatch.setattr(cls, "split", split)
+    return names
+
+
+def test_only_test_opens_the_test_split(cli: Any, config: Any, opened: list[str]) -> None:
+    assert cli("fit", "-c", config(), "--run_dir", "r").status == 0
+    assert set(opened) == {"train", "val"}
+    for command, split in (("validate", "val"), ("test", "test"), ("predict", "val")):
+        opened.clear()
+        assert cli(command, "--ckpt_path", "r/checkpoints/best.ckpt").status == 0
+        assert set(opened) == {split}, command
+
+
+def test_validate_and_test(cli: Any, config: Any) -> None:
+    assert cli("fit", "-c", config(), "--run_dir", "r").status == 0
+    fit = json.loads(Path("r/fit.json").read_text())
+    for command, split in (("validate", "val"), ("test", "test")):
+        done = cli(command, "--ckpt_path", "last", "--run_dir", "r")
+        assert done.status == 0 and done.err == ""
+        for word in (f"{split} loss", "chance level", "accuracy of the 10 recalled symbols", "run folder"):
+            assert word in done.out, word
+        assert "Test metric" not in done.out and "Validate metric" not in done.out, "Lightning's table too"
+        result = json.loads(Path(f"r/{command}.json").read_text())
+        assert result["split"] == split and result["steps"] == 8
+        assert f"{result['loss']:.4g}" in done.out and f"{result['value']:.4f}" in done.out
+        if command == "validate":
+            assert (result["loss"], result["value"]) == (fit["loss"], fit["value"]), "the weights are those of the end"
+
+
+def test_test_leaves_the_curve_alone(cli: Any, config: Any) -> None:
+    """metrics.csv tells how training went; test's numbers are in test.json."""
+    assert cli("fit", "-c", config(), "--run_dir", "r").status == 0
+    before = rows(Path("r"))
+    for command in ("validate", "test", "predict"):
+        assert cli(command, "--ckpt_path", "last", "--run_dir", "r").status == 0
+    after = rows(Path("r"))
+    assert [{key: row.get(key) for key in before[0]} for row in after] == before
+
+
+def test_evaluation_does_not_touch_the_run(cli: Any, config: Any, snapshot: Any) -> None:
+    assert cli("fit", "-c", config(), "--run_dir", "r").status == 0
+    before = snapshot()
+    for command in ("validate", "test", "predict"):
+        assert cli(command, "--ckpt_path", "r/checkpoints/last.ckpt").status == 0
+    after = snapshot()
+    kept = [name for name in before if name != "r/metrics.csv"]
+    assert {name: after[name] for name in kept} == {name: before[name] for name in kept}
+    new = {"r/validate.json", "r/test.json", "r/predictions.npz"}
+    assert after.keys() - before.keys() == new
+
+
+@pytest.mark.parametrize(
+    ("data", "inputs", "targets"),
+    [
+        ({}, (8, 25), (8, 25)),
+        (
+            {
+                "class_path": "Adding",
+                "init_args": {"length": 6, "train_samples": 16, "val_samples": 5, "test_samples": 4, "batch_size": 4},
+            },
+            (5, 6, 2),
+            (5, 1),
+        ),
+        ({"class_path": "PixelDigits", "init_args": {"batch_size": 400, "val_size": 7}}, (7, 64, 1), (7,)),
+    ],
+    ids=["copying", "adding", "digits"],
+)
+def test_predictions(cli: Any, config: Any, data: dict[str, Any], inputs: Any, targets: Any) -> None:
+    path = config(data=data, trainer={"max_epochs": 1})
+    assert cli("fit", "-c", path, "--run_dir", "r").status == 0
+    done = cli("predict", "--ckpt_path", "best", "--run_dir", "r")
+    assert done.status == 0 and "r/predictions.npz" in done.out and done.err == ""
+    with np.load("r/predictions.npz") as kept:
+        assert kept["inputs"].shape == inputs and kept["targets"].shape == kept["predictions"].shape == targets
+        result = json.loads(Path("r/fit.json").read_text())
+        if result["metric"] == "accuracy":
+            recall = 10 if not data else None
+            right = kept["targets"] == kept["predictions"]
+            right = right[:, -recall:] if recall else right
+            assert right.mean() == pytest.approx(result["value"], abs=1e-6)
+
+
+# ---- help
+
+
+def test_fit_alone_is_the_quickstart(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    @functools.wraps(pl.Trainer.fit)
+    def fit(self: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        given.update(kwargs)
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    assert cli("fit").status == 0
+    assert type(given["model"]).__name__ == "ExpRNN" and given["datamodule"].task.name == "copy_memory"
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0 and main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(word in out for word in ("fit", "validate", "test", "predict", "--debug"))
+    for command in ("fit", "test"):
+        with pytest.raises(SystemExit) as left:
+            main([command, "--help"])
+        assert left.value.code == 0
+        out = capsys.readouterr().out
+        assert all(word in out for word in ("--run_dir", "--ckpt_path", "--threads"))
+
+
+def test_print_config(capsys: pytest.CaptureFixture[str], config: Any) -> None:
+    for option in ("--print_config", "--print_config=skip_default"):
+        with pytest.raises(SystemExit) as left:
+            main(["fit", "-c", config(), option])
+        assert left.value.code == 0
+        assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["hidden_size"] == 8

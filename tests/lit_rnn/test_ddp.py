@@ -1,0 +1,128 @@
+"""Two processes on the CPU (gloo): they share weights and bases, not samples, and go on where they stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+RECORDER = '''
+"""What each rank saw and ended with."""
+import torch
+from pytorch_lightning import Callback
+
+
+class Recorder(Callback):
+    def __init__(self, folder: str) -> None:
+        self.folder, self.seen = folder, []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.seen.append(batch[0].clone())
+
+    def on_train_end(self, trainer, pl_module):
+        kept = {"seen": self.seen, "state": pl_module.state_dict(), "steps": pl_module.optimizer_steps}
+        kept["optimizer"] = trainer.optimizers[0].state_dict()["state"]
+        torch.save(kept, f"{self.folder}/rank{trainer.global_rank}.pt")
+'''
+DDP = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.accelerator", "cpu"]
+
+
+def command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command line in its own process; a rank that hangs is ended with all it started."""
+    # a clean slate: pytest's own process may have run the command line before
+    env = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LIT_RNN", "MASTER_"))}
+    env |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, "-m", "lit_rnn", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(call, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    try:
+        out, err = process.communicate(timeout=90)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"the ranks wait for each other: {out}{err}")
+    return subprocess.CompletedProcess(call, process.returncode, out, err)
+
+
+def ranks(folder: Path) -> list[dict[str, Any]]:
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_two_ranks(tmp_path: Path, write_tiny: Any) -> None:
+    """One test, for its runs take seconds each: two epochs of four steps, on two ranks of eight sequences."""
+    (tmp_path / "ddp_recorder.py").write_text(RECORDER)
+    options: dict[str, Any] = {"hidden_size": 8, "rebase_every": 3, "project_every": 2}
+    options["optimizer"] = {"class_path": "Adam", "init_args": {"lr": 0.01}}
+    data = {"data": {"init_args": {"train_samples": 64, "val_samples": 7}}}
+    for name in ("whole", "half"):
+        (tmp_path / name).mkdir()
+        recorder = {"class_path": "ddp_recorder.Recorder", "init_args": {"folder": str(tmp_path / name)}}
+        model = {"class_path": "DtrivRNN", "init_args": options}
+        write_tiny(tmp_path / f"{name}.yaml", {"model": model, "trainer": {"callbacks": [recorder]}}, data)
+
+    # it trains, in one folder that the command chose, and speaks with one voice
+    done = command(tmp_path, "fit", "-c", "whole.yaml", *DDP)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name == "copymemory-dtrivrnn-1"
+    assert {path.name for path in run.iterdir()} >= {
+        "config.yaml",
+        "metrics.csv",
+        "fit.json",
+        "checkpoints",
+        "pictures",
+    }
+    for once in ("DtrivRNN with", "chance level", "epoch 1 ", "epoch 2 "):
+        assert done.stdout.count(once) == 1, f"{once!r} is printed {done.stdout.count(once)} times"
+    for noise in ("GLOBAL_RANK", "distributed_backend", "-----", "Initializing distributed"):
+        assert noise not in done.stdout
+
+    # weights and bases are those of both
+    first, second = whole = ranks(tmp_path / "whole")
+    assert first["steps"] == second["steps"] == 8 and "cells.0.recurrent.base" in first["state"]
+    assert same(first["state"], second["state"])
+    base = first["state"]["cells.0.recurrent.base"].double()
+    assert (base.mT @ base - torch.eye(8).double()).abs().max() < 1e-5
+
+    # samples are not
+    seen = [{tuple(row.tolist()) for batch in rank["seen"] for row in batch[:, :10]} for rank in whole]
+    assert [len(rows) for rows in seen] == [64, 64] and not seen[0] & seen[1]
+
+    # stopped inside the second epoch, behind a rebase, and taken up again
+    done = command(tmp_path, "fit", "-c", "half.yaml", *DDP, "--run_dir", "r", "--trainer.max_steps", 6)
+    assert done.returncode == 0, done.stderr
+    done = command(tmp_path, "fit", "--run_dir", "r", "--ckpt_path", "last", *DDP, "--trainer.max_steps", -1)
+    assert done.returncode == 0, done.stderr
+    for uninterrupted, resumed in zip(whole, ranks(tmp_path / "half"), strict=True):
+        assert len(resumed["seen"]) == 2
+        assert all(torch.equal(a, b) for a, b in zip(uninterrupted["seen"][6:], resumed["seen"], strict=True))
+        assert same(uninterrupted["state"], resumed["state"])
+        for number, state in uninterrupted["optimizer"].items():
+            assert same(state, resumed["optimizer"][number])
+
+    # seven validation sequences, each counted once, as one process counts them
+    one_process = ("--trainer.devices", 1, "--trainer.strategy", "auto")
+    done = command(tmp_path, "validate", "--ckpt_path", "last", "--run_dir", run, *one_process)
+    assert done.returncode == 0, done.stderr
+    both, one = (json.loads((run / name).read_text()) for name in ("fit.json", "validate.json"))
+    assert both["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    assert both["value"] == pytest.approx(one["value"], abs=1e-6)
+
+
+def test_bad_input_is_told_once(tmp_path: Path, write_tiny: Any) -> None:
+    write_tiny(tmp_path / "c.yaml", {})
+    done = command(tmp_path, "fit", "-c", "c.yaml", *DDP, "--data.batch_size", 33, "--run_dir", "bad")
+    assert done.returncode == 2
+    assert done.stderr.count("lit_rnn: ") == 1 and "batch_size" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr

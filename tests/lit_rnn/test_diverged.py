@@ -1,0 +1,108 @@
+"""A loss that is no longer a number: exit status 1, one sentence, and nothing broken on disk."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+pytestmark = pytest.mark.usefixtures("_no_pictures")
+
+
+def unstable(lr: float, nonlinearity: str = "identity", **trainer: Any) -> dict[str, Any]:
+    optimizer = {"class_path": "SGD", "init_args": {"lr": lr}}
+    options = {"hidden_size": 8, "nonlinearity": nonlinearity, "optimizer": optimizer}
+    sizes = {"length": 8, "train_samples": 32, "val_samples": 8, "batch_size": 8}
+    return {
+        "model": {"class_path": "VanillaRNN", "init_args": options},
+        "data": {"class_path": "Adding", "init_args": sizes},
+        "trainer": {"max_epochs": 50, **trainer},
+    }
+
+
+def one_step_epochs(**trainer: Any) -> dict[str, Any]:
+    """The first step takes the weights beyond float32."""
+    changes = unstable(3e38, **trainer)
+    changes["data"]["init_args"]["train_samples"] = 8
+    return changes
+
+
+@pytest.mark.parametrize("nonlinearity", ["identity", "relu"])
+def test_names_the_step_the_layers_and_the_checkpoint(cli: Any, config: Any, nonlinearity: str) -> None:
+    done = cli("fit", "-c", config(**unstable(1e30, nonlinearity)), "--run_dir", "r")
+    assert done.status == 1
+    (line,) = done.err.splitlines()
+    assert line.startswith("lit_rnn: ") and "Traceback" not in done.out
+    assert re.search(r"\b(nan|inf)\b.* at step 2\b", line)
+    for name in ("cells.0.recurrent.weight", "cells.0.input.weight", "decoder.weight", "decoder.bias"):
+        assert re.search(rf"{re.escape(name)} \S+", line), name
+    assert "no checkpoint" in line, "there was none after one step"
+    assert not list(Path("r/checkpoints").iterdir())
+
+
+@pytest.mark.parametrize("lr", [0.45, 2.0])
+def test_what_is_on_disk_is_finite(cli: Any, config: Any, lr: float) -> None:
+    """A slow blow-up, over some epochs: best and last are from before it, and last.ckpt is named."""
+    path = config(**unstable(lr))
+    done = cli("fit", "-c", path, "--run_dir", "r", "--model.lam", 1.15)
+    assert done.status == 1
+    (line,) = done.err.splitlines()
+    step = int(re.search(r"at step (\d+)", line)[1])
+    kept = list(Path("r/checkpoints").glob("*.ckpt"))
+    assert bool(kept) == (str(Path("r/checkpoints/last.ckpt")) in line)
+    if step > 4:
+        assert {file.name for file in kept} == {"best.ckpt", "last.ckpt"}
+    for file in kept:
+        checkpoint = torch.load(file, weights_only=True)
+        assert checkpoint["global_step"] < step
+        assert all(torch.isfinite(tensor).all() for tensor in checkpoint["state_dict"].values()), file
+        assert all(
+            torch.isfinite(tensor).all()
+            for state in checkpoint["optimizer_states"][0]["state"].values()
+            for tensor in state.values()
+            if isinstance(tensor, torch.Tensor)
+        )
+
+
+def test_last_step_of_an_epoch(cli: Any, config: Any) -> None:
+    """The weights turn to NaN by the epoch's last step: no loss of training has shown it when last.ckpt is due."""
+    path = config(**one_step_epochs())
+    done = cli("fit", "-c", path, "--run_dir", "r")
+    assert done.status == 1, done
+    for file in Path("r/checkpoints").glob("*.ckpt"):
+        tensors = torch.load(file, weights_only=True)["state_dict"].values()
+        assert all(torch.isfinite(tensor).all() for tensor in tensors), f"{file} holds what is no number"
+
+
+def test_last_step_of_the_run(cli: Any, config: Any) -> None:
+    """The same where the run ends there: it may not pass for a finished one."""
+    path = config(**one_step_epochs(max_epochs=1))
+    done = cli("fit", "-c", path, "--run_dir", "r")
+    assert done.status == 1, done
+    assert not Path("r/fit.json").exists()
+    for file in Path("r/checkpoints").glob("*.ckpt"):
+        tensors = torch.load(file, weights_only=True)["state_dict"].values()
+        assert all(torch.isfinite(tensor).all() for tensor in tensors), f"{file} holds what is no number"
+
+
+def test_debug_shows_the_traceback(cli: Any, config: Any) -> None:
+    from lit_rnn.callbacks import DivergedError
+
+    with pytest.raises(DivergedError):
+        cli("fit", "-c", config(**unstable(1e30)), "--debug")
+
+
+def test_gradient_accumulation_counts_optimizer_steps(cli: Any, config: Any) -> None:
+    done = cli("fit", "-c", config(**unstable(1e30, accumulate_grad_batches=2)))
+    assert done.status == 1 and "at step 2" in done.err
+
+
+def test_a_run_that_diverged_can_be_taken_up_with_a_lower_rate(cli: Any, config: Any) -> None:
+    path = config(**unstable(2.0))
+    assert cli("fit", "-c", path, "--run_dir", "r", "--model.lam", 1.15).status == 1
+    if not Path("r/checkpoints/last.ckpt").exists():
+        done = cli("fit", "-c", path, "--run_dir", "r", "--ckpt_path", "last")
+        assert done.status == 2 and "--run_dir" in done.err
