@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from jsonargparse import ArgumentParser
 from pytorch_lightning import Trainer
@@ -191,14 +192,20 @@ def _no_key(path: str, arguments: Sequence[str], message: str) -> str:
     if top == "trainer" and below:
         accepted = [name for name in inspect.signature(Trainer).parameters if name != "self"]
     elif top in BASES and path.count("init_args") > 1:  # an option of an optimizer, say
-        named = re.findall(r"class_path='([\w.]+)'", message)
-        accepted = list(inspect.signature(import_class(named[-1])).parameters)[1:] if named else []
+        named = re.findall(r"'?class_path'?[=:] ?'([\w.]+)'", message)
+        cls = _torch_class(named[-1]) if named else None
+        accepted = list(inspect.signature(cls).parameters)[1:] if cls else []
     elif top in BASES and below:
         accepted = _accepted(top, arguments)
     else:
         accepted = ["config", "seed_everything", "model", "data", "trainer", "run_dir", "threads", "ckpt_path", "debug"]
         below = top
     return f"{path} is not a key{_instead(below.rpartition('.')[2], accepted)}"
+
+
+def _torch_class(name: str) -> type | None:
+    """The class of an import path or of a torch optimizer's short name."""
+    return import_class(name) if "." in name else getattr(torch.optim, name, None)
 
 
 def _instead(given: str, accepted: Sequence[str]) -> str:

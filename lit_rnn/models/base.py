@@ -12,13 +12,13 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torchmetrics import MeanMetric
 
 from datamodules import Task
 from datamodules.errors import UserError, require
 from lit_rnn import optim
 from lit_rnn.cells import Cell, State
 from lit_rnn.class_paths import class_path
+from lit_rnn.models.meter import WeightedMean
 from lit_rnn.scan import Backend, choose_backend, scan
 
 STAGES = ("train", "val", "test")
@@ -77,7 +77,7 @@ class SequenceModel(LightningModule, ABC):
         self.loss_function = nn.functional.cross_entropy if self.task.classifies else nn.functional.mse_loss
         # weighted means, so that ragged batches, masks and ranks are counted exactly
         self.meters = nn.ModuleDict(
-            {f"{stage}_{name}": MeanMetric(nan_strategy="disable") for stage in STAGES for name in ("loss", "metric")}
+            {f"{stage}_{name}": WeightedMean() for stage in STAGES for name in ("loss", "metric")}
         )
         for name in ("train_loss", "train_metric"):
             self._meter(name).persistent(True)
@@ -144,9 +144,9 @@ class SequenceModel(LightningModule, ABC):
 
     # ---- training
 
-    def _meter(self, name: str) -> MeanMetric:
+    def _meter(self, name: str) -> WeightedMean:
         meter = self.meters[name]
-        assert isinstance(meter, MeanMetric)
+        assert isinstance(meter, WeightedMean)
         return meter
 
     def _loss(self, outputs: Tensor, targets: Tensor, mask: Tensor | None) -> tuple[Tensor, int]:
