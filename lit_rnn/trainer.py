@@ -38,6 +38,7 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
     """The callbacks of ``command`` on this folder, model and trainer config."""
     checkpoints = last_checkpoint(folder).parent
     watching: list[Callback] = [
+        callbacks.Progress() if draws_bar(trainer) else callbacks.EpochLines(),  # first: the table goes below the bar
         callbacks.Header(),
         callbacks.Drift(),
         callbacks.FiniteLoss(last_checkpoint(folder)),
@@ -60,5 +61,4 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
             save_on_train_epoch_end=False,  # a run stopped inside an epoch has no new validation
         )
         watching.append(best)
-    watching.append(callbacks.Progress() if draws_bar(trainer) else callbacks.EpochLines())
     return watching
