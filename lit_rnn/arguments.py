@@ -66,12 +66,9 @@ def complete(command: str, arguments: Sequence[str]) -> list[str]:
             "--ckpt_path FILE, or --ckpt_path best with --run_dir."
         )
     if not configs and not options.keys() & {"--model", "--model.class_path", "--data", "--data.class_path"}:
-        run = _run_of(options.get("--ckpt_path"), options.get("--run_dir"))
-        config = run / "config.yaml" if run else None
-        if config is None and command == "fit" and "--ckpt_path" not in options:
-            config = Path(find_config(QUICKSTART))
-        if config is not None and config.is_file():
-            configs = ["--config", str(config)]
+        checkpoint = options.get("--ckpt_path")
+        found = _config_of(checkpoint, options.get("--run_dir")) if checkpoint else find_config(QUICKSTART)
+        configs = ["--config", str(found)]
     return [*configs, *others]
 
 
@@ -94,11 +91,24 @@ def _refuse_task(options: dict[str, str]) -> None:
             raise UserError(f"{name} sets model.init_args.task, but the task comes from the data: leave it out.")
 
 
-def _run_of(checkpoint: str | None, run_dir: str | None) -> Path | None:
-    """The run that a checkpoint file, or 'last' and 'best' with --run_dir, speaks of."""
+def _config_of(checkpoint: str, run_dir: str | None) -> Path:
+    """The config of the run that a checkpoint file, or 'last' and 'best' with --run_dir, speaks of."""
     if checkpoint in ("last", "best"):
-        return Path(run_dir) if run_dir else None
-    return run_folder.folder_of(Path(checkpoint)) if checkpoint else None
+        if not run_dir:
+            raise UserError(
+                f"ckpt_path is {checkpoint}, but neither a config nor the run's folder is given: add --run_dir."
+            )
+        config = run_folder.newest_config(Path(run_dir))
+        if config is None:
+            raise UserError(f"run_dir {run_dir} holds no run (no config.yaml): name the folder of one.")
+        return config
+    if not Path(checkpoint).is_file():
+        raise UserError(f"ckpt_path is {checkpoint}, but it must be last, best or a checkpoint file.")
+    run = run_folder.folder_of(Path(checkpoint))
+    config = run_folder.newest_config(run) if run else None
+    if config is None:
+        raise UserError(f"ckpt_path {checkpoint} lies in no run folder: give the config it was made with by --config.")
+    return config
 
 
 def _check_config(name: str) -> None:

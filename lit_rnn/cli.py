@@ -220,6 +220,9 @@ class CLI(LightningCLI):
         except UserError:
             claim.take_back()
             raise
+        except MisconfigurationException as error:  # what Lightning finds out late, such as max_epochs already passed
+            claim.take_back()
+            raise UserError(f"trainer cannot run this: {one_line(str(error))}") from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)

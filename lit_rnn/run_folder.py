@@ -39,6 +39,15 @@ def show(trainer: Trainer, name: str, picture: Path) -> None:
             logger.log_image(name, [str(picture)])
 
 
+def newest_config(folder: Path) -> Path | None:
+    """The config of the last command that trained here: config.yaml, or config-<highest number>.yaml of a resume."""
+
+    def number(path: Path) -> int:
+        return int(path.stem.rpartition("-")[2]) if "-" in path.stem else 1
+
+    return max(folder.glob("config*.yaml"), key=number, default=None)
+
+
 def folder_of(checkpoint: Path) -> Path | None:
     """The run folder that a checkpoint lies in, None for one kept elsewhere."""
     folder = checkpoint.parent.parent

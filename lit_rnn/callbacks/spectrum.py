@@ -64,5 +64,5 @@ def draw_spectra(before: Spectra, after: Spectra, path: Path) -> None:
         axes.plot(before[name].real, before[name].imag, "o", fillstyle="none", color="C0", markersize=4, label="before")
         axes.plot(values.real, values.imag, ".", color="C1", label="after")
         axes.set(title=name, xlabel="Re", ylabel="Im", aspect="equal")
-        axes.legend(frameon=False, loc="center")
+        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
     figure.savefig(path, dpi=120)

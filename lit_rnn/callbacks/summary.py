@@ -39,8 +39,15 @@ class Summary(Callback):
         self.folder = folder
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._start, self._trained = time.monotonic(), False
+        self._start, self._trained, self._before = time.monotonic(), False, 0.0
         self._command = str(getattr(stage, "value", stage))  # Lightning hands over an enum that prints as its name
+
+    def state_dict(self) -> dict[str, float]:
+        """Seconds so far, so that a resumed run counts them all."""
+        return {"seconds": self._before + time.monotonic() - self._start}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self._before = state_dict["seconds"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trained = True
@@ -65,7 +72,7 @@ class Summary(Callback):
             "chance": task.chance,
             "metric": task.metric,
             "value": None if metric is None else float(metric),
-            "seconds": round(time.monotonic() - self._start, 1),
+            "seconds": round(self._before + time.monotonic() - self._start, 1),
         }
         table = Table(title=f"{result['model']} on {task.name}", show_header=False, title_justify="left")
         rows = {

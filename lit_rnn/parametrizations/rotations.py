@@ -54,7 +54,12 @@ class Rotations(OrthogonalMap):
         require(layout in ("tunable", "fft"), "model.init_args.layout", layout, "tunable or fft")
         if layout == "fft":
             power = size >= 2 and size & (size - 1) == 0
-            require(power, "model.init_args.hidden_size", size, "a power of two for layout: fft")
+            require(
+                power,
+                "model.init_args.hidden_size",
+                size,
+                "a power of two for layout: fft (tunable takes any even one)",
+            )
         else:
             require(size % 2 == 0 and size >= 2, "model.init_args.hidden_size", size, "even for layout: tunable")
             good = capacity % 2 == 0 and 2 <= capacity <= size

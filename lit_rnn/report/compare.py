@@ -61,13 +61,15 @@ def table(results: Sequence[Result]) -> Table:
         lines.add_column(column, justify="left" if column in ("run", "model") else "right")
     for folder, result in results:
         test = read_result(folder, "test") if (folder / "test.json").is_file() else {}
-        numbers = (result["loss"], result["value"], test.get("value"))
+        numbers = (result["loss"], result["value"])
+        tested = f"{test['value']:.4g} (step {test['steps']:,})" if test else ""  # best.ckpt is not the last step
         lines.add_row(
             folder.name,
             result["model"],
             f"{result['parameters']:,}",
             f"{result['steps']:,}",
             *("" if number is None else f"{number:.4g}" for number in numbers),
+            tested,
             f"{result['seconds']:.0f}",
         )
     return lines
