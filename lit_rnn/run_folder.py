@@ -120,6 +120,7 @@ class Claim:
         missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
         self._made = missing[-1] if missing else None
         self._before = set(folder.iterdir()) if folder.is_dir() else set()
+        self._trained = last_checkpoint(folder).is_file()
         try:
             (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -128,8 +129,9 @@ class Claim:
             ) from error
 
     def take_back(self) -> None:
-        """Remove what is new, unless it holds a checkpoint."""
-        if last_checkpoint(self.folder).is_file() or not first_process():
+        """Remove what is new, unless the command has trained."""
+        trained = last_checkpoint(self.folder).is_file() and not self._trained
+        if trained or not first_process():
             return
         new = [self._made] if self._made else [path for path in self.folder.iterdir() if path not in self._before]
         for path in new:

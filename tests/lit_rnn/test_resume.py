@@ -309,3 +309,14 @@ def test_a_real_process(whole: Whole, tmp_path: Path, cli: Any) -> None:
     assert cli("fit", "--run_dir", "r", "--ckpt_path", "last", *epochs).status == 0
     assert cli("fit", "-c", path, "--run_dir", "s", *epochs).status == 0
     assert not differences(state("r"), state("s"))
+
+
+def test_a_refused_resume_leaves_nothing(cli: Any, whole: Whole) -> None:
+    """Its config would otherwise be the newest, and refused again."""
+    path = whole("ExpRNN") / "c.yaml"
+    assert cli("fit", "-c", path, "--run_dir", "r", "--trainer.max_epochs", 2).status == 0
+    before = sorted(Path("r").rglob("*"))
+    assert cli("fit", "--run_dir", "r", "--ckpt_path", "last", "--trainer.max_epochs", 1).status == 2
+    assert sorted(Path("r").rglob("*")) == before
+    assert cli("fit", "--run_dir", "r", "--ckpt_path", "last", "--trainer.max_epochs", 3).status == 0
+    compare(whole("ExpRNN"), "r")
