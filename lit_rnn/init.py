@@ -16,6 +16,8 @@ import scipy.linalg
 import torch
 from torch import Tensor, nn
 
+from datamodules.errors import require
+
 SkewInit = Callable[[Tensor], Tensor]
 SkewInitName = Literal["henaff", "cayley", "haar", "torus"]
 
@@ -104,3 +106,62 @@ def identity_(W: Tensor, lam: float = 1.0) -> Tensor:
 def orthogonal_(W: Tensor, lam: float = 1.0) -> Tensor:
     """W = lam Q with Q a random dense orthogonal matrix (Saxe et al. 2014)."""
     return nn.init.orthogonal_(W, gain=lam)
+
+
+def gaussian_(W: Tensor, lam: float = 1.0) -> Tensor:
+    """W_ij ~ N(0, lam^2 / n): by the circular law the eigenvalues fill the disk of radius lam."""
+    return nn.init.normal_(W, std=lam / len(W) ** 0.5)
+
+
+@torch.no_grad()
+def fbchain_(W: Tensor, alpha: float = 0.99, beta: float = 0.04) -> Tensor:
+    """W_ij = alpha [j = i - 1] + beta [j = i + 1]: a chain with feedback (Orhan and Pitkow 2020).
+
+    Unit 1 is the source: the chain is below the diagonal, because W multiplies a column. (The released torch code has
+    it above, which sends the signal from unit n to unit 1.) Eigenvalues 2 sqrt(alpha beta) cos(pi j / (n + 1)).
+    """
+    n = len(W)
+    W.zero_()
+    W.diagonal(-1).fill_(alpha)
+    if n > 1:
+        W.diagonal(1).fill_(beta)
+    return W
+
+
+def chain_(W: Tensor, alpha: float = 1.02) -> Tensor:
+    """W_ij = alpha [j = i - 1]: unit 1 drives unit 2 drives unit 3 (Orhan and Pitkow 2020). Nilpotent."""
+    return fbchain_(W, alpha, 0.0)
+
+
+@torch.no_grad()
+def ramp_(W: Tensor, span: float = 0.01) -> Tensor:
+    """W_ij = span (i - j) / (n - 1): constant along diagonals, rising from -span to span with the offset i - j.
+
+    The profile that trained LSTMs show in their sigmoid gates (Orhan and Pitkow 2020).
+    """
+    position = torch.arange(len(W), dtype=W.dtype, device=W.device)
+    return W.copy_(span * (position[:, None] - position) / max(len(W) - 1, 1))
+
+
+def source_(V: Tensor, scale: float = 0.9) -> Tensor:
+    """V = scale times the rectangular identity (n, I): input k drives unit k alone (Orhan and Pitkow 2020)."""
+    return identity_(V, scale)
+
+
+def dense_(V: Tensor, scale: float = 0.9) -> Tensor:
+    """V_ij ~ N(0, scale^2 / n) for V (n, I): std scale / sqrt(n) (Orhan and Pitkow 2020, as their code reads it)."""
+    return nn.init.normal_(V, std=scale / len(V) ** 0.5)
+
+
+@torch.no_grad()
+def chrono_(bias: Tensor, t_max: int, integers: bool = False) -> Tensor:
+    """A forget gate's bias log u, so that it forgets over u steps (Tallec and Ollivier 2018).
+
+    Args:
+        bias: Filled; the input gate's bias is its negative.
+        t_max: Longest time to remember, at least 2: u ~ U(1, t_max - 1).
+        integers: u uniform on 1, 2, .., t_max instead, as in the NRU paper's code.
+    """
+    require(t_max >= 2, "model.init_args.t_max", t_max, "a whole number of at least 2")
+    u = torch.randint_like(bias, 1, t_max + 1) if integers else torch.empty_like(bias).uniform_(1, t_max - 1)
+    return bias.copy_(torch.log(u))

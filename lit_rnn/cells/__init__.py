@@ -7,9 +7,10 @@ from lit_rnn.cells.gated import GRUCell, LSTMCell
 from lit_rnn.cells.householder import HouseholderRNNCell
 from lit_rnn.cells.nnrnn import NnRNNCell
 from lit_rnn.cells.orthogonal import OrthogonalCell, UnitaryCell
+from lit_rnn.cells.plain import PlainCell
 from lit_rnn.cells.scornn import ScoRNNCell, ScuRNNCell
 from lit_rnn.cells.urnn import FullURNNCell, URNNCell
-from lit_rnn.cells.vanilla import VanillaRNNCell
+from lit_rnn.cells.vanilla import LayerNormRNNCell, VanillaRNNCell
 
 __all__ = [
     "Cell",
@@ -21,8 +22,10 @@ __all__ = [
     "GRUCell",
     "HouseholderRNNCell",
     "LSTMCell",
+    "LayerNormRNNCell",
     "NnRNNCell",
     "OrthogonalCell",
+    "PlainCell",
     "RealEURNNCell",
     "ScoRNNCell",
     "ScuRNNCell",

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lit_rnn.activations import ComplexModReLU, ModReLU
-from lit_rnn.cells.base import Cell, State
+from lit_rnn.cells.base import State
+from lit_rnn.cells.plain import PlainCell
 
 
-class OrthogonalCell(Cell):
+class OrthogonalCell(PlainCell):
     """h_t = modReLU(W h_{t-1} + V x_t; b), W what ``recurrent`` gives.
 
     V has no bias; modReLU's b is the only one. A step costs one (B, n) x (n, n) product.
@@ -24,30 +25,19 @@ class OrthogonalCell(Cell):
         learn_initial_state: Train h_0 instead of keeping it zero.
     """
 
+    activation: ModReLU
+
     def __init__(
         self, input_size: int, hidden_size: int, recurrent: nn.Module, learn_initial_state: bool = False
     ) -> None:
-        super().__init__(input_size, hidden_size, learn_initial_state=learn_initial_state)
-        self.recurrent = recurrent
-        self.input = nn.Linear(input_size, hidden_size, bias=False)
-        nn.init.kaiming_normal_(self.input.weight, nonlinearity="relu")
-        self.activation = ModReLU(hidden_size)
-
-    def weights(self) -> Tensor:
-        return self.recurrent()
-
-    def drive(self, x: Tensor, w: Any) -> Tensor:
-        return self.input(x)
-
-    def step(self, u: Tensor, state: State, w: Tensor) -> tuple[Tensor, State]:
-        h = self.activation(torch.addmm(u, state[0], w.mT))
-        return h, (h,)
-
-    def recurrent_matrices(self) -> dict[str, Tensor]:
-        return {"recurrent": self.recurrent()}
+        V = nn.Linear(input_size, hidden_size, bias=False)
+        nn.init.kaiming_normal_(V.weight, nonlinearity="relu")
+        super().__init__(
+            input_size, hidden_size, recurrent, V, ModReLU(hidden_size), learn_initial_state=learn_initial_state
+        )
 
 
-class UnitaryCell(Cell):
+class UnitaryCell(PlainCell):
     """h_t = modReLU(W h_{t-1} + V x_t; b) with complex h, W and V; y_t = [Re h_t | Im h_t].
 
     V is a real (2n, I) matrix that gives [Re | Im]; the state is complex (B, n). A step costs one complex
@@ -63,6 +53,8 @@ class UnitaryCell(Cell):
         real_output: y_t = Re h_t instead.
     """
 
+    activation: ComplexModReLU
+
     def __init__(
         self,
         input_size: int,
@@ -73,32 +65,24 @@ class UnitaryCell(Cell):
         initial_bound: float = 0.01,
         real_output: bool = False,
     ) -> None:
-        super().__init__(input_size, hidden_size, (2 * hidden_size,), learn_initial_state)
+        V = nn.Linear(input_size, 2 * hidden_size, bias=False)
+        activation = ComplexModReLU(hidden_size)
+        super().__init__(input_size, hidden_size, recurrent, V, activation, (2 * hidden_size,), learn_initial_state)
         self.output_size = hidden_size if real_output else 2 * hidden_size
         self.real_output = real_output
         for start in self.initial:
             nn.init.uniform_(start, -initial_bound, initial_bound)
-        self.recurrent = recurrent
-        self.input = nn.Linear(input_size, 2 * hidden_size, bias=False)
-        input_init(self.input.weight)
-        self.activation = ComplexModReLU(hidden_size)
+        input_init(V.weight)
 
     def initial_state(self, batch_size: int) -> State:
         (start,) = super().initial_state(batch_size)
         return (self._complex(start),)
 
-    def weights(self) -> Tensor:
-        return self.recurrent()
-
     def drive(self, x: Tensor, w: Any) -> Tensor:
-        return self._complex(self.input(x))
+        return self._complex(super().drive(x, w))
 
-    def step(self, u: Tensor, state: State, w: Tensor) -> tuple[Tensor, State]:
-        h = self.activation(torch.addmm(u, state[0], w.mT))
-        return h.real if self.real_output else torch.cat((h.real, h.imag), dim=-1), (h,)
-
-    def recurrent_matrices(self) -> dict[str, Tensor]:
-        return {"recurrent": self.recurrent()}
+    def read(self, h: Tensor) -> Tensor:
+        return h.real if self.real_output else torch.cat((h.real, h.imag), dim=-1)
 
     def _complex(self, halves: Tensor) -> Tensor:
         real, imaginary = (halves if halves.dtype.itemsize >= 4 else halves.float()).chunk(2, dim=-1)
