@@ -3,6 +3,7 @@
 from datamodules.adding import Adding
 from datamodules.base import GeneratedDataModule, SequenceDataModule, SequenceLoader
 from datamodules.copying import CopyMemory
+from datamodules.denoising import Denoise
 from datamodules.errors import UserError
 from datamodules.pixels import PixelDigits, PixelMNIST, pixel_permutation
 from datamodules.task import Task
@@ -10,6 +11,7 @@ from datamodules.task import Task
 __all__ = [
     "Adding",
     "CopyMemory",
+    "Denoise",
     "GeneratedDataModule",
     "PixelDigits",
     "PixelMNIST",

@@ -27,8 +27,13 @@ class CopyMemory(GeneratedDataModule):
     - ``exprnn`` (the released expRNN and GeoTorch code): delay blanks, marker, K - 1 blanks. The first answer is due
       at the marker.
 
+    Variable copying (Chandar et al. 2019) draws the delay of each batch uniformly from 1 to ``delay``, as a function of
+    the seed and the batch's first sample. The shown losses weigh every step alike, so chance is
+    K ln(alphabet) / ((1 + delay) / 2 + 2K).
+
     Args:
-        delay: T of the papers (L in the expRNN code), at least 1.
+        delay: T of the papers (L in the expRNN code), at least 1; the longest one with ``variable``.
+        variable: Draw a delay for every batch.
         symbols: K, how many symbols to recall.
         alphabet: How many different data symbols there are.
         protocol: The layout.
@@ -41,6 +46,7 @@ class CopyMemory(GeneratedDataModule):
         symbols: int = 10,
         alphabet: int = 8,
         protocol: Literal["common", "exprnn"] = "common",
+        variable: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -51,27 +57,29 @@ class CopyMemory(GeneratedDataModule):
         require(alphabet >= 2, "data.init_args.alphabet", alphabet, "at least 2, or there is nothing to remember")
         require(protocol in ("common", "exprnn"), "data.init_args.protocol", protocol, "common or exprnn")
         self.delay, self.symbols, self.alphabet, self.protocol = delay, symbols, alphabet, protocol
-        self.words_per_sample = symbols
-        length = delay + 2 * symbols
+        self.variable = variable
+        self.words_per_sample = symbols + variable
+        mean_delay = (1 + delay) / 2 if variable else delay
         self.task = Task(
-            name="copy_memory",
+            name="variable_copy_memory" if variable else "copy_memory",
             inputs="symbols",
             input_size=alphabet + 2,
             targets="label_per_step",
             target_size=alphabet + 1,
-            length=length,
+            length=None if variable else delay + 2 * symbols,
             scored="all",
             recall=symbols,
-            chance=symbols * math.log(alphabet) / length,
+            chance=symbols * math.log(alphabet) / (mean_delay + 2 * symbols),
             metric="accuracy",
             higher_is_better=True,
         )
 
     def make(self, words: NDArray[np.uint64]) -> Batch:
-        data = (words % np.uint64(self.alphabet)).astype(np.int64) + 1
-        inputs = np.zeros((len(words), self.delay + 2 * self.symbols), dtype=np.int64)
+        delay = int(words[0, -1] % np.uint64(self.delay)) + 1 if self.variable else self.delay
+        data = (words[:, : self.symbols] % np.uint64(self.alphabet)).astype(np.int64) + 1
+        inputs = np.zeros((len(words), delay + 2 * self.symbols), dtype=np.int64)
         targets = np.zeros_like(inputs)
         inputs[:, : self.symbols] = data
-        inputs[:, self.symbols + self.delay - (self.protocol == "common")] = self.alphabet + 1
+        inputs[:, self.symbols + delay - (self.protocol == "common")] = self.alphabet + 1
         targets[:, -self.symbols :] = data
         return torch.from_numpy(inputs), torch.from_numpy(targets)

@@ -12,7 +12,7 @@ from typing import Literal, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.base import Batch, IndexedBatches, Indices, SequenceDataModule, Split
 from datamodules.errors import UserError, require
@@ -90,11 +90,12 @@ class PixelDataModule(SequenceDataModule):
         batch_size: int,
         seed: int | None,
         num_workers: int,
+        blank_steps: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
         require(val_size >= 1, "data.init_args.val_size", val_size, "a whole number of at least 1")
         require(0 <= split_seed < 2**32, "data.init_args.split_seed", split_seed, "a whole number of at least 0")
-        self.val_size, self.split_seed = val_size, split_seed
+        self.val_size, self.split_seed, self.blank_steps = val_size, split_seed, blank_steps
         permutation = pixel_permutation(permutation_seed, steps)  # refused even where it is not used
         self.order = torch.from_numpy(permutation if permute else np.arange(steps))
         self.task = Task(
@@ -103,7 +104,7 @@ class PixelDataModule(SequenceDataModule):
             input_size=channels,
             targets="label",
             target_size=self.classes,
-            length=steps,
+            length=steps + blank_steps,
             scored="last",
             chance=math.log(self.classes),
             metric="accuracy",
@@ -116,7 +117,8 @@ class PixelDataModule(SequenceDataModule):
 
     def split(self, name: Split) -> IndexedBatches:
         images, labels = self.images(name)
-        return _Pixels(images[:, self.order], labels, self.full_scale)
+        pixels = nn.functional.pad(images[:, self.order], (0, 0, 0, self.blank_steps))
+        return _Pixels(pixels, labels, self.full_scale)
 
 
 class PixelMNIST(PixelDataModule):
@@ -125,12 +127,18 @@ class PixelMNIST(PixelDataModule):
     The validation split is carved out of the training file; the released expRNN, scoRNN and scuRNN scripts choose
     their best epoch on the test set instead. The test file is opened by ``test`` alone.
 
+    Protocol ``nru`` (Chandar et al. 2019; LMU) reads the label at an extra 785th step, a blank one; it cuts the
+    validation images, 10,000, off the end of ``RandomState(50).permutation`` of the training file, and permutes by
+    ``permutation_seed: nru``.
+
     Args:
         root: Folder that holds (or will hold, after the download) ``MNIST/raw/*-ubyte``.
         permute: Read the pixels in one fixed random order (psMNIST).
-        permutation_seed: Which order; see `pixel_permutation` for the published ones by name.
-        val_size: Images set apart from the training file for validation.
-        split_seed: Chooses which ones.
+        permutation_seed: Which order; see `pixel_permutation` for the published ones by name. Null: the protocol's,
+            92916 for ``common``.
+        val_size: Images set apart from the training file for validation; null: 5,000, or 10,000 for ``nru``.
+        split_seed: Chooses which ones; ``nru`` has its own.
+        protocol: ``common`` or ``nru``.
         batch_size: Sequences per step and process.
         seed: Seeds the order of training; None takes the run's ``seed_everything``.
         num_workers: Processes that prepare batches.
@@ -142,26 +150,30 @@ class PixelMNIST(PixelDataModule):
         self,
         root: str = "data",
         permute: bool = False,
-        permutation_seed: int | PublishedPermutation = 92916,
-        val_size: int = 5_000,
+        permutation_seed: int | PublishedPermutation | None = None,
+        val_size: int | None = None,
         split_seed: int = 0,
         batch_size: int = 128,
         seed: int | None = None,
         num_workers: int = 0,
+        protocol: Literal["common", "nru"] = "common",
     ) -> None:
+        require(protocol in ("common", "nru"), "data.init_args.protocol", protocol, "common or nru")
+        published = protocol == "nru"
         super().__init__(
             "pixel_mnist",
             784,
             1,
             permute,
-            permutation_seed,
-            val_size,
+            ("nru" if published else 92916) if permutation_seed is None else permutation_seed,
+            (10_000 if published else 5_000) if val_size is None else val_size,
             split_seed,
             batch_size,
             seed,
             num_workers,
+            blank_steps=int(published),
         )
-        self.root = root
+        self.root, self.protocol = root, protocol
 
     def _file(self, name: str) -> Path:
         return Path(self.root, "MNIST", "raw", name)
@@ -215,8 +227,12 @@ class PixelMNIST(PixelDataModule):
                 self.val_size,
                 f"less than the {len(labels)} images of the training file",
             )
-            order = np.random.RandomState(self.split_seed).permutation(len(labels))
-            chosen = torch.from_numpy(order[: self.val_size] if name == "val" else order[self.val_size :])
+            if self.protocol == "nru":
+                train, val = np.split(np.random.RandomState(50).permutation(len(labels)), [-self.val_size])
+            else:
+                order = np.random.RandomState(self.split_seed).permutation(len(labels))
+                val, train = np.split(order, [self.val_size])
+            chosen = torch.from_numpy(val if name == "val" else train)
             images, labels = images[chosen], labels[chosen]
         return images.reshape(len(images), 784, 1), labels
 

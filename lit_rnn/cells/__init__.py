@@ -3,12 +3,15 @@
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.eurnn import EURNNCell, GORUCell, RealEURNNCell
 from lit_rnn.cells.exprnn import DtrivRNNCell, ExpRNNCell, UnitaryExpRNNCell
-from lit_rnn.cells.gated import GRUCell, LSTMCell
+from lit_rnn.cells.gated import GateInit, GRUCell, LSTMCell
 from lit_rnn.cells.householder import HouseholderRNNCell
+from lit_rnn.cells.janet import JANETCell
 from lit_rnn.cells.nnrnn import NnRNNCell
+from lit_rnn.cells.nru import NRUCell, NRUForm
 from lit_rnn.cells.orthogonal import OrthogonalCell, UnitaryCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.cells.scornn import ScoRNNCell, ScuRNNCell
+from lit_rnn.cells.statistical import StatisticalRUCell
 from lit_rnn.cells.urnn import FullURNNCell, URNNCell
 from lit_rnn.cells.vanilla import LayerNormRNNCell, VanillaRNNCell
 
@@ -20,9 +23,13 @@ __all__ = [
     "FullURNNCell",
     "GORUCell",
     "GRUCell",
+    "GateInit",
     "HouseholderRNNCell",
+    "JANETCell",
     "LSTMCell",
     "LayerNormRNNCell",
+    "NRUCell",
+    "NRUForm",
     "NnRNNCell",
     "OrthogonalCell",
     "PlainCell",
@@ -30,6 +37,7 @@ __all__ = [
     "ScoRNNCell",
     "ScuRNNCell",
     "State",
+    "StatisticalRUCell",
     "URNNCell",
     "UnitaryCell",
     "UnitaryExpRNNCell",

@@ -2,7 +2,7 @@
 
 from lit_rnn.models.base import SequenceModel
 from lit_rnn.models.exprnn import DtrivRNN, ExpRNN
-from lit_rnn.models.gated import GRU, LSTM
+from lit_rnn.models.gated import GRU, JANET, LSTM, NRU, StatisticalRU
 from lit_rnn.models.loading import load, read_checkpoint
 from lit_rnn.models.orthogonal import EURNN, GORU, URNN, FullURNN, HouseholderRNN, NnRNN, OrthogonalRNN, ScoRNN, ScuRNN
 from lit_rnn.models.vanilla import VanillaRNN
@@ -11,7 +11,9 @@ __all__ = [
     "EURNN",
     "GORU",
     "GRU",
+    "JANET",
     "LSTM",
+    "NRU",
     "URNN",
     "DtrivRNN",
     "ExpRNN",
@@ -22,6 +24,7 @@ __all__ = [
     "ScoRNN",
     "ScuRNN",
     "SequenceModel",
+    "StatisticalRU",
     "VanillaRNN",
     "load",
     "read_checkpoint",

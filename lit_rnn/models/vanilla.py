@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, Literal
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules import Task
 from datamodules.errors import require
 from lit_rnn.activations import Nonlinearity
-from lit_rnn.cells import Cell, VanillaRNNCell
-from lit_rnn.init import identity_, orthogonal_
+from lit_rnn.cells import Cell, LayerNormRNNCell, VanillaRNNCell
+from lit_rnn.init import chain_, dense_, fbchain_, gaussian_, identity_, orthogonal_, source_
 from lit_rnn.models.base import SequenceModel
 
-INITS = {"orthogonal": orthogonal_, "identity": identity_}
+Init = Literal["orthogonal", "identity", "gaussian", "chain", "fbchain"]
+InputInit = Literal["gaussian", "source", "xavier"]
+Fill = Callable[[Tensor], Tensor]
+
+_INPUT_INITS: dict[InputInit, Fill] = {
+    "gaussian": dense_,
+    "source": source_,
+    "xavier": functools.partial(nn.init.xavier_normal_, gain=2**0.5),
+}
+_STRONG_GROWTH = 1e3
+
+
+@torch.no_grad()
+def growth(W: Tensor, steps: int) -> float:
+    """Largest |W^k|_2 over k = 1, 2, 4, .., steps and n - 1: how much a linear network amplifies. Cost O(n^3 log T)."""
+    power, best = W.double(), 0.0
+    chosen = {steps, min(steps, len(W) - 1)}  # a chain is at its largest just before it ends
+    for k in sorted(chosen | {2**i for i in range(steps.bit_length())}):
+        largest = torch.linalg.matrix_norm(torch.linalg.matrix_power(power, k), 2).item() if k else 1.0
+        best = max(best, largest if math.isfinite(largest) else math.inf)
+    return best
 
 
 class VanillaRNN(SequenceModel):
@@ -25,8 +48,14 @@ class VanillaRNN(SequenceModel):
         task: The Task, or its dict.
         hidden_size: n.
         nonlinearity: f.
-        init: Start of W: ``orthogonal`` (lam Q) or ``identity`` (lam I).
-        lam: Scale of that start.
+        init: Start of W: ``orthogonal`` (lam Q), ``identity`` (lam I), ``gaussian`` (N(0, lam^2 / n)), ``chain``
+            (alpha below the diagonal) or ``fbchain`` (beta above it, too), the last two of Orhan and Pitkow 2020.
+        lam: Scale of the first three.
+        alpha: Gain along the chain; null: 1.02 for chain, 0.99 for fbchain, as in their code.
+        beta: Gain of the feedback.
+        input_init: Start of V: ``gaussian`` (std 0.9 / sqrt(n)), ``source`` (0.9 times the rectangular identity: input
+            k drives unit k alone) or ``xavier`` (normal, gain sqrt 2); null: source for chains, else gaussian.
+        layer_norm: LayerNorm inside f: with relu and xavier the RNN-orth and RNN-id of the NRU paper.
         orthogonal_penalty: c; c |W^T W - I|_F^2 is added to the training loss (Vorontsov et al. 2017).
         **kwargs: Options of `SequenceModel`.
     """
@@ -36,23 +65,61 @@ class VanillaRNN(SequenceModel):
         task: dict[str, Any] | Task,
         hidden_size: int,
         nonlinearity: Nonlinearity = "tanh",
-        init: Literal["orthogonal", "identity"] = "orthogonal",
+        init: Init = "orthogonal",
         lam: float = 1.0,
+        alpha: float | None = None,
+        beta: float = 0.04,
+        input_init: InputInit | None = None,
+        layer_norm: bool = False,
         orthogonal_penalty: float = 0.0,
         **kwargs: Any,
     ) -> None:
         require(orthogonal_penalty >= 0, "model.init_args.orthogonal_penalty", orthogonal_penalty, "0 or positive")
-        require(init in INITS, "model.init_args.init", init, f"one of {', '.join(INITS)}")
+        require(init in get_args(Init), "model.init_args.init", init, f"one of {', '.join(get_args(Init))}")
+        require(
+            input_init is None or input_init in _INPUT_INITS,
+            "model.init_args.input_init",
+            input_init,
+            f"null or one of {', '.join(_INPUT_INITS)}",
+        )
         super().__init__(task, hidden_size, **kwargs)
+        self._warn_of_growth()
+
+    def _warn_of_growth(self) -> None:
+        """Tell of a start that explodes over the task's length; tanh and LayerNorm hold it down."""
+        options, length = self.options, self.task.length
+        if options.layer_norm or options.nonlinearity == "tanh" or length is None:
+            return
+        factor = growth(self.cell_list()[0].recurrent_matrices()["recurrent"], length)
+        if factor >= _STRONG_GROWTH:
+            of = {"chain": "alpha", "fbchain": "alpha and beta"}.get(options.init, "lam")
+            warnings.warn(
+                f"VanillaRNN starts with a linear growth of {factor:.3g} over {length} steps ({options.init}); "
+                f"lower model.init_args.{of} if the loss is not a number.",
+                stacklevel=2,
+            )
+
+    def _start(self) -> Fill:
+        """The function that fills W."""
+        o = self.options
+        if o.init == "chain":
+            return functools.partial(chain_, alpha=1.02 if o.alpha is None else o.alpha)
+        if o.init == "fbchain":
+            return functools.partial(fbchain_, alpha=0.99 if o.alpha is None else o.alpha, beta=o.beta)
+        fill = {"orthogonal": orthogonal_, "identity": identity_, "gaussian": gaussian_}[o.init]
+        return functools.partial(fill, lam=o.lam)
 
     def build_cell(self, input_size: int) -> Cell:
-        options = self.options
-        return VanillaRNNCell(
+        o = self.options
+        cell = LayerNormRNNCell if o.layer_norm else VanillaRNNCell
+        input_init: InputInit = o.input_init or ("source" if o.init in ("chain", "fbchain") else "gaussian")
+        return cell(
             input_size,
-            options.hidden_size,
-            options.nonlinearity,
-            functools.partial(INITS[options.init], lam=options.lam),
-            options.learn_initial_state,
+            o.hidden_size,
+            o.nonlinearity,
+            self._start(),
+            o.learn_initial_state,
+            _INPUT_INITS[input_init],
         )
 
     def penalty(self) -> Tensor | None:
