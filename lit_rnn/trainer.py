@@ -44,6 +44,7 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
         callbacks.FiniteLoss(last_checkpoint(folder)),
         callbacks.TaskPicture(folder),
         callbacks.SpectrumPicture(folder),
+        callbacks.StatePicture(folder),
         callbacks.PredictionFile(folder),
         callbacks.Summary(folder),
     ]

@@ -7,6 +7,7 @@ from lit_rnn.callbacks.pictures import TaskPicture
 from lit_rnn.callbacks.predictions import PredictionFile
 from lit_rnn.callbacks.progress import EpochLines, Header, Progress
 from lit_rnn.callbacks.spectrum import SpectrumPicture
+from lit_rnn.callbacks.states import StatePicture
 from lit_rnn.callbacks.summary import Summary
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "PredictionFile",
     "Progress",
     "SpectrumPicture",
+    "StatePicture",
     "Stopped",
     "Summary",
     "TaskPicture",

@@ -132,15 +132,22 @@ class SequenceModel(LightningModule, ABC):
 
     def run(self, inputs: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
         """`forward` from given states, one per layer; also returns the states after the last step."""
-        if self.task.inputs == "symbols":
-            inputs = nn.functional.one_hot(inputs, self.task.input_size).to(self.decoder.weight.dtype)
-        y = inputs.transpose(0, 1)
+        y = self.encode(inputs).transpose(0, 1)
         finals = []
         for layer, cell in enumerate(self.cell_list()):
             y, final = scan(cell, y, states[layer] if states else None, self.options.backend)
             finals.append(final)
-        decoded = self.decoder(y if self.task.per_step else y[-1])
-        return decoded.transpose(0, 1) if self.task.per_step else decoded, finals
+        return self.decode(y), finals
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """What the first cell reads, (B, T, input_size): values as they are, symbols one-hot."""
+        if self.task.inputs == "values":
+            return inputs
+        return nn.functional.one_hot(inputs, self.task.input_size).to(self.decoder.weight.dtype)
+
+    def decode(self, y: Tensor) -> Tensor:
+        """From the last cell's outputs (T, B, output_size) to what `forward` gives."""
+        return self.decoder(y).transpose(0, 1) if self.task.per_step else self.decoder(y[-1])
 
     # ---- training
 
@@ -148,6 +155,10 @@ class SequenceModel(LightningModule, ABC):
         meter = self.meters[name]
         assert isinstance(meter, WeightedMean)
         return meter
+
+    def loss_of(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The mean loss over what counts."""
+        return self._loss(outputs, targets, mask)[0]
 
     def _loss(self, outputs: Tensor, targets: Tensor, mask: Tensor | None) -> tuple[Tensor, int]:
         """The mean loss over what counts, and how many terms count."""

@@ -1,0 +1,130 @@
+"""What the NRU paper looks at: states and their gradients over time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lit_rnn.cells import State
+from lit_rnn.models import SequenceModel
+from lit_rnn.run_folder import keeps_files, show
+
+Traces = dict[str, NDArray[np.float64]]
+
+PANELS = {
+    "norm": "norm of the state",
+    "distance": "distance to the final state",
+    "gradient": "norm of the loss's gradient by the state",
+}
+_SEQUENCES = 10
+
+
+def state_traces(model: SequenceModel, batch: tuple[Tensor, ...]) -> Traces:
+    """Norms over time, one (T,) array per layer and panel, named "layer panel"; means over the batch.
+
+    With s_t all of a layer's state tensors side by side: |s_t|, |s_t - s_T| and |dL/ds_t|, the total derivative of the
+    batch's summed loss by the state after step t, through all later steps (Chandar et al. 2019).
+    """
+    inputs, targets = (part.to(model.device) for part in batch[:2])
+    mask = batch[2].to(model.device) if len(batch) > 2 else None
+    with torch.inference_mode(False), torch.enable_grad():
+        inputs = inputs.clone()  # a batch made in inference mode cannot enter a graph
+        y, layers = model.encode(inputs).transpose(0, 1), []
+        for cell in model.cell_list():
+            w = cell.weights()
+            state, states, outputs = cell.initial_state(y.shape[1]), list[State](), list[Tensor]()
+            for u in cell.drive(y, w):
+                out, state = cell.step(u, state, w)
+                outputs.append(out)
+                states.append(state)
+            y = torch.stack(outputs)
+            layers.append(states)
+        loss = model.loss_of(model.decode(y), targets, mask) * len(inputs)
+        flat = [part for states in layers for state in states for part in state]
+        gradients = iter(torch.autograd.grad(loss, flat, allow_unused=True))
+    traces: Traces = {}
+    for number, states in enumerate(layers):
+        joint = torch.stack([torch.cat([part.detach() for part in state], dim=-1) for state in states])
+        gradient = torch.stack([torch.cat([_or_zero(next(gradients), p) for p in state], dim=-1) for state in states])
+        for panel, values in (("norm", joint), ("distance", joint - joint[-1]), ("gradient", gradient)):
+            traces[f"{number} {panel}"] = values.abs().double().square().sum(-1).sqrt().mean(1).cpu().numpy()
+    return traces
+
+
+def _or_zero(gradient: Tensor | None, part: Tensor) -> Tensor:
+    return torch.zeros_like(part) if gradient is None else gradient
+
+
+class StatePicture(Callback):
+    """Draws `state_traces` of ten validation sequences before and after training, and in between if asked.
+
+    ``pictures/states.png`` goes to the run folder and to every logger that takes images; the numbers are beside it in
+    ``states.npz``, by optimizer step, so that a resumed run goes on with them.
+
+    Args:
+        folder: The run folder.
+        every_n_epochs: Also take the traces at the end of every so many epochs; 0 for none.
+    """
+
+    def __init__(self, folder: Path, every_n_epochs: int = 0) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.store = folder / "pictures" / "states.npz"
+        self.path = folder / "pictures" / "states.png"
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.store.is_file():
+            self._take(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._take(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._take(trainer, pl_module)
+        if self.store.is_file() and trainer.is_global_zero:
+            with np.load(self.store) as stored:
+                draw_states(dict(stored), self.path)
+            show(trainer, "pictures/states", self.path)
+
+    def _take(self, trainer: Trainer, model: LightningModule) -> None:
+        datamodule = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time
+        wanted = trainer.is_global_zero and keeps_files(trainer) and isinstance(model, SequenceModel)
+        if not wanted or datamodule is None:
+            return
+        assert isinstance(model, SequenceModel)
+        split = datamodule.split("val")
+        stored: Traces = {}
+        if self.store.is_file():
+            with np.load(self.store) as before:
+                stored = dict(before)
+        traces = state_traces(model, split[np.arange(min(_SEQUENCES, len(split)))])
+        stored |= {f"{model.optimizer_steps} {name}": values for name, values in traces.items()}
+        self.store.parent.mkdir(parents=True, exist_ok=True)
+        with self.store.open("wb") as file:
+            np.savez(file, allow_pickle=False, **stored)
+
+
+def draw_states(stored: Traces, path: Path) -> None:
+    """One row per layer, one column per panel, a curve per optimizer step; ``stored`` is keyed "step layer panel"."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure  # not pyplot: no global state, no window system
+
+    steps = sorted({int(key.split()[0]) for key in stored})
+    layers = sorted({int(key.split()[1]) for key in stored})
+    figure = Figure(figsize=(12, 3.4 * len(layers)), layout="constrained")
+    axes = figure.subplots(len(layers), len(PANELS), squeeze=False)
+    for row, layer in zip(axes, layers, strict=True):
+        for ax, (panel, title) in zip(row, PANELS.items(), strict=True):
+            for place, step in enumerate(steps):
+                values = stored[f"{step} {layer} {panel}"]
+                colour = colormaps["viridis"](0.85 * place / max(len(steps) - 1, 1))
+                shown = np.where((values > 0) & np.isfinite(values), values, np.nan)  # a logarithmic axis has no zero
+                ax.semilogy(np.arange(1, len(values) + 1), shown, color=colour, linewidth=1, label=f"step {step}")
+            ax.set(xlabel="time step", title=title if len(layers) == 1 else f"layer {layer}: {title}")
+    axes[0, 0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
