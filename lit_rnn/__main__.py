@@ -33,6 +33,7 @@ def quiet() -> None:
     # Lightning with this torch; a resume, in its own folder and into another
     for about in (".*LeafSpec.*deprecated", "Checkpoint directory .* exists", "The dirpath has changed from"):
         warnings.filterwarnings("ignore", message=about)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # not the line of code that gave it
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
 

@@ -162,6 +162,7 @@ class CLI(LightningCLI):
         path = named[config.ckpt_path](self.run_dir) if config.ckpt_path in named else Path(config.ckpt_path)
         kept = read_checkpoint(path)
         held, self._made_with = kept["lit_rnn"]["class_path"], kept["hyper_parameters"]
+        self._shapes = {name: tensor.shape for name, tensor in kept["state_dict"].items()}
         if held != class_path(import_class(config.model.class_path)):
             raise UserError(
                 f"ckpt_path {path} holds a {held}, but model.class_path is {config.model.class_path}; "
@@ -185,26 +186,30 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuse a checkpoint whose weights would not fit, before the run starts."""
-        made_with = getattr(self, "_made_with", {})
-        for key in ("hidden_size", "layers", "learn_initial_state"):
-            given, kept = self.model.hparams[key], made_with.get(key)
-            if made_with and given != kept:
-                raise UserError(
-                    f"model.init_args.{key} is {given!r}, but the checkpoint was made with {kept!r}: use the same."
-                )
-        if made_with:
-            given, kept = self.model.hparams["task"], made_with["task"]
-            if any(given[size] != kept[size] for size in ("inputs", "input_size", "targets", "target_size")):
-                raise UserError(
-                    f"data gives a task with {given['inputs']} of {given['input_size']} and {given['target_size']} "
-                    f"targets, but the checkpoint was made on {kept['name']} with {kept['inputs']} of "
-                    f"{kept['input_size']} and {kept['target_size']} targets: use the data it was made on."
-                )
-            given, kept = (self._optimizer_name(options) for options in (self.model.hparams, made_with))
-            if self.subcommand == "fit" and given != kept:
-                raise UserError(
-                    f"model.init_args.optimizer is {given}, but the checkpoint holds the state of {kept}: use the same."
-                )
+        made_with = getattr(self, "_made_with", None)
+        if made_with is None:
+            return
+        given, kept = self.model.hparams["task"], made_with["task"]
+        if any(given[size] != kept[size] for size in ("inputs", "input_size", "targets", "target_size")):
+            raise UserError(
+                f"data gives a task with {given['inputs']} of {given['input_size']} and {given['target_size']} "
+                f"targets, but the checkpoint was made on {kept['name']} with {kept['inputs']} of "
+                f"{kept['input_size']} and {kept['target_size']} targets: use the data it was made on."
+            )
+        if self._shapes != {name: tensor.shape for name, tensor in self.model.state_dict().items()}:
+            options = self.model.hparams
+            other = [key for key in options if key not in ("task", "optimizer") and options[key] != made_with.get(key)]
+            raise UserError(
+                f"model.init_args.{other[0]} is {options[other[0]]!r}, but the checkpoint was made with "
+                f"{made_with.get(other[0])!r}: use the same."
+                if other
+                else "The checkpoint's weights do not fit this version's model: train it again."
+            )
+        given, kept = (self._optimizer_name(options) for options in (self.model.hparams, made_with))
+        if self.subcommand == "fit" and given != kept:
+            raise UserError(
+                f"model.init_args.optimizer is {given}, but the checkpoint holds the state of {kept}: use the same."
+            )
 
     @staticmethod
     def _optimizer_name(options: Any) -> str:

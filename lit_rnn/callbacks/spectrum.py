@@ -48,8 +48,11 @@ class SpectrumPicture(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
             return
+        after = spectra(pl_module)
+        if not after:  # an architecture without a square matrix
+            return
         with np.load(self.start) as before:
-            draw_spectra(dict(before), spectra(pl_module), self.path)
+            draw_spectra(dict(before), after, self.path)
         show(trainer, "pictures/spectrum", self.path)
 
 
@@ -59,10 +62,11 @@ def draw_spectra(before: Spectra, after: Spectra, path: Path) -> None:
 
     figure = Figure(figsize=(4.2 * len(after), 4.2), layout="constrained")
     angles = np.linspace(0, 2 * np.pi, 400)
-    for axes, (name, values) in zip(figure.subplots(1, len(after), squeeze=False).flat, after.items(), strict=True):
+    panels = list(figure.subplots(1, len(after), squeeze=False).flat)
+    for axes, (name, values) in zip(panels, after.items(), strict=True):
         axes.plot(np.cos(angles), np.sin(angles), color="0.7", linewidth=0.8)
         axes.plot(before[name].real, before[name].imag, "o", fillstyle="none", color="C0", markersize=4, label="before")
         axes.plot(values.real, values.imag, ".", color="C1", label="after")
         axes.set(title=name, xlabel="Re", ylabel="Im", aspect="equal")
-        axes.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2)
+    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
     figure.savefig(path, dpi=120)
