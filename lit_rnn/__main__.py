@@ -14,6 +14,7 @@ COMMANDS = {
     "validate": ("lit_rnn.cli", "measure a checkpoint on the validation split"),
     "test": ("lit_rnn.cli", "measure a checkpoint on the test split"),
     "predict": ("lit_rnn.cli", "write inputs, targets and predictions of the validation split"),
+    "study": ("lit_rnn.study.command", "many runs from one file: a grid, seeds, mean and spread"),
     "compare": ("lit_rnn.report.compare", "finished runs side by side, as a table and a picture"),
 }
 

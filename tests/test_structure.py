@@ -16,6 +16,7 @@ FLOORS = [
     "lit_rnn.init",
     "lit_rnn.parametrizations",
     "lit_rnn.cells",
+    "lit_rnn.analysis",
     "lit_rnn.scan",
     "lit_rnn.optim",
     "lit_rnn.models",
@@ -25,6 +26,7 @@ FLOORS = [
     "lit_rnn.trainer",
     "lit_rnn.arguments",
     "lit_rnn.cli",
+    "lit_rnn.study",
     "lit_rnn.__main__",
 ]
 FILES = sorted(path for package in ("datamodules", "lit_rnn") for path in (ROOT / package).rglob("*.py"))

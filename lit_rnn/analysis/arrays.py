@@ -1,0 +1,40 @@
+"""What goes in: NumPy or torch arrays, checked, in double precision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from datamodules.errors import require
+
+Real = NDArray[np.float64]
+Complex = NDArray[np.complex128]
+
+
+def array(given: ArrayLike | torch.Tensor, name: str) -> NDArray[Any]:
+    """float64, or complex128 where complex; finite numbers only."""
+    if isinstance(given, torch.Tensor):
+        given = given.detach().cpu()
+        given = given.to(torch.complex128 if given.is_complex() else torch.float64).numpy()
+    values = np.asarray(given)
+    values = values.astype(np.complex128 if np.iscomplexobj(values) else np.float64)
+    require(bool(np.isfinite(values).all()), name, "an array with NaN or infinity in it", "finite")
+    return values
+
+
+def square(W: ArrayLike | torch.Tensor, name: str = "W") -> NDArray[Any]:
+    """A finite (n, n) matrix, n >= 1."""
+    values = array(W, name)
+    ok = values.ndim == 2 and values.shape[0] == values.shape[1] > 0
+    require(ok, name, f"an array of shape {values.shape}", "a square matrix (n, n) with n at least 1")
+    return values
+
+
+def vector(v: ArrayLike | torch.Tensor, n: int, name: str = "v") -> NDArray[Any]:
+    """A finite vector (n,)."""
+    values = array(v, name)
+    require(values.shape == (n,), name, f"an array of shape {values.shape}", f"a vector ({n},)")
+    return values

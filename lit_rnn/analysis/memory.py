@@ -1,0 +1,143 @@
+"""What a linear network remembers: Fisher memory, and linear decoders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from datamodules.errors import require
+from lit_rnn.activations import NONLINEARITIES, Nonlinearity
+from lit_rnn.analysis.arrays import Real, square, vector
+from lit_rnn.analysis.eigen import is_nilpotent, spectral_radius
+
+
+def _sum_of_powers(W: NDArray[Any], middle: NDArray[Any]) -> NDArray[Any]:
+    """sum_{k >= 0} W^k M (W^k)^H by doubling: S <- S + P S P^H, P <- P^2 with P = W^(2^i)."""
+    total, power = middle, W
+    for _ in range(64):
+        more = power @ total @ power.conj().T
+        total = total + more
+        if np.abs(more).max() <= 1e-17 * np.abs(total).max():
+            break
+        power = power @ power
+    return total
+
+
+def _stable(W: ArrayLike | Tensor) -> NDArray[Any]:
+    W = square(W)
+    if not is_nilpotent(W):
+        radius = spectral_radius(W)
+        require(
+            radius < 1,
+            "W",
+            f"a matrix with spectral radius {radius:.6g}",
+            "one with a spectral radius below 1, or nilpotent: else the noise adds up without end",
+        )
+    return W
+
+
+def _noise_factor(W: NDArray[Any], noise: float) -> Any:
+    require(noise > 0, "noise", noise, "positive")
+    return scipy.linalg.cho_factor(noise * _sum_of_powers(W, np.eye(len(W))))
+
+
+def fisher_memory_curve(W: ArrayLike | Tensor, v: ArrayLike | Tensor, horizon: int, noise: float = 1.0) -> Real:
+    """J(k) = v^T (W^k)^T C^-1 W^k v with C = noise sum_{m >= 0} W^m (W^m)^T, for k = 0 .. horizon - 1.
+
+    How much the state of h_t = W h_{t-1} + v s_t + z_t, z ~ N(0, noise I), tells about the signal k steps ago. The
+    sum over all k is 1 for every normal W with |v| = 1, and at most n.
+
+    Args:
+        W: (n, n), with a spectral radius below 1, or nilpotent (a chain of any gain).
+        v: (n,), how the signal enters.
+        horizon: How many lags.
+        noise: Variance of the noise.
+
+    Raises:
+        UserError: where C diverges.
+
+    Source: Ganguli, Huh and Sompolinsky 2008; Orhan and Pitkow 2020, section 2.
+    """
+    require(horizon >= 1, "horizon", horizon, "a whole number of at least 1")
+    W = _stable(W)
+    signal, factor = vector(v, len(W)), _noise_factor(W, noise)
+    curve = np.empty(horizon)
+    for k in range(horizon):
+        curve[k] = (signal.conj() @ scipy.linalg.cho_solve(factor, signal)).real
+        signal = W @ signal
+    return curve
+
+
+def total_fisher_memory(W: ArrayLike | Tensor, v: ArrayLike | Tensor, noise: float = 1.0) -> float:
+    """J_tot = sum over all k of `fisher_memory_curve`, exactly: v^T (sum_k (W^k)^T C^-1 W^k) v. Cost O(n^3)."""
+    W = _stable(W)
+    signal = vector(v, len(W))
+    inverse = scipy.linalg.cho_solve(_noise_factor(W, noise), np.eye(len(W)))
+    return float((signal.conj() @ _sum_of_powers(W.conj().T, inverse) @ signal).real)
+
+
+def decoder_memory(
+    W: ArrayLike | Tensor,
+    v: ArrayLike | Tensor,
+    lags: Sequence[int],
+    nonlinearity: Nonlinearity = "identity",
+    noise: float = 0.0,
+    steps: int | None = None,
+    samples: int = 4_000,
+    ridge: float = 1e-10,
+    seed: int = 0,
+) -> Real:
+    """R^2 with which a linear decoder reads s_{T-k} from h_T, for each lag k, on samples it was not fitted to.
+
+    h_t = f(W h_{t-1} + v s_t + z_t) from h_0 = 0, with s_t ~ N(0, 1) and z_t ~ N(0, noise I); half of the samples fit a
+    ridge regression, the other half measure it. The paper says neither the signal's law nor the noise nor the
+    fit: these are our choices.
+
+    Args:
+        W: (n, n), real.
+        v: (n,), how the signal enters.
+        lags: The k, each from 0 to steps - 1.
+        nonlinearity: f: identity, elu, relu or tanh.
+        noise: Variance of the noise in the state; 0 for none.
+        steps: T; None takes the larger of n and the largest lag + 1.
+        samples: Independent sequences.
+        ridge: Penalty, as a share of the mean eigenvalue of the states' covariance.
+        seed: Seeds signals and noise.
+
+    Returns:
+        (len(lags),); 1 is perfect, 0 or less is nothing.
+
+    Source: Orhan and Pitkow 2020, figure 2.
+    """
+    W = square(W)
+    n = len(W)
+    steps = max(n, *(lag + 1 for lag in lags)) if steps is None else steps
+    require(len(lags) > 0 and all(0 <= k < steps for k in lags), "lags", list(lags), f"lags from 0 to {steps - 1}")
+    require(nonlinearity in NONLINEARITIES, "nonlinearity", nonlinearity, f"one of {', '.join(NONLINEARITIES)}")
+    require(noise >= 0, "noise", noise, "0 or positive")
+    require(samples >= 4, "samples", samples, "at least 4")
+    generator = torch.Generator().manual_seed(seed)
+    f = NONLINEARITIES[nonlinearity]
+    recurrent, source = torch.from_numpy(W), torch.from_numpy(vector(v, n))
+    signals = torch.randn(steps, samples, generator=generator, dtype=torch.float64)
+    h = torch.zeros(samples, n, dtype=torch.float64)
+    for s in signals:
+        z = torch.randn(h.shape, generator=generator, dtype=h.dtype) * noise**0.5 if noise else 0.0
+        h = f(h @ recurrent.mT + s[:, None] * source + z)
+    half = samples // 2
+    wanted = signals.flip(0)[list(lags)].mT.numpy()  # row k of the flipped signals is s_{T-k}
+    states = h.numpy()
+    mean, mean_wanted = states[:half].mean(0), wanted[:half].mean(0)
+    fitted = states[:half] - mean
+    gram = fitted.T @ fitted
+    gram += ridge * np.trace(gram) / n * np.eye(n)
+    decoder = np.linalg.lstsq(gram, fitted.T @ (wanted[:half] - mean_wanted), rcond=None)[0]
+    test = wanted[half:]
+    error = ((states[half:] - mean) @ decoder + mean_wanted - test) ** 2
+    return 1 - error.sum(0) / ((test - test.mean(0)) ** 2).sum(0)

@@ -1,0 +1,111 @@
+"""How far a matrix is from normal, and which way its signals flow."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from datamodules.errors import require
+from lit_rnn.analysis.arrays import Complex, Real, square, vector
+from lit_rnn.analysis.eigen import Precision, eigenvalues, eigenvalues_trusted, irreducible_blocks
+
+
+def schur(W: ArrayLike | Tensor) -> tuple[Complex, Complex]:
+    """T upper triangular and U unitary with W = U T U^H.
+
+    Taken block by block (`irreducible_blocks`), so that a chain in any order of its units comes out exactly. Where
+    `eigenvalues_trusted` is false, T's diagonal is as wrong as any eigenvalue in float64. Cost O(n^3).
+    """
+    W = square(W)
+    blocks = irreducible_blocks(W)
+    U = np.zeros(W.shape, dtype=np.complex128)
+    start = 0
+    for block in blocks:
+        part = scipy.linalg.schur(W[np.ix_(block, block)], output="complex")[1]
+        U[block, start : start + len(block)] = part
+        start += len(block)
+    T = U.conj().T @ W @ U
+    return np.triu(T), U
+
+
+def henrici(W: ArrayLike | Tensor, normalized: bool = False, precision: Precision = "auto") -> float:
+    """Henrici's departure from normality, d(W) = sqrt(|W|_F^2 - sum |lambda_i|^2); 0 if and only if W is normal.
+
+    Also the Frobenius norm of the strictly upper part of the Schur form, which is how it is computed wherever float64's
+    eigenvalues can be trusted: the difference would cancel. Elsewhere the eigenvalues are found in high precision.
+
+    Args:
+        W: (n, n).
+        normalized: d(W) / |W|_F, in [0, 1]; 1 for a chain. Orhan and Pitkow 2020 do not normalise.
+        precision: See `eigenvalues`; ``double`` warns where it cannot be trusted.
+
+    Source: Henrici 1962; Orhan and Pitkow 2020, section 4.
+    """
+    W = square(W)
+    size = float(np.linalg.norm(W))
+    if precision in ("auto", "high") and not eigenvalues_trusted(W):
+        values = np.abs(eigenvalues(W, precision))
+        departure = float(np.sqrt(max(size**2 - float((values**2).sum()), 0.0)))
+    else:
+        eigenvalues(W, precision)  # refuses an unknown precision, and warns
+        departure = float(np.linalg.norm(np.triu(schur(W)[0], 1)))
+    return departure / size if normalized and size else departure
+
+
+def feedforward_profile(W: ArrayLike | Tensor) -> Real:
+    """Frobenius norm of the d-th superdiagonal of the Schur form's T, for d = 0 (the eigenvalues) to n - 1.
+
+    The squares add up to |W|_F^2, those from d = 1 on to henrici(W)^2. The distribution over d >= 1 depends on the
+    order of the eigenvalues that the Schur form takes; the sum does not.
+    """
+    T, _ = schur(W)
+    return np.array([np.linalg.norm(np.diagonal(T, d)) for d in range(len(T))])
+
+
+def commutator_norm(W: ArrayLike | Tensor, normalized: bool = True) -> float:
+    """|W W^H - W^H W|_F, over |W|_F^2 where ``normalized``; 0 if and only if W is normal."""
+    W = square(W)
+    size = float(np.linalg.norm(W)) ** 2
+    norm = float(np.linalg.norm(W @ W.conj().T - W.conj().T @ W))
+    return norm / size if normalized and size else norm
+
+
+def hidden_chain_profile(
+    W: ArrayLike | Tensor, v: ArrayLike | Tensor, steps: int = 100, seed: int = 0
+) -> tuple[NDArray[np.int64], Real]:
+    """Which way activity runs through W: the mean weight by distance in the order in which units peak.
+
+    A pulse v at time 0, then h_t = W h_{t-1}; units are sorted by the time of their largest |h| (ties by a seeded
+    shuffle, silent units last), and W_ij is averaged over all pairs with the same difference i - j of places. A chain
+    fed at its source has a single peak at i - j = 1.
+
+    Args:
+        W: (n, n).
+        v: (n,), the pulse: a column of the input matrix, say.
+        steps: How long the network runs on its own.
+        seed: Orders units that peak together.
+
+    Returns:
+        The differences -(n - 1) to n - 1, and the mean weight at each.
+
+    Source: Rajan, Harvey and Tank 2016; Orhan and Pitkow 2020, section 4.
+    """
+    require(steps >= 0, "steps", steps, "a whole number of at least 0")
+    W = square(W)
+    n = len(W)
+    h = vector(v, n)
+    activity = [np.abs(h)]
+    for _ in range(steps):
+        h = W @ h
+        largest = np.abs(h).max()
+        if not np.isfinite(largest):
+            break
+        activity.append(np.abs(h))
+    course = np.stack(activity)
+    peak = np.where(course.any(0), course.argmax(0), steps + 1)
+    order = np.lexsort((np.random.default_rng(seed).permutation(n), peak))
+    sorted_W = W[np.ix_(order, order)]
+    offsets = np.arange(-(n - 1), n)
+    return offsets, np.array([np.diagonal(sorted_W, -d).mean() for d in offsets])

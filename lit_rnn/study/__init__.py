@@ -1,0 +1,1 @@
+"""Many runs from one file: planned, run here or elsewhere, and summed up over seeds."""

@@ -1,0 +1,148 @@
+"""The runs of a study on this machine: side by side, with pinned threads, going on where they were stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datamodules import SequenceDataModule
+from datamodules.errors import UserError
+from lit_rnn.class_paths import import_class
+from lit_rnn.run_folder import last_checkpoint
+from lit_rnn.study.plan import Run, Setting, resolve
+
+_TRIAL_BATCHES = 30
+
+
+def command(run: Run, folder: Path, threads: int) -> list[str]:
+    """The command line that starts a run, or goes on with one that has a checkpoint."""
+    place = ["--run_dir", str(folder / run.name), "--threads", str(threads)]
+    start = ["--ckpt_path", "last"] if last_checkpoint(folder / run.name).is_file() else run.arguments()
+    return [sys.executable, "-m", "lit_rnn", "fit", *start, *place]
+
+
+def is_finished(run: Run, folder: Path) -> bool:
+    return (folder / run.name / "fit.json").is_file()
+
+
+def claim(runs: Sequence[Run], folder: Path) -> None:
+    """Write down what the runs are, and refuse a folder whose finished runs were something else.
+
+    Raises:
+        UserError: naming the first run whose options or base configs have changed since.
+    """
+    path = folder / "plan.json"
+    plan = json.loads(path.read_text()) if path.is_file() else {}
+    for run in runs:
+        now = {"arguments": run.arguments(), "configs": [Path(base).read_text() for base in run.setting.bases]}
+        if is_finished(run, folder) and plan.get(run.name) != now:
+            raise UserError(
+                f"{folder / run.name} is a finished run with other options or base configs than the study has now: "
+                "name another folder with --study_dir."
+            )
+        plan[run.name] = now
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plan, indent=1))
+
+
+def estimate(setting: Setting, threads: int) -> float:
+    """Seconds that one run of ``setting`` takes, from a trial of thirty batches; also fetches the data once for all."""
+    config = resolve(setting)
+    trainer, data = config["trainer"], config["data"]
+    module: SequenceDataModule = import_class(data["class_path"])(**data["init_args"])
+    module.prepare_data()
+    batches = len(module.split("train")) // module.batch_size
+    steps = trainer["max_steps"] if trainer["max_steps"] > 0 else batches * (trainer["max_epochs"] or 1)
+    trial = [*setting.arguments(), "--threads", str(threads), "--trainer.max_epochs", "1"]
+    trial += ["--trainer.limit_train_batches", str(_TRIAL_BATCHES), "--trainer.limit_val_batches", "1"]
+    trial += ["--trainer.log_every_n_steps", "1", "--trainer.enable_checkpointing", "false"]
+    with tempfile.TemporaryDirectory() as folder:
+        place = ["--run_dir", str(Path(folder, "trial"))]
+        done = subprocess.run(
+            [sys.executable, "-m", "lit_rnn", "fit", *trial, *place],
+            capture_output=True,
+            text=True,
+            env=_pinned(threads),
+        )
+        result = Path(folder, "trial", "fit.json")
+        if done.returncode or not result.is_file():
+            raise UserError(
+                f"a trial of {setting.name} fails: {(done.stderr.strip() or 'no message').splitlines()[-1]}"
+            )
+        numbers = json.loads(result.read_text())
+    return float(numbers["seconds"]) / max(int(numbers["steps"]), 1) * steps
+
+
+def _pinned(threads: int) -> dict[str, str]:
+    count = str(threads)
+    return {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
+
+
+class Pool:
+    """Keeps ``processes`` runs going until none is left; a run that breaks does not stop the others."""
+
+    def __init__(self, folder: Path, processes: int, threads: int, tell: Callable[[Run, int, float], None]) -> None:
+        self.folder, self.processes, self.threads, self.tell = folder, processes, threads, tell
+        self.going: dict[Run, tuple[subprocess.Popen[bytes], float]] = {}
+
+    def log(self, run: Run) -> Path:
+        """Where a run's output goes."""
+        return self.folder / f"{run.name}.log"
+
+    def run_all(self, runs: Sequence[Run]) -> dict[Run, int]:
+        """Exit status by run. SIGINT and SIGTERM are passed on once, the runs save, and they are waited for."""
+        waiting, ended = list(runs), dict[Run, int]()
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            while waiting or self.going:
+                while waiting and len(self.going) < self.processes:
+                    self._start(waiting.pop(0))
+                ended |= self._collect()
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            for process, _ in self.going.values():
+                process.send_signal(signal.SIGINT)
+            for process, _ in self.going.values():
+                process.wait()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return ended
+
+    def _start(self, run: Run) -> None:
+        place = self.folder / run.name
+        if place.is_dir() and not last_checkpoint(place).is_file():
+            shutil.rmtree(place)  # broken before its first checkpoint: nothing to go on from
+        with self.log(run).open("ab") as log:
+            process = subprocess.Popen(
+                command(run, self.folder, self.threads),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_pinned(self.threads),
+                start_new_session=True,  # Ctrl-C reaches it once, through us
+            )
+        self.going[run] = (process, time.monotonic())
+
+    def _collect(self) -> dict[Run, int]:
+        ended: dict[Run, int] = {}
+        for run, (process, started) in list(self.going.items()):
+            status = process.poll()
+            if status is not None:
+                del self.going[run]
+                ended[run] = status
+                self.tell(run, status, time.monotonic() - started)
+        return ended
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,190 @@
+"""Studies: grids, resuming, broken runs, the table's numbers, and what other schedulers are given."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from datamodules import UserError
+from lit_rnn.arguments import config_folder
+from lit_rnn.study import command, export, local, summary
+from lit_rnn.study.plan import read_study, resolve
+
+BASE = {
+    "model": {
+        "class_path": "VanillaRNN",
+        "init_args": {"hidden_size": 6, "optimizer": {"class_path": "RMSprop", "init_args": {"lr": 0.01}}},
+    },
+    "data": {
+        "class_path": "CopyMemory",
+        "init_args": {"delay": 3, "symbols": 2, "batch_size": 4, "train_samples": 16, "val_samples": 8},
+    },
+    "trainer": {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1},
+}
+LR = "model.init_args.optimizer.init_args.lr"
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Writes base.yaml and study.yaml into an empty folder and goes there."""
+    monkeypatch.chdir(tmp_path)
+    Path("base.yaml").write_text(yaml.safe_dump(BASE))
+
+    def write(**keys: Any) -> str:
+        Path("study.yaml").write_text(yaml.safe_dump({"base": "base.yaml", **keys}, sort_keys=False))
+        return "study.yaml"
+
+    return write
+
+
+def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Any) -> None:
+    arms = {"a": {"grid": {"model.init_args.lam": [0.9, 1.0]}}, "b": {"grid": {"model.init_args.init": ["identity"]}}}
+    plan = read_study(study(grid={LR: [0.1, 0.01, 0.001]}, seeds=[3, 5], arms=arms))
+    assert len(plan.settings) == 3 * 2 + 3 and len(plan.runs) == 18
+    assert plan.runs[0].name == "a-lr=0.1-lam=0.9-seed=3" and plan.runs[1].name == "a-lr=0.1-lam=0.9-seed=5"
+    assert plan.runs[-1].name == "b-lr=0.001-seed=5"
+    last = plan.runs[-1].arguments()
+    expected = f"-c base.yaml --{LR} 0.001 --model.init_args.init identity --seed_everything 5"
+    assert last == expected.split()
+    assert resolve(plan.settings[-1])["model"]["init_args"]["init"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"grids": {}}, "grids"),
+        ({"grid": {LR: []}}, LR),
+        ({"grid": {LR: 0.1}}, LR),
+        ({"seeds": [1, 1]}, "seeds"),
+        ({"seeds": "1"}, "seeds"),
+        ({"base": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"base": []}, "base"),
+        ({"arms": {"a": {"grids": {}}}}, "grids"),
+        ({"success": {"under": 1}}, "under"),
+        ({"grid": {"model.init_args.lam": [1.0, "1.0"]}}, "lam=1.0"),
+        ({"grid": {"model.init_args.lamb": [1.0]}}, "lamb"),
+        ({"grid": {"model.init_args.hidden_size": [6, "many"]}}, "hidden_size"),
+    ],
+)
+def test_bad_files_are_refused_before_anything_starts(study: Any, keys: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named) as error:
+        command.run("study", [study(**keys)])
+    assert "\n" not in str(error.value)
+    assert not Path("runs").exists()
+
+
+def test_other_bad_input(study: Any) -> None:
+    name = study()
+    for options in (["nowhere.yaml"], [name, "--only", "1"], [name, "--threads", "0"], [name, "--processes", "-1"]):
+        with pytest.raises(UserError):
+            command.run("study", options)
+    Path("study.yaml").write_text("base: [")
+    with pytest.raises(UserError, match="not YAML"):
+        command.run("study", ["study.yaml"])
+    Path("study.yaml").write_text("")
+    with pytest.raises(UserError, match="mapping"):
+        command.run("study", ["study.yaml"])
+
+
+def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two starts, two seeds, one of the settings broken; the numbers are read again from metrics.csv."""
+    # what only the model itself can refuse: that run breaks, the others go on
+    grid = {LR: [0.01], "model.init_args.layers": [1, 0]}
+    name = study(grid=grid, seeds=[1, 2], success={"below": 100.0})
+    command.run("study", [name, "--processes", "2"])
+    out = capsys.readouterr().out
+    folder = Path("runs/study")
+    assert "4 runs in runs/study: 0 finished, 4 to go, 2 side by side" in out and "about 0:0" in out
+    assert "2 broken" in out and "study-layers=0-seed=1" in out
+    (good,) = json.loads((folder / "study.json").read_text())["settings"]
+    losses = []
+    for seed in (1, 2):
+        with (folder / f"study-layers=1-seed={seed}" / "metrics.csv").open(newline="") as file:
+            losses.append([float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")])
+    assert good["runs"] == 2 and good["successes"] == 2
+    assert good["loss_mean"] == pytest.approx(statistics.fmean(loss[-1] for loss in losses), rel=1e-6)
+    assert good["loss_std"] == pytest.approx(statistics.stdev(loss[-1] for loss in losses), rel=1e-5)
+    assert good["best_loss_mean"] == pytest.approx(statistics.fmean(map(min, losses)), rel=1e-6)
+    assert losses[0] != losses[1]
+    with (folder / "study.csv").open(newline="") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == ["study-layers=1-seed=1", "study-layers=1-seed=2"]
+    assert (folder / "study.png").stat().st_size > 10_000
+
+    # again: finished runs are kept as they are, a stopped one goes on from its checkpoint
+    kept = (folder / "study-layers=1-seed=1" / "fit.json").stat().st_mtime_ns
+    (folder / "study-layers=1-seed=2" / "fit.json").unlink()
+    plan = read_study(name)
+    again = local.command(plan.runs[1], folder, 1)
+    assert again[again.index("--ckpt_path") + 1] == "last" and "-c" not in again
+    assert "--seed_everything" in local.command(read_study(study(seeds=[7])).runs[0], folder, 1)
+    study(grid=grid | {LR: [0.02]}, seeds=[1, 2])
+    with pytest.raises(UserError, match="other options"):
+        command.run("study", [name])
+    assert (folder / "study-layers=1-seed=1" / "fit.json").stat().st_mtime_ns == kept
+
+
+def test_finished_runs_are_refused_when_the_base_changes(study: Any) -> None:
+    name = study(seeds=[4])
+    command.run("study", [name, "--only", "0", "--study_dir", "s"])
+    assert Path("s/study-seed=4/fit.json").is_file() and not Path("s/study.json").exists()
+    plan = read_study(name)
+    done = Path("s/study-seed=4/fit.json")
+    text = done.read_text()
+    done.unlink()
+    local.claim(plan.runs, Path("s"))
+    done.write_text(text)
+    command.run("study", [name, "--study_dir", "s"])  # nothing to run: the table alone
+    assert json.loads(Path("s/study.json").read_text())["runs"][0]["seed"] == 4
+    Path("base.yaml").write_text(yaml.safe_dump(BASE | {"trainer": {"max_epochs": 3, "accelerator": "cpu"}}))
+    with pytest.raises(UserError, match="--study_dir"):
+        command.run("study", [name, "--study_dir", "s"])
+
+
+def test_mean_and_spread_by_hand() -> None:
+    rows = [
+        {"setting": s, "loss": loss, "best_loss": loss / 2, "value": v, "success": v > 0.5}
+        for s, loss, v in (("a", 4.0, 0.1), ("a", 8.0, 0.9), ("b", 2.0, 1.0))
+    ]
+    b, a = summary.over_seeds(rows)
+    assert (a["loss_mean"], a["best_loss_mean"], a["successes"], a["runs"]) == (6.0, 3.0, 1, 2)
+    assert a["loss_std"] == pytest.approx(8**0.5) and b["loss_std"] is None and b["setting"] == "b"
+
+
+def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    name = study(grid={LR: [0.1, 0.01]}, seeds=[1, 2], arms={"a": {}, "b": {"grid": {"model.init_args.lam": [0.5]}}})
+    command.run("study", [name, "--export", "wandb"])
+    sweep = yaml.safe_load(Path("runs/study/sweep-b.yaml").read_text())
+    assert sweep["method"] == "grid" and sweep["metric"] == {"name": "val/loss", "goal": "minimize"}
+    assert sweep["parameters"] == {
+        LR: {"values": [0.1, 0.01]},
+        "model.init_args.lam": {"values": [0.5]},
+        "seed_everything": {"values": [1, 2]},
+    }
+    assert sweep["command"][:7] == ["${env}", "python", "-m", "lit_rnn", "fit", "-c", "base.yaml"]
+    assert sweep["command"][-1] == "${args}"
+    command.run("study", [name, "--export", "slurm", "--threads", "3"])
+    script = Path("runs/study/study.sbatch").read_text()
+    assert "#SBATCH --array=0-7\n" in script and "#SBATCH --cpus-per-task=3\n" in script
+    words = shlex.split(script.splitlines()[-1])
+    assert words[:4] == ["python", "-m", "lit_rnn", "study"] and words[-2:] == ["--only", "$SLURM_ARRAY_TASK_ID"]
+    capsys.readouterr()
+    command.run("study", [name, "--dry_run", "--only", "5"])
+    assert "--model.init_args.lam 0.5" in capsys.readouterr().out
+    assert export.sweeps(read_study(name)).keys() == {"sweep-a.yaml", "sweep-b.yaml"}
+
+
+@pytest.mark.parametrize("path", sorted((config_folder() / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_studies(path: Path) -> None:
+    plan = read_study(f"studies/{path.name}")
+    published = {"chain": 462, "fbchain": 462, "identity": 594, "orthogonal": 594}
+    if path.stem.startswith("nonnormal"):
+        assert {arm: sum(run.setting.arm == arm for run in plan.runs) for arm in published} == published
+    for setting in plan.settings[:: max(1, len(plan.settings) // 4)]:
+        assert resolve(setting)["model"]["class_path"].endswith("VanillaRNN")
