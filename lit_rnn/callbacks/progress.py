@@ -31,7 +31,7 @@ class Header(Callback):
         if not trainer.is_global_zero or not isinstance(pl_module, SequenceModel):
             return
         task, size = pl_module.task, count_parameters(pl_module)
-        backend = choose_backend(pl_module.options.backend)
+        backend = choose_backend(pl_module.options.backend, pl_module.cell_list()[0])
         print(
             f"{type(pl_module).__name__} with {size:,} parameters on {task.name}"
             f"{f' ({task.length} steps)' if task.length else ''}, chance {task.chance:.4g}, "

@@ -65,7 +65,6 @@ class SequenceModel(LightningModule, ABC):
         require(hidden_size >= 1, "model.init_args.hidden_size", hidden_size, "a whole number of at least 1")
         require(layers >= 1, "model.init_args.layers", layers, "a whole number of at least 1")
         require(recurrent_lr_ratio >= 0, "model.init_args.recurrent_lr_ratio", recurrent_lr_ratio, "0 or positive")
-        choose_backend(backend)
         self.task = task if isinstance(task, Task) else Task(**task)
         self._save_primitives()
         self.optimizer_steps = 0  # not trainer.global_step: it has to hold without a Trainer too
@@ -73,6 +72,7 @@ class SequenceModel(LightningModule, ABC):
         for _ in range(layers):
             below = self.cell_list()[-1].output_size if len(self.cells) else self.task.input_size
             self.cells.append(self.build_cell(below))
+            choose_backend(backend, self.cell_list()[-1])
         self.decoder = nn.Linear(self.cell_list()[-1].output_size, self.task.target_size)
         self.loss_function = nn.functional.cross_entropy if self.task.classifies else nn.functional.mse_loss
         # weighted means, so that ragged batches, masks and ranks are counted exactly
