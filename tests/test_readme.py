@@ -54,7 +54,7 @@ def test_every_command_and_config_of_the_readme_exists() -> None:
     for line in commands:
         found = re.search(r"lit_rnn (\w+)", line.removeprefix("docker run"))
         assert found and found[1] in COMMANDS, line
-    for name in re.findall(r"(?:configs/)?((?:\w+/)?\w+\.yaml)", "\n".join(commands)):
+    for name in re.findall(r"(?:configs/)?((?:\w+/)*\w+\.yaml)", "\n".join(commands)):
         assert (ROOT / "configs" / name).is_file(), name
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
         assert (ROOT / picture).is_file(), picture

@@ -58,7 +58,8 @@ def table(results: Sequence[Result]) -> Table:
         title=f"{task['task']}, chance loss {task['chance']:.4g}, metric: {task['metric']}", title_justify="left"
     )
     for column in ("run", "model", "parameters", "steps", "val loss", "val", "test", "seconds"):
-        lines.add_column(column, justify="left" if column in ("run", "model") else "right")
+        names = column in ("run", "model")
+        lines.add_column(column, justify="left" if names else "right", overflow="fold")
     for folder, result in results:
         test = read_result(folder, "test") if (folder / "test.json").is_file() else {}
         numbers = (result["loss"], result["value"])
@@ -79,7 +80,7 @@ def draw(results: Sequence[Result], picture: Path) -> None:
     """Loss against steps of runs on one task, with chance as a line."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
+    figure = Figure(figsize=(7 if len(results) <= 3 else 9.5, 4), layout="constrained")
     axes = figure.subplots()
     names = [f"{result['model']}, {result['parameters']:,} parameters" for _, result in results]
     if len(set(names)) < len(names):

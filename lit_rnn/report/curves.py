@@ -30,5 +30,8 @@ def draw_curves(axes: Axes, runs: Sequence[tuple[str, Path]], chance: float) -> 
     axes.set(xlabel="optimizer steps", ylabel="loss")
     if chance > 0:
         axes.set_yscale("log")
-    axes.legend(frameon=False)
+    if len(runs) > 3:  # inside, the names would cover the curves
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+    else:
+        axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
