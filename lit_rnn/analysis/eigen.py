@@ -115,8 +115,9 @@ def _in_high_precision(W: NDArray[Any]) -> Complex:
     """Eigenvalues at 256 bits, 512 bits, ... until two agree."""
     import flint  # slow to import, and rarely needed
 
-    before, bits = None, _BITS
-    exact = flint.acb_mat([[flint.acb(float(z.real), float(z.imag)) for z in row] for row in W])
+    from lit_rnn.analysis.exact import matrix
+
+    before, bits, exact = None, _BITS, matrix(W)
     tolerance = _SETTLED * float(np.linalg.norm(W))
     while bits <= _MOST_BITS:
         with flint.ctx.workprec(bits):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,9 @@ from datamodules.errors import require
 from lit_rnn.activations import NONLINEARITIES, Nonlinearity
 from lit_rnn.analysis.arrays import Real, square, vector
 from lit_rnn.analysis.eigen import is_nilpotent, spectral_radius
+
+_WELL_CONDITIONED = 1e10  # leaves six digits
+_BITS = 384
 
 
 def _sum_of_powers(W: NDArray[Any], middle: NDArray[Any]) -> NDArray[Any]:
@@ -42,16 +46,19 @@ def _stable(W: ArrayLike | Tensor) -> NDArray[Any]:
     return W
 
 
-def _noise_factor(W: NDArray[Any], noise: float) -> Any:
-    require(noise > 0, "noise", noise, "positive")
-    return scipy.linalg.cho_factor(noise * _sum_of_powers(W, np.eye(len(W))))
+def _covariance(W: NDArray[Any], noise: float) -> tuple[NDArray[Any], bool]:
+    """C, and whether float64 can invert it."""
+    require(0 < noise < math.inf, "noise", noise, "positive and finite")
+    C = noise * _sum_of_powers(W, np.eye(len(W)))
+    return C, bool(np.linalg.cond(C) < _WELL_CONDITIONED)
 
 
 def fisher_memory_curve(W: ArrayLike | Tensor, v: ArrayLike | Tensor, horizon: int, noise: float = 1.0) -> Real:
-    """J(k) = v^T (W^k)^T C^-1 W^k v with C = noise sum_{m >= 0} W^m (W^m)^T, for k = 0 .. horizon - 1.
+    """J(k) = v^T (W^k)^T C^-1 W^k v, C = noise sum_{m >= 0} W^m (W^m)^T, for k = 0 .. horizon - 1.
 
     How much the state of h_t = W h_{t-1} + v s_t + z_t, z ~ N(0, noise I), tells about the signal k steps ago. The
-    sum over all k is 1 for every normal W with |v| = 1, and at most n.
+    sum over all k is 1 for every normal W with |v| = 1, and at most n. Where the noise adds up too unevenly for float64
+    to invert C (strong feedback along a long chain), 384 bits do it, in seconds at n = 100.
 
     Args:
         W: (n, n), with a spectral radius below 1, or nilpotent (a chain of any gain).
@@ -66,20 +73,52 @@ def fisher_memory_curve(W: ArrayLike | Tensor, v: ArrayLike | Tensor, horizon: i
     """
     require(horizon >= 1, "horizon", horizon, "a whole number of at least 1")
     W = _stable(W)
-    signal, factor = vector(v, len(W)), _noise_factor(W, noise)
-    curve = np.empty(horizon)
-    for k in range(horizon):
-        curve[k] = (signal.conj() @ scipy.linalg.cho_solve(factor, signal)).real
-        signal = W @ signal
-    return curve
+    signals = [vector(v, len(W))]
+    C, invertible = _covariance(W, noise)
+    if not invertible:
+        return _curve_in_high_precision(W, signals[0], horizon) / noise
+    for _ in range(horizon - 1):
+        signals.append(W @ signals[-1])
+    columns = np.stack(signals, axis=1)
+    return (columns.conj() * scipy.linalg.solve(C, columns, assume_a="pos")).sum(0).real
 
 
 def total_fisher_memory(W: ArrayLike | Tensor, v: ArrayLike | Tensor, noise: float = 1.0) -> float:
     """J_tot = sum over all k of `fisher_memory_curve`, exactly: v^T (sum_k (W^k)^T C^-1 W^k) v. Cost O(n^3)."""
     W = _stable(W)
     signal = vector(v, len(W))
-    inverse = scipy.linalg.cho_solve(_noise_factor(W, noise), np.eye(len(W)))
+    C, invertible = _covariance(W, noise)
+    if not invertible:
+        return _total_in_high_precision(W, signal) / noise
+    inverse = scipy.linalg.solve(C, np.eye(len(W)), assume_a="pos")
     return float((signal.conj() @ _sum_of_powers(W.conj().T, inverse) @ signal).real)
+
+
+def _curve_in_high_precision(W: NDArray[Any], v: NDArray[Any], horizon: int) -> Real:
+    import flint  # slow to import, and rarely needed
+
+    from lit_rnn.analysis import exact
+
+    with flint.ctx.workprec(_BITS):
+        A, signal = exact.matrix(W), exact.matrix(v)
+        inverse = exact.sum_of_powers(A, exact.matrix(np.eye(len(W)))).inv()
+        curve = []
+        for _ in range(horizon):
+            curve.append(complex((exact.adjoint(signal) * inverse * signal)[0, 0]).real)
+            signal = A * signal
+    return np.array(curve)
+
+
+def _total_in_high_precision(W: NDArray[Any], v: NDArray[Any]) -> float:
+    import flint  # slow to import, and rarely needed
+
+    from lit_rnn.analysis import exact
+
+    with flint.ctx.workprec(_BITS):
+        A, signal = exact.matrix(W), exact.matrix(v)
+        inverse = exact.sum_of_powers(A, exact.matrix(np.eye(len(W)))).inv()
+        total = exact.adjoint(signal) * exact.sum_of_powers(exact.adjoint(A), inverse) * signal
+        return complex(total[0, 0]).real
 
 
 def decoder_memory(

@@ -64,6 +64,7 @@ def estimate(setting: Setting, threads: int) -> float:
     steps = trainer["max_steps"] if trainer["max_steps"] > 0 else batches * (trainer["max_epochs"] or 1)
     trial = [*setting.arguments(), "--threads", str(threads), "--trainer.max_epochs", "1"]
     trial += ["--trainer.limit_train_batches", str(_TRIAL_BATCHES), "--trainer.limit_val_batches", "1"]
+    trial += ["--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1"]
     trial += ["--trainer.log_every_n_steps", "1", "--trainer.enable_checkpointing", "false"]
     with tempfile.TemporaryDirectory() as folder:
         place = ["--run_dir", str(Path(folder, "trial"))]

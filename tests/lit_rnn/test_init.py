@@ -202,3 +202,13 @@ def test_orthogonal_is_lambda_times_a_dense_orthogonal_matrix(lam: float) -> Non
     assert np.abs(W).min() > 0
     default = orthogonal_(torch.empty(9, 9, dtype=F64)).numpy()
     np.testing.assert_allclose(default.T @ default, np.eye(9), atol=1e-13)
+
+
+def test_the_chain_flows_away_from_the_source() -> None:
+    """The released torch code has the transpose, which forgets at once: 0.01 instead of 5.19."""
+    from lit_rnn.analysis import total_fisher_memory
+
+    W, v = chain_(torch.empty(100, 100), 1.0), source_(torch.empty(100, 1), 1.0)[:, 0]
+    assert total_fisher_memory(W, v) == pytest.approx(sum(1 / k for k in range(1, 101)), rel=1e-10)
+    assert total_fisher_memory(W.T, v) == pytest.approx(0.01, rel=1e-10)
+    assert total_fisher_memory(fbchain_(torch.empty(100, 100), 0.99, 0.01), v) == pytest.approx(4.458, abs=5e-4)

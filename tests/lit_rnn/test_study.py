@@ -26,7 +26,7 @@ BASE = {
         "class_path": "CopyMemory",
         "init_args": {"delay": 3, "symbols": 2, "batch_size": 4, "train_samples": 16, "val_samples": 8},
     },
-    "trainer": {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1},
+    "trainer": {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1, "val_check_interval": 4},
 }
 LR = "model.init_args.optimizer.init_args.lr"
 
