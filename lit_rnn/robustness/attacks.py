@@ -55,12 +55,15 @@ class Threat:
         if self.bounds is not None:
             widest = (self.bounds[1] - self.bounds[0]) * (1.0 if self.norm == math.inf else x[0].numel() ** 0.5)
             require(
-                self.eps <= widest * (1 + 1e-6), "eps", eps, f"at most {widest:g}, which reaches across the data's range"
+                self.eps <= widest * (1 + 1e-6),
+                "eps",
+                eps,
+                f"at most {widest:g}, which reaches across the data's range",
             )
         self.mask = expand_mask(x, mask)
 
     def project(self, moved: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
-        """The nearest admissible inputs to ``moved``: onto the ball, then into the box, which does not leave the ball."""
+        """Admissible inputs near ``moved``: onto the ball, then into the box, which does not leave the ball."""
         x, mask = self.x[rows], self.mask[rows]
         if self.norm == math.inf:
             moved = torch.maximum(torch.minimum(moved, x + self.eps), x - self.eps)
@@ -129,7 +132,7 @@ def expand_mask(x: Tensor, mask: Tensor | None) -> Tensor:
         raise
 
 
-def _slope(objective: Objective, x: Tensor, y: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def slope(objective: Objective, x: Tensor, y: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The objective's gradient in the inputs, its values, and who is fooled."""
     x = x.detach().requires_grad_()
     values, fooled = objective(x, y, rows)
@@ -161,7 +164,7 @@ def fgsm(
         return x.clone()
     with frozen(model, x.device):
         objective = Objective(model, loss, targeted, scored)
-        gradient, _, _ = _slope(objective, threat.x.clone(), y.clone())
+        gradient, _, _ = slope(objective, threat.x.clone(), y.clone())
         return threat.project(threat.x + threat.eps * threat.ascent(gradient))
 
 
@@ -229,15 +232,15 @@ def pgd(
         search = Worst(threat.x, y.clone())
         if early_stop:
             with torch.no_grad():
-                search.offer(threat.x, *objective(threat.x, search.y), search.open)
+                search.offer(threat.x, *objective(threat.x, search.y), torch.arange(len(x), device=x.device))
         for _ in range(restarts):
             start = threat.sample(generator) if random_start else threat.x
-            rows = search.open.nonzero().squeeze(1)
+            rows = search.open()
             moved = start[rows]
             for _ in range(steps):
                 if not len(rows):
                     break
-                gradient, values, fooled = _slope(objective, moved, search.y[rows], rows)
+                gradient, values, fooled = slope(objective, moved, search.y[rows], rows)
                 search.offer(moved, values, fooled, rows)
                 moved = threat.project(moved + step * threat.ascent(gradient, rows), rows)
                 if early_stop:
@@ -245,7 +248,6 @@ def pgd(
             if len(rows):
                 with torch.no_grad():
                     search.offer(moved, *objective(moved, search.y[rows], rows), rows)
-            search.close_fooled()
         return search.x
 
 
@@ -254,21 +256,20 @@ class Worst:
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.y = x.clone(), y
-        self.value = x.new_full((len(x),), -math.inf)
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        self.value = torch.full((len(x),), -math.inf, dtype=dtype, device=x.device)
         self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.open = torch.ones_like(self.fooled)  # who is still computed
 
-    def offer(self, moved: Tensor, values: Tensor, fooled: Tensor, rows: Tensor) -> Tensor:
-        """Take what fools before what does not, then what is of larger value; says for whom it was taken."""
-        rows = rows.nonzero().squeeze(1) if rows.dtype == torch.bool else rows
+    def offer(self, moved: Tensor, values: Tensor, fooled: Tensor, rows: Tensor) -> None:
+        """Take what fools before what does not, then what is of larger value; ``rows`` are the examples offered."""
         values = values.detach().to(self.value)
         better = (fooled & ~self.fooled[rows]) | ((fooled == self.fooled[rows]) & (values > self.value[rows]))
         taken = rows[better]
         self.x[taken], self.value[taken], self.fooled[taken] = moved.detach()[better], values[better], fooled[better]
-        return better
 
-    def close_fooled(self) -> None:
-        self.open &= ~self.fooled
+    def open(self) -> Tensor:
+        """The numbers of the examples that are not fooled yet."""
+        return (~self.fooled).nonzero().squeeze(1)
 
 
 def random_search(
@@ -322,7 +323,7 @@ def random_search(
             search.offer(threat.x, *objective(threat.x, search.y), rows)
         moved = threat.project(threat.x + size * signs(*x.shape))
         for query in range(queries):
-            rows = (~search.fooled).nonzero().squeeze(1) if early_stop else rows
+            rows = search.open() if early_stop else rows
             if not len(rows):
                 break
             if query:

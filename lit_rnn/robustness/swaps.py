@@ -72,14 +72,13 @@ def symbol_swap(
     with frozen(model, x.device), torch.no_grad():
         objective = Objective(model, loss, targeted, scored)
         best = Worst(x, y.clone())
-        best.value = best.value.to(torch.get_default_dtype())
         rows = torch.arange(len(x), device=x.device)
         best.offer(x, *objective(x, best.y), rows)
         rounds = swaps if search == "greedy" else 1
         for _ in range(rounds):
             current = best.x.clone()
             for _ in range(max(1, queries // rounds)):
-                rows = (~best.fooled).nonzero().squeeze(1)
+                rows = best.open()
                 if not len(rows):
                     return best.x
                 moved = drawn(current, 1 if search == "greedy" else swaps)[rows]
