@@ -6,6 +6,7 @@ from lit_rnn.cells.exprnn import DtrivRNNCell, ExpRNNCell, UnitaryExpRNNCell
 from lit_rnn.cells.gated import GRUCell, LSTMCell
 from lit_rnn.cells.householder import HouseholderRNNCell
 from lit_rnn.cells.nnrnn import NnRNNCell
+from lit_rnn.cells.ode import AntisymmetricRNNCell, LipschitzRNNCell
 from lit_rnn.cells.orthogonal import OrthogonalCell, UnitaryCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.cells.scornn import ScoRNNCell, ScuRNNCell
@@ -13,6 +14,7 @@ from lit_rnn.cells.urnn import FullURNNCell, URNNCell
 from lit_rnn.cells.vanilla import LayerNormRNNCell, VanillaRNNCell
 
 __all__ = [
+    "AntisymmetricRNNCell",
     "Cell",
     "DtrivRNNCell",
     "EURNNCell",
@@ -23,6 +25,7 @@ __all__ = [
     "HouseholderRNNCell",
     "LSTMCell",
     "LayerNormRNNCell",
+    "LipschitzRNNCell",
     "NnRNNCell",
     "OrthogonalCell",
     "PlainCell",

@@ -1,4 +1,4 @@
-"""Attacks, certificates, and the checks that an evaluation is honest. Models are any callables from inputs to outputs."""
+"""Attacks, certificates, and the checks that an evaluation is honest; a model is any callable on inputs."""
 
 from lit_rnn.robustness.attacks import fgsm, pgd, random_search
 from lit_rnn.robustness.certificates import (

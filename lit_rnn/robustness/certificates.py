@@ -43,7 +43,7 @@ def _require_nonexpansive(activation: Any) -> None:
         )
     elif activation not in NONLINEARITIES.values():
         raise UserError(
-            f"f is {type(activation).__name__}, but a Lipschitz bound is known for {', '.join(NONLINEARITIES)} and modReLU."
+            f"f is {type(activation).__name__}, but the bound needs {', '.join(NONLINEARITIES)} or modReLU."
         )
 
 
@@ -196,7 +196,7 @@ def _monotone(activation: Any) -> Callable[[Tensor], Tensor]:
             f"f is {type(activation).__name__}, but intervals need a real f that never falls: "
             f"{', '.join(NONLINEARITIES)} or real modReLU."
         )
-    return activation  # type: ignore[no-any-return]
+    return activation
 
 
 @torch.no_grad()

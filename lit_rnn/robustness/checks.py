@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -122,7 +123,7 @@ class Check(NamedTuple):
     sentence: str
 
 
-GRADIENT = ("single_step", "iterative")
+GRADIENT: tuple[Kind, ...] = ("single_step", "iterative")
 
 
 def _pairs(results: Sequence[AttackResult], weaker: Sequence[Kind], stronger: Sequence[Kind]) -> list[tuple[Any, Any]]:
@@ -189,7 +190,7 @@ def honesty_checks(
         curves[result.attack, result.norm, result.targeted, tuple(settings)].append(result)
     for curve in curves.values():
         curve.sort(key=lambda result: result.eps)
-    steps = [pair for curve in curves.values() for pair in zip(curve, curve[1:], strict=False) if curve]
+    steps = [pair for curve in curves.values() for pair in itertools.pairwise(curve)]
     wrong = [
         f"{small.attack} fools {small.success:.1%} at eps {small.eps:g} but {large.success:.1%} at {large.eps:g}."
         for small, large in steps
