@@ -134,7 +134,7 @@ def expand_mask(x: Tensor, mask: Tensor | None) -> Tensor:
 
 def slope(objective: Objective, x: Tensor, y: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The objective's gradient in the inputs, its values, and who is fooled."""
-    x = x.detach().requires_grad_()
+    x = x.detach().clone().requires_grad_()  # cloned: x may have been made in inference mode
     values, fooled = objective(x, y, rows)
     (gradient,) = torch.autograd.grad(values.sum(), x)
     return gradient, values.detach(), fooled
@@ -188,9 +188,9 @@ def pgd(
 ) -> Tensor:
     """Projected gradient ascent on the loss: x_{k+1} = P(x_k + a s_k), s the sign or the direction of the gradient.
 
-    P goes onto the ball, then into the box. Of all iterates of all restarts the worst comes back, example by example:
-    one that fools before one that does not, then the one of larger loss. A fooled example takes no further restart,
-    and with ``early_stop`` no further step: it is no longer computed.
+    P goes onto the ball, then into the box. Of all iterates of all restarts, and the single step of `fgsm`, the worst
+    comes back, example by example: one that fools before one that does not, then the one of larger loss. A
+    fooled example takes no further restart, and with ``early_stop`` no further step: it is no longer computed.
 
     Args:
         model: From inputs to logits (B, C), values (B, O), or either at every step (B, T, .). A module is put into
@@ -230,12 +230,18 @@ def pgd(
     with frozen(model, x.device):
         objective = Objective(model, loss, targeted, scored)
         search = Worst(threat.x, y.clone())
+        rows = torch.arange(len(x), device=x.device)
+        gradient, values, fooled = slope(objective, threat.x, search.y)
         if early_stop:
+            search.offer(threat.x, values, fooled, rows)
+            rows, gradient = rows[~fooled], gradient[~fooled]
+        if len(rows):  # the single step of `fgsm` is a candidate too: never weaker, and exact where the model is linear
+            moved = threat.project(threat.x[rows] + threat.eps * threat.ascent(gradient, rows), rows)
             with torch.no_grad():
-                search.offer(threat.x, *objective(threat.x, search.y), torch.arange(len(x), device=x.device))
-        for _ in range(restarts):
+                search.offer(moved, *objective(moved, search.y[rows], rows), rows)
+        for restart in range(restarts):
             start = threat.sample(generator) if random_start else threat.x
-            rows = search.open()
+            rows = search.open() if restart or early_stop else rows
             moved = start[rows]
             for _ in range(steps):
                 if not len(rows):
@@ -260,12 +266,16 @@ class Worst:
         self.value = torch.full((len(x),), -math.inf, dtype=dtype, device=x.device)
         self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
-    def offer(self, moved: Tensor, values: Tensor, fooled: Tensor, rows: Tensor) -> None:
-        """Take what fools before what does not, then what is of larger value; ``rows`` are the examples offered."""
+    def offer(self, moved: Tensor, values: Tensor, fooled: Tensor, rows: Tensor) -> Tensor:
+        """Take what fools before what does not, then what is of larger value.
+
+        ``rows`` are the numbers of the examples offered; returned are those that were taken.
+        """
         values = values.detach().to(self.value)
         better = (fooled & ~self.fooled[rows]) | ((fooled == self.fooled[rows]) & (values > self.value[rows]))
         taken = rows[better]
         self.x[taken], self.value[taken], self.fooled[taken] = moved.detach()[better], values[better], fooled[better]
+        return taken
 
     def open(self) -> Tensor:
         """The numbers of the examples that are not fooled yet."""
@@ -290,9 +300,10 @@ def random_search(
 ) -> Tensor:
     """A search without gradients: windows of time are redrawn at the edge of the ball, and kept when the loss grows.
 
-    It starts from stripes of +-eps along time. Each query redraws one window of each example: +-eps per channel under
-    L-inf; under L2 the window takes a new random direction and the whole is put back onto the ball. The window shrinks
-    from ``window`` T to one step. An opponent for the honesty of gradient attacks: it must not beat them.
+    It starts from a random vertex (L-inf: every element at +-eps) or direction (L2). Each query changes one window of
+    each example: under L-inf one new sign per channel, under L2 Gaussian numbers are added and the whole is put back
+    onto the ball. The window shrinks from ``window`` T to one step. An opponent for the honesty of gradient attacks:
+    it must not beat them.
 
     After Square Attack (Andriushchenko et al. 2020), with windows of time for squares.
 
@@ -309,11 +320,9 @@ def random_search(
         return x.clone()
     generator = torch.Generator().manual_seed(seed)
     length = x.shape[1]
-    # an element's size when the norm is spread evenly over all of them; project does the exact scaling
-    size = threat.eps if threat.norm == math.inf else threat.eps / x[0].numel() ** 0.5
 
-    def signs(*shape: int) -> Tensor:
-        return (2.0 * torch.randint(2, shape, generator=generator) - 1).to(x)
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
 
     with frozen(model, x.device), torch.no_grad():
         objective = Objective(model, loss, targeted, scored)
@@ -321,17 +330,20 @@ def random_search(
         rows = torch.arange(len(x), device=x.device)
         if early_stop:
             search.offer(threat.x, *objective(threat.x, search.y), rows)
-        moved = threat.project(threat.x + size * signs(*x.shape))
+        directions = normal(*x.shape)
         for query in range(queries):
             rows = search.open() if early_stop else rows
             if not len(rows):
                 break
+            proposals = directions
             if query:
                 span = max(1, round(window * length * (1 - query / queries) ** 2))
                 starts = torch.randint(length - span + 1, (len(x), 1), generator=generator).to(x.device)
                 steps = torch.arange(length, device=x.device)
                 inside = ((steps >= starts) & (steps < starts + span)).view(len(x), length, *[1] * (x.dim() - 2))
-                proposal = size * signs(len(x), 1, *x.shape[2:])
-                moved = threat.project(torch.where(inside, threat.x + proposal, search.x))
-            search.offer(moved[rows], *objective(moved[rows], search.y[rows], rows), rows)
+                changed = normal(len(x), 1, *x.shape[2:]) if threat.norm == math.inf else directions + normal(*x.shape)
+                proposals = torch.where(inside, changed, directions)
+            moved = threat.project(threat.x[rows] + threat.eps * threat.ascent(proposals[rows], rows), rows)
+            taken = search.offer(moved, *objective(moved, search.y[rows], rows), rows)
+            directions = directions.index_copy(0, taken, proposals[taken])
         return search.x

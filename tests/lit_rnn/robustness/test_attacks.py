@@ -201,16 +201,21 @@ def test_early_stop_computes_only_who_is_not_fooled() -> None:
     moved = pgd(model, x, y, 10.0, early_stop=True, restarts=3)
     assert torch.equal(moved[:2], x[:2])
     assert bool((linear(moved).argmax(1) != y).all())
-    assert sizes[0] == B and sizes[1] == B - 2 and len(sizes) < 40 and sizes == sorted(sizes, reverse=True)
+    assert sizes[:2] == [B, B - 2] and len(sizes) < 40 and sizes == sorted(sizes, reverse=True)
 
 
-def test_restarts_never_make_it_worse_for_the_attacker() -> None:
-    net, x, y = Net().double().eval(), draw(B, T, I), torch.tensor([0, 1, 2] * 2)
-    once, often = (
-        -nn.functional.cross_entropy(net(pgd(net, x, y, 0.01, steps=3, restarts=r)), y, reduction="none")
-        for r in (1, 6)
-    )
-    assert bool((often <= once).all()) and bool((often < once).any())
+def test_restarts_find_higher_peaks() -> None:
+    x = draw(B, T, I)
+
+    def peaks(x: Tensor) -> Tensor:
+        return torch.sin(9 * x) + x
+
+    def height(restarts: int) -> Tensor:
+        moved = pgd(peaks, x, x, 1.0, steps=10, step_size=0.02, restarts=restarts, loss=lambda z, _: z.sum((1, 2)))
+        return peaks(moved).sum((1, 2))
+
+    once, often = height(1), height(8)
+    assert bool((often >= once).all()) and bool((often > once + 1).any())
 
 
 @each_attack
@@ -329,7 +334,7 @@ def test_swaps(search: Any) -> None:
     for swaps in range(4):
         moved = symbol_swap(model, x, y, swaps, 5, search=search)
         assert int((moved != x).sum(1).max()) <= swaps and moved.dtype == torch.int64
-        assert 0 <= int(moved.min()) and int(moved.max()) < 5
+        assert moved.min() >= 0 and moved.max() < 5
         assert bool((model(moved)[:, 0] == (4 - swaps if swaps <= 2 else model(moved)[:, 0])).all())
         assert bool((model(moved).argmax(1) == 1).all()) == (swaps >= 2)
     assert torch.equal(symbol_swap(model, x, y, 0, 5), x)
