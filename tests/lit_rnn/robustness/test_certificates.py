@@ -97,7 +97,7 @@ def test_no_jacobian_and_no_attack_beats_the_lipschitz_bound(name: str, seed: in
     for scale in (1e-3, 1.0):
         step = scale * torch.randn_like(x)
         change = (net(x + step) - net(x)).norm(dim=1) / step.flatten(1).norm(dim=1)
-        assert float(change.max()) <= L * (1 + 1e-12)
+        assert float(change.detach().max()) <= L * (1 + 1e-12)
     z = net(x).detach()
     y = z.argmax(1)
     radius = certified_radius(margins(z, y).numpy(), L)
@@ -122,7 +122,7 @@ def test_the_radius_of_two_linear_logits_is_exact() -> None:
         cell.recurrent.weight.fill_(0.9), cell.input.weight.fill_(1.0)
     decoder = torch.tensor([[1.0], [-1.0]], dtype=F64)
     x = torch.ones(1, T, 1, dtype=F64)
-    s = float(scan(cell, x.transpose(0, 1))[0][-1])
+    s = float(scan(cell, x.transpose(0, 1))[0][-1].detach())
     weights = 0.9 ** np.arange(T)
     distance = s / np.linalg.norm(weights)
     assert certified_radius(2 * s, lipschitz_bound(cell, decoder, T)) == pytest.approx(distance, rel=1e-12)
@@ -133,12 +133,12 @@ def test_modrelu_with_a_positive_bias_is_refused(name: str) -> None:
     net = net_of(name)
     with torch.no_grad():
         net.cell.activation.bias[2] = 0.01
-    with pytest.raises(UserError, match="modReLU's largest b is 0.01"):
+    with pytest.raises(UserError, match=r"modReLU's largest b is 0\.01"):
         lipschitz_bound(net.cell, net.decoder, T)
     if name == "modrelu":  # and rightly: it jumps by 2 b across zero
         small = torch.tensor([-1e-9, 1e-9], dtype=F64)[:, None].expand(2, N)
         jump = net.cell.activation(small)[:, 2]
-        assert float(jump[1] - jump[0]) == pytest.approx(0.02)
+        assert float((jump[1] - jump[0]).detach()) == pytest.approx(0.02)
 
 
 def test_other_cells_are_refused() -> None:
@@ -149,7 +149,7 @@ def test_other_cells_are_refused() -> None:
             interval_bounds(cell, nn.Linear(N, C), torch.zeros(1, T, I), torch.zeros(1, T, I))
     cell = VanillaRNNCell(I, N)
     cell.activation = nn.functional.softplus
-    with pytest.raises(UserError, match="1-Lipschitz|bound needs"):
+    with pytest.raises(UserError, match="the bound needs"):
         lipschitz_bound(cell, torch.eye(N), T)
 
 
