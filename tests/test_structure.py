@@ -18,6 +18,7 @@ FLOORS = [
     "lit_rnn.cells",
     "lit_rnn.analysis",
     "lit_rnn.scan",
+    "lit_rnn.robustness",
     "lit_rnn.optim",
     "lit_rnn.models",
     "lit_rnn.run_folder",

@@ -8,6 +8,7 @@ from lit_rnn.cells.householder import HouseholderRNNCell
 from lit_rnn.cells.janet import JANETCell
 from lit_rnn.cells.nnrnn import NnRNNCell
 from lit_rnn.cells.nru import NRUCell, NRUForm
+from lit_rnn.cells.ode import AntisymmetricRNNCell, LipschitzRNNCell
 from lit_rnn.cells.orthogonal import OrthogonalCell, UnitaryCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.cells.scornn import ScoRNNCell, ScuRNNCell
@@ -16,6 +17,7 @@ from lit_rnn.cells.urnn import FullURNNCell, URNNCell
 from lit_rnn.cells.vanilla import LayerNormRNNCell, VanillaRNNCell
 
 __all__ = [
+    "AntisymmetricRNNCell",
     "Cell",
     "DtrivRNNCell",
     "EURNNCell",
@@ -28,6 +30,7 @@ __all__ = [
     "JANETCell",
     "LSTMCell",
     "LayerNormRNNCell",
+    "LipschitzRNNCell",
     "NRUCell",
     "NRUForm",
     "NnRNNCell",

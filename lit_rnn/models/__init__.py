@@ -4,6 +4,7 @@ from lit_rnn.models.base import SequenceModel
 from lit_rnn.models.exprnn import DtrivRNN, ExpRNN
 from lit_rnn.models.gated import GRU, JANET, LSTM, NRU, StatisticalRU
 from lit_rnn.models.loading import load, read_checkpoint
+from lit_rnn.models.ode import AntisymmetricRNN, LipschitzRNN
 from lit_rnn.models.orthogonal import EURNN, GORU, URNN, FullURNN, HouseholderRNN, NnRNN, OrthogonalRNN, ScoRNN, ScuRNN
 from lit_rnn.models.vanilla import VanillaRNN
 
@@ -15,10 +16,12 @@ __all__ = [
     "LSTM",
     "NRU",
     "URNN",
+    "AntisymmetricRNN",
     "DtrivRNN",
     "ExpRNN",
     "FullURNN",
     "HouseholderRNN",
+    "LipschitzRNN",
     "NnRNN",
     "OrthogonalRNN",
     "ScoRNN",

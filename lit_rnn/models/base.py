@@ -19,6 +19,8 @@ from lit_rnn import optim
 from lit_rnn.cells import Cell, State
 from lit_rnn.class_paths import class_path
 from lit_rnn.models.meter import WeightedMean
+from lit_rnn.parametrizations import Constraint, constrain_recurrent, spectral_norm_penalty
+from lit_rnn.robustness import AdversarialTraining
 from lit_rnn.scan import Backend, choose_backend, scan
 
 STAGES = ("train", "val", "test")
@@ -46,6 +48,13 @@ class SequenceModel(LightningModule, ABC):
             of one, or {"class_path", "init_args"}. None: the class's ``default_optimizer``, RMSprop with lr 1e-3.
         lr_scheduler: Any torch scheduler, stepped once per epoch; None keeps the rate.
         backend: How the cell is run over time; see `lit_rnn.scan.scan`.
+        recurrent_constraint: Hold the largest singular value (``spectral_norm``) or the largest modulus of an
+            eigenvalue (``spectral_radius``) of every recurrent matrix, gate by gate, at or below a bound.
+        constraint_bound: That bound.
+        norm_penalty: lambda; lambda / 2 times the sum of the recurrent matrices' squared spectral norms is added to
+            the training loss (Yoshida and Miyato 2017).
+        adversarial: Train on inputs moved by PGD; the options of `lit_rnn.robustness.AdversarialTraining`, such as
+            {eps: 0.1, bounds: [0, 1]}. Training loss and metric are then those under attack.
     """
 
     default_optimizer: ClassVar[Mapping[str, Any]] = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3}}
@@ -60,18 +69,25 @@ class SequenceModel(LightningModule, ABC):
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         backend: Backend = "auto",
+        recurrent_constraint: Constraint = "none",
+        constraint_bound: float = 1.0,
+        norm_penalty: float = 0.0,
+        adversarial: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         require(hidden_size >= 1, "model.init_args.hidden_size", hidden_size, "a whole number of at least 1")
         require(layers >= 1, "model.init_args.layers", layers, "a whole number of at least 1")
         require(recurrent_lr_ratio >= 0, "model.init_args.recurrent_lr_ratio", recurrent_lr_ratio, "0 or positive")
+        require(norm_penalty >= 0, "model.init_args.norm_penalty", norm_penalty, "0 or positive")
         self.task = task if isinstance(task, Task) else Task(**task)
+        self.adversarial = None if adversarial is None else AdversarialTraining.of(adversarial, self.task)
         self._save_primitives()
         self.optimizer_steps = 0  # not trainer.global_step: it has to hold without a Trainer too
         self.cells = nn.ModuleList()
         for _ in range(layers):
             below = self.cell_list()[-1].output_size if len(self.cells) else self.task.input_size
             self.cells.append(self.build_cell(below))
+            constrain_recurrent(self.cell_list()[-1], recurrent_constraint, constraint_bound)
             choose_backend(backend, self.cell_list()[-1])
         self.decoder = nn.Linear(self.cell_list()[-1].output_size, self.task.target_size)
         self.loss_function = nn.functional.cross_entropy if self.task.classifies else nn.functional.mse_loss
@@ -200,9 +216,14 @@ class SequenceModel(LightningModule, ABC):
         return loss
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+        if self.adversarial is not None:  # a seed per step and rank, so that a resumed run sees the same attacks
+            seed = (self.optimizer_steps << 32) + (batch_idx << 12) + self.global_rank
+            batch = (self.adversarial.perturb(self, self.task, batch, seed), *batch[1:])
         loss = self._shared_step(batch, "train")
         self.log("train/loss_step", loss, prog_bar=True)
         penalty = self.penalty()
+        if self.options.norm_penalty:
+            loss = loss + self.options.norm_penalty * spectral_norm_penalty(self.cell_list())
         return loss if penalty is None else loss + penalty
 
     def on_train_epoch_start(self) -> None:

@@ -7,10 +7,20 @@ from lit_rnn.parametrizations.orthogonal import OrthogonalMap, drift
 from lit_rnn.parametrizations.restricted import FreeUnitary, RestrictedUnitary
 from lit_rnn.parametrizations.rotations import Rotations
 from lit_rnn.parametrizations.schur import SchurForm
+from lit_rnn.parametrizations.shifted import Antisymmetric, Shifted
 from lit_rnn.parametrizations.skew import SkewMap
+from lit_rnn.parametrizations.spectrum import (
+    Constraint,
+    SpectralNormBound,
+    SpectralRadiusBound,
+    constrain_recurrent,
+    spectral_norm_penalty,
+)
 
 __all__ = [
+    "Antisymmetric",
     "Cayley",
+    "Constraint",
     "Exponential",
     "FreeUnitary",
     "Householder",
@@ -19,7 +29,12 @@ __all__ = [
     "Rotations",
     "ScaledCayley",
     "SchurForm",
+    "Shifted",
     "SkewMap",
+    "SpectralNormBound",
+    "SpectralRadiusBound",
     "UnitaryScaledCayley",
+    "constrain_recurrent",
     "drift",
+    "spectral_norm_penalty",
 ]

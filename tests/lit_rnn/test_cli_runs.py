@@ -134,7 +134,7 @@ def test_what_is_printed(cli: Any, config: Any) -> None:
     done = cli("fit", "-c", config(), "--run_dir", "r")
     assert done.status == 0 and done.err == ""
     header, *epochs = done.out.splitlines()[:3]
-    assert all(word in header for word in ("ExpRNN", "197 parameters", "copy_memory", "chance 0.83", "loop", "r"))
+    assert all(word in header for word in ("ExpRNN", "197 parameters", "copy_memory", "chance 0.83", "fused", "r"))
     assert all(f"epoch {number}" in line and "chance" in line for number, line in enumerate(epochs, 1))
     for word in ("val loss", "chance level", "accuracy of the 10 recalled symbols", "seconds", "run folder"):
         assert done.out.count(word) >= 1, word

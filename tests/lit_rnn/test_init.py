@@ -15,7 +15,7 @@ import torch
 from scipy import linalg, stats
 from torch import Tensor, nn
 
-from lit_rnn.init import cayley_, haar_, henaff_, identity_, orthogonal_, torus_
+from lit_rnn.init import cayley_, chain_, fbchain_, haar_, henaff_, identity_, orthogonal_, source_, torus_
 
 F64 = torch.float64
 SKEW = [henaff_, cayley_, haar_, torus_]

@@ -1,0 +1,49 @@
+"""Attacks, certificates, and the checks that an evaluation is honest; a model is any callable on inputs."""
+
+from lit_rnn.robustness.attacks import fgsm, pgd, random_search
+from lit_rnn.robustness.certificates import (
+    Smoothed,
+    certified_radius,
+    clopper_pearson_lower,
+    interval_bounds,
+    lipschitz_bound,
+    smooth_certify,
+    smoothed_radius,
+)
+from lit_rnn.robustness.checks import (
+    AttackResult,
+    Check,
+    attack_result,
+    honesty_checks,
+    worst_case,
+    zero_gradient_fraction,
+)
+from lit_rnn.robustness.noise import additive_noise, multiplicative_noise, salt_and_pepper
+from lit_rnn.robustness.state import frozen
+from lit_rnn.robustness.swaps import symbol_swap
+from lit_rnn.robustness.training import AdversarialTraining
+
+__all__ = [
+    "AdversarialTraining",
+    "AttackResult",
+    "Check",
+    "Smoothed",
+    "additive_noise",
+    "attack_result",
+    "certified_radius",
+    "clopper_pearson_lower",
+    "fgsm",
+    "frozen",
+    "honesty_checks",
+    "interval_bounds",
+    "lipschitz_bound",
+    "multiplicative_noise",
+    "pgd",
+    "random_search",
+    "salt_and_pepper",
+    "smooth_certify",
+    "smoothed_radius",
+    "symbol_swap",
+    "worst_case",
+    "zero_gradient_fraction",
+]

@@ -1,0 +1,349 @@
+"""Attacks on value inputs, in the inputs' own units."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from datamodules.errors import UserError, require
+from lit_rnn.robustness.objective import Loss, Objective
+from lit_rnn.robustness.state import Model, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Bounds = tuple[float, float]
+
+
+def _norms(delta: Tensor) -> Tensor:
+    """The L2 norm of each example, with as many axes as ``delta``."""
+    return delta.flatten(1).norm(dim=1).view(-1, *[1] * (delta.dim() - 1))
+
+
+def _over_examples(flags: Tensor, like: Tensor) -> Tensor:
+    return flags.view(-1, *[1] * (like.dim() - 1))
+
+
+class Threat:
+    """The set an attack may move in: {x + d: |d| <= eps, x + d in the box, d = 0 outside the mask}.
+
+    Args:
+        x: The inputs (B, ...), floating.
+        eps: Radius in the units of x: of each element for L-inf, of the whole sequence for L2.
+        norm: inf or 2.
+        bounds: (low, high), the box of valid inputs; None for none.
+        mask: What may be changed, true or 1, broadcastable to x; None for all.
+
+    Raises:
+        UserError: for symbols, a norm other than these, an eps that is negative or wider than the box, an input
+            outside its box, a mask of the wrong shape.
+    """
+
+    def __init__(self, x: Tensor, eps: float, norm: float, bounds: Sequence[float] | None, mask: Tensor | None) -> None:
+        if not x.is_floating_point():
+            raise UserError(
+                f"inputs are {x.dtype}, symbols, but this attack must move values: "
+                "take symbol_swap, or attack the embedding."
+            )
+        self.x, self.eps, self.norm = x.detach().clone(), float(eps), float(norm)
+        self.bounds = check_bounds(x, bounds)
+        require(self.norm in (math.inf, 2.0), "norm", norm, "inf or 2")
+        require(math.isfinite(self.eps) and self.eps >= 0, "eps", eps, "0 or positive, in the units of the input")
+        if self.bounds is not None:
+            widest = (self.bounds[1] - self.bounds[0]) * (1.0 if self.norm == math.inf else x[0].numel() ** 0.5)
+            require(
+                self.eps <= widest * (1 + 1e-6),
+                "eps",
+                eps,
+                f"at most {widest:g}, which reaches across the data's range",
+            )
+        self.mask = expand_mask(x, mask)
+
+    def project(self, moved: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """Admissible inputs near ``moved``: onto the ball, then into the box, which does not leave the ball."""
+        x, mask = self.x[rows], self.mask[rows]
+        if self.norm == math.inf:
+            moved = torch.maximum(torch.minimum(moved, x + self.eps), x - self.eps)
+        else:
+            delta = torch.where(mask, moved - x, 0.0)
+            moved = x + delta * (self.eps / _norms(delta).clamp_min(self.eps))
+        if self.bounds is not None:
+            moved = moved.clamp(*self.bounds)
+        return torch.where(mask, moved, x)
+
+    def ascent(self, gradient: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """The unit step that a linear function grows most along: sign(g), or g / |g|; zero where the gradient is."""
+        # an exploding gradient still has a direction
+        gradient = torch.where(self.mask[rows], torch.nan_to_num(gradient), 0.0)
+        if self.norm == math.inf:
+            return gradient.sign()
+        tiny = torch.finfo(gradient.dtype).tiny
+        gradient = gradient / _over_examples(gradient.flatten(1).abs().amax(1), gradient).clamp_min(tiny)
+        return gradient / _norms(gradient).clamp_min(tiny)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Inputs drawn uniformly from the ball, then put into the box; drawn on the CPU, the same on every device."""
+        shape, dtype = self.x.shape, self.x.dtype
+        if self.norm == math.inf:
+            delta = self.eps * (2 * torch.rand(shape, generator=generator, dtype=dtype) - 1).to(self.x.device)
+        else:
+            delta = torch.randn(shape, generator=generator, dtype=dtype).to(self.x.device) * self.mask
+            radius = torch.rand(shape[0], generator=generator, dtype=dtype).to(self.x.device)
+            free = self.mask.flatten(1).sum(1).clamp_min(1)
+            radius = _over_examples(self.eps * radius ** (1 / free), delta)
+            delta = delta * radius / _norms(delta).clamp_min(torch.finfo(dtype).tiny)
+        return self.project(self.x + delta)
+
+
+def check_bounds(x: Tensor, bounds: Sequence[float] | None) -> Bounds | None:
+    """The box as two floats.
+
+    Raises:
+        UserError: if it is empty, or an input lies outside it.
+    """
+    if bounds is None:
+        return None
+    require(len(bounds) == 2 and bounds[0] < bounds[1], "bounds", bounds, "a lower and a higher number")
+    low, high = float(bounds[0]), float(bounds[1])
+    inside = bool(((x >= low) & (x <= high)).all())
+    require(inside, "bounds", bounds, "a box that holds the inputs" if inside else _range_of(x))
+    return low, high
+
+
+def _range_of(x: Tensor) -> str:
+    return f"a box that holds the inputs, which reach from {x.min().item():g} to {x.max().item():g}"
+
+
+def expand_mask(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The mask as bool, of the shape of x.
+
+    Raises:
+        UserError: if it cannot be broadcast.
+    """
+    if mask is None:
+        return torch.ones_like(x, dtype=torch.bool)
+    try:
+        return mask.to(x.device).bool().expand_as(x).clone()
+    except RuntimeError:
+        require(False, "mask", tuple(mask.shape), f"broadcastable to the inputs' shape {tuple(x.shape)}")
+        raise
+
+
+def slope(objective: Objective, x: Tensor, y: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """The objective's gradient in the inputs, its values, and who is fooled."""
+    x = x.detach().clone().requires_grad_()  # cloned: x may have been made in inference mode
+    values, fooled = objective(x, y, rows)
+    (gradient,) = torch.autograd.grad(values.sum(), x)
+    return gradient, values.detach(), fooled
+
+
+def fgsm(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    bounds: Sequence[float] | None = None,
+    norm: float = math.inf,
+    loss: Loss = "cross_entropy",
+    targeted: bool = False,
+    mask: Tensor | None = None,
+    scored: Tensor | None = None,
+) -> Tensor:
+    """One step of length eps along the gradient's sign (L-inf) or direction (L2), clipped to the box.
+
+    x' = clip(x + eps sign(dl/dx)). On a linear score under L-inf this is the optimum, in the box too; the score falls
+    by eps |w|_1 without a box, and by eps |w|_2 under L2. Arguments, returns and raises as `pgd`.
+
+    Source: Goodfellow et al. 2015.
+    """
+    threat = Threat(x, eps, norm, bounds, mask)
+    if eps == 0:
+        return x.clone()
+    with frozen(model, x.device):
+        objective = Objective(model, loss, targeted, scored)
+        gradient, _, _ = slope(objective, threat.x.clone(), y.clone())
+        return threat.project(threat.x + threat.eps * threat.ascent(gradient))
+
+
+def pgd(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    norm: float = math.inf,
+    bounds: Sequence[float] | None = None,
+    steps: int = 40,
+    step_size: float | None = None,
+    random_start: bool = True,
+    restarts: int = 1,
+    loss: Loss = "cross_entropy",
+    targeted: bool = False,
+    mask: Tensor | None = None,
+    scored: Tensor | None = None,
+    early_stop: bool = False,
+    seed: int = 0,
+) -> Tensor:
+    """Projected gradient ascent on the loss: x_{k+1} = P(x_k + a s_k), s the sign or the direction of the gradient.
+
+    P goes onto the ball, then into the box. Of all iterates of all restarts, and the single step of `fgsm`, the worst
+    comes back, example by example: one that fools before one that does not, then the one of larger loss. A
+    fooled example takes no further restart, and with ``early_stop`` no further step: it is no longer computed.
+
+    Args:
+        model: From inputs to logits (B, C), values (B, O), or either at every step (B, T, .). A module is put into
+            evaluation mode meanwhile; see `lit_rnn.robustness.state.frozen`.
+        x: (B, T, I) values.
+        y: Labels, or the numbers to predict; with ``targeted`` what the model shall be made to say.
+        eps: Radius in the units of x: of each element for L-inf, of the whole sequence for L2. 0 returns x bit for bit.
+        norm: inf or 2.
+        bounds: (low, high) of valid inputs.
+        steps: Gradient steps per restart.
+        step_size: a; by default 2.5 eps / steps, enough to cross the ball.
+        random_start: Start from a uniform draw of the ball instead of x.
+        restarts: How often to start.
+        loss: ``cross_entropy``, ``margin``, ``squared_error``, or a function of outputs and y.
+        targeted: Minimise the loss to y instead.
+        mask: What may be changed, broadcastable to x: (I,) for channels, (B, T, 1) to spare padding.
+        scored: (B, T) bool: steps whose loss counts, where there is a target per step.
+        early_stop: Leave an example alone once it is fooled; one that is misclassified to begin with comes back as is.
+        seed: Of the random starts.
+
+    Returns:
+        The perturbed inputs, shaped as x, detached.
+
+    Raises:
+        UserError: for symbols, and for options that cannot work.
+
+    Source: Madry et al. 2018; several restarts because one run overstates robustness (Carlini et al. 2019).
+    """
+    threat = Threat(x, eps, norm, bounds, mask)
+    require(steps >= 1, "steps", steps, "a whole number of at least 1")
+    require(restarts >= 1, "restarts", restarts, "a whole number of at least 1")
+    require(step_size is None or step_size > 0, "step_size", step_size, "positive, or none")
+    if eps == 0:
+        return x.clone()
+    step = 2.5 * threat.eps / steps if step_size is None else step_size
+    generator = torch.Generator().manual_seed(seed)
+    with frozen(model, x.device):
+        objective = Objective(model, loss, targeted, scored)
+        search = Worst(threat.x, y.clone())
+        rows = torch.arange(len(x), device=x.device)
+        gradient, values, fooled = slope(objective, threat.x, search.y)
+        if early_stop:
+            search.offer(threat.x, values, fooled, rows)
+            rows, gradient = rows[~fooled], gradient[~fooled]
+        if len(rows):  # the single step of `fgsm` is a candidate too: never weaker, and exact where the model is linear
+            moved = threat.project(threat.x[rows] + threat.eps * threat.ascent(gradient, rows), rows)
+            with torch.no_grad():
+                search.offer(moved, *objective(moved, search.y[rows], rows), rows)
+        for restart in range(restarts):
+            start = threat.sample(generator) if random_start else threat.x
+            rows = search.open() if restart or early_stop else rows
+            moved = start[rows]
+            for _ in range(steps):
+                if not len(rows):
+                    break
+                gradient, values, fooled = slope(objective, moved, search.y[rows], rows)
+                search.offer(moved, values, fooled, rows)
+                moved = threat.project(moved + step * threat.ascent(gradient, rows), rows)
+                if early_stop:
+                    rows, moved = rows[~fooled], moved[~fooled]
+            if len(rows):
+                with torch.no_grad():
+                    search.offer(moved, *objective(moved, search.y[rows], rows), rows)
+        return search.x
+
+
+class Worst:
+    """The worst input found so far for each example."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x.clone(), y
+        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
+        self.value = torch.full((len(x),), -math.inf, dtype=dtype, device=x.device)
+        self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+
+    def offer(self, moved: Tensor, values: Tensor, fooled: Tensor, rows: Tensor) -> Tensor:
+        """Take what fools before what does not, then what is of larger value.
+
+        ``rows`` are the numbers of the examples offered; returned are those that were taken.
+        """
+        values = values.detach().to(self.value)
+        better = (fooled & ~self.fooled[rows]) | ((fooled == self.fooled[rows]) & (values > self.value[rows]))
+        taken = rows[better]
+        self.x[taken], self.value[taken], self.fooled[taken] = moved.detach()[better], values[better], fooled[better]
+        return taken
+
+    def open(self) -> Tensor:
+        """The numbers of the examples that are not fooled yet."""
+        return (~self.fooled).nonzero().squeeze(1)
+
+
+def random_search(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    norm: float = math.inf,
+    bounds: Sequence[float] | None = None,
+    queries: int = 500,
+    window: float = 0.5,
+    loss: Loss = "margin",
+    targeted: bool = False,
+    mask: Tensor | None = None,
+    scored: Tensor | None = None,
+    early_stop: bool = True,
+    seed: int = 0,
+) -> Tensor:
+    """A search without gradients: windows of time are redrawn at the edge of the ball, and kept when the loss grows.
+
+    It starts from a random vertex (L-inf: every element at +-eps) or direction (L2). Each query changes one window of
+    each example: under L-inf one new sign per channel, under L2 Gaussian numbers are added and the whole is put back
+    onto the ball. The window shrinks from ``window`` T to one step. An opponent for the honesty of gradient attacks:
+    it must not beat them.
+
+    After Square Attack (Andriushchenko et al. 2020), with windows of time for squares.
+
+    Args:
+        queries: Evaluations of the model per example.
+        window: Share of the T steps that the first windows cover, in (0, 1].
+
+    Other arguments, returns and raises as `pgd`.
+    """
+    threat = Threat(x, eps, norm, bounds, mask)
+    require(queries >= 1, "queries", queries, "a whole number of at least 1")
+    require(0 < window <= 1, "window", window, "above 0 and at most 1")
+    if eps == 0:
+        return x.clone()
+    generator = torch.Generator().manual_seed(seed)
+    length = x.shape[1]
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
+
+    with frozen(model, x.device), torch.no_grad():
+        objective = Objective(model, loss, targeted, scored)
+        search = Worst(threat.x, y.clone())
+        rows = torch.arange(len(x), device=x.device)
+        if early_stop:
+            search.offer(threat.x, *objective(threat.x, search.y), rows)
+        directions = normal(*x.shape)
+        for query in range(queries):
+            rows = search.open() if early_stop else rows
+            if not len(rows):
+                break
+            proposals = directions
+            if query:
+                span = max(1, round(window * length * (1 - query / queries) ** 2))
+                starts = torch.randint(length - span + 1, (len(x), 1), generator=generator).to(x.device)
+                steps = torch.arange(length, device=x.device)
+                inside = ((steps >= starts) & (steps < starts + span)).view(len(x), length, *[1] * (x.dim() - 2))
+                changed = normal(len(x), 1, *x.shape[2:]) if threat.norm == math.inf else directions + normal(*x.shape)
+                proposals = torch.where(inside, changed, directions)
+            moved = threat.project(threat.x[rows] + threat.eps * threat.ascent(proposals[rows], rows), rows)
+            taken = search.offer(moved, *objective(moved, search.y[rows], rows), rows)
+            directions = directions.index_copy(0, taken, proposals[taken])
+        return search.x

@@ -1,0 +1,72 @@
+"""Perturbations that do not look at the model: what an attack must beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from datamodules.errors import UserError, require
+from lit_rnn.robustness.attacks import check_bounds, expand_mask
+
+
+def _values(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise UserError(f"inputs are {x.dtype}, symbols, but noise must be put on values: take symbol_swap.")
+
+
+def _normal(x: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+
+
+def _kept(noisy: Tensor, x: Tensor, sigma: float, bounds: Sequence[float] | None, mask: Tensor | None) -> Tensor:
+    require(sigma >= 0, "sigma", sigma, "0 or positive")
+    box = check_bounds(x, bounds)
+    noisy = noisy if box is None else noisy.clamp(*box)
+    return torch.where(expand_mask(x, mask), noisy, x) if sigma else x.clone()
+
+
+def additive_noise(
+    x: Tensor, sigma: float, bounds: Sequence[float] | None = None, mask: Tensor | None = None, seed: int = 0
+) -> Tensor:
+    """x + sigma N(0, 1), clipped to the box.
+
+    Args:
+        x: (B, T, I) values.
+        sigma: Standard deviation in the units of x; 0 returns x bit for bit.
+        bounds: (low, high) of valid inputs.
+        mask: What may be changed, broadcastable to x.
+        seed: Of the draw; the global random state is not touched.
+
+    Raises:
+        UserError: for symbols, a negative sigma, inputs outside their box.
+    """
+    _values(x)
+    return _kept(x + sigma * _normal(x, seed), x, sigma, bounds, mask)
+
+
+def multiplicative_noise(
+    x: Tensor, sigma: float, bounds: Sequence[float] | None = None, mask: Tensor | None = None, seed: int = 0
+) -> Tensor:
+    """x (1 + sigma N(0, 1)), clipped to the box: sigma is relative, zeros stay zero. Otherwise `additive_noise`."""
+    _values(x)
+    return _kept(x * (1 + sigma * _normal(x, seed)), x, sigma, bounds, mask)
+
+
+def salt_and_pepper(
+    x: Tensor, share: float, bounds: Sequence[float] = (0.0, 1.0), mask: Tensor | None = None, seed: int = 0
+) -> Tensor:
+    """Each element becomes, with probability ``share``, the low or the high end of the box, each half the time.
+
+    Arguments as `additive_noise`; ``share`` in [0, 1], 0 returns x bit for bit.
+    """
+    _values(x)
+    require(0 <= share <= 1, "share", share, "from 0 to 1")
+    box = check_bounds(x, bounds)
+    assert box is not None
+    generator = torch.Generator().manual_seed(seed)
+    draw = torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+    noisy = torch.where(draw < share / 2, box[0], torch.where(draw < share, box[1], x))
+    return torch.where(expand_mask(x, mask), noisy, x)

@@ -1,0 +1,79 @@
+"""What an attack maximises: one number per example, and whether the example is fooled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.errors import require
+from lit_rnn.robustness.state import Model
+
+LossName = Literal["cross_entropy", "margin", "squared_error"]
+Loss = LossName | Callable[[Tensor, Tensor], Tensor]
+
+
+def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
+    """-log softmax(z)_y in nats: (..., C) and (...) to (...). At a large margin its gradient is exactly 0."""
+    return nn.functional.cross_entropy(outputs.movedim(-1, 1), y, reduction="none")
+
+
+def margin(outputs: Tensor, y: Tensor) -> Tensor:
+    """max_{j != y} z_j - z_y: (..., C) and (...) to (...); positive where the prediction is wrong.
+
+    Its gradient in the logits is +1 and -1 whatever their size, so a saturated network does not hide behind it.
+    """
+    own = nn.functional.one_hot(y, outputs.shape[-1]).bool()
+    return outputs.masked_fill(own, -torch.inf).amax(-1) - outputs.gather(-1, y[..., None]).squeeze(-1)
+
+
+def squared_error(outputs: Tensor, y: Tensor) -> Tensor:
+    """The mean over the last axis of (z - y)^2: (..., O) and (..., O) to (...)."""
+    return (outputs - y).square().mean(-1)
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "margin": margin,
+    "squared_error": squared_error,
+}
+
+
+class Objective:
+    """The loss of each example, its sign turned where a target is to be reached.
+
+    Args:
+        model: From inputs to logits or values: (B, C), or (B, T, C) with a target per step.
+        loss: A name, or a function (outputs, y) -> one number per example, or per example and step.
+        targeted: y is what the model shall be made to say; the loss is minimised.
+        scored: (B, T) bool: the steps whose loss counts, in a task with a target per step; None counts all.
+    """
+
+    def __init__(self, model: Model, loss: Loss, targeted: bool = False, scored: Tensor | None = None) -> None:
+        known = callable(loss) or loss in LOSSES
+        require(known, "loss", loss, f"one of {', '.join(LOSSES)}, or a function of outputs and targets")
+        self.model = model
+        self.loss = loss if callable(loss) else LOSSES[loss]
+        self.targeted = targeted
+        self.scored = None if scored is None else scored.clone()
+
+    def __call__(self, x: Tensor, y: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What is to be maximised (B,), and which examples are fooled (B,).
+
+        An example is fooled when its one label is not predicted (targeted: when the target is). Where there is a
+        target per step, or a number to predict, there is no such line, and nobody counts as fooled.
+        ``rows`` says which rows of ``scored`` the inputs are.
+        """
+        outputs = self.model(x)
+        losses = self.loss(outputs, y)
+        if losses.dim() > 1:
+            weight = torch.ones_like(losses) if self.scored is None else self.scored.to(losses)
+            weight = weight if rows is None or self.scored is None else weight[rows]
+            losses = (losses * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1)
+        if outputs.dim() == 2 and y.dim() == 1 and not y.is_floating_point():
+            fooled = (outputs.argmax(-1) == y) == self.targeted
+        else:
+            fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        return (-losses if self.targeted else losses), fooled

@@ -1,0 +1,44 @@
+"""What an attack borrows of a model, and gives back as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+from torch import Tensor, nn
+
+Model = Callable[[Tensor], Tensor]
+
+
+@contextmanager
+def frozen(model: Model, device: torch.device) -> Iterator[None]:
+    """Evaluation mode, weights that take no gradient, gradients of inputs on, and everything restored on leaving.
+
+    Given back are the mode of every submodule, every ``requires_grad`` flag and the global random state of the CPU and
+    of ``device``; ``.grad`` is never written, as attacks take gradients of inputs alone. A callable that is no
+    `nn.Module` is called as it is.
+
+    On CUDA, cuDNN is off inside: its recurrent layers refuse a backward pass in evaluation mode.
+    """
+    modules = list(model.modules()) if isinstance(model, nn.Module) else []
+    parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
+    modes = [module.training for module in modules]
+    flags = [parameter.requires_grad for parameter in parameters]
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        if device.type == "cuda":
+            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        try:
+            for module in modules:
+                module.training = False
+            for parameter in parameters:
+                parameter.requires_grad_(False)
+            yield
+        finally:
+            for module, mode in zip(modules, modes, strict=True):
+                module.training = mode
+            for parameter, flag in zip(parameters, flags, strict=True):
+                parameter.requires_grad_(flag)

@@ -1,0 +1,86 @@
+"""Attacks on symbols: some of them are swapped for others."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from datamodules.errors import UserError, require
+from lit_rnn.robustness.attacks import Worst, expand_mask
+from lit_rnn.robustness.objective import Loss, Objective
+from lit_rnn.robustness.state import Model, frozen
+
+
+def symbol_swap(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    swaps: int,
+    vocabulary: int,
+    search: Literal["greedy", "random"] = "greedy",
+    queries: int = 200,
+    loss: Loss = "margin",
+    targeted: bool = False,
+    mask: Tensor | None = None,
+    scored: Tensor | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """Change at most ``swaps`` symbols of each sequence (Hamming distance), without gradients, so that the loss grows.
+
+    ``random`` draws ``queries`` sets of swaps and keeps the worst. ``greedy`` makes one swap a round, the worst of
+    ``queries / swaps`` single ones drawn at random, and goes on from there; a round that finds none leaves the
+    sequence. A fooled sequence is no longer computed.
+
+    Args:
+        model: From symbols to logits (B, C) or (B, T, C).
+        x: int64 (B, T).
+        y: Labels, (B,) or (B, T).
+        swaps: 0 returns x bit for bit.
+        vocabulary: Symbols are 0, ..., vocabulary - 1.
+        search: ``greedy`` or ``random``.
+        queries: Evaluations of the model per example.
+        loss: As in `lit_rnn.robustness.pgd`.
+        targeted: Minimise the loss to y instead.
+        mask: Which positions may be changed, broadcastable to x.
+        scored: (B, T) bool: steps whose loss counts, where there is a target per step.
+        seed: Of the draws.
+
+    Raises:
+        UserError: for values, and for options that cannot work.
+    """
+    if x.is_floating_point():
+        raise UserError(f"inputs are {x.dtype}, values, but symbol_swap needs symbols (int64): take pgd.")
+    require(search in ("greedy", "random"), "search", search, "greedy or random")
+    require(0 <= swaps <= x.shape[1], "swaps", swaps, f"from 0 to the sequence's length {x.shape[1]}")
+    require(vocabulary > max(1, int(x.max())), "vocabulary", vocabulary, f"at least {max(2, int(x.max()) + 1)}")
+    require(queries >= 1, "queries", queries, "a whole number of at least 1")
+    if swaps == 0:
+        return x.clone()
+    free = expand_mask(x, mask)
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(current: Tensor, count: int) -> Tensor:
+        """``current`` with ``count`` positions changed to another symbol, drawn among those still free."""
+        untouched = free & (current == x)
+        ranks = torch.rand(x.shape, generator=generator).to(x.device).masked_fill(~untouched, 2.0)
+        chosen = (ranks.argsort(1).argsort(1) < count) & untouched
+        shift = torch.randint(1, vocabulary, x.shape, generator=generator).to(x.device)
+        return torch.where(chosen, (current + shift) % vocabulary, current)
+
+    with frozen(model, x.device), torch.no_grad():
+        objective = Objective(model, loss, targeted, scored)
+        best = Worst(x, y.clone())
+        rows = torch.arange(len(x), device=x.device)
+        best.offer(x, *objective(x, best.y), rows)
+        rounds = swaps if search == "greedy" else 1
+        for _ in range(rounds):
+            current = best.x.clone()
+            for _ in range(max(1, queries // rounds)):
+                rows = best.open()
+                if not len(rows):
+                    return best.x
+                moved = drawn(current, 1 if search == "greedy" else swaps)[rows]
+                best.offer(moved, *objective(moved, best.y[rows], rows), rows)
+        return best.x

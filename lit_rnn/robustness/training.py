@@ -1,0 +1,86 @@
+"""Adversarial training: batches are replaced by what an attack makes of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from datamodules import Task
+from datamodules.errors import UserError, require
+from lit_rnn.robustness.attacks import pgd
+from lit_rnn.robustness.state import Model
+
+
+@dataclass(frozen=True)
+class AdversarialTraining:
+    """min over weights of max over |d| <= eps of the loss, the inner one by PGD (Madry et al. 2018).
+
+    Args:
+        eps: Radius in the units of the input: of each element for L-inf, of the whole sequence for L2.
+        norm: inf (in YAML: .inf) or 2.
+        steps: PGD steps per batch; each costs a forward and a backward pass.
+        bounds: [low, high] of valid inputs; null for none.
+        channels: Which channels may be changed, such as [0] for the adding task's values; null for all.
+    """
+
+    eps: float
+    norm: float = math.inf
+    steps: int = 7
+    bounds: Sequence[float] | None = None
+    channels: Sequence[int] | None = None
+
+    @classmethod
+    def of(cls, options: dict[str, object], task: Task) -> AdversarialTraining:
+        """From a config's dict.
+
+        Raises:
+            UserError: for unknown or impossible options, and for a task whose inputs are symbols.
+        """
+        key = "model.init_args.adversarial"
+        if task.inputs != "values":
+            raise UserError(
+                f"{key} needs inputs that are values, but those of {task.name} are symbols: set it to null."
+            )
+        names = list(cls.__dataclass_fields__)
+        known = set(options) <= set(names) and "eps" in options
+        require(known, key, options, f"eps and, at will, {', '.join(names[1:])}")
+        chosen = cls(**options)  # type: ignore[arg-type]
+        require(_number(chosen.eps) and 0 <= chosen.eps < math.inf, f"{key}.eps", chosen.eps, "0 or positive")
+        require(chosen.norm in (math.inf, 2, "inf"), f"{key}.norm", chosen.norm, "inf or 2")
+        require(
+            isinstance(chosen.steps, int) and chosen.steps >= 1, f"{key}.steps", chosen.steps, "a whole number from 1"
+        )
+        channels = chosen.channels is None or all(
+            isinstance(channel, int) and 0 <= channel < task.input_size for channel in chosen.channels
+        )
+        require(channels, f"{key}.channels", chosen.channels, f"channels from 0 to {task.input_size - 1}")
+        return chosen
+
+    def perturb(self, model: Model, task: Task, batch: Sequence[Tensor], seed: int) -> Tensor:
+        """The batch's inputs, moved to where the model's loss is large."""
+        x = batch[0]
+        mask = None
+        if self.channels is not None:
+            mask = torch.zeros(x.shape[-1], dtype=torch.bool, device=x.device)
+            mask[list(self.channels)] = True
+        return pgd(
+            model,
+            x,
+            batch[1],
+            self.eps,
+            float(self.norm),
+            self.bounds,
+            self.steps,
+            loss="cross_entropy" if task.classifies else "squared_error",
+            mask=mask,
+            scored=batch[2] if len(batch) > 2 else None,
+            seed=seed,
+        )
+
+
+def _number(given: object) -> bool:
+    return isinstance(given, int | float) and not isinstance(given, bool)

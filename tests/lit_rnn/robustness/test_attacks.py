@@ -1,0 +1,412 @@
+"""Attacks against closed forms: linear scores, exact boxes, eps = 0, a network whose loss is flat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from datamodules.errors import UserError
+from lit_rnn.cells import VanillaRNNCell
+from lit_rnn.robustness import (
+    additive_noise,
+    fgsm,
+    multiplicative_noise,
+    pgd,
+    random_search,
+    salt_and_pepper,
+    symbol_swap,
+    zero_gradient_fraction,
+)
+from lit_rnn.scan import scan
+
+F64 = torch.float64
+B, T, I = 6, 5, 2  # noqa: E741
+NORMS = (math.inf, 2.0)
+dual = {math.inf: 1, 2.0: 2}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=generator(seed), dtype=F64)
+
+
+class Net(nn.Module):
+    """An RNN classifier with dropout, so that its mode shows."""
+
+    def __init__(self, seed: int = 0, classes: int = 3, n: int = 8) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.cell = VanillaRNNCell(I, n)
+            self.dropout = nn.Dropout(0.5)
+            self.decoder = nn.Linear(n, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.dropout(scan(self.cell, x.transpose(0, 1))[0][-1]))
+
+
+w = draw(T, I, seed=9)
+
+
+def score(x: Tensor) -> Tensor:
+    return (x * w).flatten(1).sum(1)
+
+
+def linear(x: Tensor) -> Tensor:
+    return torch.stack((score(x), -score(x)), dim=1)
+
+
+ATTACKS: dict[str, Callable[..., Tensor]] = {"fgsm": fgsm, "pgd": pgd, "random_search": random_search}
+each_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+each_norm = pytest.mark.parametrize("norm", NORMS)
+
+
+# ---- closed forms
+
+
+@each_norm
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin"])
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+def test_linear_optimum_is_eps_times_the_dual_norm(attack: Any, loss: str, norm: float) -> None:
+    x, y, eps = draw(B, T, I), torch.tensor([0, 1] * 3), 0.1
+    moved = attack(linear, x, y, eps, norm=norm, loss=loss)
+    drop = (score(x) - score(moved)) * (1 - 2 * y)
+    expected = eps * torch.linalg.vector_norm(w, ord=dual[norm])
+    torch.testing.assert_close(drop, expected.expand(B), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("attack", [fgsm, pgd])
+def test_the_box_is_exact(attack: Any) -> None:
+    x, y = torch.rand(B, T, I, generator=generator(), dtype=F64), torch.zeros(B, dtype=torch.int64)
+    moved = attack(linear, x, y, 0.3, bounds=(0, 1))
+    assert torch.equal(moved, (x - 0.3 * w.sign()).clamp(0, 1))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_minimal_distance(norm: float) -> None:
+    """The decision falls at |f| / |w|_dual, neither before nor after."""
+    x = draw(B, T, I)
+    y = linear(x).argmax(1)
+    distance = score(x).abs() / torch.linalg.vector_norm(w, ord=dual[norm])
+    for factor, fooled in ((0.999, False), (1.001, True)):
+        for k in range(B):
+            moved = pgd(linear, x[k : k + 1], y[k : k + 1], factor * float(distance[k]), norm=norm)
+            assert bool(linear(moved).argmax(1) != y[k]) is fooled
+
+
+def test_the_gradient_of_a_linear_rnn() -> None:
+    """v^T W^{T-t} U at step t, so FGSM moves by the signs of these numbers."""
+    cell = VanillaRNNCell(I, 4, nonlinearity="identity").double()
+    v = draw(4)
+    x, y = draw(1, T, I), torch.zeros(1, 1, dtype=F64)
+    moved = fgsm(lambda x: (scan(cell, x.transpose(0, 1))[0][-1] @ v)[:, None], x, y - 1e3, 0.1, loss="squared_error")
+    W, U = cell.recurrent.weight.detach().numpy(), cell.input.weight.detach().numpy()
+    rows = [v.numpy() @ np.linalg.matrix_power(W, T - 1 - t) @ U for t in range(T)]
+    np.testing.assert_array_equal(np.sign((moved - x)[0].numpy()), np.sign(rows))
+
+
+@each_norm
+def test_targeted_and_regression(norm: float) -> None:
+    x, eps = draw(B, T, I), 0.1
+    size = eps * torch.linalg.vector_norm(w, ord=dual[norm])
+    moved = pgd(linear, x, torch.ones(B, dtype=torch.int64), eps, norm=norm, targeted=True)
+    torch.testing.assert_close(score(moved), score(x) - size, rtol=1e-10, atol=1e-12)
+    y = score(x)[:, None] + torch.tensor([1.0, -1.0], dtype=F64).repeat(3)[:, None]
+    moved = pgd(lambda x: score(x)[:, None], x, y, eps, norm=norm, loss="squared_error")
+    error = (score(moved) - y[:, 0]).abs()
+    torch.testing.assert_close(error, 1 + size.expand(B), rtol=1e-10, atol=1e-12)
+
+
+def test_a_loss_of_ones_own() -> None:
+    x = draw(B, T, I)
+    moved = pgd(lambda x: x, x, x, 0.1, loss=lambda z, y: z.flatten(1).sum(1))
+    torch.testing.assert_close(moved, x + 0.1, rtol=0, atol=1e-12)
+
+
+def test_only_scored_steps_count() -> None:
+    x = torch.zeros(2, T, I, dtype=F64)
+    scored = torch.tensor([[True, True, False, False, False], [False, False, False, True, False]])
+    y = torch.full_like(x, -1)
+    moved = pgd(lambda x: x, x, y, 0.1, loss="squared_error", random_start=False, scored=scored)
+    assert torch.equal(moved, 0.1 * scored[:, :, None].expand_as(x).double())
+
+
+# ---- inside ball and box
+
+
+@each_attack
+@each_norm
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+def test_stays_in_ball_and_box(attack: Any, norm: float, dtype: torch.dtype) -> None:
+    net, eps = Net().to(dtype), 0.4
+    x = torch.rand(B, T, I, generator=generator(1)).to(dtype)
+    y = torch.tensor([0, 1, 2] * 2)
+    seen: list[Tensor] = []
+
+    def model(x: Tensor) -> Tensor:
+        seen.append(x.detach().clone())
+        return net(x)
+
+    options: dict[str, Any] = {} if attack is fgsm else {"early_stop": False}
+    moved = attack(model, x, y, eps, norm=norm, bounds=(0, 1), **options)
+    for iterate in [*seen, moved]:
+        delta = (iterate - x).flatten(1)
+        assert iterate.min() >= 0 and iterate.max() <= 1
+        assert torch.linalg.vector_norm(delta, ord=norm, dim=1).max() <= eps + 1e-6
+    assert len(seen) >= (1 if attack is fgsm else 41)
+
+
+@each_attack
+@each_norm
+def test_eps_zero_returns_the_input_bit_for_bit(attack: Any, norm: float) -> None:
+    x = torch.rand(B, T, I, generator=generator()).clamp_min(0.2)
+    x[0, 0, 0] = -0.0
+    moved = attack(Net(), x, torch.zeros(B, dtype=torch.int64), 0.0, norm=norm, bounds=(0, 1))
+    assert moved.numpy().tobytes() == x.numpy().tobytes() and moved.data_ptr() != x.data_ptr()
+
+
+@each_attack
+@each_norm
+def test_what_is_masked_stays_bit_for_bit(attack: Any, norm: float) -> None:
+    """The adding task's value channel, and padding that is never touched."""
+    x, y = draw(B, T, I).float(), torch.zeros(B, dtype=torch.int64)
+    lengths = torch.arange(T) < torch.tensor([5, 4, 3, 2, 1, 5])[:, None]
+    mask = lengths[:, :, None] & torch.tensor([True, False])
+    moved = attack(Net(), x, y, 0.3, norm=norm, mask=mask)
+    assert torch.equal(moved[~mask], x[~mask]) and not torch.equal(moved[mask], x[mask])
+
+
+# ---- bookkeeping
+
+
+def test_early_stop_computes_only_who_is_not_fooled() -> None:
+    x = draw(B, T, I)
+    y = linear(x).argmax(1)
+    y[:2] = 1 - y[:2]  # wrong to begin with
+    sizes: list[int] = []
+
+    def model(x: Tensor) -> Tensor:
+        sizes.append(len(x))
+        return linear(x)
+
+    moved = pgd(model, x, y, 10.0, early_stop=True, restarts=3)
+    assert torch.equal(moved[:2], x[:2])
+    assert bool((linear(moved).argmax(1) != y).all())
+    assert sizes[:2] == [B, B - 2] and len(sizes) < 40 and sizes == sorted(sizes, reverse=True)
+
+
+def test_restarts_find_higher_peaks() -> None:
+    x = draw(B, T, I)
+
+    def peaks(x: Tensor) -> Tensor:
+        return torch.sin(9 * x) + x
+
+    def height(restarts: int) -> Tensor:
+        moved = pgd(peaks, x, x, 1.0, steps=10, step_size=0.02, restarts=restarts, loss=lambda z, _: z.sum((1, 2)))
+        return peaks(moved).sum((1, 2))
+
+    once, often = height(1), height(8)
+    assert bool((often >= once).all()) and bool((often > once + 1).any())
+
+
+@each_attack
+def test_seeds_and_global_random_state(attack: Any) -> None:
+    net, x, y = Net(), draw(B, T, I).float(), torch.zeros(B, dtype=torch.int64)
+    state = torch.random.get_rng_state()
+    first = attack(net, x, y, 0.1)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    torch.rand(3)
+    assert torch.equal(attack(net, x, y, 0.1), first)
+
+
+@each_attack
+def test_the_model_comes_back_as_it_was(attack: Any) -> None:
+    net = Net()
+    net.cell.eval()
+    net.decoder.weight.requires_grad_(False)
+    net.cell.input.bias.grad = torch.full_like(net.cell.input.bias, 3.0)
+    modes = [module.training for module in net.modules()]
+    before = {name: (p.detach().clone(), p.requires_grad, p.grad) for name, p in net.named_parameters()}
+    x, y = draw(B, T, I).float(), torch.zeros(B, dtype=torch.int64)
+    copy = x.clone()
+    moved = attack(net, x, y, 0.1)
+    assert not moved.requires_grad and not x.requires_grad and torch.equal(x, copy)
+    assert [module.training for module in net.modules()] == modes
+    for name, p in net.named_parameters():
+        value, flag, grad = before[name]
+        assert torch.equal(p, value) and p.requires_grad == flag and p.grad is grad, name
+
+    def broken(x: Tensor) -> Tensor:
+        raise ArithmeticError
+
+    net.forward = broken  # type: ignore[method-assign]
+    with pytest.raises(ArithmeticError):
+        attack(net, x, y, 0.1)
+    assert [module.training for module in net.modules()] == modes
+    assert [p.requires_grad for p in net.parameters()] == [flag for _, flag, _ in before.values()]
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_works_where_gradients_are_off(context: Any) -> None:
+    net, x, y = Net(), draw(B, T, I).float(), torch.zeros(B, dtype=torch.int64)
+    expected = pgd(net, x, y, 0.1, steps=3)
+    with context():
+        assert torch.equal(pgd(net, x.clone(), y.clone(), 0.1, steps=3), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN is on CUDA only")
+@each_norm
+def test_cudnn_layers_are_attacked_in_evaluation_mode(norm: float) -> None:
+    """cuDNN's own layers refuse a backward pass there."""
+    lstm, decoder = nn.LSTM(I, 8, batch_first=True).cuda().eval(), nn.Linear(8, 3).cuda()
+    net = nn.ModuleList([lstm, decoder])
+    net.forward = lambda x: decoder(lstm(x)[0][:, -1])  # type: ignore[method-assign]
+    x, y = draw(B, T, I).float().cuda(), torch.zeros(B, dtype=torch.int64, device="cuda")
+    assert not torch.equal(pgd(net, x, y, 0.1, norm=norm, steps=3), x)
+    assert not lstm.training and torch.backends.cudnn.enabled
+
+
+# ---- gradient masking
+
+
+class Saturated(nn.Module):
+    """Logits 120 apart: in float32 the cross-entropy's gradient is exactly zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = 60 + x.flatten(1).sum(1)
+        return torch.stack((s, -s), dim=1)
+
+
+def test_a_saturated_network_is_attacked_by_its_margin() -> None:
+    x, y = torch.zeros(B, T, I), torch.zeros(B, dtype=torch.int64)
+    assert torch.equal(fgsm(Saturated(), x, y, 7.0), x)
+    moved = fgsm(Saturated(), x, y, 7.0, loss="margin")
+    assert torch.equal(moved, torch.full_like(x, -7.0)) and bool((Saturated()(moved).argmax(1) == 1).all())
+    assert bool((Saturated()(pgd(Saturated(), x, y, 7.0, loss="margin")).argmax(1) == 1).all())
+    assert torch.equal(zero_gradient_fraction(Saturated(), x, y), torch.ones(T, dtype=F64))
+    assert torch.equal(zero_gradient_fraction(Saturated(), x, y, loss="margin"), torch.zeros(T, dtype=F64))
+
+
+def test_a_contracting_network_hides_its_past() -> None:
+    x, y = torch.zeros(B, T, I), torch.zeros(B, dtype=torch.int64)
+    fraction = zero_gradient_fraction(lambda x: x[:, -1] * torch.ones(2), x, y)
+    assert fraction.tolist() == [1, 1, 1, 1, 0]
+
+
+# ---- without gradients
+
+
+@each_norm
+def test_random_search_does_not_beat_the_optimum_and_comes_near(norm: float) -> None:
+    x = draw(B, T, I)
+    y = torch.zeros(B, dtype=torch.int64)
+    best = 0.1 * torch.linalg.vector_norm(w, ord=dual[norm])
+    drop = score(x) - score(random_search(linear, x, y, 0.1, norm=norm, early_stop=False, queries=300))
+    assert bool((drop <= best * (1 + 1e-12)).all()) and bool((drop > 0.8 * best).all())
+
+
+def test_noise() -> None:
+    x = torch.rand(40, 50, 2, generator=generator(), dtype=F64) + 1
+    for noise, scale in ((additive_noise, torch.ones_like(x)), (multiplicative_noise, x)):
+        normal = (noise(x, 0.3, seed=4) - x) / scale / 0.3
+        assert abs(normal.mean()) < 0.1 and abs(normal.std() - 1) < 0.05
+        assert torch.equal(noise(x, 0.0), x) and torch.equal(noise(x, 0.3, seed=4), noise(x, 0.3, seed=4))
+        clipped = noise(x, 3.0, bounds=(1, 2))
+        assert clipped.min() == 1 and clipped.max() == 2
+        half = noise(x, 0.3, mask=torch.tensor([True, False]))
+        assert torch.equal(half[..., 1], x[..., 1]) and not torch.equal(half[..., 0], x[..., 0])
+    salted = salt_and_pepper(x, 0.2, bounds=(1, 2))
+    changed = salted != x
+    assert abs(changed.double().mean() - 0.2) < 0.03 and set(salted[changed].tolist()) == {1.0, 2.0}
+    assert abs((salted[changed] == 1).double().mean() - 0.5) < 0.05
+    assert torch.equal(salt_and_pepper(x, 0.0, bounds=(1, 2)), x)
+    assert set(salt_and_pepper(x, 1.0, bounds=(1, 2)).flatten().tolist()) == {1.0, 2.0}
+
+
+@pytest.mark.parametrize("search", ["greedy", "random"])
+def test_swaps(search: Any) -> None:
+    """Logit = how many zeros there are: k swaps take away k of them, and no attack can do more."""
+    x = torch.zeros(4, 6, dtype=torch.int64)
+    x[:, :2] = 3
+    y = torch.zeros(4, dtype=torch.int64)
+
+    def model(x: Tensor) -> Tensor:
+        zeros = (x == 0).sum(1).float()
+        return torch.stack((zeros, 2.5 * torch.ones_like(zeros)), dim=1)
+
+    for swaps in range(4):
+        moved = symbol_swap(model, x, y, swaps, 5, search=search)
+        assert int((moved != x).sum(1).max()) <= swaps and moved.dtype == torch.int64
+        assert moved.min() >= 0 and moved.max() < 5
+        assert bool((model(moved)[:, 0] == (4 - swaps if swaps <= 2 else model(moved)[:, 0])).all())
+        assert bool((model(moved).argmax(1) == 1).all()) == (swaps >= 2)
+    assert torch.equal(symbol_swap(model, x, y, 0, 5), x)
+    held = symbol_swap(model, x, y, 3, 5, search=search, mask=torch.arange(6) < 2)
+    assert torch.equal(held[:, 2:], x[:, 2:])
+
+
+# ---- bad input
+
+
+def test_bad_input_is_told_in_a_sentence() -> None:
+    x, y = torch.rand(B, T, I, generator=generator()), torch.zeros(B, dtype=torch.int64)
+    bad: list[tuple[str, dict[str, Any]]] = [
+        ("eps", {"eps": -0.1}),
+        ("eps", {"eps": math.nan}),
+        ("eps is 1.5", {"eps": 1.5, "bounds": (0, 1)}),
+        ("eps is 4", {"eps": 4, "bounds": (0, 1), "norm": 2}),
+        ("norm is 1", {"norm": 1}),
+        ("bounds", {"bounds": (0.5, 1)}),
+        ("bounds", {"bounds": (1, 0)}),
+        ("mask", {"mask": torch.ones(3)}),
+        ("loss is 'hinge'", {"loss": "hinge"}),
+    ]
+    for attack in ATTACKS.values():
+        for words, options in bad:
+            with pytest.raises(UserError, match=words):
+                attack(Net(), x, y, **{"eps": 0.1, **options})
+        with pytest.raises(UserError, match="symbol_swap"):
+            attack(Net(), x.long(), y, 0.1)
+    for options in ({"steps": 0}, {"restarts": 0}, {"step_size": 0.0}):
+        with pytest.raises(UserError, match=next(iter(options))):
+            pgd(Net(), x, y, 0.1, **options)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="take pgd"):
+        symbol_swap(Net(), x, y, 1, 5)
+    with pytest.raises(UserError, match="vocabulary"):
+        symbol_swap(Net(), torch.full((2, 3), 5), y[:2], 1, 5)
+
+
+# ---- another library
+
+
+@pytest.mark.filterwarnings("ignore")
+@each_norm
+def test_against_adversarial_robustness_toolbox(norm: float) -> None:
+    """FGSM to the bit; PGD from the same start, with the same steps, to rounding."""
+    pytest.importorskip("art")
+    from art.attacks.evasion import FastGradientMethod, ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    net = Net().eval()
+    x, y = torch.rand(B, T, I, generator=generator()), torch.tensor([0, 1, 2] * 2)
+    classifier = PyTorchClassifier(net, nn.CrossEntropyLoss(), (T, I), 3, clip_values=(0.0, 1.0), device_type="cpu")
+    one_hot = nn.functional.one_hot(y, 3).numpy()
+    theirs = FastGradientMethod(classifier, norm=norm, eps=0.1).generate(x.numpy(), one_hot)
+    np.testing.assert_allclose(fgsm(net, x, y, 0.1, (0, 1), norm).numpy(), theirs, rtol=0, atol=1e-6)
+    attack = ProjectedGradientDescentPyTorch(
+        classifier, norm=norm, eps=0.1, eps_step=0.02, max_iter=10, num_random_init=0, verbose=False
+    )
+    theirs = torch.from_numpy(attack.generate(x.numpy(), one_hot))
+    ours = pgd(net, x, y, 0.1, norm, (0, 1), steps=10, step_size=0.02, random_start=False)
+    loss = [nn.functional.cross_entropy(net(moved), y, reduction="none") for moved in (ours, theirs)]
+    assert bool((loss[0] >= loss[1] - 1e-5).all())
+    torch.testing.assert_close(loss[0], loss[1], rtol=1e-2, atol=1e-4)

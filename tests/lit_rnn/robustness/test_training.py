@@ -1,0 +1,93 @@
+"""Adversarial training is training on the inputs that PGD makes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from datamodules import Adding, CopyMemory, PixelDigits, Task
+from datamodules.errors import UserError
+from lit_rnn.models import LSTM, SequenceModel, VanillaRNN, load
+from lit_rnn.robustness import pgd
+
+PIXELS = PixelDigits().task
+ADDING = Adding(length=6).task
+FRAMES = Task("frames", "values", 2, "frame_per_step", 3, None, "mask", 1.0, "mse", False)
+
+
+def heard(model: SequenceModel, batch: tuple[Tensor, ...], monkeypatch: pytest.MonkeyPatch) -> Tensor:
+    """The inputs that a training step computes its loss on."""
+    seen: list[Tensor] = []
+    monkeypatch.setattr(model, "_shared_step", lambda batch, stage: seen.append(batch[0]) or torch.zeros(()))
+    monkeypatch.setattr(model, "log", lambda *_, **__: None)
+    model.training_step(batch, 3)
+    return seen[0]
+
+
+def test_the_batch_is_what_pgd_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = VanillaRNN(PIXELS, 8, adversarial={"eps": 0.1, "bounds": [0, 1], "steps": 5})
+    x, y = torch.rand(4, 9, 1), torch.tensor([0, 1, 2, 3])
+    state = torch.random.get_rng_state()
+    moved = heard(model, (x, y), monkeypatch)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert torch.equal(moved, pgd(model, x, y, 0.1, bounds=(0, 1), steps=5, seed=3 << 12))
+    assert (moved - x).abs().max() <= 0.1 + 1e-6 and moved.min() >= 0 and moved.max() <= 1
+    assert model.training and all(p.grad is None and p.requires_grad for p in model.parameters())
+    with torch.no_grad():
+        losses = [model._loss(model(inputs), y, None)[0] for inputs in (x, moved)]
+    assert losses[1] > losses[0]
+
+
+def test_channels_and_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LSTM(ADDING, 6, adversarial={"eps": 0.1, "channels": [0]})
+    x = torch.rand(4, 6, 2)
+    moved = heard(model, (x, torch.rand(4, 1)), monkeypatch)
+    assert torch.equal(moved[..., 1], x[..., 1]) and not torch.equal(moved[..., 0], x[..., 0])
+    model = LSTM(FRAMES, 6, adversarial={"eps": 0.1, "norm": 2})
+    x, mask = torch.rand(4, 5, 2), torch.arange(5) < torch.tensor([5, 4, 3, 1])[:, None]
+    moved = heard(model, (x, torch.rand(4, 5, 3), mask), monkeypatch)
+    late = (moved - x).abs().amax(-1)
+    assert bool((late.amax(1) > 0).all())
+    assert (moved - x).flatten(1).norm(dim=1).max() <= 0.1 + 1e-6
+
+
+def test_bad_options() -> None:
+    with pytest.raises(UserError, match="are symbols"):
+        LSTM(CopyMemory(delay=3).task, 4, adversarial={"eps": 0.1})
+    for options, words in (
+        ({}, "eps"),
+        ({"eps": 0.1, "radius": 1}, "eps and, at will"),
+        ({"eps": -1}, "eps is -1"),
+        ({"eps": "much"}, "eps is 'much'"),
+        ({"eps": math.nan}, "eps is nan"),
+        ({"eps": 0.1, "norm": 1}, "norm is 1"),
+        ({"eps": 0.1, "steps": 0}, "steps is 0"),
+        ({"eps": 0.1, "channels": [2]}, "channels"),
+    ):
+        with pytest.raises(UserError, match=words):
+            LSTM(ADDING, 4, adversarial=options)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("_no_pictures")
+@pytest.mark.parametrize("norm", ["inf", ".inf", 2])
+def test_a_run_trains_saves_and_loads(cli: Any, tmp_path: Any, norm: object) -> None:
+    (tmp_path / "c.yaml").write_text(
+        f"""
+seed_everything: 1
+threads: 1
+model:
+  class_path: VanillaRNN
+  init_args: {{hidden_size: 8, adversarial: {{eps: 0.1, norm: {norm}, steps: 2, bounds: [0, 1]}}}}
+data: {{class_path: PixelDigits, init_args: {{batch_size: 64}}}}
+trainer: {{max_epochs: 1, limit_train_batches: 3, limit_val_batches: 1, accelerator: cpu, log_every_n_steps: 1}}
+"""
+    )
+    done = cli("fit", "-c", "c.yaml", "--run_dir", "r")
+    assert done.status == 0 and done.err == "", done.err
+    model = load("r/checkpoints/last.ckpt")
+    assert model.options.adversarial["eps"] == 0.1 and model.adversarial is not None
