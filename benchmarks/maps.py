@@ -23,9 +23,11 @@ from torch import Tensor
 from datamodules import CopyMemory, UserError
 from lit_rnn import models
 from lit_rnn.models import SequenceModel
+from lit_rnn.optim import RiemannianRMSprop
 from lit_rnn.parametrizations import (
     Cayley,
     Exponential,
+    FreeUnitary,
     Householder,
     OrthogonalMap,
     RestrictedUnitary,
@@ -59,6 +61,7 @@ MAPS: dict[str, Callable[[int], OrthogonalMap]] = {
     "Rotations, tunable 2": lambda n: Rotations(n, 2),
     "Rotations, unitary": lambda n: Rotations(n, 2, unitary=True),
     "Householder, m = n": Householder,
+    "FreeUnitary, Riemannian": FreeUnitary,
 }
 
 
@@ -103,7 +106,11 @@ def drift_after(build: Callable[[int], OrthogonalMap], n: int, double_precision:
     """Drift after ``steps`` of RMSprop at 1e-3 down a fixed random linear function of W, rebased every 100."""
     module = build(n)
     module.double_precision = double_precision
-    optimizer = torch.optim.RMSprop(module.parameters(), lr=1e-3)
+    optimizer: torch.optim.Optimizer
+    if isinstance(module, FreeUnitary):
+        optimizer = RiemannianRMSprop([{"params": list(module.parameters()), "manifold": True}], lr=1e-3)
+    else:
+        optimizer = torch.optim.RMSprop(module.parameters(), lr=1e-3)
     direction: Tensor = torch.randn(n, n)
     for step in range(steps):
         optimizer.zero_grad()

@@ -2,10 +2,44 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
 from lit_rnn.parametrizations.skew import SkewMap
+
+
+def exp_normal(A: Tensor) -> Tensor:
+    """exp(A) of a normal matrix (A A^H = A^H A) by Taylor's series with scaling and squaring.
+
+    exp(A) = p(A / 2^s)^(2^s), p Taylor's polynomial of degree 12 in single and 16 in double precision, in the form of
+    Paterson and Stockmeyer 1973: five or six products and s more. A is normal, so |A|_2 <= |A^4|_1^(1/4) decides s.
+
+    Autograd goes back through these products, two for each: the exact derivative of what was computed, at a third of the
+    cost of ``torch.matrix_exp``, whose backward takes the exponential of a matrix twice the size.
+
+    Args:
+        A: (n, n), real or complex.
+    """
+    single = torch.finfo(A.dtype).bits <= 32
+    blocks, theta = (3, 1.6) if single else (4, 0.8)  # |A / 2^s| <= theta keeps the series' remainder below rounding
+    powers = [torch.eye(A.shape[-1], dtype=A.dtype, device=A.device), A, A @ A]
+    powers += [powers[2] @ A, powers[2] @ powers[2]]
+    size = torch.linalg.matrix_norm(powers[4].detach(), 1).item() ** 0.25
+    if not math.isfinite(size):
+        return powers[4] * math.nan
+    squarings = max(0, math.ceil(math.log2(size / theta))) if size > 0 else 0
+    powers = [power * 2.0 ** (-squarings * k) for k, power in enumerate(powers)]
+    W = powers[4] / math.factorial(4 * blocks)
+    for block in reversed(range(blocks)):
+        if block < blocks - 1:
+            W = W @ powers[4]
+        for k in range(4):
+            W = torch.add(W, powers[k], alpha=1 / math.factorial(4 * block + k))
+    for _ in range(squarings):
+        W = W @ W
+    return W
 
 
 class Exponential(SkewMap):
@@ -20,9 +54,9 @@ class Exponential(SkewMap):
     formula = "exp(A)"
 
     def map(self, A: Tensor) -> Tensor:
-        W = torch.matrix_exp(A)
+        W = exp_normal(A)
         if torch.finfo(A.dtype).bits > 32:
             return W
-        # single precision loses 1e-5 at n = 128: one Newton-Schulz step towards the nearest orthogonal matrix takes it
-        # back to rounding, and its derivative keeps the tangent part of the gradient, which is all of it
+        # rounding adds up over the squarings: one Newton-Schulz step towards the nearest orthogonal matrix takes it
+        # back, and its derivative keeps the tangent part of the gradient, which is all of it
         return 1.5 * W - 0.5 * W @ (W.mH @ W)
