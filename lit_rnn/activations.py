@@ -50,7 +50,10 @@ class ModReLU(nn.Module):
         return f"{len(self.bias)}"
 
 
-def complex_modrelu(z: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+COMPLEX_EPS = 1e-5
+
+
+def complex_modrelu(z: Tensor, bias: Tensor, eps: float = COMPLEX_EPS) -> Tensor:
     """Complex modReLU, z relu(r + b) / r with r = sqrt(|z|^2 + eps): keeps the phase (Arjovsky et al. 2016).
 
     The eps under the root keeps value and gradient finite at z = 0. The released codes differ in where they put one;

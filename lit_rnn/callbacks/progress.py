@@ -10,7 +10,6 @@ from pytorch_lightning.callbacks import RichProgressBar
 
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
-from lit_rnn.scan import choose_backend
 
 
 class Progress(RichProgressBar):
@@ -27,11 +26,12 @@ class Progress(RichProgressBar):
 class Header(Callback):
     """Says what is about to run: model, size, task, chance, backend, run folder."""
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or not isinstance(pl_module, SequenceModel):
             return
+        pl_module.on_train_start()  # callbacks come first, and this one names the backend
         task, size = pl_module.task, count_parameters(pl_module)
-        backend = choose_backend(pl_module.options.backend, pl_module.cell_list()[0])
+        backend = ", ".join(sorted(set(pl_module.backends())))
         print(
             f"{type(pl_module).__name__} with {size:,} parameters on {task.name}"
             f"{f' ({task.length} steps)' if task.length else ''}, chance {task.chance:.4g}, "

@@ -51,8 +51,7 @@ class StatisticalRUCell(Cell):
         self.input = nn.Linear(input_size, statistics_size)
         self.recurrent = nn.Linear(summary_size, statistics_size, bias=False)
         self.output = nn.Linear(total, hidden_size)
-        self.decays: Tensor
-        self.register_buffer("decays", torch.tensor(alphas)[:, None], persistent=False)
+        self.alphas = tuple(alphas)
         gain, joint = 2**0.5, input_size + summary_size  # V and W_phi are one map of [x; r] in the paper
         for linear in (self.summary, self.output):
             nn.init.xavier_uniform_(linear.weight, gain)
@@ -61,18 +60,19 @@ class StatisticalRUCell(Cell):
         for linear in (self.summary, self.input, self.output):
             nn.init.zeros_(linear.bias)
 
-    def weights(self) -> Any:
-        return None
+    def weights(self) -> Tensor:
+        """The decays (A, 1), in the precision of the cell."""
+        return self.input.weight.new_tensor(self.alphas)[:, None]
 
     def drive(self, x: Tensor, w: Any) -> Tensor:
         return self.input(x)
 
-    def step(self, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
+    def step(self, u: Tensor, state: State, w: Tensor) -> tuple[Tensor, State]:
         (mu,) = state
         r = torch.relu(self.summary(mu))
         phi = torch.relu(torch.addmm(u, r, self.recurrent.weight.mT))
-        averages = mu.unflatten(-1, (len(self.decays), -1))
-        mu = torch.lerp(phi[:, None].expand_as(averages), averages, self.decays.expand_as(averages)).flatten(-2)
+        averages = mu.unflatten(-1, (len(w), -1))
+        mu = torch.lerp(phi[:, None].expand_as(averages), averages, w.expand_as(averages)).flatten(-2)
         return torch.relu(self.output(mu)), (mu,)
 
     def recurrent_matrices(self) -> dict[str, Tensor]:

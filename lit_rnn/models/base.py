@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -47,7 +48,9 @@ class SequenceModel(LightningModule, ABC):
         optimizer: Any torch optimizer, called with the parameter groups. In Python: a class, a ``functools.partial``
             of one, or {"class_path", "init_args"}. None: the class's ``default_optimizer``, RMSprop with lr 1e-3.
         lr_scheduler: Any torch scheduler, stepped once per epoch; None keeps the rate.
-        backend: How the cell is run over time; see `lit_rnn.scan.scan`.
+        backend: How the cell is run over time; see `lit_rnn.scan.choose_backend`.
+        checkpoint_every: Keep the states at every so many steps alone and run the rest again in the backward, which is
+            what a very long sequence needs: about a third more time, least memory near sqrt(T). Null keeps all.
         recurrent_constraint: Hold the largest singular value (``spectral_norm``) or the largest modulus of an
             eigenvalue (``spectral_radius``) of every recurrent matrix, gate by gate, at or below a bound.
         constraint_bound: That bound.
@@ -69,6 +72,7 @@ class SequenceModel(LightningModule, ABC):
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         backend: Backend = "auto",
+        checkpoint_every: int | None = None,
         recurrent_constraint: Constraint = "none",
         constraint_bound: float = 1.0,
         norm_penalty: float = 0.0,
@@ -78,10 +82,17 @@ class SequenceModel(LightningModule, ABC):
         require(hidden_size >= 1, "model.init_args.hidden_size", hidden_size, "a whole number of at least 1")
         require(layers >= 1, "model.init_args.layers", layers, "a whole number of at least 1")
         require(recurrent_lr_ratio >= 0, "model.init_args.recurrent_lr_ratio", recurrent_lr_ratio, "0 or positive")
+        require(
+            checkpoint_every is None or checkpoint_every >= 1,
+            "model.init_args.checkpoint_every",
+            checkpoint_every,
+            "null or a whole number of at least 1",
+        )
         require(norm_penalty >= 0, "model.init_args.norm_penalty", norm_penalty, "0 or positive")
         self.task = task if isinstance(task, Task) else Task(**task)
         self.adversarial = None if adversarial is None else AdversarialTraining.of(adversarial, self.task)
         self._save_primitives()
+        self._passes: dict[tuple[bool, int], int] = {}  # by mode and batch size, once a Trainer tells
         self.optimizer_steps = 0  # not trainer.global_step: it has to hold without a Trainer too
         self.cells = nn.ModuleList()
         for _ in range(layers):
@@ -148,12 +159,25 @@ class SequenceModel(LightningModule, ABC):
 
     def run(self, inputs: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
         """`forward` from given states, one per layer; also returns the states after the last step."""
+        y, finals = self.features(inputs, states)
+        return self.decode(y), finals
+
+    def features(self, inputs: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
+        """What the decoder reads, time first: the last cell's outputs at every step, or at the last one alone."""
         y = self.encode(inputs).transpose(0, 1)
         finals = []
         for layer, cell in enumerate(self.cell_list()):
-            y, final = scan(cell, y, states[layer] if states else None, self.options.backend)
+            y, final = scan(
+                cell,
+                y,
+                states[layer] if states else None,
+                self.options.backend,
+                last_only=not self.task.per_step and layer == len(self.cells) - 1,
+                checkpoint_every=self.options.checkpoint_every,
+                expected_passes=self._passes.get((self.training, y.shape[1]), 0),
+            )
             finals.append(final)
-        return self.decode(y), finals
+        return y, finals
 
     def encode(self, inputs: Tensor) -> Tensor:
         """What the first cell reads, (B, T, input_size): values as they are, symbols one-hot."""
@@ -173,27 +197,29 @@ class SequenceModel(LightningModule, ABC):
         return meter
 
     def loss_of(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The mean loss over what counts."""
-        return self._loss(outputs, targets, mask)[0]
+        """The mean loss over what counts, from `forward`'s outputs."""
+        return self._loss(outputs if mask is None else outputs[mask], targets, mask)[0]
 
     def _loss(self, outputs: Tensor, targets: Tensor, mask: Tensor | None) -> tuple[Tensor, int]:
-        """The mean loss over what counts, and how many terms count."""
+        """The mean loss and how many terms it has; ``outputs`` are those where the mask is true, if there is one."""
         if mask is not None:
-            outputs, targets = outputs[mask], targets[mask]
+            targets = targets[mask]
         if self.task.classifies:
             outputs = outputs.flatten(0, -2)
             targets = targets.flatten()
         return self.loss_function(outputs, targets), targets.numel()
 
     def _metric(self, outputs: Tensor, targets: Tensor, mask: Tensor | None) -> tuple[Tensor, int]:
-        """The headline metric over what counts, and how many terms count."""
+        """The headline metric and how many terms it has; ``outputs`` as in `_loss`."""
         recall = self.task.recall
-        if recall is not None:
+        if recall is not None and mask is None:
             outputs, targets = outputs[:, -recall:], targets[:, -recall:]
-            mask = mask[:, -recall:] if mask is not None else None
         if self.task.metric == "accuracy":
-            right = outputs.argmax(-1) == targets
-            right = right[mask] if mask is not None else right
+            right = outputs.argmax(-1) == (targets if mask is None else targets[mask])
+            if recall is not None and mask is not None:
+                recalled = torch.zeros_like(mask)
+                recalled[:, -recall:] = True
+                right = right[recalled[mask]]
             return right.float().mean(), right.numel()
         if self.task.metric == "within_0.04":
             close = ((outputs - targets).abs() < 0.04).all(-1)
@@ -204,7 +230,8 @@ class SequenceModel(LightningModule, ABC):
     def _shared_step(self, batch: tuple[Tensor, ...], stage: str) -> Tensor:
         inputs, targets = batch[:2]
         mask = batch[2] if len(batch) > 2 else None
-        outputs = self(inputs)
+        y = self.features(inputs)[0]
+        outputs = self.decode(y) if mask is None else self.decoder(y.transpose(0, 1)[mask])  # only where it counts
         loss, terms = self._loss(outputs, targets, mask)
         with torch.no_grad():
             metric, counted = self._metric(outputs.detach(), targets, mask)
@@ -225,6 +252,23 @@ class SequenceModel(LightningModule, ABC):
         if self.options.norm_penalty:
             loss = loss + self.options.norm_penalty * spectral_norm_penalty(self.cell_list())
         return loss if penalty is None else loss + penalty
+
+    def on_train_start(self) -> None:
+        """Tell the scan how often it will run, so that it compiles where that pays."""
+        trainer, batch = self.trainer, getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
+        epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
+        steps = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else math.inf
+        if batch is None or (epochs < 0 and steps == math.inf):  # no end is known
+            return
+        trained = min(steps, trainer.num_training_batches * epochs if epochs >= 0 else math.inf)
+        rounds = trained / max(1, trainer.num_training_batches) / (trainer.check_val_every_n_epoch or 1)
+        validated = rounds * sum(trainer.num_val_batches)
+        self._passes = {(True, batch): int(trained), (False, batch): int(validated)}
+
+    def backends(self) -> list[str]:
+        """The backend that each cell trains with."""
+        options, passes = self.options, max(self._passes.values(), default=0)
+        return [choose_backend(options.backend, cell, passes * (self.task.length or 0)) for cell in self.cell_list()]
 
     def on_train_epoch_start(self) -> None:
         for name in (

@@ -16,8 +16,8 @@ def exp_normal(A: Tensor) -> Tensor:
     exp(A) = p(A / 2^s)^(2^s), p Taylor's polynomial of degree 12 in single and 16 in double precision, in the form of
     Paterson and Stockmeyer 1973: five or six products and s more. A is normal, so |A|_2 <= |A^4|_1^(1/4) decides s.
 
-    Autograd goes back through these products, two for each: the exact derivative of what was computed, at a third of the
-    cost of ``torch.matrix_exp``, whose backward takes the exponential of a matrix twice the size.
+    Autograd goes back through these products, two for each: the exact derivative of what was computed, at a quarter of
+    the cost of ``torch.matrix_exp``, whose backward takes the exponential of a matrix twice the size.
 
     Args:
         A: (n, n), real or complex.

@@ -1,5 +1,5 @@
 """scan: a cell over time."""
 
-from lit_rnn.scan.run import Backend, choose_backend, scan
+from lit_rnn.scan.run import Backend, choose_backend, scan, supports
 
-__all__ = ["Backend", "choose_backend", "scan"]
+__all__ = ["Backend", "choose_backend", "scan", "supports"]

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+import logging
+from collections.abc import Callable
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.plain import PlainCell
-from lit_rnn.scan.fused import kind_of, run_fused
+from lit_rnn.scan.compiled import run_compiled, steps
+from lit_rnn.scan.fused import kind_of, run_plain
+from lit_rnn.scan.kernels import kernel_of, run_kernel
+from lit_rnn.scan.native import runs_natively
 
-Backend = Literal["auto", "loop", "fused"]
+log = logging.getLogger(__name__)
+
+Backend = Literal["auto", "loop", "fused", "native", "compiled", "torch"]
+Chosen = Literal["loop", "fused", "native", "compiled", "torch"]
+
+# Time steps, over all passes, from which compiling pays: it takes about 40 s on two cores, and spares 0.3 ms a step of
+# the smallest cells, more of larger ones (`benchmarks/README.md`).
+COMPILE_FROM = 200_000
 
 
-def scan(cell: Cell, x: Tensor, state: State | None = None, backend: Backend = "auto") -> tuple[Tensor, State]:
+def scan(
+    cell: Cell,
+    x: Tensor,
+    state: State | None = None,
+    backend: Backend = "auto",
+    *,
+    last_only: bool = False,
+    checkpoint_every: int | None = None,
+    expected_passes: int = 0,
+) -> tuple[Tensor, State]:
     """Run ``cell`` over a sequence, time first.
 
     Args:
@@ -23,37 +45,92 @@ def scan(cell: Cell, x: Tensor, state: State | None = None, backend: Backend = "
         x: (T, B, input_size), T >= 1.
         state: The state before the first step; None takes ``cell.initial_state(B)``.
         backend: See `choose_backend`. All give the same outputs and gradients.
+        last_only: Return the last output alone, (1, B, output_size): what a label at the end needs, for less memory.
+        checkpoint_every: Keep the states at every so many steps alone, and run the steps between them again in the
+            backward: about a third more time. Memory beyond inputs and outputs is then that of one chunk and T over
+            ``checkpoint_every`` states, least near sqrt(T) steps. None keeps all.
+        expected_passes: How many passes of this shape are to come; ``auto`` compiles where that pays.
 
     Returns:
         The outputs (T, B, output_size) and the state after the last step.
     """
-    chosen = choose_backend(backend, cell)
+    chosen = choose_backend(backend, cell, expected_passes * len(x))
     w = cell.weights()
     state = cell.initial_state(x.shape[1]) if state is None else state
-    u = cell.drive(x, w)
-    if chosen == "fused":
-        return run_fused(cast(PlainCell, cell), u, state, w)
+    if checkpoint_every is None or not torch.is_grad_enabled():
+        return _run(cell, x, state, w, chosen, last_only)
+    key = "model.init_args.checkpoint_every"
+    require(checkpoint_every >= 1, key, checkpoint_every, "null or a whole number of at least 1")
     outputs = []
-    for u_t in u.unbind(0):
-        y, state = cell.step(u_t, state, w)
-        outputs.append(y)
-    return torch.stack(outputs), state
+    chunks = x.split(checkpoint_every)
+    for chunk in chunks:
+        y, state = checkpoint(
+            *(_run, cell, chunk, state, w, chosen, last_only), use_reentrant=False, preserve_rng_state=False
+        )
+        if not last_only or chunk is chunks[-1]:
+            outputs.append(y)
+    return torch.cat(outputs), state
 
 
-def choose_backend(asked: Backend, cell: Cell) -> Literal["loop", "fused"]:
+def _run(cell: Cell, x: Tensor, state: State, w: Any, chosen: Chosen, last_only: bool) -> tuple[Tensor, State]:
+    if chosen == "torch":
+        y, state = run_kernel(cell, x, state, w)
+    elif chosen in ("fused", "native"):
+        plain = cast(PlainCell, cell)
+        y, state = run_plain(plain, cell.drive(x, w), state, w, cast(Any, chosen), last_only)
+    else:
+        run: Callable[..., tuple[Tensor, State]] = run_compiled if chosen == "compiled" else steps
+        y, state = run(cell, cell.drive(x, w), state, w)
+    return y[-1:] if last_only else y, state
+
+
+def supports(backend: Backend, cell: Cell) -> bool:
+    """Whether ``backend`` can run ``cell`` (``native``: on this machine, with the cell where it is)."""
+    if backend == "fused":
+        return kind_of(cell) is not None
+    if backend == "native":
+        like = next(cell.parameters())
+        return kind_of(cell) is not None and runs_natively(like.dtype, like.device)
+    return backend != "torch" or kernel_of(cell) is not None
+
+
+_NEEDS = {
+    "fused": "is not a plain recurrence",
+    "native": "is not a plain recurrence, or not in float32 or float64 on a CPU with a C++ compiler",
+    "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, LSTM without peepholes, GRU)",
+}
+
+
+def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chosen:
     """The backend that ``asked`` means for ``cell``.
 
     - ``loop``: one Python step per time step, autograd over all of them. The oracle, for every cell; the only one whose
       gradient can be differentiated again.
     - ``fused``: h_t = f(W h_{t-1} + u_t) with a hand-written backward that keeps the states alone; for the plain cells
-      (`lit_rnn.cells.PlainCell`). States stay in W's precision under autocast.
-    - ``auto``: ``fused`` where the cell is plain, else ``loop``.
+      (`lit_rnn.cells.PlainCell`), on any device. States stay in W's precision under autocast.
+    - ``native``: ``fused`` in C++, for the CPU; compiled in seconds on first use.
+    - ``compiled``: torch.compile over chunks of steps, for every cell.
+    - ``torch``: torch's own kernels, for LSTM without peepholes, GRU with its reset after, tanh and relu VanillaRNN.
+    - ``auto``: plain cells take ``native`` on the CPU and ``fused`` elsewhere; LSTM and GRU take ``torch``; the others
+      take ``compiled`` where ``expected_steps`` is at least 200,000, and ``loop`` below.
+
+    Args:
+        asked: The name.
+        cell: The cell.
+        expected_steps: Time steps over all passes to come.
 
     Raises:
-        UserError: for ``fused`` with a cell that is not plain.
+        UserError: where ``asked`` cannot run the cell.
     """
     key = "model.init_args.backend"
     require(asked in get_args(Backend), key, asked, f"one of {', '.join(get_args(Backend))}")
-    plain = kind_of(cell) is not None
-    require(asked != "fused" or plain, key, asked, f"auto or loop: {type(cell).__name__} is not a plain recurrence")
-    return "fused" if plain and asked != "loop" else "loop"
+    if asked != "auto":
+        able = [name for name in get_args(Chosen) if supports(name, cell)]
+        reason = f"{', '.join(['auto', *able])}: {type(cell).__name__} {_NEEDS.get(asked, '')}"
+        require(asked in able, key, asked, reason)
+        return asked
+    if kind_of(cell) is not None:
+        return "native" if supports("native", cell) else "fused"
+    if kernel_of(cell) is not None:
+        return "torch"
+    return "compiled" if expected_steps >= COMPILE_FROM else "loop"

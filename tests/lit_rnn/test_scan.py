@@ -16,7 +16,7 @@ from lit_rnn import cells
 from lit_rnn.cells import Cell
 from lit_rnn.init import gaussian_
 from lit_rnn.models import ExpRNN
-from lit_rnn.scan import choose_backend, scan
+from lit_rnn.scan import choose_backend, scan, supports
 
 I, N = 3, 6  # noqa: E741
 vanilla = functools.partial(cells.VanillaRNNCell, I, N, init=gaussian_)
@@ -139,20 +139,22 @@ def test_under_autocast_the_states_stay_precise(kind: str) -> None:
 
 
 @pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS.keys())
-def test_what_is_not_plain_runs_in_the_loop(make: Callable[[], Cell]) -> None:
+def test_what_is_not_plain_is_refused(make: Callable[[], Cell]) -> None:
     cell = make()
-    assert choose_backend("auto", cell) == "loop"
+    assert choose_backend("auto", cell) in ("loop", "torch")
     with pytest.raises(UserError, match=type(cell).__name__):
         choose_backend("fused", cell)
-    x = torch.randn(3, 2, I)
-    assert torch.equal(scan(cell, x)[0], scan(cell, x, backend="loop")[0])
 
 
 def test_choices() -> None:
     cell = PLAIN["exprnn"]()
-    assert [choose_backend(asked, cell) for asked in ("auto", "fused", "loop")] == ["fused", "fused", "loop"]
+    best = "native" if supports("native", cell) else "fused"
+    assert [choose_backend(asked, cell) for asked in ("auto", "fused", "loop")] == [best, "fused", "loop"]
+    assert choose_backend("auto", OTHERS["lstm"]()) == choose_backend("auto", OTHERS["gru"]()) == "torch"
+    few, many = (choose_backend("auto", OTHERS["nru"](), expected_steps=steps) for steps in (1_000, 10**6))
+    assert (few, many) == ("loop", "compiled")
     with pytest.raises(UserError, match="backend"):
-        choose_backend("native", cell)  # type: ignore[arg-type]
+        choose_backend("nativ", cell)  # type: ignore[arg-type]
 
 
 def test_differentiating_twice_is_the_loops_alone() -> None:

@@ -1,0 +1,117 @@
+"""The plain recurrence on the CPU as one call into C++ (`plain.cpp`), compiled where it runs and kept."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lit_rnn.activations import COMPLEX_EPS
+
+log = logging.getLogger(__name__)
+
+_SOURCE = Path(__file__).with_name("plain.cpp")
+_HEADER = Path(__file__).with_name("vectors.h")
+_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-pthread")
+# what this CPU has, as torch found out; a cache shared by different machines keeps one library for each
+_VECTORS = {
+    "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"),
+    "AVX2": ("-mavx2", "-mfma"),
+}
+_KINDS = ("identity", "relu", "tanh", "elu", "modrelu", "complex modrelu")  # as in plain.cpp
+_TYPES = {torch.float32: "float32", torch.float64: "float64", torch.complex64: "float32", torch.complex128: "float64"}
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernel, or None where there is no C++ compiler (said once in the log).
+
+    Compiled on first use, in a few seconds, into ``$XDG_CACHE_HOME/lit_rnn`` (by default ``~/.cache/lit_rnn``).
+    """
+    flags = (*_FLAGS, *_VECTORS.get(torch.backends.cpu.get_cpu_capability(), ()))
+    key = hashlib.sha256("\n".join((_HEADER.read_text(), _SOURCE.read_text(), *flags)).encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_rnn"
+    path = cache / f"plain-{key}.so"
+    try:
+        if not path.is_file():
+            _compile(path, flags)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", None) or error
+        log.warning("no compiled recurrence on this machine, backend fused runs instead: %s", why)
+        return None
+
+
+def _compile(path: Path, flags: tuple[str, ...]) -> None:
+    """Into a file of its own, then moved: processes that compile at once do not meet, and none leaves a lock."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        command = [os.environ.get("CXX") or "c++", *flags, str(_SOURCE), "-o", str(made)]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        made.replace(path)
+    log.info("compiled %s", path)
+
+
+def runs_natively(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether the kernel takes matrices of this kind, and is there."""
+    return device.type == "cpu" and dtype in _TYPES and library() is not None
+
+
+def _reals(tensor: Tensor | None) -> Tensor | None:
+    """Contiguous memory without lazy conjugation, complex numbers as pairs of reals."""
+    if tensor is None:
+        return None
+    tensor = tensor.resolve_conj().resolve_neg().contiguous()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _real_matrix(W: Tensor) -> Tensor:
+    """W, or the (2n, 2n) matrix that does to [.., Re, Im, ..] what a complex W does."""
+    if not W.is_complex():
+        return W.contiguous()
+    real, imaginary = W.real, W.imag
+    columns = torch.stack((real, -imaginary), dim=-1), torch.stack((imaginary, real), dim=-1)
+    return torch.stack(columns, dim=1).flatten(2).flatten(0, 1)
+
+
+def _call(name: str, W: Tensor, sizes: tuple[int, ...], *tensors: Tensor | None) -> None:
+    function = getattr(library(), f"lit_rnn_{name}_{_TYPES[W.dtype]}")
+    pointers = (ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors)
+    function(*map(ctypes.c_int, sizes), *pointers, ctypes.c_double(COMPLEX_EPS))
+
+
+def forward(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """h (T, B, n), and what the backward reads: h itself, or z of complex states."""
+    steps, batch, _ = u.shape
+    h = torch.empty_like(u, memory_format=torch.contiguous_format)
+    z = torch.empty_like(h) if W.is_complex() else None
+    M = _real_matrix(W)
+    sizes = _KINDS.index(kind), steps, batch, len(M), torch.get_num_threads()
+    u, h0, bias = _reals(u), _reals(h0), _reals(bias)  # type: ignore[assignment]  # None stays None
+    _call("forward", W, sizes, u, h0, M, bias, _reals(h), _reals(z))
+    return h, h if z is None else z
+
+
+def backward(
+    kind: str, grad: Tensor | None, grad_last: Tensor | None, W: Tensor, state: Tensor, bias: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """delta (T, B, n), and the gradient by the bias."""
+    steps, batch, _ = state.shape
+    delta = torch.empty_like(state)
+    threads = torch.get_num_threads()
+    by_bias = torch.zeros(threads, len(W), dtype=state.real.dtype)
+    M = _real_matrix(W)
+    sizes = _KINDS.index(kind), steps, batch, len(M), threads
+    kept = [_reals(tensor) for tensor in (grad, grad_last, state, bias, delta)]
+    grad, grad_last, state, bias, _ = kept  # type: ignore[assignment]
+    _call("backward", W, sizes, grad, grad_last, M, state, bias, kept[4], by_bias)
+    return delta, by_bias.sum(0) if bias is not None else None
