@@ -106,7 +106,7 @@ def janet(cell: JANETCell, x: Array) -> Array:
 
 def statistical(cell: StatisticalRUCell, x: Array) -> Array:
     p: Any = P(cell)
-    alphas = cell.decays.numpy()[:, 0]
+    alphas = cell.alphas
     mu, outputs = [np.zeros((B, 4), x.dtype) for _ in alphas], []
     for xt in x:
         r = np.maximum(np.concatenate(mu, 1) @ p.summary_W.T + p.summary_b, 0)
