@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import types
+import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -41,6 +43,17 @@ def _compiled(cell: Cell) -> Callable[..., tuple[Tensor, State]]:
     return _chunks[cell]
 
 
+@contextlib.contextmanager
+def _told(cell: Cell, batch: int) -> Iterator[None]:
+    """Around a pass that compiles, which is told in the log."""
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # torch looks at it itself
+        yield
+    seconds = time.perf_counter() - start
+    log.info("compiled %d steps of %s for batches of %d in %.0f s", CHUNK, type(cell).__name__, batch, seconds)
+
+
 def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
     """As `steps`; whole chunks compiled, the ragged rest in the loop.
 
@@ -48,23 +61,19 @@ def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, S
     (``TORCHINDUCTOR_CACHE_DIR``). Shapes are static, so that ``TORCHINDUCTOR_CUDAGRAPHS=1`` can make CUDA graphs of the
     chunks.
     """
-    whole, rest = divmod(len(u), CHUNK)
-    state = tuple(part.contiguous() for part in state)
+    run, (whole, rest) = _compiled(cell), divmod(len(u), CHUNK)
     # one split for all: slices would each fill a tensor as long as u with zeros in the backward
     chunks = u.split([CHUNK] * whole + [rest] * (rest > 0))
+    if torch.is_grad_enabled():  # so that the first chunk is compiled like those that go on from another
+        state = tuple(part if part.requires_grad else part.clone().requires_grad_() for part in state)
+    state = tuple(part.contiguous() for part in state)
     sizes = (u.shape[1:], u.dtype, u.device, torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+    new = whole > 0 and sizes not in _seen[cell]
     outputs = []
-    for chunk in chunks:
-        if len(chunk) < CHUNK:
-            y, state = steps(cell, chunk, state, w)
-        else:
-            run, start = _compiled(cell), time.perf_counter()
-            y, state = run(cell, chunk, state, w)
-            if sizes not in _seen[cell]:
-                _seen[cell].add(sizes)
-                log.info(
-                    "compiled %d steps of %s for batches of %d in %.0f s",
-                    *(CHUNK, type(cell).__name__, u.shape[1], time.perf_counter() - start),
-                )
-        outputs.append(y)
+    with _told(cell, u.shape[1]) if new else contextlib.nullcontext():
+        for chunk in chunks:
+            y, state = run(cell, chunk, state, w) if len(chunk) == CHUNK else steps(cell, chunk, state, w)
+            outputs.append(y)
+    if new:
+        _seen[cell].add(sizes)
     return torch.cat(outputs), state

@@ -54,6 +54,7 @@ def scan(
     Returns:
         The outputs (T, B, output_size) and the state after the last step.
     """
+    require(len(x) > 0, "x", "a sequence of no steps", "at least one step")
     chosen = choose_backend(backend, cell, expected_passes * len(x))
     w = cell.weights()
     state = cell.initial_state(x.shape[1]) if state is None else state

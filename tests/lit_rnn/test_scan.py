@@ -16,7 +16,8 @@ from lit_rnn import cells
 from lit_rnn.cells import Cell
 from lit_rnn.init import gaussian_
 from lit_rnn.models import ExpRNN
-from lit_rnn.scan import choose_backend, scan, supports
+from lit_rnn.scan import choose_backend, compiled, scan, supports
+from lit_rnn.scan.native import library
 
 I, N = 3, 6  # noqa: E741
 vanilla = functools.partial(cells.VanillaRNNCell, I, N, init=gaussian_)
@@ -60,10 +61,21 @@ def results(cell: Cell, x: Tensor, state: tuple[Tensor, ...] | None, backend: An
     return [y, *final, *(torch.zeros(()) if g is None else g for g in gradients)]
 
 
+handwritten = pytest.mark.parametrize("backend", ["fused", "native"])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiler() -> None:
+    assert library() is not None, "no C++ compiler: the native backend is not tested"
+
+
+@handwritten
 @pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN.keys())
 @pytest.mark.parametrize(("T", "B"), [(1, 1), (1, 3), (2, 3), (9, 3)])
 @pytest.mark.parametrize("given", [False, True], ids=["own start", "given start"])
-def test_fused_is_the_loop_in_float64(make: Callable[[], Cell], T: int, B: int, given: bool) -> None:
+def test_handwritten_is_the_loop_in_float64(
+    make: Callable[[], Cell], T: int, B: int, given: bool, backend: str
+) -> None:
     torch.manual_seed(T + 7 * B)
     cell = make().double()
     for name, parameter in cell.named_parameters():
@@ -74,33 +86,124 @@ def test_fused_is_the_loop_in_float64(make: Callable[[], Cell], T: int, B: int, 
     if given:
         (like,) = cell.initial_state(B)
         state = (torch.randn_like(like).detach().requires_grad_(),)
-    for found, expected in zip(results(cell, x, state, "fused"), results(cell, x, state, "loop"), strict=True):
+    for found, expected in zip(results(cell, x, state, backend), results(cell, x, state, "loop"), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("n", [1, 5, 16, 33, 50, 100])
+@pytest.mark.parametrize("kind", ["tanh", "elu", "modrelu", "complex modrelu"])
+def test_native_at_sizes_that_fill_no_vector(n: int, kind: str) -> None:
+    """Panels, blocks of rows and shards of the batch that are cut short, on two threads."""
+    torch.manual_seed(n)
+    if kind == "modrelu":
+        cell: Cell = cells.ExpRNNCell(I, n).double()
+    elif kind == "complex modrelu":
+        cell = cells.UnitaryExpRNNCell(I, n).double()
+    else:
+        cell = cells.VanillaRNNCell(I, n, kind, init=gaussian_).double()  # type: ignore[arg-type]
+    x = torch.randn(4, 21, I, dtype=torch.float64, requires_grad=True)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        found = results(cell, x, None, "native")
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(found, results(cell, x, None, "loop"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@handwritten
 @pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN.keys())
-def test_fused_rounds_as_the_loop_does_in_float32(make: Callable[[], Cell]) -> None:
+def test_a_nan_stays_one(make: Callable[[], Cell], backend: Any) -> None:
+    cell = make()
+    x = torch.zeros(2, 2, I)
+    x[0, 1] = torch.nan
+    y = scan(cell, x, backend=backend)[0]
+    assert y[:, 0].isfinite().all() and y[:, 1].isnan().any(-1).all()
+
+
+ALL = {**PLAIN, **OTHERS}
+
+
+@pytest.mark.parametrize(("name", "backend"), [(name, "auto") for name in ALL] + [(name, "loop") for name in ALL])
+@pytest.mark.parametrize("every", [1, 4, 7, 20])
+def test_recomputed_and_last_only(name: str, backend: Any, every: int) -> None:
+    """The same numbers from chunks that are run twice, of all outputs and of the last."""
+    torch.manual_seed(3)
+    cell = ALL[name]().double()
+    x = torch.randn(9, 2, I, dtype=torch.float64)
+    leaves = [p for p in cell.parameters() if p.requires_grad]
+
+    def gradients(**options: Any) -> list[Tensor]:
+        y, state = scan(cell, x, backend=backend, **options)
+        assert len(y) == (1 if options.get("last_only") else 9)
+        loss = y[-1].square().sum() + sum(part.abs().square().sum() for part in state)
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+        return [y[-1], *state, *(torch.zeros(()) if g is None else g for g in found)]
+
+    expected = gradients()
+    for options in ({"last_only": True}, {"checkpoint_every": every}, {"checkpoint_every": every, "last_only": True}):
+        for a, b in zip(gradients(**options), expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu", "lstm", "gru"])
+@pytest.mark.parametrize(("T", "B"), [(1, 1), (2, 3), (9, 2)])
+def test_torchs_kernels_are_the_loop(name: str, T: int, B: int) -> None:
+    torch.manual_seed(T)
+    cell = ALL[name]().double()
+    for parameter in cell.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
+    state = tuple(torch.randn_like(part).requires_grad_() for part in cell.initial_state(B))
+    for a, b in zip(results(cell, x, state, "torch"), results(cell, x, state, "loop"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_compiled_chunks_are_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every length about a chunk, with and without gradients, after a copy; the compilation is told."""
+    monkeypatch.setattr(compiled, "CHUNK", 2)
+    torch.manual_seed(4)
+    cell = cells.JANETCell(I, N).double()
+    for T in (1, 2, 3, 5):
+        x = torch.randn(T, 3, I, dtype=torch.float64, requires_grad=True)
+        for a, b in zip(results(cell, x, None, "compiled"), results(cell, x, None, "loop"), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    with torch.no_grad():
+        torch.testing.assert_close(scan(copy.deepcopy(cell), x, backend="compiled")[0], scan(cell, x)[0])
+
+
+def test_no_steps_are_refused() -> None:
+    with pytest.raises(UserError, match="at least one step"):
+        scan(PLAIN["tanh"](), torch.zeros(0, 2, I))
+
+
+@handwritten
+@pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN.keys())
+def test_handwritten_rounds_as_the_loop_does_in_float32(make: Callable[[], Cell], backend: str) -> None:
     """Both are as far from float64 as one another."""
     torch.manual_seed(1)
     cell = make()
     x = torch.randn(40, 2, I, requires_grad=True)
     exact = results(copy.deepcopy(cell).double(), x.detach().double().requires_grad_(), None, "loop")
-    fused, loop = results(cell, x, None, "fused"), results(cell, x, None, "loop")
-    for truth, a, b in zip(exact, fused, loop, strict=True):
+    found, loop = results(cell, x, None, backend), results(cell, x, None, "loop")
+    for truth, a, b in zip(exact, found, loop, strict=True):
         size = truth.abs().max() + 1e-12
         wide = truth.dtype
         assert (a.to(wide) - truth).abs().max() / size <= 3 * (b.to(wide) - truth).abs().max() / size + 1e-5
 
 
+@handwritten
 @pytest.mark.parametrize("kind", ["tanh", "relu", "elu", "identity", "exprnn", "urnn"])
-def test_gradcheck(kind: str) -> None:
+def test_gradcheck(kind: str, backend: Any) -> None:
     torch.manual_seed(2)
     cell = PLAIN[kind]().double()
     x = torch.randn(4, 2, I, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x: scan(cell, x, backend="fused")[0], x)
+    assert torch.autograd.gradcheck(lambda x: scan(cell, x, backend=backend)[0], x)
 
 
-def test_modrelu_at_zero() -> None:
+@handwritten
+def test_modrelu_at_zero(backend: str) -> None:
     """Zero in, zero out, whatever the bias; no NaN."""
     for make in (PLAIN["exprnn"], PLAIN["urnn"]):
         for bias in (-0.3, 0.0, 0.3):
@@ -109,29 +212,31 @@ def test_modrelu_at_zero() -> None:
             (like,) = cell.initial_state(2)
             state = (torch.zeros_like(like).detach().requires_grad_(),)
             x = torch.zeros(3, 2, I, dtype=torch.float64, requires_grad=True)
-            for a, b in zip(results(cell, x, state, "fused"), results(cell, x, state, "loop"), strict=True):
+            for a, b in zip(results(cell, x, state, backend), results(cell, x, state, "loop"), strict=True):
                 torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
                 assert a.isfinite().all() if not a.is_complex() else torch.view_as_real(a).isfinite().all()
 
 
+@handwritten
 @pytest.mark.parametrize("make", PLAIN.values(), ids=PLAIN.keys())
-def test_without_gradients_and_copied(make: Callable[[], Cell]) -> None:
+def test_without_gradients_and_copied(make: Callable[[], Cell], backend: Any) -> None:
     cell = make()
     x = torch.randn(5, 2, I)
     with torch.no_grad():
         expected = scan(cell, x, backend="loop")[0]
-        torch.testing.assert_close(scan(copy.deepcopy(cell), x, backend="fused")[0], expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(scan(copy.deepcopy(cell), x, backend=backend)[0], expected, rtol=1e-5, atol=1e-6)
     with torch.inference_mode():
-        torch.testing.assert_close(scan(cell, x, backend="fused")[0], expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(scan(cell, x, backend=backend)[0], expected, rtol=1e-5, atol=1e-6)
 
 
+@handwritten
 @pytest.mark.parametrize("kind", ["relu", "exprnn", "scurnn"])
-def test_under_autocast_the_states_stay_precise(kind: str) -> None:
+def test_under_autocast_the_states_stay_precise(kind: str, backend: Any) -> None:
     cell = PLAIN[kind]()
     x = torch.randn(8, 2, I)
     exact = scan(cell, x, backend="loop")[0]
     with torch.autocast("cpu", torch.bfloat16):
-        found = scan(cell, x, backend="fused")[0]
+        found = scan(cell, x, backend=backend)[0]
         found.sum().backward()
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, exact, rtol=0.05, atol=0.05)  # the inputs' product ran in bfloat16
@@ -157,22 +262,24 @@ def test_choices() -> None:
         choose_backend("nativ", cell)  # type: ignore[arg-type]
 
 
-def test_differentiating_twice_is_the_loops_alone() -> None:
+@handwritten
+def test_differentiating_twice_is_the_loops_alone(backend: Any) -> None:
     cell = PLAIN["tanh"]().double()
     x = torch.randn(3, 1, I, dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(scan(cell, x, backend="loop")[0].sum(), x, create_graph=True)
     torch.autograd.grad(first.sum(), x)
     with pytest.raises(UserError, match="backend to loop"):
-        torch.autograd.grad(scan(cell, x, backend="fused")[0].sum(), x, create_graph=True)
+        torch.autograd.grad(scan(cell, x, backend=backend)[0].sum(), x, create_graph=True)
 
 
 def test_two_layers_train_alike() -> None:
     """Thirty steps of a model, by backend."""
     losses = {}
     inputs, targets = CopyMemory(delay=5, seed=0).split("train")[torch.arange(8).numpy()]
-    for backend in ("loop", "fused"):
+    for backend, every in (("loop", None), ("fused", None), ("native", None), ("native", 6)):
         torch.manual_seed(0)
-        model = ExpRNN(CopyMemory(delay=5).task, 12, layers=2, backend=backend).double()  # type: ignore[arg-type]
+        task: Any = CopyMemory(delay=5).task
+        model = ExpRNN(task, 12, layers=2, backend=backend, checkpoint_every=every).double()  # type: ignore[arg-type]
         optimizer = model.configure_optimizers()
         course = []
         for _ in range(30):
@@ -181,5 +288,8 @@ def test_two_layers_train_alike() -> None:
             loss.backward()
             optimizer.step()
             course.append(loss.item())
-        losses[backend] = course
-    assert losses["fused"] == pytest.approx(losses["loop"], rel=1e-9) and losses["loop"][-1] < losses["loop"][0]
+        losses[backend, every] = course
+    loop = losses["loop", None]
+    assert loop[-1] < loop[0]
+    for course in losses.values():
+        assert course == pytest.approx(loop, rel=1e-9)
