@@ -142,7 +142,7 @@ def _complex_backward(
     return delta, by_bias
 
 
-def _refuse_a_graph() -> None:
+def refuse_a_graph() -> None:
     """A gradient of this gradient would silently be zero."""
     if torch.is_grad_enabled():
         raise UserError(
@@ -171,7 +171,7 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        _refuse_a_graph()
+        refuse_a_graph()
         h0, W, h, bias, *kept = ctx.saved_tensors
         state = kept[0] if kept else h
         grads = (None, grad[0]) if ctx.last_only else (grad, None)

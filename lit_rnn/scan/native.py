@@ -1,4 +1,4 @@
-"""The plain recurrence on the CPU as one call into C++ (`plain.cpp`), compiled where it runs and kept."""
+"""C++ beside this file, compiled where it runs and kept; and the plain recurrence as one call into it (`plain.cpp`)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,6 @@ from lit_rnn.activations import COMPLEX_EPS
 
 log = logging.getLogger(__name__)
 
-_SOURCE = Path(__file__).with_name("plain.cpp")
 _HEADER = Path(__file__).with_name("vectors.h")
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-pthread")
 # what this CPU has, as torch found out; a cache shared by different machines keeps one library for each
@@ -26,44 +26,54 @@ _VECTORS = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"),
     "AVX2": ("-mavx2", "-mfma"),
 }
-_KINDS = ("identity", "relu", "tanh", "elu", "modrelu", "complex modrelu")  # as in plain.cpp
+KINDS = ("identity", "relu", "tanh", "elu", "modrelu", "complex modrelu")  # as in vectors.h
 _TYPES = {torch.float32: "float32", torch.float64: "float64", torch.complex64: "float32", torch.complex128: "float64"}
 
 
 @functools.cache
-def library() -> ctypes.CDLL | None:
-    """The compiled kernel, or None where there is no C++ compiler (said once in the log).
+def library(name: str) -> ctypes.CDLL | None:
+    """What ``name``.cpp beside this file compiles to, or None where there is no C++ compiler (said in the log).
 
-    Compiled on first use, in a few seconds, into ``$XDG_CACHE_HOME/lit_rnn`` (by default ``~/.cache/lit_rnn``).
+    Compiled on first use, in some seconds, into ``$XDG_CACHE_HOME/lit_rnn`` (by default ``~/.cache/lit_rnn``).
     """
     flags = (*_FLAGS, *_VECTORS.get(torch.backends.cpu.get_cpu_capability(), ()))
-    key = hashlib.sha256("\n".join((_HEADER.read_text(), _SOURCE.read_text(), *flags)).encode()).hexdigest()[:16]
+    source = Path(__file__).with_name(f"{name}.cpp")
+    key = hashlib.sha256("\n".join((_HEADER.read_text(), source.read_text(), *flags)).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_rnn"
-    path = cache / f"plain-{key}.so"
+    path = cache / f"{name}-{key}.so"
     try:
         if not path.is_file():
-            _compile(path, flags)
+            _compile(source, path, flags)
         return ctypes.CDLL(str(path))
     except (OSError, subprocess.CalledProcessError) as error:
         why = getattr(error, "stderr", None) or error
-        log.warning("no compiled recurrence on this machine, backend fused runs instead: %s", why)
+        log.warning("no compiled recurrence on this machine, a slower backend runs instead: %s", why)
         return None
 
 
-def _compile(path: Path, flags: tuple[str, ...]) -> None:
+def _compile(source: Path, path: Path, flags: tuple[str, ...]) -> None:
     """Into a file of its own, then moved: processes that compile at once do not meet, and none leaves a lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
-        command = [os.environ.get("CXX") or "c++", *flags, str(_SOURCE), "-o", str(made)]
+        command = [os.environ.get("CXX") or "c++", *flags, str(source), "-o", str(made)]
         subprocess.run(command, check=True, capture_output=True, text=True)
         made.replace(path)
     log.info("compiled %s", path)
 
 
-def runs_natively(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether the kernel takes matrices of this kind, and is there."""
-    return device.type == "cpu" and dtype in _TYPES and library() is not None
+def runs_natively(name: str, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether that library takes matrices of this kind, and is there."""
+    return device.type == "cpu" and dtype in _TYPES and library(name) is not None
+
+
+def function(library_name: str, name: str, dtype: torch.dtype) -> Any:
+    """The function of that library for matrices of this type."""
+    return getattr(library(library_name), f"lit_rnn_{name}_{_TYPES[dtype]}")
+
+
+def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
+    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
 def _reals(tensor: Tensor | None) -> Tensor | None:
@@ -84,9 +94,9 @@ def _real_matrix(W: Tensor) -> Tensor:
 
 
 def _call(name: str, W: Tensor, sizes: tuple[int, ...], *tensors: Tensor | None) -> None:
-    function = getattr(library(), f"lit_rnn_{name}_{_TYPES[W.dtype]}")
-    pointers = (ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors)
-    function(*map(ctypes.c_int, sizes), *pointers, ctypes.c_double(COMPLEX_EPS))
+    function("plain", name, W.dtype)(
+        *map(ctypes.c_int, sizes), *map(pointer, tensors), ctypes.c_double(COMPLEX_EPS)
+    )
 
 
 def forward(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -95,7 +105,7 @@ def forward(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None) ->
     h = torch.empty_like(u, memory_format=torch.contiguous_format)
     z = torch.empty_like(h) if W.is_complex() else None
     M = _real_matrix(W)
-    sizes = _KINDS.index(kind), steps, batch, len(M), torch.get_num_threads()
+    sizes = KINDS.index(kind), steps, batch, len(M), torch.get_num_threads()
     u, h0, bias = _reals(u), _reals(h0), _reals(bias)  # type: ignore[assignment]  # None stays None
     _call("forward", W, sizes, u, h0, M, bias, _reals(h), _reals(z))
     return h, h if z is None else z
@@ -110,7 +120,7 @@ def backward(
     threads = torch.get_num_threads()
     by_bias = torch.zeros(threads, len(W), dtype=state.real.dtype)
     M = _real_matrix(W)
-    sizes = _KINDS.index(kind), steps, batch, len(M), threads
+    sizes = KINDS.index(kind), steps, batch, len(M), threads
     kept = [_reals(tensor) for tensor in (grad, grad_last, state, bias, delta)]
     grad, grad_last, state, bias, _ = kept  # type: ignore[assignment]
     _call("backward", W, sizes, grad, grad_last, M, state, bias, kept[4], by_bias)

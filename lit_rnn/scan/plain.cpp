@@ -10,35 +10,6 @@
 
 namespace {
 
-enum Kind { kIdentity, kRelu, kTanh, kElu, kModRelu, kComplexModRelu };
-
-// ---- nonlinearities and their slopes
-
-template <class T, int kind> inline Vec<T> apply(Vec<T> z, Vec<T> bias) {
-  const Vec<T> zero = {};
-  if constexpr (kind == kRelu) return z < 0 ? zero : z;
-  if constexpr (kind == kTanh) return tanh<T>(z);
-  if constexpr (kind == kElu) {
-    Vec<T> negative = z > 0 ? zero : z;
-    return z > 0 ? z : expm1<T>(negative);
-  }
-  if constexpr (kind == kModRelu) {
-    Vec<T> modulus = (z < 0 ? -z : z) + bias;
-    modulus = modulus < 0 ? zero : modulus;
-    return z == 0 ? zero : (z < 0 ? -modulus : modulus);
-  }
-  return z;
-}
-// f' by the value that f gave
-template <class T, int kind> inline Vec<T> slope(Vec<T> h) {
-  const Vec<T> zero = {};
-  if constexpr (kind == kRelu) return h > 0 ? zero + 1 : zero;
-  if constexpr (kind == kTanh) return 1 - h * h;
-  if constexpr (kind == kElu) return h > 0 ? zero + 1 : h + 1;
-  if constexpr (kind == kModRelu) return h != 0 ? zero + 1 : zero;
-  return zero + 1;
-}
-
 // ---- (real, imaginary) pairs
 
 template <class T> inline void pairs(const T* from, int count, Vec<T>& real, Vec<T>& imaginary) {
@@ -67,7 +38,7 @@ void forward(int steps, int first, int last, int batch, int width, const std::ve
   for (int t = 0; t < steps; ++t) {
     const int64_t now = (int64_t(t) * batch + first) * width;
     const T* before = t ? h + now - int64_t(batch) * width : h0 + int64_t(first) * width;
-    step(panels, last - first, width, before, [&](const Panel<T>& panel, int row, int size, const Vec<T>* sum) {
+    step(panels, last - first, width, width, before, [&](const Panel<T>& panel, int row, int size, const Vec<T>* sum) {
       for (int r = row; r < row + size; ++r)
         for (int c = 0; c < panel.vectors; ++c, ++sum) {
           if constexpr (kind == kComplexModRelu) {
@@ -102,7 +73,7 @@ void backward(int steps, int first, int last, int batch, int width, const std::v
     const int64_t now = (int64_t(t) * batch + first) * width, next = int64_t(batch) * width;
     const T* direct = grad ? grad + now : t == steps - 1 ? grad_last + int64_t(first) * width : nullptr;
     const T* after = t == steps - 1 ? nullptr : delta + now + next;
-    step(panels, last - first, width, after, [&](const Panel<T>& panel, int row, int size, const Vec<T>* sum) {
+    step(panels, last - first, width, width, after, [&](const Panel<T>& panel, int row, int size, const Vec<T>* sum) {
       for (int r = row; r < row + size; ++r)
         for (int c = 0; c < panel.vectors; ++c, ++sum) {
           const Vec<T> zero = {};

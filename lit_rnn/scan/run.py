@@ -15,6 +15,7 @@ from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.scan.compiled import run_compiled, steps
 from lit_rnn.scan.fused import kind_of, run_plain
+from lit_rnn.scan.gated import run_gated, runs_gated
 from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
 
@@ -76,6 +77,8 @@ def scan(
 def _run(cell: Cell, x: Tensor, state: State, w: Any, chosen: Chosen, last_only: bool) -> tuple[Tensor, State]:
     if chosen == "torch":
         y, state = run_kernel(cell, x, state, w)
+    elif chosen == "native" and kind_of(cell) is None:
+        y, state = run_gated(cell, cell.drive(x, w), state, w, last_only)
     elif chosen in ("fused", "native"):
         plain = cast(PlainCell, cell)
         y, state = run_plain(plain, cell.drive(x, w), state, w, cast(Any, chosen), last_only)
@@ -91,7 +94,7 @@ def supports(backend: Backend, cell: Cell) -> bool:
         return kind_of(cell) is not None
     if backend == "native":
         like = next(cell.parameters())
-        return kind_of(cell) is not None and runs_natively(like.dtype, like.device)
+        return runs_gated(cell) if kind_of(cell) is None else runs_natively("plain", like.dtype, like.device)
     return backend != "torch" or kernel_of(cell) is not None
 
 

@@ -60,23 +60,35 @@ template <class T> inline void store(T* to, Vec<T> v, int count) {
 
 // ---- nonlinearities; a NaN stays one
 
-// e^x - 1 = 2^k (e^r - 1) + (2^k - 1), r = x - k ln 2 in [-ln 2 / 2, ln 2 / 2], e^r - 1 by Taylor's series
-template <class T> inline Vec<T> expm1(Vec<T> x) {
-  using N = Number<T>;
-  using Int = typename N::Int;
-  x = x < -N::kLargest ? Vec<T>{} - N::kLargest : x;
-  Vec<T> k = (x * T(1.4426950408889634) + N::kMagic) - N::kMagic;
-  Vec<T> r = (x - k * N::kLn2High) - k * N::kLn2Low;
-  T factorial = 1;
-  T inverse[N::kDegree + 1];
-  for (int i = 1; i <= N::kDegree; ++i) inverse[i] = 1 / (factorial *= i);
-  Vec<T> p = Vec<T>{} + inverse[N::kDegree];
-  for (int i = N::kDegree - 1; i >= 1; --i) p = p * r + inverse[i];
-  Int bits = (__builtin_convertvector(k, Int) + N::kBias) << N::kMantissa;
-  Vec<T> scale;
-  std::memcpy(&scale, &bits, sizeof scale);
-  return scale * (p * r) + (scale - 1);
+// e^x = scale (1 + rest): scale = 2^k, rest = e^r - 1 by Taylor's series, r = x - k ln 2 in [-ln 2 / 2, ln 2 / 2]
+template <class T> struct Power {
+  Vec<T> scale, rest;
+  explicit Power(Vec<T> x) {
+    using N = Number<T>;
+    using Int = typename N::Int;
+    x = x < -N::kLargest ? Vec<T>{} - N::kLargest : x;
+    x = x > N::kLargest ? Vec<T>{} + N::kLargest : x;
+    Vec<T> k = (x * T(1.4426950408889634) + N::kMagic) - N::kMagic;
+    Vec<T> r = (x - k * N::kLn2High) - k * N::kLn2Low;
+    T factorial = 1;
+    T inverse[N::kDegree + 1];
+    for (int i = 1; i <= N::kDegree; ++i) inverse[i] = 1 / (factorial *= i);
+    Vec<T> p = Vec<T>{} + inverse[N::kDegree];
+    for (int i = N::kDegree - 1; i >= 1; --i) p = p * r + inverse[i];
+    Int bits = (__builtin_convertvector(k, Int) + N::kBias) << N::kMantissa;
+    std::memcpy(&scale, &bits, sizeof scale);
+    rest = p * r;
+  }
+};
+template <class T> inline Vec<T> exp(Vec<T> x) {
+  const Power<T> power(x);
+  return power.scale * power.rest + power.scale;
 }
+template <class T> inline Vec<T> expm1(Vec<T> x) {
+  const Power<T> power(x);
+  return power.scale * power.rest + (power.scale - 1);
+}
+template <class T> inline Vec<T> sigmoid(Vec<T> z) { return 1 / (1 + exp<T>(-z)); }
 template <class T> inline Vec<T> tanh(Vec<T> z) {
   Vec<T> modulus = z < 0 ? -z : z;
   modulus = modulus > Number<T>::kSaturated ? Vec<T>{} + Number<T>::kSaturated : modulus;
@@ -87,6 +99,33 @@ template <class T> inline Vec<T> tanh(Vec<T> z) {
 template <class T> inline Vec<T> root(Vec<T> x) {
   for (int i = 0; i < kLanes<T>; ++i) x[i] = std::sqrt(x[i]);
   return x;
+}
+
+enum Kind { kIdentity, kRelu, kTanh, kElu, kModRelu, kComplexModRelu };
+
+template <class T, int kind> inline Vec<T> apply(Vec<T> z, Vec<T> bias) {
+  const Vec<T> zero = {};
+  if constexpr (kind == kRelu) return z < 0 ? zero : z;
+  if constexpr (kind == kTanh) return tanh<T>(z);
+  if constexpr (kind == kElu) {
+    Vec<T> negative = z > 0 ? zero : z;
+    return z > 0 ? z : expm1<T>(negative);
+  }
+  if constexpr (kind == kModRelu) {
+    Vec<T> modulus = (z < 0 ? -z : z) + bias;
+    modulus = modulus < 0 ? zero : modulus;
+    return z == 0 ? zero : (z < 0 ? -modulus : modulus);
+  }
+  return z;
+}
+// f' by the value that f gave
+template <class T, int kind> inline Vec<T> slope(Vec<T> h) {
+  const Vec<T> zero = {};
+  if constexpr (kind == kRelu) return h > 0 ? zero + 1 : zero;
+  if constexpr (kind == kTanh) return 1 - h * h;
+  if constexpr (kind == kElu) return h > 0 ? zero + 1 : h + 1;
+  if constexpr (kind == kModRelu) return h != 0 ? zero + 1 : zero;
+  return zero + 1;
 }
 
 // ---- the product
@@ -143,31 +182,31 @@ template <class T, int R> void multiply(int columns, const T* in, int64_t stride
   if (columns == 2) multiply<T, R, 2>(in, stride, weights, rows, to);
   if (columns == 3) multiply<T, R, 3>(in, stride, weights, rows, to);
 }
-template <class T> void multiply(int size, const Panel<T>& panel, const T* in, int width, Vec<T>* to) {
+template <class T> void multiply(int size, const Panel<T>& panel, const T* in, int width, int stride, Vec<T>* to) {
   switch (size) {
-    case 1: return multiply<T, 1>(panel.vectors, in, width, panel.weights, width, to);
-    case 2: return multiply<T, 2>(panel.vectors, in, width, panel.weights, width, to);
-    case 3: return multiply<T, 3>(panel.vectors, in, width, panel.weights, width, to);
-    case 4: return multiply<T, 4>(panel.vectors, in, width, panel.weights, width, to);
+    case 1: return multiply<T, 1>(panel.vectors, in, stride, panel.weights, width, to);
+    case 2: return multiply<T, 2>(panel.vectors, in, stride, panel.weights, width, to);
+    case 3: return multiply<T, 3>(panel.vectors, in, stride, panel.weights, width, to);
+    case 4: return multiply<T, 4>(panel.vectors, in, stride, panel.weights, width, to);
 #if defined(__AVX512F__)
-    case 5: return multiply<T, 5>(panel.vectors, in, width, panel.weights, width, to);
-    case 6: return multiply<T, 6>(panel.vectors, in, width, panel.weights, width, to);
-    case 7: return multiply<T, 7>(panel.vectors, in, width, panel.weights, width, to);
-    case 8: return multiply<T, 8>(panel.vectors, in, width, panel.weights, width, to);
+    case 5: return multiply<T, 5>(panel.vectors, in, stride, panel.weights, width, to);
+    case 6: return multiply<T, 6>(panel.vectors, in, stride, panel.weights, width, to);
+    case 7: return multiply<T, 7>(panel.vectors, in, stride, panel.weights, width, to);
+    case 8: return multiply<T, 8>(panel.vectors, in, stride, panel.weights, width, to);
 #endif
   }
 }
 
-// One step of these rows: each panel's product (of ``in``, nothing if null), then ``finish`` on the sums of a block of
-// rows. Blocks are as few as registers allow, and even.
+// One step of these rows: each panel's product (of ``in``, rows ``stride`` apart; nothing if null), then ``finish`` on
+// the sums of a block of rows. Blocks are as few as registers allow, and even.
 template <class T, class Finish>
-inline void step(const std::vector<Panel<T>>& panels, int rows, int width, const T* in, Finish finish) {
+inline void step(const std::vector<Panel<T>>& panels, int rows, int width, int stride, const T* in, Finish finish) {
   Vec<T> sum[kRows * kColumns] = {};
   const int blocks = (rows + kRows - 1) / kRows;
   for (const auto& panel : panels)
     for (int block = 0, row = 0; block < blocks; ++block) {
       const int size = (rows - row + blocks - block - 1) / (blocks - block);
-      if (in) multiply(size, panel, in + int64_t(row) * width, width, sum);
+      if (in) multiply(size, panel, in + int64_t(row) * stride, width, stride, sum);
       finish(panel, row, size, sum);
       row += size;
     }

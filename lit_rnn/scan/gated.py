@@ -1,0 +1,243 @@
+"""The cells beyond the plain recurrence on the CPU, as one call into C++ (`gated.cpp`).
+
+Every one is one product of the state, z = W s_{t-1} + u_t, and a function of s_{t-1} and z that gives s_t; or two of
+them, the second product reading what the first function gave. With delta_t the loss's gradient by z_t, the gradient by
+u_t is delta_t, and that by W is sum_t delta_t s_{t-1}^T: one product over all steps, formed here. C++ runs the two
+recursions, keeps the states and what z became, and sums the gradients by the vectors of a cell (biases, peepholes).
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_rnn import cells
+from lit_rnn.activations import NONLINEARITIES
+from lit_rnn.cells.base import Cell, State
+from lit_rnn.scan.fused import refuse_a_graph
+from lit_rnn.scan.native import KINDS, function, pointer, runs_natively
+
+_CELLS = ("janet", "lstm", "gru", "goru", "reset before", "euler", "layer norm", "statistical", "nru")  # as in gated.cpp
+_LONGEST = 256  # as in gated.cpp
+
+
+class _Product(NamedTuple):
+    """W times columns of the state's record, added to columns of z."""
+
+    reads: int = 0  # the first column read
+    writes: int = 0  # the first column of z
+    fresh: int = 0  # how many of the columns read are this step's; the others are those before it
+
+
+class _Plan(NamedTuple):
+    """What C++ has to know of a cell; the fields of ``Shape`` in gated.cpp."""
+
+    kind: str
+    sizes: tuple[int, ...]  # of the struct of that cell
+    kept: int  # width of z
+    products: tuple[_Product, ...] = (_Product(),)
+    beside: int = 0  # columns of the record behind the state, for the second product to read
+    drive_at: int = 0  # where in z the drive goes
+    numbers: tuple[float, ...] = ()
+
+
+class _Parts(NamedTuple):
+    """A cell as C++ takes it."""
+
+    plan: _Plan
+    matrices: tuple[Tensor, ...]  # one for each product
+    vectors: tuple[Tensor | None, ...] = ()
+
+
+def _janet(cell: cells.JANETCell, w: Tensor) -> _Parts:
+    n = cell.hidden_size
+    return _Parts(_Plan("janet", (n,), 2 * n, numbers=(cell.beta,)), (w,))
+
+
+def _lstm(cell: cells.LSTMCell, w: Tensor) -> _Parts:
+    n = cell.hidden_size
+    return _Parts(_Plan("lstm", (n,), 4 * n), (w,), (cell.peephole,))
+
+
+def _gru(cell: cells.GRUCell, w: tuple[Tensor, Tensor | None]) -> _Parts:
+    n = cell.hidden_size
+    W, b = w
+    if b is not None:  # C++ takes the candidate first: q has no drive, which then is one block
+        return _Parts(_Plan("gru", (n,), 4 * n, drive_at=n), (W.roll(n, 0),), (b[2 * n :],))
+    products = _Product(), _Product(reads=n, writes=2 * n, fresh=n)
+    return _Parts(_Plan("reset before", (n,), 3 * n, products, beside=n), W.split((2 * n, n)))
+
+
+def _goru(cell: cells.GORUCell, w: tuple[Tensor, Tensor]) -> _Parts:
+    n = cell.hidden_size
+    return _Parts(_Plan("goru", (n,), 4 * n, drive_at=n), (w[0].roll(n, 0),), (cell.activation.bias,))
+
+
+def _euler(cell: cells.LipschitzRNNCell | cells.AntisymmetricRNNCell, w: Tensor) -> _Parts:
+    n, width = cell.hidden_size, len(w)
+    plan = _Plan("euler", (n, width > n), width, drive_at=width - n, numbers=(cell.step_size,))
+    return _Parts(plan, (w,))
+
+
+def _layer_norm(cell: cells.LayerNormRNNCell, w: Tensor) -> _Parts:
+    n, norm = cell.hidden_size, cell.norm
+    f = next(name for name, f in NONLINEARITIES.items() if f is cell.activation)
+    return _Parts(_Plan("layer norm", (n, KINDS.index(f)), n + 1, numbers=(norm.eps,)), (w,), (norm.weight, norm.bias))
+
+
+def _statistical(cell: cells.StatisticalRUCell, w: Tensor) -> _Parts:
+    r, p = cell.summary.out_features, cell.input.out_features
+    total = p * len(cell.alphas)
+    products = _Product(), _Product(reads=total, writes=r, fresh=r)
+    plan = _Plan("statistical", (r, p, len(cell.alphas)), r + p, products, r, r, cell.alphas)
+    return _Parts(plan, (cell.summary.weight, cell.recurrent.weight), (cell.summary.bias,))
+
+
+def _nru(cell: cells.NRUCell, w: Any) -> _Parts:
+    H, M, side, parts = cell.hidden_size, cell.memory_size, *_nru_sizes(cell)
+    sizes = (H, M, cell.products, parts, side, M // side)
+    products = _Product(), _Product(writes=H, fresh=H)
+    plan = _Plan("nru", sizes, H + len(w.gates), products)
+    return _Parts(plan, (w.hidden, w.gates), (w.bias if cell.form == "released" else None,))
+
+
+def _nru_sizes(cell: cells.NRUCell) -> tuple[int, int]:
+    """Length of q, and how many parts the p of one outer product has."""
+    return cell.write.out_features // cell.products, 2 * cell.heads // cell.products
+
+
+# by what a step does: a subclass that changes it is another cell
+_PARTS: dict[Any, Callable[..., _Parts]] = {
+    cells.JANETCell.step: _janet,
+    cells.LSTMCell.step: _lstm,
+    cells.GRUCell.step: _gru,
+    cells.GORUCell.step: _goru,
+    cells.LipschitzRNNCell.step: _euler,
+    cells.AntisymmetricRNNCell.step: _euler,
+    cells.LayerNormRNNCell.step: _layer_norm,
+    cells.StatisticalRUCell.step: _statistical,
+    cells.NRUCell.step: _nru,
+}
+
+
+def is_gated(cell: Cell) -> bool:
+    """Whether gated.cpp computes what ``cell`` does."""
+    if isinstance(cell, cells.NRUCell):
+        plain = cell.separable and isinstance(cell.norm, nn.Identity) and _nru_sizes(cell)[0] <= _LONGEST
+    elif isinstance(cell, cells.LayerNormRNNCell):
+        plain = cell.activation in NONLINEARITIES.values()
+    else:
+        plain = True
+    return plain and type(cell).step in _PARTS
+
+
+def runs_gated(cell: Cell) -> bool:
+    """Whether gated.cpp computes what ``cell`` does, and can here."""
+    like = next(cell.parameters())
+    return is_gated(cell) and runs_natively("gated", like.dtype, like.device)
+
+
+def run_gated(cell: Cell, u: Tensor, state: State, w: Any, last_only: bool) -> tuple[Tensor, State]:
+    """Outputs (T, B, output_size), or (1, B, output_size), and final state of a cell with drive u (T, B, G)."""
+    plan, matrices, vectors = _PARTS[type(cell).step](cell, w)
+    given = [vector for vector in vectors if vector is not None]
+    with torch.autocast(u.device.type, enabled=False):  # the states stay in W's precision
+        dtype = matrices[0].dtype
+        vector = torch.cat([vector.flatten() for vector in given]).to(dtype) if given else None
+        beside = state[0].new_zeros(u.shape[1], plan.beside)
+        start = torch.cat((*state, beside), dim=-1).to(dtype)
+        inputs = (u.to(dtype), start, vector, *matrices)
+        keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
+        y, final = _Gated.apply(plan, state[0].shape[-1], last_only, keep, *inputs)
+    y = final[None, :, : state[0].shape[-1]] if last_only else y
+    if isinstance(cell, cells.StatisticalRUCell):
+        y = torch.relu(cell.output(y))
+    return y, final[:, : final.shape[-1] - plan.beside].split(cell.state_sizes, dim=-1)
+
+
+class _Gated(torch.autograd.Function):
+    """The first columns of all states, (T, B, seen), None if ``last_only``, and the record (B, .) of the last."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        plan: _Plan,
+        seen: int,
+        last_only: bool,
+        keep: bool,
+        u: Tensor,
+        start: Tensor,
+        vector: Tensor | None,
+        *matrices: Tensor,
+    ) -> tuple[Tensor | None, Tensor]:
+        steps, batch, _ = u.shape
+        states = start.new_empty(steps + 1, *start.shape)
+        states[0] = start
+        kept = start.new_empty(steps if keep else 1, batch, plan.kept)
+        ctx.plan, ctx.shape = plan, _shape(plan, seen, keep, u, states, vector, matrices)
+        _call("forward", ctx, vector, matrices, u.contiguous(), states, kept)
+        ctx.set_materialize_grads(False)
+        ctx.seen, ctx.drive = seen, u.shape[-1]
+        ctx.save_for_backward(states, kept, vector, *matrices)
+        return None if last_only else states[1:, :, :seen], states[-1].clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_a_graph()
+        states, kept, vector, *matrices = ctx.saved_tensors
+        total = torch.zeros_like(states[0]) if grad_last is None else grad_last.clone(
+            memory_format=torch.contiguous_format
+        )
+        delta = torch.empty_like(kept)
+        by = None if vector is None else vector.new_zeros(torch.get_num_threads(), len(vector))
+        grad = None if grad is None else grad.contiguous()
+        _call("backward", ctx, vector, matrices, grad, states, kept, total, delta, by)
+        _, _, _, _, by_u, by_start, _, *by_matrices = ctx.needs_input_grad
+        at = ctx.plan.drive_at
+        return (
+            *(None, None, None, None),
+            delta[..., at : at + ctx.drive] if by_u else None,
+            total if by_start else None,
+            None if by is None else by.sum(0),
+            *(
+                _by_matrix(product, W, states, delta) if needed else None
+                for product, W, needed in zip(ctx.plan.products, matrices, by_matrices, strict=True)
+            ),
+        )
+
+
+def _by_matrix(product: _Product, W: Tensor, states: Tensor, delta: Tensor) -> Tensor:
+    """sum_t delta_t s^T over all steps and rows, s what the product reads."""
+    reads, writes, fresh = product
+    by_z = delta[..., writes : writes + W.shape[0]].flatten(0, 1).mT
+    now, before = states[1:, :, reads : reads + fresh], states[:-1, :, reads + fresh : reads + W.shape[1]]
+    return torch.cat([by_z @ part.flatten(0, 1) for part in (now, before) if part.shape[-1]], dim=1)
+
+
+def _shape(
+    plan: _Plan, seen: int, keep: bool, u: Tensor, states: Tensor, vector: Tensor | None, matrices: tuple[Tensor, ...]
+) -> Any:
+    """``Shape`` of gated.cpp."""
+    products = [(p.reads, W.shape[1], p.writes, W.shape[0]) for p, W in zip(plan.products, matrices, strict=True)]
+    numbers = [
+        *(_CELLS.index(plan.kind), *u.shape[:2], torch.get_num_threads()),
+        *(states.shape[-1], plan.kept, keep, u.shape[-1], plan.drive_at, seen),
+        *(0 if vector is None else len(vector), len(products)),
+        *(number for product in (*products, (0, 0, 0, 0))[:2] for number in product),
+        *plan.sizes,
+    ]
+    return (ctypes.c_int * 26)(*numbers)
+
+
+def _call(
+    name: str, ctx: Any, vector: Tensor | None, matrices: tuple[Tensor, ...] | list[Tensor], *tensors: Tensor | None
+) -> None:
+    numbers = (ctypes.c_double * 16)(*ctx.plan.numbers)
+    contiguous = [W.contiguous() for W in matrices]
+    kept = None if vector is None else vector.contiguous()
+    two = (*contiguous, None)[:2]
+    function("gated", name, contiguous[0].dtype)(ctx.shape, numbers, *map(pointer, (kept, *two, *tensors)))
