@@ -87,12 +87,15 @@ def test_wheel_works_outside_the_source_tree(source: Path, elsewhere: Path, tmp_
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {p.relative_to(ROOT).as_posix() for top in ("lit_rnn", "datamodules") for p in (ROOT / top).rglob("*.py")}
     configs = {f"lit_rnn/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "configs").rglob("*.yaml")}
-    assert held == modules | configs
+    sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / "lit_rnn/scan").iterdir() if p.suffix in (".cpp", ".h")}
+    assert held == modules | configs | sources and sources
     assert "lit_rnn/configs/quickstart.yaml" in held
 
     output_of(*pip, "install", "--no-deps", "--target", target, wheel, cwd=elsewhere)
     # Without --config this is the quickstart, and there is none here but the wheel's.
     assert "CopyMemory" in run_installed(target, "-m", "lit_rnn", "fit", "--print_config", cwd=elsewhere)
+    compiles = "from lit_rnn.scan.native import library; print(*map(library, ('plain', 'gated')))"
+    assert run_installed(target, "-c", compiles, cwd=elsewhere).count("CDLL") == 2
 
 
 def test_docker_recipe_installs_and_starts(source: Path, elsewhere: Path, tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_what_is_printed(cli: Any, config: Any) -> None:
     done = cli("fit", "-c", config(), "--run_dir", "r")
     assert done.status == 0 and done.err == ""
     header, *epochs = done.out.splitlines()[:3]
-    backend = f"scan backend {'native' if library() is not None else 'fused'} (asked: auto)"
+    backend = f"scan backend {'native' if library('plain') is not None else 'fused'} (asked: auto)"
     assert all(word in header for word in ("ExpRNN", "197 parameters", "copy_memory", "chance 0.83", backend, "r"))
     assert all(f"epoch {number}" in line and "chance" in line for number, line in enumerate(epochs, 1))
     for word in ("val loss", "chance level", "accuracy of the 10 recalled symbols", "seconds", "run folder"):
