@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datamodules import CopyMemory, UserError
+from datamodules import CopyMemory, Denoise, UserError
 from lit_rnn import cells
 from lit_rnn.cells import Cell
 from lit_rnn.init import gaussian_
-from lit_rnn.models import ExpRNN
+from lit_rnn.models import GRU, ExpRNN
 from lit_rnn.scan import choose_backend, compiled, scan, supports
 from lit_rnn.scan.native import library
 
@@ -293,3 +293,20 @@ def test_two_layers_train_alike() -> None:
     assert loop[-1] < loop[0]
     for course in losses.values():
         assert course == pytest.approx(loop, rel=1e-9)
+
+
+def test_the_decoder_reads_only_what_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a batch has a mask, loss and recall are those of all outputs, looked at through it."""
+    data = Denoise(delay=12, batch_size=4, seed=0)
+    torch.manual_seed(0)
+    model = GRU(data.task, 8)
+    monkeypatch.setattr(model, "log", lambda *_, **__: None)
+    inputs, targets, mask = data.split("train")[torch.arange(4).numpy()]
+    outputs = model(inputs)
+    right = outputs[:, -10:].argmax(-1) == targets[:, -10:]
+    loss = model.training_step((inputs, targets, mask), 0)
+    torch.testing.assert_close(loss, model.loss_of(outputs, targets, mask))
+    torch.testing.assert_close(
+        loss, nn.functional.cross_entropy(outputs[:, -10:].flatten(0, 1), targets[:, -10:].flatten())
+    )
+    torch.testing.assert_close(model.get_submodule("meters.train_metric").compute(), right.float().mean())  # type: ignore[operator]
