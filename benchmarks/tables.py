@@ -1,0 +1,147 @@
+"""Measured rows as a table on the terminal and in README.md, both from the same record."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from measure import Bar, Pairs, Ratio, Row
+from rich import box
+from rich.table import Table
+
+COLUMNS = ("row", "work", "against", "backend", "ours", "theirs", "ratio", "bar", "first call")
+
+GROUPS = {
+    "exprnn": "ExpRNN, forward and backward: how many times faster than what a user would write, than torch's layer; "
+    "and its time over that of the bare matrix products of the recurrence",
+    "recurrence": "the same with W a plain weight: what scan costs without the exponential",
+    "nru": "NRU, forward and backward: how many times faster than the released form, step by step",
+    "cells": "every other cell, forward and backward, at a published size: how many times faster than its own loop",
+    "fit": "a whole fit (python -m lit_rnn fit) over its bare training steps",
+    "memory": "peak memory of a forward and backward pass, over what is in use before it",
+    "length": "time per step of longer sequences over that of a short one",
+    "ddp": "samples per second of two processes with a thread each over those of one",
+    "long": "long sequences, recomputed in chunks (checkpoint_every): time, and memory of the whole process",
+    "ops": "CPU-side operators that the profiler counts per time step, forward and backward, views and allocations "
+    "left out: how many times fewer than the loop. No GPU was measured",
+}
+
+Record = dict[str, Any]
+
+
+def record(row: Row, pairs: Pairs | None, skipped: str = "") -> Record:
+    """A measured (or skipped) row as JSON keeps it: the raw numbers, nothing derived."""
+    entry: Record = {"name": row.name, "work": row.work, "against": row.against, "bar": asdict(row.bar)}
+    return {**entry, "skipped": skipped} if pairs is None else {**entry, **asdict(pairs)}
+
+
+def show(value: float, unit: str) -> str:
+    if unit == "s":
+        return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+    if unit == "MiB":
+        return f"{value:,.0f} MiB"
+    return f"{value:.3g} {unit}"
+
+
+def columns(entry: Record) -> list[str]:
+    """One entry in `COLUMNS`."""
+    name = entry["name"].partition("/")[2]
+    if "skipped" in entry:
+        return [name, entry["work"], entry["against"], "", "", "", "skipped", "", ""]
+    bar, pairs, ratio = measured(entry)
+    met = {True: " met", False: " NOT met", None: ""}[bar.met(ratio.median)]
+    return [
+        name,
+        entry["work"],
+        entry["against"],
+        pairs.backend,
+        show(statistics.median(pairs.ours), pairs.unit),
+        show(statistics.median(pairs.theirs), pairs.unit),
+        f"{ratio.median:.2f} ({ratio.low:.2f} to {ratio.high:.2f})",
+        f"{bar}{met}",
+        "" if pairs.first is None else show(pairs.first, "s"),
+    ]
+
+
+def measured(entry: Record) -> tuple[Bar, Pairs, Ratio]:
+    bar, pairs = Bar(**entry["bar"]), Pairs(**{key: entry[key] for key in Pairs.__dataclass_fields__})
+    return bar, pairs, Ratio.of(bar, pairs)
+
+
+def line(entry: Record) -> str:
+    """One entry as a line, printed when it is measured."""
+    if "skipped" in entry:
+        return f"{entry['name']}: skipped: {entry['skipped']}"
+    _, work, against, backend, ours, theirs, ratio, bar, _ = columns(entry)
+    kind = (
+        {"s": "times faster", "ops": "times fewer"}[entry["unit"]]
+        if measured(entry)[0].kind == "faster"
+        else "times as much"
+    )
+    by = f" ({backend})" if backend else ""
+    asked = f"; bar {bar}" if bar else ""
+    note = f"; {entry['note']}" if entry["note"] else ""
+    return f"{entry['name']}: {work}{by} {ours}, {against} {theirs}: {ratio} {kind}{asked}{note}"
+
+
+def by_group(entries: Sequence[Record]) -> dict[str, list[Record]]:
+    found = {group: [e for e in entries if e["name"].partition("/")[0] == group] for group in GROUPS}
+    return {group: members for group, members in found.items() if members}
+
+
+def terminal(entries: Sequence[Record]) -> list[Table]:
+    """A table per group; what the lines above it have said (work and against) is left out."""
+    tables = []
+    for group, members in by_group(entries).items():
+        table = Table(title=f"{group}: {GROUPS[group]}", title_justify="left", box=box.SIMPLE)
+        shown = [column for column in COLUMNS if column not in ("work", "against")]
+        for column in shown:
+            left = column in ("row", "backend", "bar")
+            table.add_column(column, justify="left" if left else "right", overflow="fold", no_wrap=column != "row")
+        for entry in members:
+            texts = dict(zip(COLUMNS, columns(entry), strict=True))
+            style = "bold red" if texts["bar"].endswith("NOT met") else None
+            table.add_row(*(texts[column] for column in shown), style=style)
+        tables.append(table)
+    return tables
+
+
+def markdown(entries: Sequence[Record]) -> str:
+    parts = []
+    for group, members in by_group(entries).items():
+        rows = [COLUMNS, ["---"] * len(COLUMNS), *(columns(entry) for entry in members)]
+        text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+        notes = {entry["name"]: entry.get("note") or entry.get("skipped") for entry in members}
+        said = "\n".join(f"- `{name}`: {note}" for name, note in notes.items() if note)
+        sentence = GROUPS[group][0].upper() + GROUPS[group][1:] + "."
+        parts.append("\n\n".join(part for part in (f"### {group}", sentence, text, said) if part))
+    return "\n\n".join(parts)
+
+
+def machine_words(run: Record) -> str:
+    m = run["machine"]
+    busy = f" The machine was busy at the start: load {m['load']}." if m["load"] > 0.5 else ""
+    return (
+        f"{run['date']}: {m['cpu']} ({m['capability']}), {m['cores']} cores, {m['threads']} threads, {m['system']}, "
+        f"torch {m['torch']}, Python {m['python']}; medians of up to {run['rounds']} pairs.{busy}"
+    )
+
+
+START, END = "<!-- measured: start -->", "<!-- measured: end -->"
+
+
+def filled(readme: str, runs: Sequence[Path]) -> str:
+    """``readme`` with the tables of ``runs`` between its marks; a later run's rows replace an earlier one's."""
+    kept = {path.name: json.loads(path.read_text()) for path in runs}
+    entries: dict[str, Record] = {}
+    for run in kept.values():
+        entries |= {entry["name"]: entry for entry in run["rows"]}
+    lines = [f"- `results/{name}`: {machine_words(run)}" for name, run in kept.items()]
+    before, _, rest = readme.partition(START)
+    _, _, after = rest.partition(END)
+    measured = "\n".join(lines) + "\n\n" + markdown(list(entries.values()))
+    return f"{before}{START}\n{measured.strip()}\n{END}{after}"

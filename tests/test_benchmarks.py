@@ -1,0 +1,160 @@
+"""The benchmarks compare equal things, and count what they say they count. (Times are not tested.)"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import sys
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from torch import nn
+
+from datamodules import PixelMNIST
+from lit_rnn import cells
+from lit_rnn.cells import Cell, ExpRNNCell, NRUCell, OrthogonalCell
+from lit_rnn.scan import Backend, supports
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import children  # noqa: E402
+import reference  # noqa: E402
+import speed  # noqa: E402
+import tables  # noqa: E402
+from measure import Bar, Pairs, Ratio, Row, in_turn  # noqa: E402
+from passes import Size, bare_products, from_config  # noqa: E402
+
+CELLS = {
+    "ExpRNN": lambda: ExpRNNCell(3, 6),
+    "modReLU RNN": lambda: OrthogonalCell(3, 6, nn.Linear(6, 6, bias=False)),
+    "NRU": lambda: NRUCell(3, 5, 9, 4),
+}
+
+
+@pytest.mark.parametrize("backend", [name for name in get_args(Backend) if name != "compiled"])
+@pytest.mark.parametrize("build", CELLS.values(), ids=CELLS)
+def test_the_users_loop_is_the_same_recurrence(build, backend: Backend) -> None:
+    cell = build().double()
+    for B in (1, 3) if backend == "auto" or supports(backend, cell) else ():
+        assert reference.disagreement(cell, torch.randn(7, B, 3, dtype=torch.float64), backend) < 1e-12
+
+
+def test_disagreement_sees_a_wrong_step() -> None:
+    class Wrong(ExpRNNCell):
+        def step(self, u, state, w):
+            y, state = super().step(u, state, w)
+            return y * (1 + 1e-6), state
+
+    wrong = Wrong(3, 6).double()
+    assert reference.disagreement(wrong, torch.randn(7, 2, 3, dtype=torch.float64), "loop") > 1e-7
+
+
+def test_bare_products_are_those_of_backpropagation_through_time() -> None:
+    """T products (B, n) x (n, n) each way and one (n, TB) x (TB, n): 6 T B n^2 floating point operations."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counted:
+        bare_products(5, Size(7, 3, 1, "last"))()
+    assert counted.get_total_flops() == 6 * 7 * 3 * 5**2
+
+
+def test_every_cell_is_measured() -> None:
+    models = (from_config(path, **options)[0] for path, options in speed.CONFIGURED)
+    measured = {type(model.cell_list()[0]) for model in models} | {ExpRNNCell, NRUCell}
+    shared = {"Cell", "PlainCell", "OrthogonalCell", "UnitaryCell"}  # of which the others are made
+    exported = {getattr(cells, name) for name in cells.__all__ if name not in shared}
+    assert measured == {cls for cls in exported if inspect.isclass(cls) and issubclass(cls, Cell)}
+
+
+def test_row_names_differ() -> None:
+    names = [row.name for row in speed.Suite().rows()]
+    assert len(names) == len(set(names))
+    assert {name.partition("/")[0] for name in names} == set(tables.GROUPS)
+
+
+def test_ratio_is_the_median_of_the_pairs_ratios() -> None:
+    """Not the ratio of the medians, which is 2 / 4 here."""
+    pairs = Pairs(ours=[1.0, 2.0, 6.0], theirs=[5.0, 4.0, 3.0])
+    assert Ratio.of(Bar("faster"), pairs) == Ratio(2.0, 0.5, 5.0)
+    assert Ratio.of(Bar("share"), pairs) == Ratio(0.5, 0.2, 2.0)
+
+
+@pytest.mark.parametrize(
+    ("bar", "inside", "outside"),
+    [(Bar("faster", 1.6), 1.6, 1.59), (Bar("share", 0.35), 0.35, 0.36), (Bar("same", 0.1), 0.91, 1.11)],
+    ids=str,
+)
+def test_bars(bar: Bar, inside: float, outside: float) -> None:
+    assert bar.met(inside) is True
+    assert bar.met(outside) is False
+    assert Bar(bar.kind).met(inside) is None
+
+
+def test_measurements_alternate_and_warming_up_does_not_count() -> None:
+    calls: list[str] = []
+    pairs = in_turn(lambda: calls.append("A"), lambda: calls.append("B"), 3, lambda: None, "loop")
+    assert "".join(calls) == "ABAB" + "ABABAB"
+    assert len(pairs.ours) == len(pairs.theirs) == 3
+
+
+def test_peak_memory_of_a_known_allocation() -> None:
+    def run() -> None:
+        held = torch.ones(2**24)  # 64 MiB, touched
+        del held
+
+    found = children.peak_of(run)
+    assert 63 < found["above"] / 2**20 < 66  # the kernel counts pages in lots
+    assert found["whole"] > found["above"]
+
+
+def test_operators_of_a_known_pass() -> None:
+    """The transposed view, the copy of 1 to a tensor inside the sum and what autograd wraps around do not count."""
+    a = torch.randn(4, 4, requires_grad=True)
+
+    def run() -> None:
+        for _ in range(5):
+            (a.T.contiguous() @ a + 1).relu()
+
+    counts, allocations = children.profiled(run)
+    assert counts == {"clone": 5, "mm": 5, "add": 5, "clamp_min": 5}
+    assert allocations >= 5
+
+
+def test_mnist_as_files(tmp_path: Path) -> None:
+    speed.write_mnist(tmp_path)
+    data = PixelMNIST(root=str(tmp_path))
+    images, labels = data.images("train")
+    assert images.shape == (55_000, 784, 1)
+    assert labels.bincount().min() > 5_000
+
+
+def test_a_run_keeps_its_raw_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "kept.json"
+    assert speed.main(["recurrence/170", "--tiny", "--rounds", "3", "--threads", "1", "--json", str(kept)]) == 0
+    rows = {row["name"]: row for row in json.loads(kept.read_text())["rows"]}
+    assert list(rows) == ["recurrence/170/loop", "recurrence/170/torch", "recurrence/170/products"]
+    for row in rows.values():
+        assert len(row["ours"]) == len(row["theirs"]) == 3
+    assert "modReLU RNN" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("given", [["exprn"], ["--rounds", "0"], ["--threads", "0"], ["--write-readme", "nowhere"]])
+def test_bad_input_is_a_sentence(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert speed.main(given) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("speed: ") and said.count("\n") == 1 and given[-1] in said
+
+
+def test_a_skipped_row_says_why() -> None:
+    row = Row("long/auto/time", "ExpRNN", "without recomputation", Bar("share", 1.4), lambda rounds, tick: Pairs())
+    assert tables.line(tables.record(row, None, "no such keyword.")) == "long/auto/time: skipped: no such keyword."
+
+
+def test_readme_shows_the_kept_numbers() -> None:
+    readme = (BENCHMARKS / "README.md").read_text()
+    runs = [BENCHMARKS / name for name in re.findall(r"^- `(results/\S+\.json)`", readme, re.MULTILINE)]
+    assert tables.filled(readme, runs) == readme
