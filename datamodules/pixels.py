@@ -77,6 +77,7 @@ class PixelDataModule(SequenceDataModule):
 
     classes = 10
     full_scale: float
+    bounds = (0.0, 1.0)
 
     def __init__(
         self,
@@ -114,6 +115,12 @@ class PixelDataModule(SequenceDataModule):
     @abstractmethod
     def images(self, name: Split) -> tuple[Tensor, Tensor]:
         """(N, T, channels) bytes in row order and (N,) labels of the split called ``name``."""
+
+    def changeable(self, inputs: Tensor) -> Tensor:
+        """The pixels, not the blank steps behind them."""
+        free = torch.ones_like(inputs, dtype=torch.bool)
+        free[:, len(self.order) :] = False
+        return free
 
     def split(self, name: Split) -> IndexedBatches:
         images, labels = self.images(name)
