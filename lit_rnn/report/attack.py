@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
@@ -30,7 +30,8 @@ from lit_rnn.report.attack_outcome import (
 )
 from lit_rnn.report.attack_page import show, write_page
 from lit_rnn.report.attack_pictures import draw_all
-from lit_rnn.report.attack_subject import Subject, describe, read_subject
+from lit_rnn.report.attack_study import collect, finished_runs
+from lit_rnn.report.attack_subject import Subject, data_options, describe, read_subject
 from lit_rnn.robustness import ATTACKS, Effort
 
 
@@ -51,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     what = made.add_argument_group("what is attacked")
     what.add_argument("--ckpt_path", help="a checkpoint file, or best or last with --run_dir")
     what.add_argument("--run_dir", type=Path, help="a run folder: its best checkpoint, and its data")
+    what.add_argument("--study", type=Path, nargs="+", metavar="DIR", help="every run of these studies, and one table")
     what.add_argument("-c", "--config", type=Path, help="take the data from this config, not from the run folder's")
     what.add_argument("--data", help="a data module; --data.init_args.KEY VALUE sets its options")
     what.add_argument("--split", choices=("test", "val", "train"), default="test")
@@ -64,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--symbols", choices=("swaps", "embedding"), help="how symbols are attacked; swaps")
     how.add_argument("--tolerance", type=float, help="how far off a predicted number is wrong; 0.04 for adding")
     how.add_argument("--steps", type=int, default=effort.steps, help=f"of PGD; {effort.steps}")
-    how.add_argument("--restarts", type=int, default=effort.restarts, help=f"of PGD; {effort.restarts}")
+    how.add_argument("--restarts", type=int, help="starts of PGD; 1, or 2 where numbers are predicted")
     how.add_argument("--queries", type=int, default=effort.queries, help=f"of searches; {effort.queries}")
     how.add_argument("--draws", type=int, default=effort.draws, help=f"of uniform noise; {effort.draws}")
     how.add_argument("--smoothing_sigma", type=float, default=0.25, help="noise of randomised smoothing; 0.25")
@@ -80,26 +82,68 @@ def parser() -> argparse.ArgumentParser:
 
 def run(command: str, arguments: Sequence[str]) -> None:
     """Attack a trained model: accuracy against the size of the perturbation, in the inputs' own units."""
-    options, unknown = parser().parse_known_args(list(arguments))
+    given = list(arguments)
+    options, unknown = parser().parse_known_args(given)
     _check(options)
     torch.set_flush_denormal(True)  # as in training
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    if options.study is None:
+        one(options, unknown, Console())
+    else:
+        study(options, unknown, Console())
+
+
+def one(options: argparse.Namespace, unknown: list[str], console: Console) -> None:
+    """Attack one model and leave its report."""
     subject = read_subject(options, unknown)
-    effort = Effort(options.steps, options.restarts, options.queries, options.draws)
+    restarts = options.restarts or (1 if subject.examples.classes else 2)  # squared error has more than one hill
+    effort = Effort(options.steps, restarts, options.queries, options.draws)
     shots = plan(subject, options.attacks, options.norms, options.eps)
     out = options.out or (subject.folder or Path()) / "attack"
     claim(out)
     smoothing = Smoothing(options.smoothing_sigma, options.smoothing_draws, options.smoothing_samples)
-    console = Console()
     outcome = _run(subject, shots, effort, smoothing, options.seed, console)
-    write(outcome, out)
+    write(outcome, out, as_asked(options, unknown))
     show(outcome, console)
     print(f"report: {out / 'attack.html'}\nnumbers: {out / 'attack.json'}, {out / 'examples.csv'}")
 
 
+def study(options: argparse.Namespace, unknown: list[str], console: Console) -> None:
+    """Attack every run of some studies that has no report yet, and set all reports side by side.
+
+    Raises:
+        UserError: if a report that is there was made with other options.
+    """
+    for name in ("ckpt_path", "run_dir", "config", "data"):
+        if getattr(options, name) is not None:
+            raise UserError(f"--{name} is given beside --study, which takes the runs' own: leave one of them out.")
+    runs, asked = finished_runs(options.study), as_asked(options, unknown)
+    for folder in runs:
+        path = folder / "attack" / "attack.json"
+        before = json.loads(path.read_text())["asked"] if path.is_file() else asked
+        changed = next((key for key in asked if before.get(key) != asked[key]), None)
+        if changed:
+            raise UserError(
+                f"{path} was made with {changed} {before.get(changed)}, not {asked[changed]}: "
+                "give the same options, or remove that report."
+            )
+    left = [folder for folder in runs if not (folder / "attack" / "attack.json").is_file()]
+    print(f"{len(runs)} runs, {len(runs) - len(left)} with a report, {len(left)} to go", flush=True)
+    for number, folder in enumerate(left, 1):
+        print(f"{number} of {len(left)}: {folder}", flush=True)
+        one(argparse.Namespace(**{**vars(options), "run_dir": folder, "out": None}), unknown, console)
+    collect(runs, options.out or options.study[0], console)
+
+
+def as_asked(options: argparse.Namespace, unknown: list[str]) -> dict[str, Any]:
+    """The options that numbers depend on, as primitives."""
+    places = ("ckpt_path", "run_dir", "study", "config", "data", "out", "batch_size", "device", "threads")
+    return {**{key: value for key, value in vars(options).items() if key not in places}, **data_options(unknown)}
+
+
 def _check(options: argparse.Namespace) -> None:
-    for name in ("batch_size", "threads", "smoothing_draws"):
+    for name in ("batch_size", "threads", "smoothing_draws", "restarts"):
         value = getattr(options, name)
         require(value is None or value >= 1, f"--{name}", value, "a whole number of at least 1")
     require(options.seed >= 0, "--seed", options.seed, "0 or a positive whole number")
@@ -144,9 +188,9 @@ def _run(
         return run_shots(subject, shots, effort, smoothing, seed, tell)
 
 
-def write(outcome: Outcome, out: Path) -> None:
+def write(outcome: Outcome, out: Path, asked: dict[str, Any]) -> None:
     """attack.json, examples.csv, pictures and attack.html."""
-    about = describe(outcome.subject)
+    about = {**describe(outcome.subject), "asked": asked}
     pictures = draw_all(outcome, out / "pictures")
     write_page(outcome, pictures, {**about, "seconds": round(outcome.seconds, 1)}, out / "attack.html")
     rows = example_rows(outcome)

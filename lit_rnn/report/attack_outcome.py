@@ -28,6 +28,7 @@ from lit_rnn.robustness import (
     clean,
     evaluate,
     honesty_checks,
+    refusal,
     zero_gradient_fraction,
 )
 from lit_rnn.robustness.attacks import slope
@@ -135,7 +136,7 @@ def plan(
         UserError: for a name, norm or size that the data do not allow.
     """
     examples = subject.examples
-    names = list(attacks) if attacks else default_attacks(subject)
+    names = list(attacks) if attacks else default_attacks(examples)
     for name in names:
         require(name in ATTACKS, "--attacks", name, f"one of {', '.join(ATTACKS)}")
         _check_attack(subject, name)
@@ -152,31 +153,16 @@ def plan(
     return shots
 
 
-def default_attacks(subject: Subject) -> list[str]:
-    swaps = subject.symbols == "swaps"
-    some = [name for name, attack in ATTACKS.items() if (attack.unit == "swaps") == swaps]
-    return [name for name in some if _refusal(subject, name) is None]
-
-
-def _refusal(subject: Subject, name: str) -> str | None:
-    """Why an attack cannot be used here."""
-    attack, examples = ATTACKS[name], subject.examples
-    if (attack.unit == "swaps") != (subject.symbols == "swaps"):
-        return "swaps symbols" if attack.unit == "swaps" else "moves values, which needs --symbols embedding here"
-    if name == "pgd_margin" and not examples.classes:
-        return "needs classes, which have a margin"
-    if attack.unit == "share" and examples.bounds is None:
-        return "needs bounds"
-    return None
+def default_attacks(examples: Examples) -> list[str]:
+    """All that make sense."""
+    return [name for name in ATTACKS if refusal(examples, name) is None]
 
 
 def _check_attack(subject: Subject, name: str) -> None:
-    refusal = _refusal(subject, name)
-    if refusal:
-        raise UserError(
-            f"--attacks names {name}, which {refusal}; on {subject.task.name} take some of "
-            f"{', '.join(default_attacks(subject))}."
-        )
+    reason = refusal(subject.examples, name)
+    if reason:
+        accepted = ", ".join(default_attacks(subject.examples))
+        raise UserError(f"--attacks names {name}, which {reason}; on {subject.task.name} take some of {accepted}.")
 
 
 def default_sizes(examples: Examples, unit: str, norm: float) -> list[float]:

@@ -17,7 +17,7 @@ from lit_rnn.robustness.checks import (
     worst_case,
     zero_gradient_fraction,
 )
-from lit_rnn.robustness.evaluate import ATTACKS, Effort, Examples, check_size, clean, evaluate
+from lit_rnn.robustness.evaluate import ATTACKS, Effort, Examples, check_size, clean, evaluate, refusal
 from lit_rnn.robustness.noise import additive_noise, multiplicative_noise, salt_and_pepper
 from lit_rnn.robustness.objective import off_by, wrong_label
 from lit_rnn.robustness.state import frozen
@@ -48,6 +48,7 @@ __all__ = [
     "pgd",
     "random_draws",
     "random_search",
+    "refusal",
     "salt_and_pepper",
     "smooth_certify",
     "smoothed_radius",

@@ -206,7 +206,8 @@ def pgd(
         step_size: a; by default 2.5 eps / steps, enough to cross the ball.
         random_start: Start from a uniform draw of the ball instead of x.
         restarts: How often to start.
-        loss: ``cross_entropy``, ``margin``, ``squared_error``, or a function of outputs and y.
+        loss: ``cross_entropy``, ``margin``, ``squared_error``, ``overshoot``, ``undershoot``, or a function of outputs
+            and y.
         targeted: Minimise the loss to y instead.
         mask: What may be changed, broadcastable to x: (I,) for channels, (B, T, 1) to spare padding.
         scored: (B, T) bool: steps that count, where there is a target per step.

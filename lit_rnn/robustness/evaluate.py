@@ -83,8 +83,8 @@ class Effort:
 
     steps: int = 40
     restarts: int = 1
-    queries: int = 300
-    draws: int = 100
+    queries: int = 200
+    draws: int = 50
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -102,13 +102,12 @@ class Attack(NamedTuple):
 
 
 def _iterative(examples: Examples, effort: Effort) -> dict[str, Any]:
-    # numbers have no line beyond which all is lost: how far they go is worth knowing
-    return {
-        "loss": examples.loss,
-        "steps": effort.steps,
-        "restarts": effort.restarts,
-        "early_stop": examples.classes,
-    }
+    return {"loss": examples.loss, "steps": effort.steps, "restarts": effort.restarts, "early_stop": True}
+
+
+def _pgd_on(loss: LossName, words: str) -> Attack:
+    """PGD on another loss."""
+    return Attack("iterative", "ball", pgd, lambda e, effort: {**_iterative(e, effort), "loss": loss}, words)
 
 
 def _search_loss(examples: Examples) -> LossName:
@@ -123,23 +122,19 @@ ATTACKS: Mapping[str, Attack] = {
         "noise",
         "ball",
         random_draws,
-        lambda e, effort: {"loss": _search_loss(e), "draws": effort.draws, "early_stop": e.classes},
+        lambda e, effort: {"loss": _search_loss(e), "draws": effort.draws, "early_stop": True},
         "the worst of many uniform draws from the ball",
     ),
     "fgsm": Attack("single_step", "ball", fgsm, lambda e, _: {"loss": e.loss}, "one gradient step"),
     "pgd": Attack("iterative", "ball", pgd, _iterative, "projected gradient ascent"),
-    "pgd_margin": Attack(
-        "iterative",
-        "ball",
-        pgd,
-        lambda e, effort: {**_iterative(e, effort), "loss": "margin"},
-        "the same on the logit margin, which does not saturate",
-    ),
+    "pgd_margin": _pgd_on("margin", "the same on the logit margin, which does not saturate"),
+    "pgd_over": _pgd_on("overshoot", "the same towards predictions that are too large"),
+    "pgd_under": _pgd_on("undershoot", "the same towards predictions that are too small"),
     "search": Attack(
         "gradient_free",
         "ball",
         random_search,
-        lambda e, effort: {"loss": _search_loss(e), "queries": effort.queries, "early_stop": e.classes},
+        lambda e, effort: {"loss": _search_loss(e), "queries": effort.queries, "early_stop": True},
         "random search by windows of time, without gradients",
     ),
     "random_swaps": Attack(
@@ -157,6 +152,22 @@ ATTACKS: Mapping[str, Attack] = {
         "greedy swaps of symbols, without gradients",
     ),
 }
+
+
+def refusal(examples: Examples, name: str) -> str | None:
+    """Why an attack makes no sense on these examples; None where it does."""
+    attack = ATTACKS[name]
+    if attack.unit == "swaps" and examples.x.is_floating_point():
+        return "swaps symbols, but the inputs are values"
+    if attack.unit != "swaps" and not examples.x.is_floating_point():
+        return "moves values, but the inputs are symbols"
+    if name == "pgd_margin" and not examples.classes:
+        return "needs classes, which have a margin"
+    if name in ("pgd_over", "pgd_under") and examples.classes:
+        return "needs numbers to predict"
+    if attack.unit == "share" and examples.bounds is None:
+        return "needs bounds"
+    return None
 
 
 def check_size(examples: Examples, name: str, norm: float, eps: float) -> None:

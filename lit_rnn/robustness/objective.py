@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from datamodules.errors import require
 from lit_rnn.robustness.state import Model
 
-LossName = Literal["cross_entropy", "margin", "squared_error"]
+LossName = Literal["cross_entropy", "margin", "squared_error", "overshoot", "undershoot"]
 Loss = LossName | Callable[[Tensor, Tensor], Tensor]
 Wrong = Callable[[Tensor, Tensor], Tensor]
 
@@ -35,10 +35,22 @@ def squared_error(outputs: Tensor, y: Tensor) -> Tensor:
     return (outputs - y).square().mean(-1)
 
 
+def overshoot(outputs: Tensor, y: Tensor) -> Tensor:
+    """The mean over the last axis of z - y. Squared error stays on the side it starts on, this one chooses its side."""
+    return (outputs - y).mean(-1)
+
+
+def undershoot(outputs: Tensor, y: Tensor) -> Tensor:
+    """The mean over the last axis of y - z."""
+    return -overshoot(outputs, y)
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": cross_entropy,
     "margin": margin,
     "squared_error": squared_error,
+    "overshoot": overshoot,
+    "undershoot": undershoot,
 }
 
 
