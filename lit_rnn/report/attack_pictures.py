@@ -136,9 +136,9 @@ def _side(data: PixelDataModule) -> int:
 
 
 def image_of(data: PixelDataModule, x: Tensor) -> np.ndarray:
-    """(T, channels) as read to (height, width): the first channel of every pixel at its place."""
+    """What was read, (T, input_size), as (height, width): the first channel of every pixel at its place."""
     side, image = _side(data), torch.zeros(len(data.order))
-    image[data.order] = x[: len(data.order), 0].float().cpu()
+    image[data.order] = x.reshape(-1, data.channels)[: len(data.order), 0].float().cpu()
     return image.view(side, side).numpy()
 
 
