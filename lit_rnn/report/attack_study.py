@@ -107,7 +107,8 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
 def numeric(rows: Sequence[Row]) -> list[str]:
     """The columns of numbers, in order."""
     names = ("clean", "worst_", "half_", *SPECTRAL, "failed_checks")
-    return list(dict.fromkeys(key for row in rows for key in row if key.startswith(names)))
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return [key for key in keys if key.startswith(names) and not key.endswith("_std")]
 
 
 def shown_sizes(rows: Sequence[Row]) -> list[str]:
@@ -179,7 +180,7 @@ def findings(settings: Sequence[Row]) -> list[str]:
 def table_rows(settings: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and rows: clean and worst-case accuracy in percent, ε½, spectral numbers."""
     sizes = shown_sizes(settings)
-    halves = [key for key in numeric(settings) if key.startswith("half_") and not key.endswith("_std")]
+    halves = [key for key in numeric(settings) if key.startswith("half_")]
     spectral = [key for key in SPECTRAL if any(s.get(key) is not None for s in settings)]
     header = ["setting", "runs", "clean", *map(words_of, [*sizes, *halves, *spectral]), "failed checks"]
     rows = [

@@ -165,9 +165,10 @@ def check_task(given: Task, made_with: dict[str, Any], path: Path) -> None:
     """
     for key in ("name", "inputs", "input_size", "targets", "target_size"):
         if getattr(given, key) != made_with[key]:
+            sizes = ("", "") if key == "name" else (f" ({key} {getattr(given, key)})", f" ({key} {made_with[key]})")
             raise UserError(
-                f"data gives {given.name} ({key} {getattr(given, key)}), but {path} was trained on {made_with['name']} "
-                f"({key} {made_with[key]}): give that data by --data."
+                f"data gives {given.name}{sizes[0]}, but {path} was trained on {made_with['name']}{sizes[1]}: "
+                "give that data by --data."
             )
 
 
