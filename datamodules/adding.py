@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from datamodules.base import Batch, GeneratedDataModule, unit_interval
 from datamodules.errors import require
@@ -25,6 +26,8 @@ class Adding(GeneratedDataModule):
             ``urnn``: h = T // 2.
         **kwargs: Sizes, seed and workers of `GeneratedDataModule`.
     """
+
+    bounds = (0.0, 1.0)
 
     def __init__(self, length: int = 200, protocol: Literal["scornn", "urnn"] = "scornn", **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -46,6 +49,12 @@ class Adding(GeneratedDataModule):
             metric="within_0.04",
             higher_is_better=True,
         )
+
+    def changeable(self, inputs: Tensor) -> Tensor:
+        """The numbers that are not marked: neither the marks nor what is added."""
+        free = torch.zeros_like(inputs, dtype=torch.bool)
+        free[..., 0] = inputs[..., 1] == 0
+        return free
 
     def make(self, words: NDArray[np.uint64]) -> Batch:
         uniform = unit_interval(words)

@@ -166,6 +166,9 @@ class SequenceDataModule(LightningDataModule, ABC):
     task: Task
     """Known right after construction, before any data is read."""
 
+    bounds: tuple[float, float] | None = None
+    """The values that inputs can take, None where there is no limit."""
+
     def __init__(self, batch_size: int = 128, seed: int | None = None, num_workers: int = 0) -> None:
         super().__init__()
         require(batch_size >= 1, "data.init_args.batch_size", batch_size, "a whole number of at least 1")
@@ -179,6 +182,13 @@ class SequenceDataModule(LightningDataModule, ABC):
     @abstractmethod
     def split(self, name: Split) -> IndexedBatches:
         """The split called ``name``, read or generated when asked for."""
+
+    def changeable(self, inputs: Tensor) -> Tensor:
+        """Which entries of ``inputs`` may be changed without a change of the right answer: bool, shaped as they are.
+
+        Here all; padding, marks and what the answer is made of are for subclasses to hold.
+        """
+        return torch.ones_like(inputs, dtype=torch.bool)
 
     def loader(self, split: Split, rank: int = 0, world_size: int = 1) -> SequenceLoader:
         """The loader of one rank of ``world_size``."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from datamodules.base import Batch, GeneratedDataModule
 from datamodules.errors import require
@@ -73,6 +74,10 @@ class CopyMemory(GeneratedDataModule):
             metric="accuracy",
             higher_is_better=True,
         )
+
+    def changeable(self, inputs: Tensor) -> Tensor:
+        """The blanks: neither the symbols nor the marker."""
+        return inputs == 0
 
     def make(self, words: NDArray[np.uint64]) -> Batch:
         delay = int(words[0, -1] % np.uint64(self.delay)) + 1 if self.variable else self.delay

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from datamodules.base import Batch, GeneratedDataModule
 from datamodules.errors import require
@@ -49,6 +50,12 @@ class Denoise(GeneratedDataModule):
             metric="accuracy",
             higher_is_better=True,
         )
+
+    def changeable(self, inputs: Tensor) -> Tensor:
+        """The blanks behind the marker: one among the symbols would, if changed, be a symbol to recall."""
+        free = torch.zeros_like(inputs, dtype=torch.bool)
+        free[:, self.delay + 1 :] = True
+        return free
 
     def make(self, words: NDArray[np.uint64]) -> Batch:
         data = (words[:, : self.symbols] % np.uint64(self.alphabet)).astype(np.int64) + 1

@@ -77,6 +77,7 @@ class PixelDataModule(SequenceDataModule):
 
     classes = 10
     full_scale: float
+    bounds = (0.0, 1.0)
 
     def __init__(
         self,
@@ -91,17 +92,23 @@ class PixelDataModule(SequenceDataModule):
         seed: int | None,
         num_workers: int,
         blank_steps: int = 0,
+        pixels_per_step: int = 1,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
+        whole = pixels_per_step >= 1 and steps % pixels_per_step == 0
+        require(whole, "data.init_args.pixels_per_step", pixels_per_step, f"a divisor of the image's {steps} pixels")
         require(val_size >= 1, "data.init_args.val_size", val_size, "a whole number of at least 1")
         require(0 <= split_seed < 2**32, "data.init_args.split_seed", split_seed, "a whole number of at least 0")
         self.val_size, self.split_seed, self.blank_steps = val_size, split_seed, blank_steps
         permutation = pixel_permutation(permutation_seed, steps)  # refused even where it is not used
         self.order = torch.from_numpy(permutation if permute else np.arange(steps))
+        self.channels, self.pixels_per_step = channels, pixels_per_step
+        steps //= pixels_per_step
+        name = name if pixels_per_step == 1 else f"{name}_by_{pixels_per_step}"
         self.task = Task(
             name=f"permuted_{name}" if permute else name,
             inputs="values",
-            input_size=channels,
+            input_size=channels * pixels_per_step,
             targets="label",
             target_size=self.classes,
             length=steps + blank_steps,
@@ -115,10 +122,17 @@ class PixelDataModule(SequenceDataModule):
     def images(self, name: Split) -> tuple[Tensor, Tensor]:
         """(N, T, channels) bytes in row order and (N,) labels of the split called ``name``."""
 
+    def changeable(self, inputs: Tensor) -> Tensor:
+        """The pixels, not the blank steps behind them."""
+        free = torch.ones_like(inputs, dtype=torch.bool)
+        free[:, len(self.order) // self.pixels_per_step :] = False
+        return free
+
     def split(self, name: Split) -> IndexedBatches:
         images, labels = self.images(name)
-        pixels = nn.functional.pad(images[:, self.order], (0, 0, 0, self.blank_steps))
-        return _Pixels(pixels, labels, self.full_scale)
+        blank = self.blank_steps * self.pixels_per_step
+        pixels = nn.functional.pad(images[:, self.order], (0, 0, 0, blank))
+        return _Pixels(pixels.reshape(len(labels), -1, self.task.input_size), labels, self.full_scale)
 
 
 class PixelMNIST(PixelDataModule):
@@ -142,6 +156,7 @@ class PixelMNIST(PixelDataModule):
         batch_size: Sequences per step and process.
         seed: Seeds the order of training; None takes the run's ``seed_everything``.
         num_workers: Processes that prepare batches.
+        pixels_per_step: How many pixels, after the permutation, are read at a step; 28 reads row by row.
     """
 
     full_scale = 255.0
@@ -157,6 +172,7 @@ class PixelMNIST(PixelDataModule):
         seed: int | None = None,
         num_workers: int = 0,
         protocol: Literal["common", "nru"] = "common",
+        pixels_per_step: int = 1,
     ) -> None:
         require(protocol in ("common", "nru"), "data.init_args.protocol", protocol, "common or nru")
         published = protocol == "nru"
@@ -172,6 +188,7 @@ class PixelMNIST(PixelDataModule):
             seed,
             num_workers,
             blank_steps=int(published),
+            pixels_per_step=pixels_per_step,
         )
         self.root, self.protocol = root, protocol
 
@@ -249,6 +266,7 @@ class PixelDigits(PixelDataModule):
         batch_size: Sequences per step and process.
         seed: Seeds the order of training; None takes the run's ``seed_everything``.
         num_workers: Processes that prepare batches.
+        pixels_per_step: How many pixels, after the permutation, are read at a step; 8 reads row by row.
     """
 
     full_scale = 16.0
@@ -264,6 +282,7 @@ class PixelDigits(PixelDataModule):
         batch_size: int = 64,
         seed: int | None = None,
         num_workers: int = 0,
+        pixels_per_step: int = 1,
     ) -> None:
         super().__init__(
             "pixel_digits",
@@ -276,6 +295,7 @@ class PixelDigits(PixelDataModule):
             batch_size,
             seed,
             num_workers,
+            pixels_per_step=pixels_per_step,
         )
         require(test_size >= 1, "data.init_args.test_size", test_size, "a whole number of at least 1")
         require(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +58,13 @@ def draw_task(task: Task, inputs: Tensor, targets: Tensor, outputs: Tensor) -> F
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     grid = figure.add_gridspec(1, 2, width_ratios=(1.5, 1))
     left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    side = round(inputs.shape[1] ** 0.5)
-    square = task.inputs == "values" and side * side == inputs.shape[1] and not task.name.startswith("permuted")
+    whole = inputs[0].numel()  # several pixels may be read at a step
+    pixels = inputs.flatten(1) if math.isqrt(whole) ** 2 == whole else inputs
+    side = round(pixels.shape[1] ** 0.5)
+    square = task.inputs == "values" and side * side == pixels.shape[1] and not task.name.startswith("permuted")
     predictions = outputs.argmax(-1) if task.classifies else outputs
     if task.targets == "label" and square:
-        _draw_images(left, inputs.view(len(inputs), side, side, -1), targets, predictions)
+        _draw_images(left, pixels.reshape(len(inputs), side, side, -1), targets, predictions)
     elif task.inputs == "symbols" and task.per_step:
         _draw_symbols(left, inputs, targets, predictions)
     else:

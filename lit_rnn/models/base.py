@@ -180,8 +180,11 @@ class SequenceModel(LightningModule, ABC):
         return y, finals
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """What the first cell reads, (B, T, input_size): values as they are, symbols one-hot."""
-        if self.task.inputs == "values":
+        """What the first cell reads, (B, T, input_size): values as they are, symbols one-hot.
+
+        One-hot vectors are taken as they are too, so that an attack can move them.
+        """
+        if self.task.inputs == "values" or inputs.is_floating_point():
             return inputs
         return nn.functional.one_hot(inputs, self.task.input_size).to(self.decoder.weight.dtype)
 

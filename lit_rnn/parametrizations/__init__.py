@@ -15,6 +15,7 @@ from lit_rnn.parametrizations.spectrum import (
     SpectralRadiusBound,
     constrain_recurrent,
     spectral_norm_penalty,
+    spectral_radius_with_gradient,
 )
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "constrain_recurrent",
     "drift",
     "spectral_norm_penalty",
+    "spectral_radius_with_gradient",
 ]

@@ -70,13 +70,56 @@ class SpectralRadiusBound(_Bound):
     """W -> W min(1, c / rho(W)): the largest modulus of an eigenvalue, complex pairs included, is at most c.
 
     All eigenvalues are computed: the power method's Rayleigh quotient is wrong for complex pairs, r cos(theta) instead
-    of r for a rotation. The scale is detached: rho has no gradient at a tie or a defective eigenvalue, and torch gives
-    a wrong one there without a word. A nilpotent W has rho 0 and stays as it is. rho of a strongly non-normal
-    matrix moves by about (rounding)^{1/n}, and the bound holds as well as that.
+    of r for a rotation. A nilpotent W has rho 0 and stays as it is. rho of a strongly non-normal matrix moves by about
+    (rounding)^{1/n}, and the bound holds as well as that.
+
+    The gradient goes through rho as long as its eigenvalue is well-conditioned (`spectral_radius_with_gradient`), and
+    takes the scale for a constant elsewhere. With a constant throughout, every step grows the free matrix's leading
+    eigenvalues, the scale shrinks all others, and the network forgets.
     """
 
     def size(self, W: Tensor) -> Tensor:
-        return torch.linalg.eigvals(W.detach()).abs().amax(-1)
+        return spectral_radius_with_gradient(W) if W.requires_grad else torch.linalg.eigvals(W).abs().amax(-1)
+
+
+_WELL_CONDITIONED = 1e3
+
+
+class _SpectralRadius(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, W: Tensor) -> Tensor:
+        values, vectors = torch.linalg.eig(W)
+        lead = values.abs().argmax(-1, keepdim=True)
+        value = values.gather(-1, lead)
+        right = vectors.take_along_dim(lead[..., None], -1)  # (blocks, n, 1)
+        unit = nn.functional.one_hot(lead[..., 0], W.shape[-1]).to(vectors)[..., None]
+        left = torch.linalg.solve_ex(vectors.mT, unit)[0]  # left^T W = value left^T, and left^T right = 1
+        condition = torch.linalg.vector_norm(left, dim=(-2, -1)) * torch.linalg.vector_norm(right, dim=(-2, -1))
+        direction = (value.conj() / value.abs())[..., None] * left @ right.mT
+        # a comparison with nan or inf is false: a defective W has no gradient
+        trusted = (condition < _WELL_CONDITIONED)[..., None, None] & direction.real.isfinite()
+        ctx.save_for_backward(torch.where(trusted, direction.real, 0.0))
+        return value.abs().squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient[..., None, None] * ctx.saved_tensors[0]
+
+
+def spectral_radius_with_gradient(W: Tensor) -> Tensor:
+    """rho(W), with d rho = Re(conj(l) / |l| y^T dW x), l leading, W x = l x, y^T W = l y^T, y^T x = 1.
+
+    Where |x| |y|, the eigenvalue's condition number, is 1000 or more, and for rho = 0, the gradient is zero: it grows
+    without limit towards a defective eigenvalue, where there is none and torch gives a wrong one without a word. At a
+    tie it is that of one of the leading eigenvalues.
+
+    Args:
+        W: (..., n, n) real, float64.
+
+    Returns:
+        (...,)
+    """
+    return _SpectralRadius.apply(W)
 
 
 BOUNDS: dict[str, type[_Bound]] = {"spectral_norm": SpectralNormBound, "spectral_radius": SpectralRadiusBound}

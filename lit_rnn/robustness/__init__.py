@@ -1,6 +1,6 @@
 """Attacks, certificates, and the checks that an evaluation is honest; a model is any callable on inputs."""
 
-from lit_rnn.robustness.attacks import fgsm, pgd, random_search
+from lit_rnn.robustness.attacks import fgsm, pgd, random_draws, random_search
 from lit_rnn.robustness.certificates import (
     Smoothed,
     certified_radius,
@@ -13,37 +13,47 @@ from lit_rnn.robustness.certificates import (
 from lit_rnn.robustness.checks import (
     AttackResult,
     Check,
-    attack_result,
     honesty_checks,
     worst_case,
     zero_gradient_fraction,
 )
+from lit_rnn.robustness.evaluate import ATTACKS, Effort, Examples, check_size, clean, evaluate, refusal
 from lit_rnn.robustness.noise import additive_noise, multiplicative_noise, salt_and_pepper
+from lit_rnn.robustness.objective import off_by, wrong_label
 from lit_rnn.robustness.state import frozen
 from lit_rnn.robustness.swaps import symbol_swap
 from lit_rnn.robustness.training import AdversarialTraining
 
 __all__ = [
+    "ATTACKS",
     "AdversarialTraining",
     "AttackResult",
     "Check",
+    "Effort",
+    "Examples",
     "Smoothed",
     "additive_noise",
-    "attack_result",
     "certified_radius",
+    "check_size",
+    "clean",
     "clopper_pearson_lower",
+    "evaluate",
     "fgsm",
     "frozen",
     "honesty_checks",
     "interval_bounds",
     "lipschitz_bound",
     "multiplicative_noise",
+    "off_by",
     "pgd",
+    "random_draws",
     "random_search",
+    "refusal",
     "salt_and_pepper",
     "smooth_certify",
     "smoothed_radius",
     "symbol_swap",
     "worst_case",
+    "wrong_label",
     "zero_gradient_fraction",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError, require
-from lit_rnn.robustness.objective import Loss, Objective
+from lit_rnn.robustness.objective import Loss, Objective, Wrong
 from lit_rnn.robustness.state import Model, frozen
 
 if TYPE_CHECKING:
@@ -183,14 +183,16 @@ def pgd(
     targeted: bool = False,
     mask: Tensor | None = None,
     scored: Tensor | None = None,
+    wrong: Wrong | None = None,
     early_stop: bool = False,
     seed: int = 0,
 ) -> Tensor:
     """Projected gradient ascent on the loss: x_{k+1} = P(x_k + a s_k), s the sign or the direction of the gradient.
 
-    P goes onto the ball, then into the box. Of all iterates of all restarts, and the single step of `fgsm`, the worst
-    comes back, example by example: one that fools before one that does not, then the one of larger loss. A
-    fooled example takes no further restart, and with ``early_stop`` no further step: it is no longer computed.
+    P goes onto the ball, then into the box. Each start ends with a full step from x along the last gradient, which is
+    the optimum where the model is linear, whatever the start. Of x, all iterates and these ends, the worst comes back,
+    example by example: one that fools before one that does not, then the one of larger loss. A fooled example takes no
+    further restart, and with ``early_stop`` no further step: it is no longer computed.
 
     Args:
         model: From inputs to logits (B, C), values (B, O), or either at every step (B, T, .). A module is put into
@@ -204,10 +206,12 @@ def pgd(
         step_size: a; by default 2.5 eps / steps, enough to cross the ball.
         random_start: Start from a uniform draw of the ball instead of x.
         restarts: How often to start.
-        loss: ``cross_entropy``, ``margin``, ``squared_error``, or a function of outputs and y.
+        loss: ``cross_entropy``, ``margin``, ``squared_error``, ``overshoot``, ``undershoot``, or a function of outputs
+            and y.
         targeted: Minimise the loss to y instead.
         mask: What may be changed, broadcastable to x: (I,) for channels, (B, T, 1) to spare padding.
-        scored: (B, T) bool: steps whose loss counts, where there is a target per step.
+        scored: (B, T) bool: steps that count, where there is a target per step.
+        wrong: When a prediction is wrong; see `lit_rnn.robustness.objective.Objective`.
         early_stop: Leave an example alone once it is fooled; one that is misclassified to begin with comes back as is.
         seed: Of the random starts.
 
@@ -225,32 +229,27 @@ def pgd(
     require(step_size is None or step_size > 0, "step_size", step_size, "positive, or none")
     if eps == 0:
         return x.clone()
-    step = 2.5 * threat.eps / steps if step_size is None else step_size
+    size = 2.5 * threat.eps / steps if step_size is None else step_size
     generator = torch.Generator().manual_seed(seed)
     with frozen(model, x.device):
-        objective = Objective(model, loss, targeted, scored)
+        objective = Objective(model, loss, targeted, scored, wrong)
         search = Worst(threat.x, y.clone())
-        rows = torch.arange(len(x), device=x.device)
-        gradient, values, fooled = slope(objective, threat.x, search.y)
-        if early_stop:
-            search.offer(threat.x, values, fooled, rows)
-            rows, gradient = rows[~fooled], gradient[~fooled]
-        if len(rows):  # the single step of `fgsm` is a candidate too: never weaker, and exact where the model is linear
-            moved = threat.project(threat.x[rows] + threat.eps * threat.ascent(gradient, rows), rows)
-            with torch.no_grad():
-                search.offer(moved, *objective(moved, search.y[rows], rows), rows)
+        rows = search.try_unchanged(objective)
         for restart in range(restarts):
             start = threat.sample(generator) if random_start else threat.x
             rows = search.open() if restart or early_stop else rows
             moved = start[rows]
-            for _ in range(steps):
+            for step in range(steps + 1):
                 if not len(rows):
                     break
                 gradient, values, fooled = slope(objective, moved, search.y[rows], rows)
                 search.offer(moved, values, fooled, rows)
-                moved = threat.project(moved + step * threat.ascent(gradient, rows), rows)
                 if early_stop:
-                    rows, moved = rows[~fooled], moved[~fooled]
+                    rows, moved, gradient = rows[~fooled], moved[~fooled], gradient[~fooled]
+                ahead = threat.ascent(gradient, rows)
+                moved = threat.project(
+                    moved + size * ahead if step < steps else threat.x[rows] + threat.eps * ahead, rows
+                )
             if len(rows):
                 with torch.no_grad():
                     search.offer(moved, *objective(moved, search.y[rows], rows), rows)
@@ -266,20 +265,61 @@ class Worst:
         self.value = torch.full((len(x),), -math.inf, dtype=dtype, device=x.device)
         self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
 
-    def offer(self, moved: Tensor, values: Tensor, fooled: Tensor, rows: Tensor) -> Tensor:
-        """Take what fools before what does not, then what is of larger value.
-
-        ``rows`` are the numbers of the examples offered; returned are those that were taken.
-        """
+    def offer(self, moved: Tensor, values: Tensor, fooled: Tensor, rows: Tensor) -> None:
+        """Take what fools before what does not, then what is of larger value; ``rows`` are the examples' numbers."""
         values = values.detach().to(self.value)
         better = (fooled & ~self.fooled[rows]) | ((fooled == self.fooled[rows]) & (values > self.value[rows]))
         taken = rows[better]
         self.x[taken], self.value[taken], self.fooled[taken] = moved.detach()[better], values[better], fooled[better]
-        return taken
+
+    def try_unchanged(self, objective: Objective) -> Tensor:
+        """Offer the inputs themselves, as doing nothing is in every ball; gives the numbers of all examples."""
+        rows = torch.arange(len(self.x), device=self.x.device)
+        with torch.no_grad():
+            self.offer(self.x, *objective(self.x, self.y), rows)
+        return rows
 
     def open(self) -> Tensor:
         """The numbers of the examples that are not fooled yet."""
         return (~self.fooled).nonzero().squeeze(1)
+
+
+def random_draws(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    eps: float,
+    norm: float = math.inf,
+    bounds: Sequence[float] | None = None,
+    draws: int = 100,
+    loss: Loss = "margin",
+    targeted: bool = False,
+    mask: Tensor | None = None,
+    scored: Tensor | None = None,
+    wrong: Wrong | None = None,
+    early_stop: bool = True,
+    seed: int = 0,
+) -> Tensor:
+    """The worst of ``draws`` uniform draws from the ball: the noise that a gradient attack in that ball must beat.
+
+    Arguments, returns and raises as `pgd`.
+    """
+    threat = Threat(x, eps, norm, bounds, mask)
+    require(draws >= 1, "draws", draws, "a whole number of at least 1")
+    if eps == 0:
+        return x.clone()
+    generator = torch.Generator().manual_seed(seed)
+    with frozen(model, x.device), torch.no_grad():
+        objective = Objective(model, loss, targeted, scored, wrong)
+        search = Worst(threat.x, y.clone())
+        rows = search.try_unchanged(objective)
+        for _ in range(draws):
+            moved = threat.sample(generator)
+            rows = search.open() if early_stop else rows
+            if not len(rows):
+                break
+            search.offer(moved[rows], *objective(moved[rows], search.y[rows], rows), rows)
+        return search.x
 
 
 def random_search(
@@ -295,6 +335,7 @@ def random_search(
     targeted: bool = False,
     mask: Tensor | None = None,
     scored: Tensor | None = None,
+    wrong: Wrong | None = None,
     early_stop: bool = True,
     seed: int = 0,
 ) -> Tensor:
@@ -325,12 +366,10 @@ def random_search(
         return torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
 
     with frozen(model, x.device), torch.no_grad():
-        objective = Objective(model, loss, targeted, scored)
+        objective = Objective(model, loss, targeted, scored, wrong)
         search = Worst(threat.x, y.clone())
-        rows = torch.arange(len(x), device=x.device)
-        if early_stop:
-            search.offer(threat.x, *objective(threat.x, search.y), rows)
-        directions = normal(*x.shape)
+        rows = search.try_unchanged(objective)
+        directions, height = normal(*x.shape), torch.full_like(search.value, -math.inf)
         for query in range(queries):
             rows = search.open() if early_stop else rows
             if not len(rows):
@@ -344,6 +383,9 @@ def random_search(
                 changed = normal(len(x), 1, *x.shape[2:]) if threat.norm == math.inf else directions + normal(*x.shape)
                 proposals = torch.where(inside, changed, directions)
             moved = threat.project(threat.x[rows] + threat.eps * threat.ascent(proposals[rows], rows), rows)
-            taken = search.offer(moved, *objective(moved, search.y[rows], rows), rows)
-            directions = directions.index_copy(0, taken, proposals[taken])
+            values, fooled = objective(moved, search.y[rows], rows)
+            search.offer(moved, values, fooled, rows)
+            higher = values > height[rows]  # than the search's own place: x may be higher than all its neighbours
+            taken = rows[higher]
+            directions[taken], height[taken] = proposals[taken], values[higher]
         return search.x

@@ -10,11 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.robustness.attacks import slope
+from lit_rnn.robustness.attacks import expand_mask, slope
 from lit_rnn.robustness.objective import Loss, Objective
 from lit_rnn.robustness.state import Model, frozen
 
@@ -72,47 +71,37 @@ class AttackResult:
         return f"{norm} <= {self.eps:g}, box {self.box}, {knows.get(self.kind, 'no knowledge')}, {aim}"
 
 
-@torch.no_grad()
-def attack_result(
-    model: Model,
-    attacked: Tensor,
-    y: Tensor,
-    attack: str,
-    kind: Kind,
-    norm: float | str,
-    eps: float,
-    loss: Loss = "cross_entropy",
-    box: tuple[float, float] | None = None,
-    targeted: bool = False,
-    settings: Mapping[str, Any] | None = None,
-) -> AttackResult:
-    """Ask the model about attacked inputs, and keep what it says with the threat model."""
-    with frozen(model, attacked.device), torch.no_grad():
-        value, fooled = Objective(model, loss, targeted)(attacked, y)
-    value = -value if targeted else value
-    numbers = value.double().cpu().numpy()
-    return AttackResult(
-        attack, kind, norm, float(eps), fooled.cpu().numpy(), numbers, box, targeted, {"loss": loss, **(settings or {})}
-    )
-
-
 def worst_case(results: Sequence[AttackResult]) -> np.ndarray:
     """(N,) bool: fooled by any of the attacks. The mean of this is the number to report, not the best attack's mean."""
     require(len({len(result.fooled) for result in results}) == 1, "results", len(results), "of the same examples")
     return np.logical_or.reduce([result.fooled for result in results])
 
 
-def zero_gradient_fraction(model: Model, x: Tensor, y: Tensor, loss: Loss = "cross_entropy") -> Tensor:
+def zero_gradient_fraction(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    loss: Loss = "cross_entropy",
+    mask: Tensor | None = None,
+    scored: Tensor | None = None,
+) -> Tensor:
     """(T,): at each time step, the share of entries of dl/dx, over examples and channels, that are exactly zero.
 
     A contracting network, or a saturated loss, hides early steps from gradient attacks: gradient masking.
 
     Args:
+        model: As in `lit_rnn.robustness.pgd`.
         x: (B, T, I) values.
+        y: Labels, or the numbers to predict.
+        loss: As in `lit_rnn.robustness.pgd`.
+        mask: Which entries an attack may change; others are not counted, and a step without any is nan.
+        scored: (B, T) bool: steps that count, where there is a target per step.
     """
     with frozen(model, x.device):
-        gradient, _, _ = slope(Objective(model, loss), x.clone(), y.clone())
-    return (gradient == 0).double().transpose(0, 1).flatten(1).mean(1)
+        gradient, _, _ = slope(Objective(model, loss, scored=scored), x.clone(), y.clone())
+    free = expand_mask(x, mask)
+    zero = ((gradient == 0) & free).transpose(0, 1).flatten(1).sum(1)
+    return zero.double() / free.transpose(0, 1).flatten(1).sum(1)
 
 
 class Check(NamedTuple):
@@ -123,6 +112,7 @@ class Check(NamedTuple):
     sentence: str
 
 
+_MASKED = 0.1  # share of exactly zero gradients at a time step that counts as masking
 GRADIENT: tuple[Kind, ...] = ("single_step", "iterative")
 
 
@@ -142,7 +132,7 @@ def honesty_checks(
     chance: float | None = None,
     tolerance: float = 0.01,
     nearest_other_class: float | None = None,
-    zero_gradients: Sequence[float] | Tensor | None = None,
+    zero_gradients: Mapping[str, Sequence[float] | Tensor] | None = None,
 ) -> list[Check]:
     """Check a table of results for the usual signs of an attack that is too weak.
 
@@ -152,7 +142,7 @@ def honesty_checks(
         tolerance: Share of examples that may go the wrong way before a check fails.
         nearest_other_class: Median L2 distance of an example to the nearest one of another class (MNIST: below 9).
             Half of the accuracy must be gone there.
-        zero_gradients: What `zero_gradient_fraction` gave.
+        zero_gradients: What `zero_gradient_fraction` gave, by the name of the loss.
 
     Returns:
         The thirteen points of C4 in the order of Carlini et al., and gradient masking; ``passed`` is None where
@@ -167,25 +157,27 @@ def honesty_checks(
 
     def add(name: str, wrong: Sequence[str], good: str, nothing: str = "", found: bool = True) -> None:
         passed = None if not found else not wrong
-        checks.append(Check(name, passed, f"Not checked: {nothing}" if not found else " ".join(wrong) or good))
+        checks.append(Check(name, passed, f"Not checked: {nothing}" if not found else _worst_of(wrong) or good))
 
     def compare(name: str, weaker: Sequence[Kind], stronger: Sequence[Kind], nothing: str) -> None:
         pairs = _pairs(attacks, weaker, stronger)
+        lost = [(weak, strong) for weak, strong in pairs if weak.success > strong.success + tolerance]
+        lost.sort(key=lambda pair: pair[1].success - pair[0].success)
         wrong = [
             f"{weak.attack} fools {weak.success:.1%} and {strong.attack} only {strong.success:.1%} "
-            f"at eps {weak.eps:g} (norm {weak.norm})."
-            for weak, strong in pairs
-            if weak.success > strong.success + tolerance
+            f"at eps {weak.eps:g} (norm {weak.norm})"
+            for weak, strong in lost
         ]
-        good = f"{' and '.join(stronger)} fool at least as many as {' and '.join(weaker)}."
+        strong_words, weak_words = (" and ".join(kinds).replace("_", "-") for kinds in (stronger, weaker))
+        good = f"Attacks that are {strong_words} fool at least as many as those that are {weak_words}."
         add(name, wrong, good, nothing, bool(pairs))
 
     # 1
     compare("iterative beats single step", ["single_step"], ["iterative"], "no single-step and iterative pair.")
 
-    # 2: same attack and settings, larger ball
+    # 2: same attack and settings, larger ball; noise is luck, and a single step may go too far
     curves: dict[tuple[Any, ...], list[AttackResult]] = defaultdict(list)
-    for result in attacks:
+    for result in [result for result in attacks if result.kind in ("iterative", "gradient_free")]:
         settings = sorted((key, repr(value)) for key, value in result.settings.items() if key != "step_size")
         curves[result.attack, result.norm, result.targeted, tuple(settings)].append(result)
     for curve in curves.values():
@@ -272,15 +264,29 @@ def honesty_checks(
     add("claims stop at the next class", wrong, "No claim goes beyond the next class.", nothing, bool(far))
 
     # gradient masking
-    shares = np.asarray([] if zero_gradients is None else [float(share) for share in zero_gradients])
-    dead = np.flatnonzero(shares > 0.5)
-    wrong = (
-        [
-            f"At {len(dead)} of {len(shares)} time steps (first {dead[0]}, last {dead[-1]}) most gradients are exactly "
-            "zero: gradient masking; attack with the margin loss."
-        ]
-        if len(dead)
-        else []
-    )
-    add("no gradient masking", wrong, "Gradients reach every time step.", "no gradients measured.", bool(len(shares)))
+    add("no gradient masking", *_masking(zero_gradients or {}))
     return checks
+
+
+def _worst_of(wrong: Sequence[str]) -> str:
+    """The first of some sentences, and how many more there are."""
+    more = f", and {len(wrong) - 1} more like it" if len(wrong) > 1 else ""
+    return f"{wrong[0].removesuffix('.')}{more}." if wrong else ""
+
+
+def _masking(zero_gradients: Mapping[str, Sequence[float] | Tensor]) -> tuple[list[str], str, str, bool]:
+    """What is wrong with the gradients of each loss, what to say if nothing is, and if nothing was measured."""
+    dead = {
+        loss: [step for step, share in enumerate(shares) if float(share) > _MASKED]
+        for loss, shares in zero_gradients.items()
+    }
+    reached = " and ".join(loss for loss, steps in dead.items() if not steps)
+    wrong = [
+        f"At {len(steps)} of {len(zero_gradients[loss])} time steps (first {steps[0]}, last {steps[-1]}) more than "
+        f"{_MASKED:.0%} of the gradients of {loss} are exactly zero: gradient masking; "
+        + (f"attack with {reached}, which reaches them." if reached else "only a search without gradients sees them.")
+        for loss, steps in dead.items()
+        if steps
+    ]
+    good = f"The gradients of {' and '.join(zero_gradients)} reach every time step."
+    return wrong, good, "no gradients measured.", bool(zero_gradients)

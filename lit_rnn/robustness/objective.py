@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from datamodules.errors import require
 from lit_rnn.robustness.state import Model
 
-LossName = Literal["cross_entropy", "margin", "squared_error"]
+LossName = Literal["cross_entropy", "margin", "squared_error", "overshoot", "undershoot"]
 Loss = LossName | Callable[[Tensor, Tensor], Tensor]
+Wrong = Callable[[Tensor, Tensor], Tensor]
 
 
 def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
@@ -34,11 +35,33 @@ def squared_error(outputs: Tensor, y: Tensor) -> Tensor:
     return (outputs - y).square().mean(-1)
 
 
+def overshoot(outputs: Tensor, y: Tensor) -> Tensor:
+    """The mean over the last axis of z - y. Squared error stays on the side it starts on, this one chooses its side."""
+    return (outputs - y).mean(-1)
+
+
+def undershoot(outputs: Tensor, y: Tensor) -> Tensor:
+    """The mean over the last axis of y - z."""
+    return -overshoot(outputs, y)
+
+
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cross_entropy": cross_entropy,
     "margin": margin,
     "squared_error": squared_error,
+    "overshoot": overshoot,
+    "undershoot": undershoot,
 }
+
+
+def wrong_label(outputs: Tensor, y: Tensor) -> Tensor:
+    """Whether the class predicted is another: (..., C) and (...) to (...)."""
+    return outputs.argmax(-1) != y
+
+
+def off_by(tolerance: float) -> Wrong:
+    """Whether any of the numbers predicted is off by more than ``tolerance``: (..., O) and (..., O) to (...)."""
+    return lambda outputs, y: ((outputs - y).abs() > tolerance).any(-1)
 
 
 class Objective:
@@ -48,32 +71,46 @@ class Objective:
         model: From inputs to logits or values: (B, C), or (B, T, C) with a target per step.
         loss: A name, or a function (outputs, y) -> one number per example, or per example and step.
         targeted: y is what the model shall be made to say; the loss is minimised.
-        scored: (B, T) bool: the steps whose loss counts, in a task with a target per step; None counts all.
+        scored: (B, T) bool: the steps that count, in a task with a target per step; None counts all.
+        wrong: When a prediction is wrong, (outputs, y) -> bool per example, or per example and step; None:
+            `wrong_label` where y holds classes, and never where it holds numbers.
     """
 
-    def __init__(self, model: Model, loss: Loss, targeted: bool = False, scored: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        loss: Loss,
+        targeted: bool = False,
+        scored: Tensor | None = None,
+        wrong: Wrong | None = None,
+    ) -> None:
         known = callable(loss) or loss in LOSSES
         require(known, "loss", loss, f"one of {', '.join(LOSSES)}, or a function of outputs and targets")
         self.model = model
         self.loss = loss if callable(loss) else LOSSES[loss]
-        self.targeted = targeted
+        self.targeted, self.wrong = targeted, wrong
         self.scored = None if scored is None else scored.clone()
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What is to be maximised (B,), and which examples are fooled (B,).
 
-        An example is fooled when its one label is not predicted (targeted: when the target is). Where there is a
-        target per step, or a number to predict, there is no such line, and nobody counts as fooled.
-        ``rows`` says which rows of ``scored`` the inputs are.
+        An example is fooled when its prediction is wrong at any step that counts (targeted: when the target is reached
+        at all of them). ``rows`` says which rows of ``scored`` the inputs are.
         """
         outputs = self.model(x)
         losses = self.loss(outputs, y)
+        scored = self.scored if rows is None or self.scored is None else self.scored[rows]
         if losses.dim() > 1:
-            weight = torch.ones_like(losses) if self.scored is None else self.scored.to(losses)
-            weight = weight if rows is None or self.scored is None else weight[rows]
+            weight = torch.ones_like(losses) if scored is None else scored.to(losses)
             losses = (losses * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1)
-        if outputs.dim() == 2 and y.dim() == 1 and not y.is_floating_point():
-            fooled = (outputs.argmax(-1) == y) == self.targeted
-        else:
-            fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        fooled = self._wrong(outputs.detach(), y, scored) != self.targeted
         return (-losses if self.targeted else losses), fooled
+
+    def _wrong(self, outputs: Tensor, y: Tensor, scored: Tensor | None) -> Tensor:
+        wrong = self.wrong or (None if y.is_floating_point() else wrong_label)
+        if wrong is None:
+            return torch.full((len(outputs),), self.targeted, device=outputs.device)
+        flags = wrong(outputs, y)
+        if flags.dim() > 1:
+            flags = (flags if scored is None else flags & scored).flatten(1).any(1)
+        return flags

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from datamodules.errors import UserError, require
 from lit_rnn.robustness.attacks import Worst, expand_mask
-from lit_rnn.robustness.objective import Loss, Objective
+from lit_rnn.robustness.objective import Loss, Objective, Wrong
 from lit_rnn.robustness.state import Model, frozen
 
 
@@ -25,6 +25,7 @@ def symbol_swap(
     targeted: bool = False,
     mask: Tensor | None = None,
     scored: Tensor | None = None,
+    wrong: Wrong | None = None,
     seed: int = 0,
 ) -> Tensor:
     """Change at most ``swaps`` symbols of each sequence (Hamming distance), without gradients, so that the loss grows.
@@ -44,7 +45,8 @@ def symbol_swap(
         loss: As in `lit_rnn.robustness.pgd`.
         targeted: Minimise the loss to y instead.
         mask: Which positions may be changed, broadcastable to x.
-        scored: (B, T) bool: steps whose loss counts, where there is a target per step.
+        scored: (B, T) bool: steps that count, where there is a target per step.
+        wrong: When a prediction is wrong; see `lit_rnn.robustness.objective.Objective`.
         seed: Of the draws.
 
     Raises:
@@ -70,10 +72,9 @@ def symbol_swap(
         return torch.where(chosen, (current + shift) % vocabulary, current)
 
     with frozen(model, x.device), torch.no_grad():
-        objective = Objective(model, loss, targeted, scored)
+        objective = Objective(model, loss, targeted, scored, wrong)
         best = Worst(x, y.clone())
-        rows = torch.arange(len(x), device=x.device)
-        best.offer(x, *objective(x, best.y), rows)
+        best.try_unchanged(objective)
         rounds = swaps if search == "greedy" else 1
         for _ in range(rounds):
             current = best.x.clone()

@@ -18,8 +18,10 @@ from lit_rnn.robustness import (
     fgsm,
     multiplicative_noise,
     pgd,
+    random_draws,
     random_search,
     salt_and_pepper,
+    smooth_certify,
     symbol_swap,
     zero_gradient_fraction,
 )
@@ -65,7 +67,12 @@ def linear(x: Tensor) -> Tensor:
     return torch.stack((score(x), -score(x)), dim=1)
 
 
-ATTACKS: dict[str, Callable[..., Tensor]] = {"fgsm": fgsm, "pgd": pgd, "random_search": random_search}
+ATTACKS: dict[str, Callable[..., Tensor]] = {
+    "fgsm": fgsm,
+    "pgd": pgd,
+    "random_search": random_search,
+    "random_draws": random_draws,
+}
 each_attack = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
 each_norm = pytest.mark.parametrize("norm", NORMS)
 
@@ -82,6 +89,38 @@ def test_linear_optimum_is_eps_times_the_dual_norm(attack: Any, loss: str, norm:
     drop = (score(x) - score(moved)) * (1 - 2 * y)
     expected = eps * torch.linalg.vector_norm(w, ord=dual[norm])
     torch.testing.assert_close(drop, expected.expand(B), rtol=1e-10, atol=1e-12)
+
+
+@each_norm
+@pytest.mark.parametrize("steps", [1, 3, 40])
+def test_pgd_alone_reaches_the_linear_optimum(steps: int, norm: float) -> None:
+    """From any random start, however few its steps: not because it was handed the single step's answer."""
+    x, y, seen = draw(B, T, I), torch.zeros(B, dtype=torch.int64), []
+
+    def watched(x: Tensor) -> Tensor:
+        seen.append(x.detach().clone())
+        return linear(x)
+
+    moved = pgd(watched, x, y, 0.1, norm=norm, steps=steps, restarts=1, seed=steps)
+    best = 0.1 * torch.linalg.vector_norm(w, ord=dual[norm])
+    torch.testing.assert_close(score(x) - score(moved), best.expand(B), rtol=1e-10, atol=1e-12)
+    # x as it is without a gradient, then the start, steps and the end: nothing else was tried
+    assert len(seen) == 1 + (steps + 1) + 1 and torch.equal(seen[0], x)
+    assert not torch.equal(seen[1], x) and not any(torch.equal(tried, moved) for tried in seen[:2])
+
+
+def test_an_iterative_attack_is_not_handed_the_single_step() -> None:
+    """A gradient that turns on the way: FGSM's point is the higher one here, and PGD does not return it."""
+    x, y = torch.zeros(1, 1, 1, dtype=F64), torch.zeros(1, 1, dtype=F64)
+
+    def hill(x: Tensor) -> Tensor:  # rises to 0.5, falls, and has a spike at 1 that no gradient on the way points to
+        z = x[:, 0]
+        return torch.where(z > 0.99, 50.0 * z, z - z.square())
+
+    single = fgsm(hill, x, y, 1.0, loss=lambda z, _: z.sum(1))
+    assert float(hill(single)) == 50.0
+    moved = pgd(hill, x, y, 1.0, steps=11, random_start=False, step_size=0.05, loss=lambda z, _: z.sum(1))
+    assert float(hill(moved)) == pytest.approx(0.25, abs=1e-3)
 
 
 @pytest.mark.parametrize("attack", [fgsm, pgd])
@@ -130,6 +169,29 @@ def test_a_loss_of_ones_own() -> None:
     x = draw(B, T, I)
     moved = pgd(lambda x: x, x, x, 0.1, loss=lambda z, y: z.flatten(1).sum(1))
     torch.testing.assert_close(moved, x + 0.1, rtol=0, atol=1e-12)
+
+
+def test_who_is_fooled() -> None:
+    """Any step that counts being wrong; numbers off by more than a tolerance; a target reached at all of them."""
+    from lit_rnn.robustness.objective import Objective, off_by
+
+    z = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[2.0, 0.0], [3.0, 0.0]]])
+    y = torch.tensor([[0, 0], [0, 0]])
+
+    def fooled(y: Tensor, **options: Any) -> list[bool]:
+        return Objective(lambda x: x, **options)(options.pop("z", z), y)[1].tolist()
+
+    assert fooled(y, loss="margin") == [True, False]
+    assert fooled(y, loss="margin", scored=torch.tensor([[True, False], [True, True]])) == [False, False]
+    assert fooled(1 - y, loss="margin", targeted=True) == [False, False]
+    assert fooled(y, loss="margin", targeted=True) == [False, True]
+    numbers = torch.tensor([[1.03, 2.0], [1.0, 1.95], [1.0, 2.0]])
+    to, objective = torch.tensor([1.0, 2.0]).expand(3, 2), Objective(lambda x: x, "overshoot", wrong=off_by(0.04))
+    values, wrong = objective(numbers, to)
+    assert wrong.tolist() == [False, True, False]
+    torch.testing.assert_close(values, torch.tensor([0.015, -0.025, 0.0]))
+    torch.testing.assert_close(Objective(lambda x: x, "undershoot")(numbers, to)[0], -values)
+    assert Objective(lambda x: x, "squared_error")(numbers, to)[1].tolist() == [False] * 3, "numbers have no line"
 
 
 def test_only_scored_steps_count() -> None:
@@ -255,6 +317,26 @@ def test_the_model_comes_back_as_it_was(attack: Any) -> None:
     assert [p.requires_grad for p in net.parameters()] == [flag for _, flag, _ in before.values()]
 
 
+def test_swaps_smoothing_and_gradients_give_the_model_back_too() -> None:
+    net, x, y = Net(), draw(3, T, I).float(), torch.zeros(3, dtype=torch.int64)
+
+    def symbols(x: Tensor) -> Tensor:
+        return net(nn.functional.one_hot(x, I).float())
+
+    net.cell.eval()
+    modes, state = [module.training for module in net.modules()], torch.random.get_rng_state()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    zero_gradient_fraction(net, x, y)
+    smooth_certify(net, x, 0.1, n0=5, n=5)
+    wrapped = nn.ModuleList([net])
+    wrapped.forward = symbols  # type: ignore[method-assign]
+    symbol_swap(wrapped, torch.ones(3, T, dtype=torch.int64), y, 2, I, queries=8)
+    assert [module.training for module in net.modules()] == modes
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+
+
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
 def test_works_where_gradients_are_off(context: Any) -> None:
     net, x, y = Net(), draw(B, T, I).float(), torch.zeros(B, dtype=torch.int64)
@@ -306,12 +388,25 @@ def test_a_contracting_network_hides_its_past() -> None:
 
 
 @each_norm
-def test_random_search_does_not_beat_the_optimum_and_comes_near(norm: float) -> None:
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_random_search_does_not_beat_the_optimum_and_comes_near(norm: float, early_stop: bool) -> None:
+    """Nobody is fooled within reach, and half of the random starts are worse than x: it must climb from there."""
     x = draw(B, T, I)
+    x = x + (10 - score(x))[:, None, None] * w / (w * w).sum()  # every score is 10
     y = torch.zeros(B, dtype=torch.int64)
     best = 0.1 * torch.linalg.vector_norm(w, ord=dual[norm])
-    drop = score(x) - score(random_search(linear, x, y, 0.1, norm=norm, early_stop=False, queries=300))
+    drop = score(x) - score(random_search(linear, x, y, 0.1, norm=norm, early_stop=early_stop, queries=300))
     assert bool((drop <= best * (1 + 1e-12)).all()) and bool((drop > 0.8 * best).all())
+
+
+@each_norm
+def test_random_draws_are_the_best_of_many(norm: float) -> None:
+    x, y = draw(B, T, I), torch.zeros(B, dtype=torch.int64)
+    best = 0.1 * torch.linalg.vector_norm(w, ord=dual[norm])
+    drops = [
+        score(x) - score(random_draws(linear, x, y, 0.1, norm=norm, draws=draws, early_stop=False)) for draws in (1, 30)
+    ]
+    assert bool((drops[0] <= drops[1]).all()) and bool((drops[1] > 0).all()) and bool((drops[1] < 0.9 * best).all())
 
 
 def test_noise() -> None:
@@ -376,6 +471,8 @@ def test_bad_input_is_told_in_a_sentence() -> None:
                 attack(Net(), x, y, **{"eps": 0.1, **options})
         with pytest.raises(UserError, match="symbol_swap"):
             attack(Net(), x.long(), y, 0.1)
+    with pytest.raises(UserError, match="draws"):
+        random_draws(Net(), x, y, 0.1, draws=0)
     for options in ({"steps": 0}, {"restarts": 0}, {"step_size": 0.0}):
         with pytest.raises(UserError, match=next(iter(options))):
             pgd(Net(), x, y, 0.1, **options)  # type: ignore[arg-type]

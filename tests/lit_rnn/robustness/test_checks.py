@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from datamodules.errors import UserError
-from lit_rnn.robustness import AttackResult, attack_result, honesty_checks, worst_case
+from lit_rnn.robustness import AttackResult, honesty_checks, worst_case
 
 N = 100
 BOX = (0.0, 1.0)
@@ -40,7 +40,7 @@ def sound() -> list[AttackResult]:
 
 
 def passed(results: list[AttackResult], **options: Any) -> dict[str, bool | None]:
-    options = {"chance": 0.1, "nearest_other_class": 9.0, "zero_gradients": [0.0, 0.1], **options}
+    options = {"chance": 0.1, "nearest_other_class": 9.0, "zero_gradients": {"cross_entropy": [0.0, 0.1]}, **options}
     checks = honesty_checks(results, **options)
     assert all(check.sentence.endswith(".") for check in checks)
     return {check.name: check.passed for check in checks}
@@ -78,9 +78,14 @@ def test_each_fault_is_found(name: str) -> None:
 
 
 def test_masking_and_unequal_examples() -> None:
-    assert passed(sound(), zero_gradients=[0.0, 1.0])["no gradient masking"] is False
-    found = {check.name: check for check in honesty_checks(sound(), zero_gradients=torch.tensor([1.0, 0.9, 0.0]))}
-    assert "2 of 3 time steps" in found["no gradient masking"].sentence
+    name = "no gradient masking"
+    assert passed(sound(), zero_gradients={"cross_entropy": [0.0, 1.0]})[name] is False
+    shares = {"cross_entropy": torch.tensor([1.0, 0.9, 0.0]), "margin": torch.zeros(3)}
+    found = {check.name: check for check in honesty_checks(sound(), zero_gradients=shares)}
+    assert "2 of 3 time steps" in found[name].sentence and "attack with margin" in found[name].sentence
+    shares["margin"] = torch.tensor([1.0, 0.0, 0.0])
+    found = {check.name: check for check in honesty_checks(sound(), zero_gradients=shares)}
+    assert "without gradients" in found[name].sentence
     short = AttackResult("fgsm", "single_step", math.inf, 0.2, np.ones(3, dtype=bool), np.ones(3))
     assert passed([*sound(), short])["worst attack per example"] is False
     with pytest.raises(UserError):
@@ -99,12 +104,3 @@ def test_worst_case_is_per_example() -> None:
     b = AttackResult("b", "noise", math.inf, 0.1, np.array([False, True, False]), np.zeros(3))
     assert worst_case([a, b]).tolist() == [True, True, False]
     assert "Linf <= 0.1" in a.threat and "untargeted" in a.threat
-
-
-def test_a_result_of_a_model() -> None:
-    z = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
-    found = attack_result(lambda x: x, z, torch.tensor([0, 0]), "fgsm", "single_step", math.inf, 0.1, "margin")
-    assert found.fooled.tolist() == [False, True] and found.loss.tolist() == [-2.0, 1.0]
-    assert found.settings["loss"] == "margin" and found.success == 0.5
-    found = attack_result(lambda x: x, z, torch.tensor([1, 1]), "a", "noise", 2, 0.1, "margin", targeted=True)
-    assert found.fooled.tolist() == [False, True] and found.loss.tolist() == [2.0, -1.0]

@@ -19,6 +19,7 @@ from lit_rnn.parametrizations import (
     SpectralRadiusBound,
     constrain_recurrent,
     spectral_norm_penalty,
+    spectral_radius_with_gradient,
 )
 from lit_rnn.scan import scan
 
@@ -95,10 +96,18 @@ def test_zero_nilpotent_and_not_finite(bound: Any) -> None:
 
 
 def test_gradients() -> None:
-    """Of the norm: to finite differences. Of the radius: the scale is a constant, also where rho has no gradient."""
+    """To finite differences; none through rho where its eigenvalue is defective, and finite at ties and zero."""
     W = (3 * ginibre(5)).requires_grad_()
-    assert torch.autograd.gradcheck(SpectralNormBound(1.0), W)
-    assert torch.autograd.gradcheck(SpectralNormBound(100.0), W)
+    for bound in BOUNDS:
+        assert torch.autograd.gradcheck(bound(1.0), W)
+        assert torch.autograd.gradcheck(bound(100.0), W)
+    assert torch.autograd.gradcheck(
+        SpectralRadiusBound(1.0, blocks=2), torch.cat([3 * ginibre(4, 1), ginibre(4, 2) / 9]).requires_grad_()
+    )
+    assert torch.autograd.gradcheck(SpectralRadiusBound(0.5), rotation(0.9, 60.0).requires_grad_())
+    symmetric = torch.diag(torch.tensor([3.0, 2.0, -1.0], dtype=F64)).requires_grad_()
+    (gradient,) = torch.autograd.grad(spectral_radius_with_gradient(symmetric), symmetric)
+    assert torch.equal(gradient, torch.diag(torch.tensor([1.0, 0.0, 0.0], dtype=F64)))
     defective = torch.tensor([[2.0, 1.0], [0.0, 2.0]], dtype=F64, requires_grad=True)
     (gradient,) = torch.autograd.grad(SpectralRadiusBound(1.0)(defective).sum(), defective)
     torch.testing.assert_close(gradient, torch.full((2, 2), 0.5, dtype=F64))
@@ -107,6 +116,21 @@ def test_gradients() -> None:
             free = start.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(bound(0.5)(free).square().sum(), free)
             assert bool(gradient.isfinite().all())
+
+
+def test_a_pull_on_the_leading_eigenvalues_does_not_shrink_the_others() -> None:
+    """A loss that wants them larger, which the bound forbids: with the scale a constant, all others go to zero."""
+    lead = rotation(1.0, 30.0)
+    W = nn.Parameter(1.2 * torch.block_diag(lead, rotation(0.9, 70.0), rotation(0.8, 110.0)))
+    pull, bound = torch.block_diag(lead, torch.zeros(4, 4, dtype=F64)), SpectralRadiusBound(1.0)
+    optimizer = torch.optim.SGD([W], lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (-(bound(W) * pull).sum()).backward()
+        optimizer.step()
+    moduli = torch.linalg.eigvals(bound(W).detach()).abs().sort(descending=True)[0]
+    expected = torch.tensor([1.0, 1.0, 0.9, 0.9, 0.8, 0.8], dtype=F64)
+    torch.testing.assert_close(moduli, expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["spectral_norm", "spectral_radius"])

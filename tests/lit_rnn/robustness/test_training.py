@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -91,3 +94,68 @@ trainer: {{max_epochs: 1, limit_train_batches: 3, limit_val_batches: 1, accelera
     assert done.status == 0 and done.err == "", done.err
     model = load("r/checkpoints/last.ckpt")
     assert model.options.adversarial["eps"] == 0.1 and model.adversarial is not None
+
+
+RECORDER = """
+import torch
+from pytorch_lightning import Callback
+
+
+class Recorder(Callback):
+    def __init__(self, folder: str) -> None:
+        self.folder, self.kept = folder, {}
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.kept = {"batch": batch, "before": {k: v.clone() for k, v in pl_module.state_dict().items()}}
+
+    def on_train_end(self, trainer, pl_module):
+        self.kept["after"] = pl_module.state_dict()
+        torch.save(self.kept, f"{self.folder}/rank{trainer.global_rank}.pt")
+"""
+
+
+def test_two_ranks_take_the_mean_of_their_own_attacks(tmp_path: Any) -> None:
+    """One step of SGD under DDP, computed again by hand: each rank attacks its own batch, gradients are averaged."""
+    (tmp_path / "adversarial_recorder.py").write_text(RECORDER)
+    (tmp_path / "c.yaml").write_text(
+        f"""
+seed_everything: 1
+threads: 1
+model:
+  class_path: VanillaRNN
+  init_args:
+    hidden_size: 5
+    optimizer: {{class_path: SGD, init_args: {{lr: 0.5}}}}
+    adversarial: {{eps: 0.2, steps: 2, bounds: [0, 1], channels: [0]}}
+data: {{class_path: Adding, init_args: {{length: 6, batch_size: 4, train_samples: 8, val_samples: 4}}}}
+trainer:
+  max_steps: 1
+  limit_val_batches: 0
+  log_every_n_steps: 1
+  strategy: ddp
+  devices: 2
+  accelerator: cpu
+  callbacks: [{{class_path: adversarial_recorder.Recorder, init_args: {{folder: {tmp_path}}}}}]
+"""
+    )
+    drop = ("PL_", "LIT_RNN", "MASTER_")
+    env = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
+    env |= {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}", "OMP_NUM_THREADS": "1"}
+    call = [sys.executable, "-m", "lit_rnn", "fit", "-c", "c.yaml", "--run_dir", "r"]
+    done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert not torch.equal(ranks[0]["batch"][0], ranks[1]["batch"][0])
+    model = VanillaRNN(ADDING, 5, adversarial={"eps": 0.2, "steps": 2, "bounds": [0, 1], "channels": [0]})
+    gradients: list[list[Tensor]] = []
+    for rank, kept in enumerate(ranks):
+        model.load_state_dict(kept["before"])
+        x, y = kept["batch"]
+        mask = torch.tensor([True, False])
+        moved = pgd(model, x, y, 0.2, bounds=(0, 1), steps=2, loss="squared_error", mask=mask, seed=rank)
+        assert not torch.equal(moved, x)
+        gradients.append(list(torch.autograd.grad((model(moved) - y).square().mean(), list(model.parameters()))))
+    for (name, _), first, second in zip(model.named_parameters(), *gradients, strict=True):
+        expected = ranks[0]["before"][name] - 0.5 * (first + second) / 2
+        for kept in ranks:
+            torch.testing.assert_close(kept["after"][name], expected, rtol=1e-5, atol=1e-6)
