@@ -49,7 +49,7 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
         callbacks.Summary(folder),
     ]
     if trainer["enable_checkpointing"] is not False:
-        watching.append(callbacks.LastCheckpoint(checkpoints))
+        watching += [callbacks.InitialCheckpoint(checkpoints), callbacks.LastCheckpoint(checkpoints)]
     if trainer["logger"] is not False and command == "fit":
         watching.append(LearningRateMonitor("epoch"))
     if trainer["limit_val_batches"] != 0 and trainer["enable_checkpointing"] is not False:

@@ -1,6 +1,6 @@
 """What watches a run."""
 
-from lit_rnn.callbacks.checkpoints import LastCheckpoint, Stopped
+from lit_rnn.callbacks.checkpoints import InitialCheckpoint, LastCheckpoint, Stopped
 from lit_rnn.callbacks.drift import Drift
 from lit_rnn.callbacks.finite import DivergedError, FiniteLoss
 from lit_rnn.callbacks.pictures import TaskPicture
@@ -16,6 +16,7 @@ __all__ = [
     "EpochLines",
     "FiniteLoss",
     "Header",
+    "InitialCheckpoint",
     "LastCheckpoint",
     "PredictionFile",
     "Progress",
