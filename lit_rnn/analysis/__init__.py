@@ -32,8 +32,8 @@ from lit_rnn.analysis.pseudospectra import (
     pseudospectral_abscissa,
     pseudospectral_radius,
     pseudospectrum,
-    smallest_singular_values,
 )
+from lit_rnn.analysis.resolvent import smallest_singular_values
 from lit_rnn.analysis.transient import TransientGrowth, transient_growth
 
 __all__ = [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules.errors import require
 from lit_rnn.analysis.arrays import Real, array
-from lit_rnn.cells import Cell, PlainCell, State
+from lit_rnn.cells import Cell, State
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -41,7 +41,7 @@ def lyapunov_spectrum(jacobians: Iterable[ArrayLike | Tensor], warmup: int = 0) 
     require(warmup >= 0, "warmup", warmup, "a whole number of at least 0")
     Q: NDArray[Any] | None = None
     total, steps = np.zeros(0), 0
-    for steps, given in enumerate(jacobians, start=1):  # noqa: B007
+    for steps, given in enumerate(jacobians, start=1):
         J = array(given, "jacobians")
         ok = J.ndim >= 2 and J.shape[-1] == J.shape[-2] > 0 and (Q is None or J.shape == Q.shape)
         require(ok, "jacobians", f"one of shape {J.shape}", "square matrices (n, n) of one shape")
