@@ -308,8 +308,13 @@ def kreiss_lower_bound(W: ArrayLike | Tensor) -> float:
     Source: Trefethen and Embree 2005, chapter 18. Mitchell 2020 has a certified, much dearer method.
     """
     W = square(W)
+    return kreiss_from_radius(W, spectral_radius(W))
+
+
+def kreiss_from_radius(W: NDArray[Any], spectral_radius: float) -> float:
+    """`kreiss_lower_bound` where the spectral radius, which may be dear, is known."""
     slack = 10 * len(W) * ROUNDING
-    if spectral_radius(W) > 1 + slack:
+    if spectral_radius > 1 + slack:
         return math.inf
     if numerical_radius(W) <= 1 + slack:
         return 1.0
