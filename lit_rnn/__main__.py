@@ -15,7 +15,7 @@ COMMANDS = {
     "test": ("lit_rnn.cli", "measure a checkpoint on the test split"),
     "predict": ("lit_rnn.cli", "write inputs, targets and predictions of the validation split"),
     "study": ("lit_rnn.study.command", "many runs from one file: a grid, seeds, mean and spread"),
-    "analyze": ("lit_rnn.report.analyze.command", "what training did to the recurrent matrices, as pictures and numbers"),
+    "analyze": ("lit_rnn.report.analyze.command", "what training did to the recurrent matrices, in pictures"),
     "compare": ("lit_rnn.report.compare", "finished runs side by side, as a table and a picture"),
 }
 

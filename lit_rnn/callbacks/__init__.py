@@ -9,6 +9,7 @@ from lit_rnn.callbacks.progress import EpochLines, Header, Progress
 from lit_rnn.callbacks.spectrum import SpectrumPicture
 from lit_rnn.callbacks.states import StatePicture
 from lit_rnn.callbacks.summary import Summary
+from lit_rnn.callbacks.watch import WatchMatrices
 
 __all__ = [
     "DivergedError",
@@ -25,4 +26,5 @@ __all__ = [
     "Stopped",
     "Summary",
     "TaskPicture",
+    "WatchMatrices",
 ]

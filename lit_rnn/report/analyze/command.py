@@ -57,7 +57,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
 
 def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog=f"python -m lit_rnn {command}", description=run.__doc__)
+    parser = _Parser(prog=f"python -m lit_rnn {command}", description=run.__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("--ckpt_path", metavar="FILE", help="a checkpoint file, or last or best with --run_dir")
     add("--run_dir", type=Path, metavar="DIR", help="a run folder; its last checkpoint if no other is named")
@@ -87,7 +87,8 @@ def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
 
 def _checkpoint(options: argparse.Namespace) -> Path:
     given, folder = options.ckpt_path, options.run_dir
-    require(given is not None or folder is not None, "ckpt_path", None, "a checkpoint file; or give --run_dir")
+    if given is None and folder is None:
+        raise UserError("ckpt_path is not given: name a checkpoint by --ckpt_path FILE, or a run by --run_dir DIR.")
     if given not in (None, "last", "best"):
         return Path(given)
     if folder is None:

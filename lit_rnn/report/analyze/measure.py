@@ -157,19 +157,23 @@ MATRIX_PARTS: dict[str, Callable[[Matrix, Settings, Box], Finding]] = {
 # ---- of a model on data
 
 
-def dynamics(model: SequenceModel, batch: tuple[Tensor, ...]) -> list[Finding]:
-    """Of each layer: Lyapunov exponents, singular values of its step Jacobian, their mean, gradients against lag."""
+def gradient_flows(model: SequenceModel, batch: tuple[Tensor, ...]) -> list[analysis.GradientFlow]:
+    """`lit_rnn.analysis.gradient_against_lag` of every layer, of the loss on a batch summed over its sequences."""
     inputs, targets = batch[:2]
     mask = batch[2] if len(batch) > 2 else None
-    x = model.encode(inputs).transpose(0, 1)
 
     def loss(y: Tensor) -> Tensor:
         return model.loss_of(model.decode(y), targets, mask) * len(inputs)
 
+    return analysis.gradient_against_lag(model.cell_list(), model.encode(inputs).transpose(0, 1), loss)
+
+
+def dynamics(model: SequenceModel, batch: tuple[Tensor, ...]) -> list[Finding]:
+    """Of each layer: Lyapunov exponents, singular values of its step Jacobian, their mean, gradients against lag."""
     torch.set_flush_denormal(True)  # as in training
-    flows = analysis.gradient_against_lag(model.cell_list(), x, loss)
+    flows = gradient_flows(model, batch)
     torch.set_flush_denormal(False)
-    findings = []
+    x, findings = model.encode(batch[0]).transpose(0, 1), []
     for cell, flow in zip(model.cell_list(), flows, strict=True):
         finding = {
             **flow._asdict(),
@@ -216,3 +220,11 @@ def _along_the_trajectory(jacobians: Iterator[Tensor], steps: int) -> Finding:
         "jacobian_singular_values": np.concatenate(singular),
         "mean_jacobian": total / steps,
     }
+
+
+# ---- how long it takes
+
+
+def extrapolated(small: float, large: float, ratio: float, power: int) -> float:
+    """a + b n^power at ``ratio`` times the size of ``large``, which is twice that of ``small``."""
+    return large + max(large - small, 0.0) / (1 - 2.0**-power) * (ratio**power - 1)

@@ -149,7 +149,7 @@ def estimate(work: Work) -> str:
         jacobians = [size for size in measure.state_sizes(model) if work.batch and part != "memory"]
         for n in (*sizes, *jacobians):
             ratio = n / (len(largest.W) // 4)
-            seconds += [_extrapolated(small.seconds, large.seconds, ratio, power) for power in (2, 3)]
+            seconds += [measure.extrapolated(small.seconds, large.seconds, ratio, power) for power in (2, 3)]
             growth = min(max(math.log2(large.memory / small.memory), 1.0), 2.0)
             memory = max(memory, large.memory * ratio**growth)
     if work.batch:
@@ -159,11 +159,6 @@ def estimate(work: Work) -> str:
         seconds, memory = seconds + cost.seconds * steps / few, max(memory, cost.memory)
     low, high = (datetime.timedelta(seconds=round(total)) for total in seconds * len(work.moments))
     return f"about {low} to {high} (h:mm:ss) and {memory / 2**20:.0f} MiB beside torch's own, by trying small pieces"
-
-
-def _extrapolated(small: float, large: float, ratio: float, power: int) -> float:
-    """a + b n^power at ``ratio`` times the size of ``large``, which is twice that of ``small``."""
-    return large + max(large - small, 0.0) / (1 - 2.0**-power) * (ratio**power - 1)
 
 
 @dataclass(frozen=True)
