@@ -185,6 +185,9 @@ def states_and_gradients(
 ) -> list[tuple[Tensor, Tensor]]:
     """For each cell of the stack the joint states s_1 .. s_T and dL/ds_t, both (T, B, N), in the cells' own precision.
 
+    The derivative by each part of s_t with the others held: an LSTM's c_t acts on what follows, not through the h_t of
+    its own step. So dL/ds_{t-1} = J_t^T dL/ds_t where the loss sees the last output alone.
+
     Args:
         cells: A cell, or cells on top of each other.
         x: (T, B, I), what the first one reads.
@@ -197,8 +200,9 @@ def states_and_gradients(
             w = cell.weights()
             state, states, outputs = cell.initial_state(y.shape[1]), list[State](), list[Tensor]()
             for u in cell.drive(y, w):
-                out, state = cell.step(u, state, w)
-                outputs.append(out)
+                out, reached = cell.step(u, state, w)
+                state = reached if len(reached) == 1 else tuple(part.clone() for part in reached)
+                outputs.append(next((own for own, part in zip(state, reached, strict=True) if part is out), out))
                 states.append(state)
             y = torch.stack(outputs)
             layers.append(states)

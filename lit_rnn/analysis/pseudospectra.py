@@ -31,6 +31,8 @@ from lit_rnn.analysis.eigen import (
 from lit_rnn.analysis.nonnormal import schur
 from lit_rnn.analysis.resolvent import MEMORY, ROUNDING, dense, inverse_lanczos, scaled, smallest_singular_values
 
+_FEW = 16  # points at which dense SVDs are as fast as the Lanczos process
+
 
 class Pseudospectrum(NamedTuple):
     """sigma[i, j] = sigma_min((x[j] + i y[i]) I - W): its level curves are the borders of sigma_eps(W)."""
@@ -181,20 +183,28 @@ class _Set(NamedTuple):
         """
         real = np.isrealobj(self.W)
         borders = np.unique(np.abs(borders) if real else borders)
-        depth = self.eps - inverse_lanczos(self.T, point(borders))
-        borders = borders[depth <= 1e-3 * self.eps + 100 * self.floor]  # the others are crossings of a larger value
+        borders = borders[
+            self.depth(point(borders)) <= 1e-3 * self.eps + 100 * self.floor
+        ]  # others cross a larger value
         if real:
             borders = np.unique(np.concatenate((-borders, borders)))
         ends = np.append(borders, borders[:1] + period) if period else borders
         middles = (ends[1:] + ends[:-1]) / 2
         if real:
             middles = middles[point(middles).imag > -1e-12]
-        z = point(middles)
-        depth = self.eps - inverse_lanczos(self.T, z)
-        close = np.abs(depth) <= 1e-3 * self.eps + self.floor
-        depth[close] = self.eps - dense(self.W, z[close])
+        depth = self.depth(point(middles), sure=True)
         order = np.argsort(-depth)
         return middles[order][depth[order] > 1e-13 * self.eps + ROUNDING]
+
+    def depth(self, z: Complex, sure: bool = False) -> Real:
+        """eps - sigma_min: positive inside; its sign ``sure`` where the Lanczos process is too near zero to tell."""
+        if len(z) <= _FEW:
+            return self.eps - dense(self.W, z)
+        depth = self.eps - inverse_lanczos(self.T, z)
+        if sure:
+            close = np.abs(depth) <= 1e-3 * self.eps + self.floor
+            depth[close] = self.eps - dense(self.W, z[close])
+        return depth
 
     def arcs(self, radius: float, border: float) -> Real:
         """Angles of the middles of the circle's arcs inside; ``border`` is one that is known already."""

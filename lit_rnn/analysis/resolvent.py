@@ -41,7 +41,8 @@ def smallest_singular_values(
         W: (n, n), real or complex. Where it is real, z and its conjugate are computed once.
         z: Any shape.
         method: ``lanczos`` or ``svd``.
-        memory: Bytes that the work may take beside W, z and the result; z is taken in as many parts as that needs.
+        memory: Bytes that the work may take beside z, the result, a few copies of W and LAPACK's workspace; z is taken
+            in as many parts as that needs.
 
     Raises:
         UserError: for a W that is not square, not finite or empty; a z that is not finite; too little memory for one z.
