@@ -15,6 +15,7 @@ COMMANDS = {
     "test": ("lit_rnn.cli", "measure a checkpoint on the test split"),
     "predict": ("lit_rnn.cli", "write inputs, targets and predictions of the validation split"),
     "study": ("lit_rnn.study.command", "many runs from one file: a grid, seeds, mean and spread"),
+    "analyze": ("lit_rnn.report.analyze.command", "what training did to the recurrent matrices, in pictures"),
     "attack": ("lit_rnn.report.attack", "accuracy under attack, with certificates and honesty checks"),
     "compare": ("lit_rnn.report.compare", "finished runs side by side, as a table and a picture"),
 }

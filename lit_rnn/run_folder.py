@@ -19,6 +19,10 @@ RUNS = Path("runs")
 _CHOSEN = "LIT_RNN_RUN_DIR"  # tells the processes that Lightning launches which folder the first one chose
 
 
+def initial_checkpoint(folder: Path) -> Path:
+    return folder / "checkpoints" / "init.ckpt"
+
+
 def last_checkpoint(folder: Path) -> Path:
     return folder / "checkpoints" / "last.ckpt"
 

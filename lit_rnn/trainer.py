@@ -34,6 +34,12 @@ def draws_bar(trainer: dict[str, Any]) -> bool:
     return sys.stdout.isatty() and trainer["enable_progress_bar"] is not False
 
 
+def _chosen(trainer: dict[str, Any]) -> list[Any]:
+    """The callbacks that the config names."""
+    named = trainer["callbacks"]
+    return named if isinstance(named, list) else [] if named is None else [named]
+
+
 def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], command: str) -> list[Callback]:
     """The callbacks of ``command`` on this folder, model and trainer config."""
     checkpoints = last_checkpoint(folder).parent
@@ -48,8 +54,10 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
         callbacks.PredictionFile(folder),
         callbacks.Summary(folder),
     ]
+    if not any(isinstance(callback, callbacks.WatchMatrices) for callback in _chosen(trainer)):
+        watching.append(callbacks.WatchMatrices())
     if trainer["enable_checkpointing"] is not False:
-        watching.append(callbacks.LastCheckpoint(checkpoints))
+        watching += [callbacks.InitialCheckpoint(checkpoints), callbacks.LastCheckpoint(checkpoints)]
     if trainer["logger"] is not False and command == "fit":
         watching.append(LearningRateMonitor("epoch"))
     if trainer["limit_val_batches"] != 0 and trainer["enable_checkpointing"] is not False:

@@ -1,6 +1,6 @@
 """What watches a run."""
 
-from lit_rnn.callbacks.checkpoints import LastCheckpoint, Stopped
+from lit_rnn.callbacks.checkpoints import InitialCheckpoint, LastCheckpoint, Stopped
 from lit_rnn.callbacks.drift import Drift
 from lit_rnn.callbacks.finite import DivergedError, FiniteLoss
 from lit_rnn.callbacks.pictures import TaskPicture
@@ -9,6 +9,7 @@ from lit_rnn.callbacks.progress import EpochLines, Header, Progress
 from lit_rnn.callbacks.spectrum import SpectrumPicture
 from lit_rnn.callbacks.states import StatePicture
 from lit_rnn.callbacks.summary import Summary
+from lit_rnn.callbacks.watch import WatchMatrices
 
 __all__ = [
     "DivergedError",
@@ -16,6 +17,7 @@ __all__ = [
     "EpochLines",
     "FiniteLoss",
     "Header",
+    "InitialCheckpoint",
     "LastCheckpoint",
     "PredictionFile",
     "Progress",
@@ -24,4 +26,5 @@ __all__ = [
     "Stopped",
     "Summary",
     "TaskPicture",
+    "WatchMatrices",
 ]

@@ -1,4 +1,4 @@
-"""last.ckpt: where a run can be taken up again, whatever ended it."""
+"""init.ckpt: where a run began; last.ckpt: where it can be taken up again, whatever ended it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -25,6 +25,24 @@ class Stopped(Exception):  # noqa: N818  # not an error: the user asked for it
             f"go on with: python -m lit_rnn fit --run_dir {run_dir} --ckpt_path last"
         )
         self.signum = signum
+
+
+class InitialCheckpoint(Callback):
+    """Keeps the weights that a run begins with, so that ``analyze --against init`` compares with the true ones.
+
+    One file the size of the weights, written once, before the first step. A run that takes up a checkpoint began
+    elsewhere, and writes none.
+
+    Args:
+        folder: Where ``init.ckpt`` goes.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "init.ckpt"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0 and keeps_files(trainer):
+            trainer.save_checkpoint(self.path, weights_only=True)
 
 
 class LastCheckpoint(Checkpoint):

@@ -10,20 +10,15 @@ from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lit_rnn.models import SequenceModel
-from lit_rnn.parametrizations.orthogonal import double
+from lit_rnn.report.analyze.subject import recurrent_matrices
 from lit_rnn.run_folder import keeps_files, show
 
 Spectra = dict[str, NDArray[np.complex128]]
 
 
-@torch.no_grad()
 def spectra(model: SequenceModel) -> Spectra:
     """Eigenvalues of every recurrent matrix, by layer and name, in double precision."""
-    return {
-        f"layer {layer} {name}" if len(model.cells) > 1 else name: torch.linalg.eigvals(double(W)).cpu().numpy()
-        for layer, cell in enumerate(model.cell_list())
-        for name, W in cell.recurrent_matrices().items()
-    }
+    return {name: torch.linalg.eigvals(W).cpu().numpy() for name, W in recurrent_matrices(model).items()}
 
 
 class SpectrumPicture(Callback):

@@ -37,10 +37,20 @@ def load(path: str | Path) -> SequenceModel:
     """The model of a checkpoint, of the class that was saved, with its weights, on the CPU.
 
     Works for checkpoints of the command line and of a Trainer in Python.
+
+    Raises:
+        UserError: if it is no whole checkpoint, or one of another version of the model's code.
     """
     checkpoint = read_checkpoint(path)
     options = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
-    model = import_class(checkpoint["lit_rnn"]["class_path"])(**options)
-    model.load_state_dict(checkpoint["state_dict"])
-    model.on_load_checkpoint(checkpoint)
+    named = checkpoint["lit_rnn"]["class_path"]
+    try:
+        model = import_class(named)(**options)
+        model.load_state_dict(checkpoint["state_dict"])
+        model.on_load_checkpoint(checkpoint)
+    except (ImportError, AttributeError, TypeError, RuntimeError) as error:
+        raise UserError(
+            f"ckpt_path {path} was made by another version of {named} ({' '.join(str(error).split())}): "
+            "use the version that made it, or train it again."
+        ) from error
     return model

@@ -76,6 +76,29 @@ def test_from_the_command_line(cli: Any, config: Any, name: str) -> None:
         assert all(torch.equal(tensor, kept[key]) for key, tensor in back.state_dict().items())
 
 
+def test_init_is_where_the_run_began(cli: Any, config: Any) -> None:
+    """The weights that the seed gives, not those after a step; for `analyze --against init`."""
+    assert cli("fit", "-c", config(), "--run_dir", "r").status == 0
+    start, end = (load(f"r/checkpoints/{file}.ckpt") for file in ("init", "last"))
+    torch.manual_seed(1)
+    expected = ExpRNN(CopyMemory(delay=5).task, 8)
+    assert start.optimizer_steps == 0 and equal(start.cells, expected.cells) and equal(start.decoder, expected.decoder)
+    assert not equal(end.cells, start.cells)
+    assert "optimizer_states" not in torch.load("r/checkpoints/init.ckpt", weights_only=True)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_a_resume_keeps_init_and_writes_none_elsewhere(cli: Any, config: Any) -> None:
+    path = config()
+    assert cli("fit", "-c", path, "--run_dir", "r", "--trainer.max_steps", 3).status == 0
+    before = Path("r/checkpoints/init.ckpt").read_bytes()
+    for folder in ("r", "s"):
+        resume = ("--ckpt_path", "r/checkpoints/last.ckpt", "--run_dir", folder, "--trainer.max_steps", -1)
+        assert cli("fit", "-c", path, *resume).status == 0
+    assert Path("r/checkpoints/init.ckpt").read_bytes() == before
+    assert not Path("s/checkpoints/init.ckpt").exists(), "its run began in the other folder"
+
+
 @pytest.mark.parametrize("name", BUILD)
 def test_load_from_checkpoint_of_the_class(name: str, data: CopyMemory, tmp_path: Path) -> None:
     """Lightning's own way works too."""

@@ -51,7 +51,7 @@ def primitive(value: Any) -> bool:
 
 def test_files(run: Path) -> None:
     assert {path.name for path in run.iterdir()} == FIT
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"init.ckpt", "best.ckpt", "last.ckpt"}
 
 
 def test_versions(run: Path) -> None:

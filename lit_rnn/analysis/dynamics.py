@@ -1,0 +1,265 @@
+"""What a recurrence does along a driven trajectory: step Jacobians, Lyapunov exponents, gradients against lag."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from datamodules.errors import require
+from lit_rnn.analysis.arrays import Real, array
+from lit_rnn.cells import Cell, State
+
+Step = Callable[[Tensor, Tensor], Tensor]
+
+_ENTRIES = 2**20  # of Jacobians worked out at once
+_WALL = 0.01  # within this of a bound a unit counts as saturated
+
+
+# ---- Lyapunov exponents
+
+
+def lyapunov_spectrum(jacobians: Iterable[ArrayLike | Tensor], warmup: int = 0) -> Real:
+    """Exponents lambda_i = mean over t of log |R_ii|, in natural log per step, descending, (n,).
+
+    Q_t R_t = J_t Q_{t-1} with Q_0 = I, every step, in float64. Their sum is the mean of log |det J_t|, for every T. The
+    mean over T steps has a bias of O(1 / T), less if Q has turned into place first. A singular J_t gives -inf.
+    lambda > 0: small differences grow, by e^lambda a step.
+
+    Args:
+        jacobians: J_1, J_2, ..., an array or an iterator of (n, n); of (B, n, n) for B trajectories, which gives
+            (B, n).
+        warmup: How many of the first J_t turn Q without being counted.
+
+    Raises:
+        UserError: for a J_t that is not square or not finite, or of another shape than the first; where no step is left
+            after the warm-up.
+
+    Source: Benettin et al. 1980; Engelken, Wolf and Abbott 2023; Vogt et al. 2022. Cost O(n^3) a step.
+    """
+    require(warmup >= 0, "warmup", warmup, "a whole number of at least 0")
+    Q, total, steps = np.zeros(0), np.zeros(0), 0
+    for given in jacobians:
+        J = array(given, "jacobians")
+        ok = J.ndim >= 2 and J.shape[-1] == J.shape[-2] > 0 and (steps == 0 or J.shape == Q.shape)
+        require(ok, "jacobians", f"one of shape {J.shape}", "square matrices, (n, n) or (B, n, n), of one shape")
+        Q, R = np.linalg.qr(J @ Q if steps else J)
+        steps += 1
+        with np.errstate(divide="ignore"):  # log 0
+            logarithms = np.log(np.abs(np.diagonal(R, axis1=-2, axis2=-1)))
+        total = total + logarithms if steps > warmup + 1 else logarithms
+    require(steps > warmup, "jacobians", f"{steps} matrices with a warm-up of {warmup}", "more than the warm-up")
+    return -np.sort(-total / (steps - warmup), axis=-1)
+
+
+def lyapunov_spectrum_of(step: Step, state: ArrayLike | Tensor, inputs: ArrayLike | Tensor, warmup: int = 0) -> Real:
+    """`lyapunov_spectrum` of any step map, state_t = step(u_t, state_{t-1}), driven by ``inputs``.
+
+    Args:
+        step: From u_t and the flat joint state (n,) to the next one, of torch operations that `torch.func.vmap` takes.
+        state: The state before the first step, (n,), real.
+        inputs: u_1 .. u_T along the first axis.
+        warmup: How many first steps move the state and turn Q without being counted.
+    """
+    h, u = torch.from_numpy(array(state, "state")), torch.from_numpy(array(inputs, "inputs"))
+    require(h.ndim == 1 and len(h) > 0, "state", f"an array of shape {tuple(h.shape)}", "a flat vector (n,)")
+    require(u.ndim >= 1 and len(u) > 0, "inputs", f"an array of shape {tuple(u.shape)}", "steps along its first axis")
+    return lyapunov_spectrum(_jacobians_of(step, h, u), warmup)
+
+
+def _jacobians_of(step: Step, h: Tensor, inputs: Tensor) -> Iterator[Tensor]:
+    jacobian = torch.func.vmap(torch.func.jacrev(step, argnums=1))
+    for part in inputs.split(max(1, min(1024, _ENTRIES // len(h) ** 2))):
+        states = []
+        for u in part:
+            states.append(h)
+            h = step(u, h)
+        yield from jacobian(part, torch.stack(states))
+
+
+# ---- Jacobians of cells
+
+
+def flat_state(state: State) -> Tensor:
+    """The joint state as one real vector per sequence, (B, N): its tensors side by side, [Re | Im] of complex ones."""
+    return torch.cat([part for tensor in state for part in _real_parts(tensor)], dim=-1)
+
+
+def _real_parts(tensor: Tensor) -> tuple[Tensor, ...]:
+    return (tensor.real, tensor.imag) if tensor.is_complex() else (tensor,)
+
+
+def _unflat(flat: Tensor, like: State) -> State:
+    sizes = [part.shape[-1] for tensor in like for part in _real_parts(tensor)]
+    parts = iter(flat.split(sizes, dim=-1))
+    return tuple(torch.complex(next(parts), next(parts)) if tensor.is_complex() else next(parts) for tensor in like)
+
+
+def _double(tensor: Tensor) -> Tensor:
+    precise = torch.complex128 if tensor.is_complex() else torch.float64
+    return tensor.to(precise) if tensor.is_complex() or tensor.is_floating_point() else tensor
+
+
+def _double_copy(cell: Cell) -> Cell:
+    cell = copy.deepcopy(cell).eval()
+    for tensor in (*cell.parameters(), *cell.buffers()):
+        tensor.data = _double(tensor.data)
+    return cell
+
+
+def step_jacobians(cell: Cell, x: Tensor, state: State | None = None) -> Tensor:
+    """J[t, b] = d state_t / d state_{t-1} along the trajectory that x drives, (T, B, N, N) in float64.
+
+    Of the joint state: (h, c) of an LSTM, (h, m) of an NRU; N is the sum of its widths, those of complex tensors twice
+    ([Re | Im]). The cell is copied, not changed.
+
+    Args:
+        cell: Any cell.
+        x: (T, B, I).
+        state: The state before the first step; None takes the cell's own.
+
+    Raises:
+        UserError: for an x that is not (T, B, I).
+
+    Cost N steps of the cell, forward and backward, for each of T B; 8 T B N^2 bytes: `each_step_jacobian` holds one
+    time step at a time.
+    """
+    return torch.stack(list(each_step_jacobian(cell, x, state)))
+
+
+def each_step_jacobian(cell: Cell, x: Tensor, state: State | None = None) -> Iterator[Tensor]:
+    """The Jacobians of `step_jacobians` one after the other, each (B, N, N), for T too long to hold them all."""
+    ok = x.ndim == 3 and len(x) > 0 and x.shape[-1] == cell.input_size
+    require(ok, "x", f"a tensor of shape {tuple(x.shape)}", f"(T, B, {cell.input_size}), time first, T at least 1")
+    with torch.inference_mode(False), torch.no_grad():
+        cell, x = _double_copy(cell), _double(x.clone())
+        w = cell.weights()
+        drive = cell.drive(x, w)
+        start = cell.initial_state(x.shape[1]) if state is None else tuple(_double(part.clone()) for part in state)
+        flat = flat_state(start)
+
+    def step(u: Tensor, h: Tensor) -> Tensor:
+        return flat_state(cell.step(u, _unflat(h, start), w)[1])
+
+    for u in drive:
+        after, rows = [], []
+        few = max(1, _ENTRIES // flat.shape[-1] ** 2)  # sequences
+        with torch.inference_mode(False), torch.enable_grad():
+            for some_u, some in zip(u.split(few), flat.split(few), strict=True):
+                reached, jacobian = _step_jacobian(step, some_u, some)
+                after.append(reached)
+                rows.append(jacobian)
+        flat = torch.cat(after)
+        yield torch.cat(rows)
+
+
+def _step_jacobian(step: Step, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """The next flat states and d next / d h, (B, N, N), of a step whose sequences do not see each other."""
+    size = h.shape[-1]
+    before = h.repeat_interleave(size, 0).requires_grad_()  # a copy of each sequence for each row of its Jacobian
+    after = step(u.repeat_interleave(size, 0), before)
+    directions = torch.eye(size, dtype=h.dtype, device=h.device).repeat(len(h), 1)
+    (rows,) = torch.autograd.grad(after, before, directions, materialize_grads=True)
+    return after.detach()[::size], rows.unflatten(0, (len(h), size))
+
+
+# ---- gradients through time
+
+
+class GradientFlow(NamedTuple):
+    """Of one layer's joint state s_{T-k}, by lag k = 0 .. T - 1 from the last step; arrays (T,)."""
+
+    gradient: Real  # |dL / ds_{T-k}|, the total derivative through all later steps; mean over sequences
+    zero_fraction: Real  # share of that gradient's entries that are exactly zero
+    saturation: Real  # share of units at a bound of their nonlinearity, see `gradient_against_lag`
+    state_norm: Real  # |s_{T-k}|; mean over sequences
+
+
+def states_and_gradients(
+    cells: Cell | Sequence[Cell], x: Tensor, loss: Callable[[Tensor], Tensor]
+) -> list[tuple[Tensor, Tensor]]:
+    """For each cell of the stack the joint states s_1 .. s_T and dL/ds_t, both (T, B, N), in the cells' own precision.
+
+    The derivative by each part of s_t with the others held: an LSTM's c_t acts on what follows, not through the h_t of
+    its own step. So dL/ds_{t-1} = J_t^T dL/ds_t where the loss sees the last output alone.
+
+    Args:
+        cells: A cell, or cells on top of each other.
+        x: (T, B, I), what the first one reads.
+        loss: From the last one's outputs (T, B, output_size) to the loss, summed over sequences.
+    """
+    cells = [cells] if isinstance(cells, Cell) else list(cells)
+    with torch.inference_mode(False), torch.enable_grad():
+        y, layers = x.clone(), list[list[State]]()  # a batch made in inference mode cannot enter a graph
+        for cell in cells:
+            w = cell.weights()
+            state, states, outputs = cell.initial_state(y.shape[1]), list[State](), list[Tensor]()
+            for u in cell.drive(y, w):
+                out, reached = cell.step(u, state, w)
+                state = reached if len(reached) == 1 else tuple(part.clone() for part in reached)
+                outputs.append(next((own for own, part in zip(state, reached, strict=True) if part is out), out))
+                states.append(state)
+            y = torch.stack(outputs)
+            layers.append(states)
+        parts = [part for states in layers for state in states for part in state]
+        gradients = iter(torch.autograd.grad(loss(y), parts, materialize_grads=True))
+    return [
+        (
+            torch.stack([flat_state(state).detach() for state in states]),
+            torch.stack([flat_state(tuple(next(gradients) for _ in state)) for state in states]),
+        )
+        for states in layers
+    ]
+
+
+def gradient_against_lag(
+    cells: Cell | Sequence[Cell], x: Tensor, loss: Callable[[Tensor], Tensor]
+) -> list[GradientFlow]:
+    """How the loss's gradient fares on its way back through time, one `GradientFlow` per cell.
+
+    In the cells' own precision, so that a gradient that vanishes in training vanishes here: where sign() of it hides a
+    tiny scale, the share of exact zeros does not hide.
+
+    Saturation is read off the first state tensor, as a cell need not show its nonlinearity: a unit counts that is
+    exactly 0 (relu and modReLU below their threshold) or within 0.01 of -1 or 1, if no unit goes beyond that bound
+    anywhere (tanh, sigmoid and their mixtures; elu at -1). Complex units count at 0 only.
+
+    Args:
+        cells: A cell, or cells on top of each other.
+        x: (T, B, I), what the first one reads.
+        loss: From the last one's outputs (T, B, output_size) to the loss, summed over sequences.
+    """
+    cells = [cells] if isinstance(cells, Cell) else list(cells)
+    return [
+        GradientFlow(
+            gradient=_mean_norm(gradients),
+            zero_fraction=_share(gradients == 0),
+            saturation=_share(_saturated(cell, states)),
+            state_norm=_mean_norm(states),
+        )
+        for cell, (states, gradients) in zip(cells, states_and_gradients(cells, x, loss), strict=True)
+    ]
+
+
+def _mean_norm(values: Tensor) -> Real:
+    """Of (T, B, N), by lag."""
+    return values.double().norm(dim=-1).mean(1).flip(0).cpu().numpy()
+
+
+def _share(true: Tensor) -> Real:
+    """Of (T, B, N), by lag."""
+    return true.double().mean((1, 2)).flip(0).cpu().numpy()
+
+
+def _saturated(cell: Cell, states: Tensor) -> Tensor:
+    first = cell.initial_state(1)[0]
+    h = states[..., : first.shape[-1]]
+    if first.is_complex():
+        return (h == 0) & (states[..., first.shape[-1] : 2 * first.shape[-1]] == 0)
+    below, above = h.min() >= -1, h.max() <= 1
+    return (h == 0) | (below & (h < _WALL - 1)) | (above & (h > 1 - _WALL))

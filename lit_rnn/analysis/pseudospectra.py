@@ -1,0 +1,357 @@
+"""Pseudospectra: where a matrix's eigenvalues go when it is perturbed a little, and what follows for its powers.
+
+sigma_eps(W) = {z : sigma_min(z I - W) <= eps}, the union of the eigenvalues of W + E over all complex |E|_2 <= eps.
+Source: Trefethen and Embree 2005, "Spectra and Pseudospectra".
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import minimize
+from torch import Tensor
+
+from datamodules.errors import require
+from lit_rnn.analysis.arrays import Complex, Real, square
+from lit_rnn.analysis.eigen import (
+    IllConditionedWarning,
+    eigenvalues,
+    eigenvector_condition,
+    numerical_radius,
+    numerical_range,
+    spectral_norm,
+    spectral_radius,
+)
+from lit_rnn.analysis.nonnormal import schur
+from lit_rnn.analysis.resolvent import MEMORY, ROUNDING, dense, inverse_lanczos, scaled, smallest_singular_values
+
+_FEW = 16  # points at which dense SVDs are as fast as the Lanczos process
+
+
+class Pseudospectrum(NamedTuple):
+    """sigma[i, j] = sigma_min((x[j] + i y[i]) I - W): its level curves are the borders of sigma_eps(W)."""
+
+    x: Real  # (points,)
+    y: Real  # (points,)
+    sigma: Real  # (points, points)
+
+
+def pseudospectrum(
+    W: ArrayLike | Tensor,
+    points: int = 100,
+    box: tuple[float, float, float, float] | None = None,
+    memory: int = MEMORY,
+) -> Pseudospectrum:
+    """sigma_min(z I - W) on a grid of points x points.
+
+    Args:
+        W: (n, n).
+        points: Per axis.
+        box: (left, right, bottom, top); None takes the square that holds the numerical range, so the eigenvalues too,
+            and the unit circle, with a margin.
+        memory: See `smallest_singular_values`.
+
+    Show no contour below about 1e-13 |W|: it would be rounding.
+    """
+    require(points >= 2, "points", points, "a whole number of at least 2")
+    W = square(W)
+    left, right, bottom, top = _box(W) if box is None else box
+    require(left < right and bottom < top, "box", box, "(left, right, bottom, top) with left < right and bottom < top")
+    x, y = np.linspace(left, right, points), np.linspace(bottom, top, points)
+    if bottom == -top:
+        y = (y - y[::-1]) / 2  # symmetric to the last bit, so that conjugates are found
+    return Pseudospectrum(x, y, smallest_singular_values(W, x + 1j * y[:, None], memory=memory))
+
+
+def _box(W: NDArray[Any]) -> tuple[float, float, float, float]:
+    touched = np.concatenate((numerical_range(W, 4), [1, -1, 1j, -1j]))
+    left, right, bottom, top = touched.real.min(), touched.real.max(), touched.imag.min(), touched.imag.max()
+    half = 1.15 * max(right - left, top - bottom) / 2
+    x = (left + right) / 2
+    y = 0.0 if np.isrealobj(W) else (bottom + top) / 2
+    return x - half, x + half, y - half, y + half
+
+
+# ---- how far the pseudospectrum reaches
+
+
+def pseudospectral_radius(W: ArrayLike | Tensor, eps: float) -> float:
+    """rho_eps(W) = max |z| over sigma_eps(W); rho + eps <= rho_eps <= |W| + eps, with rho + eps where W is normal.
+
+    Criss-cross: along a ray, the outermost point of sigma_eps from an eigenproblem of size 2n; around the circle
+    through it, all arcs inside sigma_eps from a pencil's eigenvalues on the unit circle; on from their middles until
+    there is none. Every arc is seen, so the maximum is the global one, and no eigenvalue of W is needed: it is right
+    for strongly non-normal W too, as far as eps is above rounding.
+
+    Args:
+        W: (n, n).
+        eps: 0 or positive; 0 gives `spectral_radius`. Below 1e-13 |W| it warns where W's eigenvectors are ill
+            conditioned: rounding then moves the result more than eps does.
+
+    Raises:
+        UserError: for a W that is not square, not finite or empty; a negative or infinite eps.
+
+    Cost some two to ten dense eigenproblems of size 2n. Source: Mengi and Overton 2005.
+    """
+    W = _checked(W, eps)
+    return spectral_radius(W) if eps == 0 else _outermost(W, eps)[0]
+
+
+def pseudospectral_abscissa(W: ArrayLike | Tensor, eps: float) -> float:
+    """alpha_eps(W) = max Re z over sigma_eps(W), of h' = W h what rho_eps is of step maps; 0 gives max Re lambda.
+
+    Criss-cross and arguments as in `pseudospectral_radius`, along horizontal and vertical lines. Source: Burke, Lewis
+    and Overton 2003.
+    """
+    W = _checked(W, eps)
+    return float(eigenvalues(W).real.max()) if eps == 0 else _rightmost(W, eps)[0]
+
+
+def _checked(W: ArrayLike | Tensor, eps: float) -> NDArray[Any]:
+    require(0 <= eps < math.inf, "eps", eps, "0 or positive, and finite")
+    W = square(W)
+    if 0 < eps < 1e-13 * spectral_norm(W) and eigenvector_condition(W) > 1e8:
+        sentence = (
+            f"eps = {eps:.1e} is beneath the rounding of W, whose eigenvalues it moves far: no digit may be right."
+        )
+        warnings.warn(sentence, IllConditionedWarning, stacklevel=3)
+    return W
+
+
+class _Set(NamedTuple):
+    """sigma_eps(W) for |W|_F = 1."""
+
+    W: NDArray[Any]
+    T: Complex  # its Schur form
+    eps: float
+
+    @property
+    def floor(self) -> float:
+        """Rounding of sigma_min."""
+        return 4 * ROUNDING * len(self.W)
+
+    @property
+    def near(self) -> float:
+        """How far rounding may take an eigenvalue off the line on which it tells a crossing.
+
+        Where the level curve touches the line, the root of the rounding. Generous: an eigenvalue that does not belong
+        there costs an evaluation of sigma_min, which decides.
+        """
+        return min(0.1, 1e-5 + 10 * math.sqrt(len(self.W) * ROUNDING / self.eps))
+
+    def hamiltonian(self, W: NDArray[Any], sign: int) -> NDArray[Any]:
+        """The eigenvalues of [[W, eps I], [sign eps I, sign W^H]]."""
+        side = self.eps * np.eye(len(W))
+        return np.linalg.eigvals(np.block([[W, side], [sign * side, sign * W.conj().T]]))
+
+    def reach(self, W: NDArray[Any], least: float) -> float:
+        """The largest real x with sigma_min(x I - W) = eps, W turned or moved; it is known to be above ``least``.
+
+        eps is a singular value of x I - W where x is an eigenvalue of [[W, eps I], [eps I, W^H]], and beyond the last
+        such x it is less than all of them. Newton's method then takes that eigenproblem's rounding away.
+        """
+        values = self.hamiltonian(W, 1)
+        crossings = values.real[(np.abs(values.imag) <= self.near) & (values.real > least)]
+        for x in (*np.sort(crossings)[::-1], least):
+            sigma, d = _slope(W, x)
+            if sigma <= self.eps * (1 + 1e-6) + self.floor:
+                break
+        change = self._newton(sigma, d)
+        while abs(change) > ROUNDING:
+            further, slope = _slope(W, x + change)
+            if abs(further - self.eps) < abs(sigma - self.eps):
+                x, sigma, d = x + change, further, slope
+                change = self._newton(sigma, d)
+            else:
+                change /= 4
+        return float(x)
+
+    def _newton(self, sigma: float, d: complex) -> float:
+        """The step to sigma_min = eps; without a slope one that stays inside, as sigma_min is 1-Lipschitz."""
+        return (self.eps - sigma) / (d.real if d.real > 0 else 1.0)
+
+    def middles(self, borders: Real, point: Callable[[Real], NDArray[Any]], period: float = 0.0) -> Real:
+        """Middles of the arcs between neighbours of ``borders`` that lie inside, the deepest first.
+
+        Of a real W only those in the upper half plane.
+        """
+        real = np.isrealobj(self.W)
+        borders = np.unique(np.abs(borders) if real else borders)
+        borders = borders[
+            self.depth(point(borders)) <= 1e-3 * self.eps + 100 * self.floor
+        ]  # others cross a larger value
+        if real:
+            borders = np.unique(np.concatenate((-borders, borders)))
+        ends = np.append(borders, borders[:1] + period) if period else borders
+        middles = (ends[1:] + ends[:-1]) / 2
+        if real:
+            middles = middles[point(middles).imag > -1e-12]
+        depth = self.depth(point(middles), sure=True)
+        order = np.argsort(-depth)
+        return middles[order][depth[order] > 1e-13 * self.eps + ROUNDING]
+
+    def depth(self, z: Complex, sure: bool = False) -> Real:
+        """eps - sigma_min: positive inside; its sign ``sure`` where the Lanczos process is too near zero to tell."""
+        if len(z) <= _FEW:
+            return self.eps - dense(self.W, z)
+        depth = self.eps - inverse_lanczos(self.T, z)
+        if sure:
+            close = np.abs(depth) <= 1e-3 * self.eps + self.floor
+            depth[close] = self.eps - dense(self.W, z[close])
+        return depth
+
+    def arcs(self, radius: float, border: float) -> Real:
+        """Angles of the middles of the circle's arcs inside; ``border`` is one that is known already."""
+        W, size = self.W, len(self.W)
+        side, across, zero = self.eps * np.eye(size), radius * np.eye(size), np.zeros((size, size))
+        with np.errstate(all="ignore"):  # infinite eigenvalues
+            left, right = np.block([[W, side], [zero, across]]), np.block([[across, zero], [side, W.conj().T]])
+            w = scipy.linalg.eigvals(left, right)
+        w = w[np.isfinite(w)]
+        angles = np.append(np.angle(w[np.abs(np.abs(w) - 1) <= self.near]), border)
+        return self.middles(angles, lambda angles: radius * np.exp(1j * angles), 2 * math.pi)
+
+    def segments(self, x: float, border: float) -> Real:
+        """Heights of the middles of the vertical line's segments inside."""
+        values = self.hamiltonian(self.W - x * np.eye(len(self.W)), -1)
+        heights = np.append(values.imag[np.abs(values.real) <= self.near], border)
+        return self.middles(heights, lambda heights: x + 1j * heights)
+
+
+def _slope(W: NDArray[Any], z: complex) -> tuple[float, complex]:
+    """sigma_min(z I - W) and d = u^H v of its singular vectors: d sigma = Re(d dz)."""
+    U, sigma, Vh = np.linalg.svd(z * np.eye(len(W)) - W)
+    return float(sigma[-1]), complex(U[:, -1].conj() @ Vh[-1].conj())
+
+
+def _criss_cross(
+    level: float, place: float, across: Callable[[float, float], Real], along: Callable[[float, float], float]
+) -> tuple[float, float]:
+    """From a point of sigma_eps to the one of the highest level: ``along`` reaches out, ``across`` finds where from."""
+    level = along(place, level)
+    while len(middles := across(level, place)):
+        further = along(middles[0], level)
+        if further <= level + ROUNDING:
+            break
+        level, place = further, middles[0]
+    return level, place
+
+
+def _outermost(W: NDArray[Any], eps: float) -> tuple[float, float]:
+    """Radius and angle of the outermost point of sigma_eps."""
+    A, scale = scaled(W)
+    inside = _Set(A, schur(A)[0], eps / scale)
+    z = max(np.diagonal(inside.T), key=abs)
+
+    def ray(angle: float, least: float) -> float:
+        turned = np.exp(-1j * angle) * A
+        return inside.reach(turned.real if np.isrealobj(A) and abs(math.sin(angle)) < 1e-13 else turned, least)
+
+    radius, angle = _criss_cross(abs(z), float(np.angle(z)), inside.arcs, ray)
+    return scale * radius, angle
+
+
+def _rightmost(W: NDArray[Any], eps: float) -> tuple[float, float]:
+    """Real and imaginary part of the rightmost point of sigma_eps."""
+    A, scale = scaled(W)
+    inside = _Set(A, schur(A)[0], eps / scale)
+    z = max(np.diagonal(inside.T), key=lambda value: value.real)
+
+    def line(y: float, least: float) -> float:
+        moved = A - 1j * y * np.eye(len(A))
+        return inside.reach(moved.real if np.isrealobj(A) and abs(y) < 1e-13 else moved, least)
+
+    x, y = _criss_cross(float(z.real), float(z.imag), inside.segments, line)
+    return scale * x, scale * y
+
+
+# ---- what that means for powers
+
+
+def distance_to_instability(W: ArrayLike | Tensor) -> float:
+    """beta(W) = min over theta of sigma_min(e^{i theta} I - W): the smallest |E|_2 that makes W + E unstable.
+
+    For rho(W) < 1: rho_eps = 1 at eps = beta, and beta = 1 - rho where W is normal. For rho(W) >= 1 it is 0, as no E is
+    needed. E is complex: from a real W the next real unstable matrix may be further. The best angle of a grid gives an
+    upper bound; all arcs of the unit circle beneath it are found at once, and their middles give the next, until there
+    is none, so the minimum is the global one.
+
+    Raises:
+        UserError: for a W that is not square, not finite or empty.
+
+    Source: Byers 1988; Boyd and Balakrishnan 1990.
+    """
+    W = square(W)
+    if spectral_radius(W) >= 1:
+        return 0.0
+    A, scale = scaled(W)
+    T, radius = schur(A)[0], 1 / scale
+    angles, eps = np.linspace(-math.pi, math.pi, 64, endpoint=False), math.inf
+    while len(angles):
+        z = radius * np.exp(1j * angles)
+        best = inverse_lanczos(T, z).argmin()
+        sigma = float(dense(A, z[[best]])[0])
+        if sigma >= eps * (1 - 1e-14):
+            break
+        eps = sigma
+        angles = _Set(A, T, eps).arcs(radius, float(angles[best])) if eps else angles[:0]
+    return scale * eps
+
+
+def kreiss_lower_bound(W: ArrayLike | Tensor) -> float:
+    """K(W) = sup over |z| > 1 of (|z| - 1) / sigma_min(z I - W) = sup over eps of (rho_eps - 1) / eps, from below.
+
+    K <= sup_k |W^k| <= e n K (Kreiss matrix theorem). K >= 1, with 1 if and only if the numerical radius is at most 1,
+    as for normal W of rho <= 1; K is infinite for rho > 1. Between, the best point of a polar grid is refined, and
+    criss-cross at its eps looks for a better angle, until none is found: there may be a higher maximum at another eps.
+    Where K is infinite although rho = 1 (a Jordan block on the unit circle) the value is only large.
+
+    Raises:
+        UserError: for a W that is not square, not finite or empty.
+
+    Source: Trefethen and Embree 2005, chapter 18. Mitchell 2020 has a certified, much dearer method.
+    """
+    W = square(W)
+    return kreiss_from_radius(W, spectral_radius(W))
+
+
+def kreiss_from_radius(W: NDArray[Any], spectral_radius: float) -> float:
+    """`kreiss_lower_bound` where the spectral radius, which may be dear, is known."""
+    slack = 10 * len(W) * ROUNDING
+    if spectral_radius > 1 + slack:
+        return math.inf
+    if numerical_radius(W) <= 1 + slack:
+        return 1.0
+    excess = np.geomspace(1e-6, 10 * spectral_norm(W), 30)[:, None]
+    angles = np.linspace(0, math.pi if np.isrealobj(W) else 2 * math.pi, 65)
+    ratio = excess / smallest_singular_values(W, (1 + excess) * np.exp(1j * angles))
+    place = np.unravel_index(ratio.argmax(), ratio.shape)
+    radius, angle, best = 1 + excess[place[0], 0], angles[place[1]], 1.0
+    while radius > 1:
+        value, eps = _climb(W, radius, angle)
+        if value <= best * (1 + 1e-10):
+            break
+        best = value
+        radius, angle = _outermost(W, eps)
+    return best
+
+
+def _climb(W: NDArray[Any], radius: float, angle: float) -> tuple[float, float]:
+    """A local maximum of (|z| - 1) / sigma_min(z I - W) over |z| > 1, and sigma_min there."""
+
+    def negative_log(place: Real) -> tuple[float, Real]:
+        turn, excess = np.exp(1j * place[1]), math.exp(place[0])
+        z = (1 + excess) * turn
+        sigma, d = _slope(W, z)
+        return math.log(sigma) - place[0], np.array([excess * (d * turn).real, (1j * d * z).real]) / sigma - (1, 0)
+
+    found = minimize(
+        negative_log, np.array([math.log(radius - 1), angle]), jac=True, method="BFGS", options={"gtol": 1e-8}
+    )
+    return math.exp(-found.fun), math.exp(found.fun + found.x[0])

@@ -1,0 +1,1 @@
+"""``python -m lit_rnn analyze``: recurrent matrices taken apart."""

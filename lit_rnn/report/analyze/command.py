@@ -1,0 +1,203 @@
+"""``python -m lit_rnn analyze``: what training did to the recurrent matrices, as pictures, a table and numbers."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from datamodules import UserError
+from datamodules.errors import require
+from lit_rnn import run_folder
+from lit_rnn.models import SequenceModel
+from lit_rnn.report.analyze import measure, panels
+from lit_rnn.report.analyze.findings import rows, save, table
+from lit_rnn.report.analyze.measure import Settings
+from lit_rnn.report.analyze.subject import load_finite, validation_batch
+from lit_rnn.report.analyze.work import PARTS, Moment, Work, estimate
+from lit_rnn.report.page import Page
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see python -m lit_rnn analyze --help.")
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Take the recurrent matrices of a checkpoint apart: pictures, a table, analysis.json and analysis.html."""
+    options = _options(command, arguments)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    path = _checkpoint(options)
+    moments = _moments(path, options.against)
+    settings = Settings(options.points, options.steps, options.samples)
+    batch, missing = _batch(path, moments[-1].model, settings.samples)
+    parts = options.only or PARTS
+    if missing and "dynamics" in (options.only or ()):
+        raise UserError(f"--only names dynamics, which need the run's data: {missing}")
+    work = Work(moments, batch, parts, settings)
+    if not work.subjects and "dynamics" not in (options.only or ()):
+        raise UserError(
+            f"ckpt_path {path} holds a {type(moments[-1].model).__name__}, which has no square recurrent matrix; "
+            "--only dynamics looks at its step Jacobian."
+        )
+    folder = _folder(options.out, path, options.against)
+    if sentence := estimate(work):
+        print(sentence, flush=True)
+    work.run()
+    missed = [f"Dynamics are left out: {missing}"] if missing and "dynamics" in parts else []
+    _write(work, [*missed, *work.sentences], folder)
+
+
+def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog=f"python -m lit_rnn {command}", description=run.__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("--ckpt_path", metavar="FILE", help="a checkpoint file, or last or best with --run_dir")
+    add("--run_dir", type=Path, metavar="DIR", help="a run folder; its last checkpoint if no other is named")
+    add("--against", metavar="WHAT", help="init, where the run began, or a checkpoint file of the same model")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where it all goes; analysis/<checkpoint> in the run folder",
+    )
+    add("--only", nargs="+", metavar="PART", help=f"some of {', '.join(PARTS)}")
+    add("--points", type=int, default=100, help="of the pseudospectrum's grid, per axis (100)")
+    add("--samples", type=int, default=8, help="validation sequences for the dynamics (8)")
+    add("--steps", type=int, default=100, help="powers of W, and lags of its memory (100)")
+    add("--threads", type=int, help="CPU threads; torch's own choice if not given")
+    options = parser.parse_args(list(arguments))
+    for name, least in (("points", 2), ("samples", 1), ("steps", 1), ("threads", 1)):
+        value = getattr(options, name)
+        require(value is None or value >= least, f"--{name}", value, f"a whole number of at least {least}")
+    for name in options.only or ():
+        require(name in PARTS, "--only", name, f"some of {', '.join(PARTS)}")
+    return options
+
+
+# ---- what is taken apart
+
+
+def _checkpoint(options: argparse.Namespace) -> Path:
+    given, folder = options.ckpt_path, options.run_dir
+    if given is None and folder is None:
+        raise UserError("ckpt_path is not given: name a checkpoint by --ckpt_path FILE, or a run by --run_dir DIR.")
+    if given not in (None, "last", "best"):
+        return Path(given)
+    if folder is None:
+        raise UserError(f"ckpt_path is {given}, but the run's folder is not given: add --run_dir.")
+    return run_folder.best_checkpoint(folder) if given == "best" else run_folder.last_checkpoint(folder)
+
+
+def _moments(path: Path, against: str | None) -> list[Moment]:
+    """The model of the checkpoint, last; before it the one to compare with, if any."""
+    paths = [path] if against is None else [_other(path, against), path]
+    models = [load_finite(one) for one in paths]
+    for model in models[:-1]:
+        _require_same(paths[0], model, path, models[-1])
+    return [Moment(*one) for one in zip(_labels(paths, models), paths, models, strict=True)]
+
+
+def _labels(paths: Sequence[Path], models: Sequence[SequenceModel]) -> list[str]:
+    """What tells checkpoints apart: their steps, with run folders or file names where that needs it."""
+    steps = [f"step {model.optimizer_steps:,}" for model in models]
+    runs = [run_folder.folder_of(path) for path in paths]
+    if None not in runs and len(set(runs)) > 1:
+        return [f"{run.name}, {step}" for run, step in zip(runs, steps, strict=True) if run]
+    return steps if len(set(steps)) == len(steps) else [str(path) for path in paths]
+
+
+def _other(path: Path, against: str) -> Path:
+    if against != "init":
+        return Path(against)
+    folder = run_folder.folder_of(path)
+    start = run_folder.initial_checkpoint(folder) if folder else None
+    if start is None or not start.is_file():
+        raise UserError(
+            f"--against is init, but there is no init.ckpt beside {path}: fit keeps one where a run begins, not where "
+            "it takes up a checkpoint of another folder; name a checkpoint file instead."
+        )
+    return start
+
+
+def _require_same(other_path: Path, other: SequenceModel, path: Path, model: SequenceModel) -> None:
+    if type(other) is not type(model):
+        raise UserError(
+            f"--against {other_path} holds a {type(other).__name__}, but {path} a {type(model).__name__}: "
+            "name a checkpoint of the same model."
+        )
+    shapes, others = ({name: t.shape for name, t in m.state_dict().items()} for m in (model, other))
+    if shapes != others:
+        raise UserError(
+            f"--against {other_path} holds a {type(other).__name__} of other sizes than {path}: "
+            "name a checkpoint of the same sizes and task."
+        )
+
+
+def _batch(path: Path, model: SequenceModel, samples: int) -> tuple[tuple[Tensor, ...] | None, str]:
+    """Validation sequences, or why there are none."""
+    try:
+        return validation_batch(path, model, samples), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def _folder(given: Path | None, path: Path, against: str | None) -> Path:
+    """Where the report goes, made."""
+    run = run_folder.folder_of(path) or Path()
+    name = path.stem if against is None else f"{path.stem}-against-{Path(against).stem}"
+    folder = given or run / "analysis" / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out {folder} cannot be made ({error.strerror}); name a folder that can be written."
+        ) from error
+    return folder
+
+
+# ---- what is left
+
+
+def _write(work: Work, left_out: Sequence[str], folder: Path) -> None:
+    moments, findings = work.moments, work.findings
+    model = moments[-1].model
+    title = f"{type(model).__name__} on {model.task.name}: {' and '.join(moment.label for moment in moments)}"
+    head = {
+        "model": type(model).__name__,
+        "task": model.task.name,
+        "moments": {
+            moment.label: {"ckpt_path": moment.path, "steps": moment.model.optimizer_steps} for moment in moments
+        },
+        "settings": {
+            **asdict(work.settings),
+            "eps": measure.EPS,
+            "parts": [*work.parts, *["dynamics"][: bool(work.batch)]],
+        },
+    }
+    page = Page(title)
+    page.text(", ".join(f"{moment.label}: {moment.path}" for moment in moments))
+    for sentence in left_out:
+        page.text(sentence, warning=True)
+    for name, by_moment in findings.items():
+        page.section(name)
+        picture = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.png"
+        if panels.draw_page(f"{name}, {title}", by_moment, picture):
+            page.picture(picture)
+        page.table(*rows(by_moment))
+    page.save(folder / "analysis.html")
+    files = save(head, findings, left_out, folder)
+    console = Console()
+    lines, legend = table(findings)
+    console.print(title, lines, legend, sep="\n", highlight=False)
+    for sentence in left_out:
+        console.print(sentence, highlight=False)
+    print(f"report: {folder / 'analysis.html'}")
+    print(f"numbers: {', '.join(str(file) for file in files)}")

@@ -1,0 +1,155 @@
+"""What is taken apart: a checkpoint's model, its recurrent matrices, and sequences it was validated on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from datamodules import SequenceDataModule, UserError
+from datamodules.errors import require
+from lit_rnn import run_folder
+from lit_rnn.analysis.arrays import Complex, Real
+from lit_rnn.cells import Cell
+from lit_rnn.class_paths import import_class
+from lit_rnn.models import SequenceModel, load
+from lit_rnn.parametrizations.orthogonal import double
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix to take apart.
+
+    Args:
+        name: "forget", or "layer 1 forget" where there are layers.
+        W: (n, n), float64 or complex128.
+        source: (n,), the column of the input map through which most of the signal enters; None where there is none.
+        source_name: Which column.
+    """
+
+    name: str
+    W: NDArray[Any]
+    source: Real | Complex | None = None
+    source_name: str = ""
+
+
+# ---- the model
+
+
+def load_finite(path: Path) -> SequenceModel:
+    """The model of a checkpoint, on the CPU.
+
+    Raises:
+        UserError: if it cannot be loaded, or a weight is NaN or infinite.
+    """
+    model = load(path)
+    for name, tensor in model.cells.state_dict(prefix="cells.").items():
+        if not torch.isfinite(tensor).all():
+            raise UserError(
+                f"ckpt_path {path} holds NaN or infinity in {name}: the run had diverged; name an earlier checkpoint."
+            )
+    return model.eval()
+
+
+def layer_name(model: SequenceModel, layer: int, name: str) -> str:
+    """``name``, with its layer where there is more than one."""
+    return f"layer {layer} {name}" if len(model.cells) > 1 else name
+
+
+@torch.no_grad()
+def recurrent_matrices(model: SequenceModel) -> dict[str, Tensor]:
+    """Every recurrent matrix by layer and name, gates apart, in double precision."""
+    return {
+        layer_name(model, layer, name): double(W)
+        for layer, cell in enumerate(model.cell_list())
+        for name, W in cell.recurrent_matrices().items()
+    }
+
+
+@torch.no_grad()
+def matrices(model: SequenceModel, chosen_by: SequenceModel) -> Iterator[Matrix]:
+    """The recurrent matrices with the way a signal enters each.
+
+    Args:
+        model: Of whose layers.
+        chosen_by: The model, of the same shapes, whose longest input column names the column.
+
+    Raises:
+        UserError: for a matrix that is not square, or empty.
+    """
+    for layer, (cell, chooser) in enumerate(zip(model.cell_list(), chosen_by.cell_list(), strict=True)):
+        named = cell.recurrent_matrices()
+        for number, (name, W) in enumerate(named.items()):
+            full_name = layer_name(model, layer, name)
+            require(
+                W.dim() == 2 and W.shape[0] == W.shape[1] > 0,
+                f"The matrix {full_name} of {type(cell).__name__}",
+                f"of shape {tuple(W.shape)}",
+                "square, (n, n) with n at least 1",
+            )
+            V, chooser_V = (_input_block(one, W, number, len(named)) for one in (cell, chooser))
+            yield Matrix(full_name, double(W).cpu().numpy(), *_source(V, chooser_V))
+
+
+def _source(V: Tensor | None, chooser_V: Tensor | None) -> tuple[Real | Complex | None, str]:
+    """The column of V that is the longest of ``chooser_V``, and its name."""
+    if V is None or chooser_V is None:
+        return None, ""
+    column = int(chooser_V.abs().square().sum(0).argmax())
+    name = "input column" if V.shape[1] == 1 else f"input column {column + 1} of {V.shape[1]}, the longest"
+    return double(V[:, column]).cpu().numpy(), name
+
+
+def _input_block(cell: Cell, W: Tensor, number: int, count: int) -> Tensor | None:
+    """The part of the cell's input map that feeds matrix ``number`` of ``count``: (n, inputs)."""
+    n, linear = len(W), getattr(cell, "input", None)
+    if not isinstance(linear, nn.Linear):
+        return None
+    V = linear.weight
+    if W.is_complex() and len(V) == 2 * n:
+        return torch.complex(*V.chunk(2))
+    if len(V) == n * count:  # a block per gate, in the order of the matrices
+        return V.chunk(count)[number]
+    return V if len(V) == n else None
+
+
+# ---- the data
+
+
+def data_of(checkpoint: Path) -> SequenceDataModule:
+    """The data that the run of a checkpoint was trained on, as the config in its run folder says.
+
+    Raises:
+        UserError: if there is no config beside the checkpoint, or the data cannot be made from it.
+    """
+    folder = run_folder.folder_of(checkpoint)
+    config = run_folder.newest_config(folder) if folder else None
+    if config is None:
+        raise UserError(f"{checkpoint} lies in no run folder, so that no config.yaml tells its data.")
+    try:
+        section = yaml.safe_load(config.read_text())["data"]
+        return import_class(section["class_path"])(**section["init_args"])
+    except (yaml.YAMLError, KeyError, TypeError, ImportError, AttributeError) as error:
+        raise UserError(f"{config} tells no data that can be made: {' '.join(str(error).split())}.") from error
+
+
+def validation_batch(checkpoint: Path, model: SequenceModel, samples: int) -> tuple[Tensor, ...]:
+    """The first sequences of the validation split of a checkpoint's data, as one batch.
+
+    Raises:
+        UserError: if the data cannot be had, or is not the model's.
+    """
+    data = data_of(checkpoint)
+    if data.task != model.task:
+        raise UserError(
+            f"The config beside {checkpoint} is for {data.task.name}, the checkpoint for {model.task.name}."
+        )
+    split = data.split("val")
+    return split[np.arange(min(samples, len(split)))]
