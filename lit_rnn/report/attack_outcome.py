@@ -331,16 +331,9 @@ def matrices(subject: Subject) -> dict[str, dict[str, float]]:
                     "spectral_radius": analysis.spectral_radius(W),
                     "spectral_norm": analysis.spectral_norm(W),
                     "henrici": analysis.henrici(W, normalized=True),
-                    **_pseudospectral_radius(W),
+                    "pseudospectral_radius": analysis.pseudospectral_radius(W, PSEUDO_EPS),
                 }
     return found
-
-
-# MERGE: the one place that waits for lit_rnn.analysis.pseudospectral_radius(W, eps). Then: put its value beside the
-# others in `matrices` and drop this function.
-def _pseudospectral_radius(W: Tensor) -> dict[str, float]:
-    known = getattr(analysis, "pseudospectral_radius", None)
-    return {} if known is None else {"pseudospectral_radius": float(known(W, PSEUDO_EPS))}
 
 
 # ---- as primitives
