@@ -100,7 +100,7 @@ def supports(backend: Backend, cell: Cell) -> bool:
 
 _NEEDS = {
     "fused": "is not a plain recurrence",
-    "native": "is not a plain recurrence, or not in float32 or float64 on a CPU with a C++ compiler",
+    "native": "is none of the cells written in C++, or not in float32 or float64 on a CPU with a C++ compiler",
     "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, LSTM without peepholes, GRU)",
 }
 
@@ -112,11 +112,13 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
       gradient can be differentiated again.
     - ``fused``: h_t = f(W h_{t-1} + u_t) with a hand-written backward that keeps the states alone; for the plain cells
       (`lit_rnn.cells.PlainCell`), on any device. States stay in W's precision under autocast.
-    - ``native``: ``fused`` in C++, for the CPU; compiled in seconds on first use.
+    - ``native``: both recursions in C++, for the CPU; compiled in seconds on first use. For the plain cells and all
+      others but NRU with ``use_relu``, ``layer_norm`` or rows that cut across outer products (``separable`` false).
     - ``compiled``: torch.compile over chunks of steps, for every cell.
     - ``torch``: torch's own kernels, for LSTM without peepholes, GRU with its reset after, tanh and relu VanillaRNN.
-    - ``auto``: plain cells take ``native`` on the CPU and ``fused`` elsewhere; LSTM and GRU take ``torch``; the others
-      take ``compiled`` where ``expected_steps`` is at least 200,000, and ``loop`` below.
+    - ``auto``: LSTM without peepholes takes ``torch``; what can, takes ``native``; of the rest plain cells take
+      ``fused``, GRU takes ``torch``, and the others take ``compiled`` where ``expected_steps`` is at least 200,000,
+      and ``loop`` below.
 
     Args:
         asked: The name.
@@ -133,8 +135,11 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
         reason = f"{', '.join(['auto', *able])}: {type(cell).__name__} {_NEEDS.get(asked, '')}"
         require(asked in able, key, asked, reason)
         return asked
+    kernel = kernel_of(cell)
+    if kernel is not torch.lstm and supports("native", cell):
+        return "native"
     if kind_of(cell) is not None:
-        return "native" if supports("native", cell) else "fused"
-    if kernel_of(cell) is not None:
+        return "fused"
+    if kernel is not None:
         return "torch"
     return "compiled" if expected_steps >= COMPILE_FROM else "loop"

@@ -145,7 +145,8 @@ std::vector<Panel<T>> pack(const T* M, int rows, int columns, int64_t by_row, in
   const int total = (units + L - 1) / L * (complex ? 2 : 1);
   memory.reset(new T[int64_t(rows) * total * L + L]);
   std::vector<Panel<T>> panels;
-  T* to = memory.get();
+  const uintptr_t start = reinterpret_cast<uintptr_t>(memory.get());
+  T* to = reinterpret_cast<T*>((start + kBytes - 1) / kBytes * kBytes);  // a load that crosses cache lines takes two
   for (int first = 0; first < units; first += wide * L) {
     const int here = std::min(units - first, wide * L), vectors = complex ? 2 : (here + L - 1) / L;
     panels.push_back({first, here, vectors, to});
