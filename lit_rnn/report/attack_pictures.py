@@ -277,9 +277,8 @@ def draw_spectrum(outcome: Outcome) -> Figure:
         numbers = outcome.matrices[name]
         values = analysis.eigenvalues(W)
         ax.plot(circle.real, circle.imag, color="0.7", linewidth=0.8)
-        if "pseudospectral_radius" in numbers:
-            reach = numbers["pseudospectral_radius"] * circle
-            ax.plot(reach.real, reach.imag, color="C3", linewidth=0.8, linestyle=":")
+        reach = numbers["pseudospectral_radius"] * circle
+        ax.plot(reach.real, reach.imag, color="C3", linewidth=0.8, linestyle=":")
         ax.plot(values.real, values.imag, ".", color="C0", markersize=4)
         ax.set(title=f"{name}\n{spectral_words(numbers)}", aspect="equal", xlabel="Re", ylabel="Im")
         ax.title.set_fontsize(8)
@@ -290,5 +289,4 @@ def draw_spectrum(outcome: Outcome) -> Figure:
 
 def spectral_words(numbers: dict[str, float]) -> str:
     words = f"ρ {numbers['spectral_radius']:.3g}, ‖W‖ {numbers['spectral_norm']:.3g}, Henrici {numbers['henrici']:.2f}"
-    more = numbers.get("pseudospectral_radius")
-    return words if more is None else f"{words}\nρ at ε = {PSEUDO_EPS:g}: {more:.3g} (dotted)"
+    return f"{words}\nρ at ε = {PSEUDO_EPS:g}: {numbers['pseudospectral_radius']:.3g} (dotted)"
