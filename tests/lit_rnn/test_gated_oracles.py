@@ -154,7 +154,8 @@ def test_steps_are_the_papers(
     cell = make()
     for parameter in cell.parameters():  # biases that start at zero would hide
         nn.init.normal_(parameter, std=0.25)
-    x = torch.randn(T, B, I, dtype=torch.float64)
+    steps = T if dtype == torch.float64 else 2  # the bound is on a step; these networks amplify its rounding
+    x = torch.randn(T, B, I, dtype=torch.float64)[:steps]
     expected = oracle(cell.to(torch.float64), x.numpy())
     found = scan(cell.to(dtype), x.to(dtype))[0].detach()
     np.testing.assert_allclose(found.double().numpy(), expected, rtol=10 * tolerance, atol=tolerance)
