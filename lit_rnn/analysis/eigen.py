@@ -208,7 +208,7 @@ def spectral_norm(W: ArrayLike | Tensor) -> float:
 def _support(W: NDArray[Any], angle: float) -> float:
     """How far the numerical range reaches in direction ``angle``: lambda_max of Herm(e^{-i angle} W)."""
     turned = np.exp(-1j * angle) * W
-    return float(scipy.linalg.eigvalsh((turned + turned.conj().T) / 2, subset_by_index=[len(W) - 1] * 2)[0])
+    return float(np.linalg.eigvalsh((turned + turned.conj().T) / 2)[-1])
 
 
 def numerical_range(W: ArrayLike | Tensor, points: int = 200) -> Complex:

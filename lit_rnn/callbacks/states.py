@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lit_rnn.cells import State
+from lit_rnn.analysis import states_and_gradients
 from lit_rnn.models import SequenceModel
+from lit_rnn.report.analyze.measure import summed_loss
 from lit_rnn.run_folder import keeps_files, show
 
 Traces = dict[str, NDArray[np.float64]]
@@ -30,34 +30,13 @@ def state_traces(model: SequenceModel, batch: tuple[Tensor, ...]) -> Traces:
     With s_t all of a layer's state tensors side by side: |s_t|, |s_t - s_T| and |dL/ds_t|, the total derivative of the
     batch's summed loss by the state after step t, through all later steps (Chandar et al. 2019).
     """
-    inputs, targets = (part.to(model.device) for part in batch[:2])
-    mask = batch[2].to(model.device) if len(batch) > 2 else None
-    with torch.inference_mode(False), torch.enable_grad():
-        inputs = inputs.clone()  # a batch made in inference mode cannot enter a graph
-        y, layers = model.encode(inputs).transpose(0, 1), []
-        for cell in model.cell_list():
-            w = cell.weights()
-            state, states, outputs = cell.initial_state(y.shape[1]), list[State](), list[Tensor]()
-            for u in cell.drive(y, w):
-                out, state = cell.step(u, state, w)
-                outputs.append(out)
-                states.append(state)
-            y = torch.stack(outputs)
-            layers.append(states)
-        loss = model.loss_of(model.decode(y), targets, mask) * len(inputs)
-        flat = [part for states in layers for state in states for part in state]
-        gradients = iter(torch.autograd.grad(loss, flat, allow_unused=True))
+    batch = tuple(part.to(model.device) for part in batch)
+    x = model.encode(batch[0]).transpose(0, 1)
     traces: Traces = {}
-    for number, states in enumerate(layers):
-        joint = torch.stack([torch.cat([part.detach() for part in state], dim=-1) for state in states])
-        gradient = torch.stack([torch.cat([_or_zero(next(gradients), p) for p in state], dim=-1) for state in states])
-        for panel, values in (("norm", joint), ("distance", joint - joint[-1]), ("gradient", gradient)):
-            traces[f"{number} {panel}"] = values.abs().double().square().sum(-1).sqrt().mean(1).cpu().numpy()
+    for layer, (s, gradient) in enumerate(states_and_gradients(model.cell_list(), x, summed_loss(model, batch))):
+        for panel, values in (("norm", s), ("distance", s - s[-1]), ("gradient", gradient)):
+            traces[f"{layer} {panel}"] = values.double().norm(dim=-1).mean(1).cpu().numpy()
     return traces
-
-
-def _or_zero(gradient: Tensor | None, part: Tensor) -> Tensor:
-    return torch.zeros_like(part) if gradient is None else gradient
 
 
 class StatePicture(Callback):

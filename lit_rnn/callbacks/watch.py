@@ -14,6 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import UserError
+from datamodules.base import Batch
 from datamodules.errors import require
 from lit_rnn import analysis
 from lit_rnn.models import SequenceModel
@@ -117,7 +118,7 @@ class WatchMatrices(Callback):
         self.every_n_steps, self.eps, self.samples = every_n_steps, eps, samples
         self.account = Account(budget)
         self._step = 0
-        self._batch: tuple[Tensor, ...] | None = None
+        self._batch: Batch | None = None
 
     def state_dict(self) -> dict[str, float]:
         return self.account.state()
@@ -157,7 +158,7 @@ class WatchMatrices(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, step=trainer.global_step - 1)  # the step that was taken last, from 0
 
-    def _sequences(self, trainer: Trainer, model: SequenceModel) -> tuple[Tensor, ...] | None:
+    def _sequences(self, trainer: Trainer, model: SequenceModel) -> Batch | None:
         """The first validation sequences, the same every time."""
         data = getattr(trainer, "datamodule", None)
         if self._batch is None and data is not None:
@@ -205,7 +206,7 @@ def _numbers(W: Tensor, eps: float) -> dict[str, float]:
         return {}
 
 
-def _gradients(model: SequenceModel, batch: tuple[Tensor, ...]) -> dict[str, float]:
+def _gradients(model: SequenceModel, batch: Batch) -> dict[str, float]:
     """What is logged of gradients, layer by layer."""
     metrics: dict[str, float] = {}
     for layer, flow in enumerate(gradient_flows(model, batch)):

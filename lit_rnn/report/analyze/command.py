@@ -11,9 +11,9 @@ from typing import NoReturn
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from datamodules import UserError
+from datamodules.base import Batch
 from datamodules.errors import require
 from lit_rnn import run_folder
 from lit_rnn.models import SequenceModel
@@ -56,8 +56,13 @@ def run(command: str, arguments: Sequence[str]) -> None:
     _write(work, [*missed, *work.sentences], folder)
 
 
+_PARTS = """parts: spectrum: eigenvalues and singular values; pseudospectrum: contours, and how far they reach;
+nonnormality: Henrici's departure, Schur form, hidden chain; transient: |W^k| and its bounds; memory: Fisher's and a
+linear decoder's; dynamics, on validation data: Lyapunov exponents, gradients, the mean step Jacobian as a matrix"""
+
+
 def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog=f"python -m lit_rnn {command}", description=run.__doc__, allow_abbrev=False)
+    parser = _Parser(prog=f"python -m lit_rnn {command}", description=run.__doc__, epilog=_PARTS, allow_abbrev=False)
     add = parser.add_argument
     add("--ckpt_path", metavar="FILE", help="a checkpoint file, or last or best with --run_dir")
     add("--run_dir", type=Path, metavar="DIR", help="a run folder; its last checkpoint if no other is named")
@@ -141,7 +146,7 @@ def _require_same(other_path: Path, other: SequenceModel, path: Path, model: Seq
         )
 
 
-def _batch(path: Path, model: SequenceModel, samples: int) -> tuple[tuple[Tensor, ...] | None, str]:
+def _batch(path: Path, model: SequenceModel, samples: int) -> tuple[Batch | None, str]:
     """Validation sequences, or why there are none."""
     try:
         return validation_batch(path, model, samples), ""
@@ -176,11 +181,8 @@ def _write(work: Work, left_out: Sequence[str], folder: Path) -> None:
         "moments": {
             moment.label: {"ckpt_path": moment.path, "steps": moment.model.optimizer_steps} for moment in moments
         },
-        "settings": {
-            **asdict(work.settings),
-            "eps": measure.EPS,
-            "parts": [*work.parts, *["dynamics"][: bool(work.batch)]],
-        },
+        "parts": [*work.parts, *(["dynamics"] if work.batch else [])],
+        "settings": {**asdict(work.settings), "eps": measure.EPS, "decoder_noise": measure.NOISE},
     }
     page = Page(title)
     page.text(", ".join(f"{moment.label}: {moment.path}" for moment in moments))
@@ -190,7 +192,7 @@ def _write(work: Work, left_out: Sequence[str], folder: Path) -> None:
         page.section(name)
         picture = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.png"
         if panels.draw_page(f"{name}, {title}", by_moment, picture):
-            page.picture(picture)
+            page.picture(picture, panels.caption(by_moment))
         page.table(*rows(by_moment))
     page.save(folder / "analysis.html")
     files = save(head, findings, left_out, folder)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.base import Batch
 from lit_rnn import analysis
 from lit_rnn.analysis.arrays import Complex, Real
 from lit_rnn.models import SequenceModel
@@ -157,18 +158,20 @@ MATRIX_PARTS: dict[str, Callable[[Matrix, Settings, Box], Finding]] = {
 # ---- of a model on data
 
 
-def gradient_flows(model: SequenceModel, batch: tuple[Tensor, ...]) -> list[analysis.GradientFlow]:
-    """`lit_rnn.analysis.gradient_against_lag` of every layer, of the loss on a batch summed over its sequences."""
+def summed_loss(model: SequenceModel, batch: Batch) -> Callable[[Tensor], Tensor]:
+    """From the last cell's outputs (T, B, output_size) to the loss on a batch, summed over its sequences."""
     inputs, targets = batch[:2]
     mask = batch[2] if len(batch) > 2 else None
-
-    def loss(y: Tensor) -> Tensor:
-        return model.loss_of(model.decode(y), targets, mask) * len(inputs)
-
-    return analysis.gradient_against_lag(model.cell_list(), model.encode(inputs).transpose(0, 1), loss)
+    return lambda y: model.loss_of(model.decode(y), targets, mask) * len(inputs)
 
 
-def dynamics(model: SequenceModel, batch: tuple[Tensor, ...]) -> list[Finding]:
+def gradient_flows(model: SequenceModel, batch: Batch) -> list[analysis.GradientFlow]:
+    """`lit_rnn.analysis.gradient_against_lag` of every layer, on a batch."""
+    x = model.encode(batch[0]).transpose(0, 1)
+    return analysis.gradient_against_lag(model.cell_list(), x, summed_loss(model, batch))
+
+
+def dynamics(model: SequenceModel, batch: Batch) -> list[Finding]:
     """Of each layer: Lyapunov exponents, singular values of its step Jacobian, their mean, gradients against lag."""
     torch.set_flush_denormal(True)  # as in training
     flows = gradient_flows(model, batch)
@@ -192,7 +195,7 @@ def state_sizes(model: SequenceModel) -> list[int]:
     return [analysis.flat_state(cell.initial_state(1)).shape[-1] for cell in model.cell_list()]
 
 
-def shortened(model: SequenceModel, batch: tuple[Tensor, ...], steps: int) -> tuple[Tensor, ...]:
+def shortened(model: SequenceModel, batch: Batch, steps: int) -> Batch:
     """The first ``steps`` steps of a batch."""
     inputs, *rest = batch
     return (inputs[:, :steps], *(part[:, :steps] if model.task.per_step else part for part in rest))

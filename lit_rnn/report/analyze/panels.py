@@ -32,28 +32,29 @@ class Panel:
         needs: The finding's key without which there is nothing to draw.
         draw: Draws the findings into one axes, or into one for each moment.
         apart: Whether each moment has an axes of its own.
+        note: What a reader must know; {source} stands for the finding of that name.
     """
 
     needs: str
     draw: Draw
     apart: bool = False
+    note: str = ""
 
 
 def draw_page(title: str, findings: Findings, path: Path) -> bool:
     """All panels that have something to show, on one page; whether there was any."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no window system
 
-    there = [(panel, {m: f for m, f in findings.items() if panel.needs in f}) for panel in PANELS]
-    there = [(panel, shown) for panel, shown in there if shown]
-    widths = [len(shown) if panel.apart else 1 for panel, shown in there]
-    if not widths:
+    there = [panel for panel in PANELS if _having(panel.needs, findings)]
+    widths = [len(_having(panel.needs, findings)) if panel.apart else 1 for panel in there]
+    if not there:
         return False
     columns = min(sum(widths), 4 if len(findings) > 1 else 3)
     rows = -(-sum(widths) // columns)
     figure = Figure(figsize=(3.8 * columns, 3.4 * rows), layout="constrained")
     free = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for (panel, shown), width in zip(there, widths, strict=True):
-        panel.draw(free[:width], shown)
+    for panel, width in zip(there, widths, strict=True):
+        panel.draw(free[:width], findings)
         free = free[width:]
     for axes in free:
         axes.set_axis_off()
@@ -63,7 +64,19 @@ def draw_page(title: str, findings: Findings, path: Path) -> bool:
     return True
 
 
+def caption(findings: Findings) -> str:
+    """The notes of the panels that `draw_page` draws."""
+    every = {key: value for finding in findings.values() for key, value in finding.items()}
+    notes = [panel.note for panel in PANELS if panel.note and panel.needs in every]
+    return " ".join(notes).format(source=every.get("source", ""))
+
+
 # ---- what panels share
+
+
+def _having(key: str, findings: Findings) -> list[tuple[int, str, Finding]]:
+    """Number, name and finding of every moment at which ``key`` was found."""
+    return [(number, moment, finding) for number, (moment, finding) in enumerate(findings.items()) if key in finding]
 
 
 def _finish(axes: Axes, title: str, x: str, y: str, legend: bool = True) -> None:
@@ -101,7 +114,7 @@ def _positive(values: Real) -> Real:
 
 def _singular_values(axes: Sequence[Axes], findings: Findings) -> None:
     """Moduli of eigenvalues lie on the singular values exactly where W is normal."""
-    for number, (moment, finding) in enumerate(findings.items()):
+    for number, moment, finding in _having("singular_values", findings):
         index = np.arange(1, len(finding["singular_values"]) + 1)
         name = f" {moment}" if len(findings) > 1 else ""
         axes[0].plot(index, finding["singular_values"], **_style(number, findings), label=f"σ{name}")
@@ -111,15 +124,25 @@ def _singular_values(axes: Sequence[Axes], findings: Findings) -> None:
     axes[0].set_ylim(bottom=0)
 
 
+def _history(axes: Sequence[Axes], findings: Findings) -> None:
+    """What was logged while training; the last run's, where two are compared."""
+    names = {"spectral_radius": "ρ", "pseudospectral_radius": "ρ_ε", "spectral_norm": "σ", "henrici": "Henrici d"}
+    for _, _, finding in _having("history", findings):
+        for key, name in names.items():
+            if key in finding["history"]:
+                axes[0].plot(*finding["history"][key], ".-", linewidth=1, markersize=3, label=name)
+    _finish(axes[0], "over training", "optimizer steps", "")
+
+
 def _pseudospectrum(axes: Sequence[Axes], findings: Findings) -> None:
     from matplotlib import colormaps
     from matplotlib.colors import BoundaryNorm
 
-    levels = _levels([finding["sigma"] for finding in findings.values()])
+    levels = _levels([finding["sigma"] for _, _, finding in _having("sigma", findings)])
     colours = colormaps["Blues_r"]
     norm = BoundaryNorm(levels, colours.N, extend="both")
     angles = np.linspace(0, 2 * np.pi, 400)
-    for ax, (moment, finding) in zip(axes, findings.items(), strict=True):
+    for ax, (_, moment, finding) in zip(axes, _having("sigma", findings), strict=True):
         shown = np.log10(np.maximum(finding["sigma"], 1e-300))
         filled = ax.contourf(finding["x"], finding["y"], shown, levels, cmap=colours, norm=norm, extend="both")
         ax.contour(finding["x"], finding["y"], shown, levels, colors="0.4", linewidths=0.4, linestyles="solid")
@@ -150,7 +173,7 @@ def _levels(sigmas: Sequence[Real]) -> Real:
 
 def _reach(axes: Sequence[Axes], findings: Findings) -> None:
     """rho_eps - rho against eps; eps itself for a normal matrix."""
-    for number, (moment, finding) in enumerate(findings.items()):
+    for number, moment, finding in _having("sigma", findings):
         reach = np.array([finding[f"pseudospectral_radius_{eps:g}"] for eps in EPS])
         beyond = reach - np.abs(finding["eigenvalues"]).max()
         axes[0].loglog(EPS, _positive(beyond), "o-", markersize=4, **_style(number, findings), label=moment)
@@ -162,9 +185,9 @@ def _reach(axes: Sequence[Axes], findings: Findings) -> None:
 
 
 def _schur(axes: Sequence[Axes], findings: Findings) -> None:
-    largest = max(float(finding["schur"].max()) for finding in findings.values()) or 1.0
+    largest = max(float(finding["schur"].max()) for _, _, finding in _having("schur", findings)) or 1.0
     top = np.ceil(np.log10(largest))
-    for ax, (moment, finding) in zip(axes, findings.items(), strict=True):
+    for ax, (_, moment, finding) in zip(axes, _having("schur", findings), strict=True):
         with np.errstate(divide="ignore"):
             shown = np.log10(finding["schur"])
         shown = np.ma.masked_where(np.tril(np.ones_like(shown), -1) > 0, np.maximum(shown, top - _DECADES))
@@ -175,14 +198,14 @@ def _schur(axes: Sequence[Axes], findings: Findings) -> None:
 
 
 def _feedforward(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, (moment, finding) in enumerate(findings.items()):
+    for number, moment, finding in _having("feedforward", findings):
         profile = finding["feedforward"]
         axes[0].semilogy(_positive(profile), ".-", markersize=3, **_style(number, findings), label=moment)
     _finish(axes[0], "feedforward profile of the Schur form", "distance from the diagonal", "Frobenius norm")
 
 
 def _chain(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, (moment, finding) in enumerate(findings.items()):
+    for number, moment, finding in _having("chain", findings):
         n = (len(finding["chain"]) + 1) // 2
         often = np.abs(finding["chain_offsets"]) <= 0.9 * n  # beyond, it is the mean of a few
         axes[0].plot(finding["chain_offsets"][often], finding["chain"][often], **_style(number, findings), label=moment)
@@ -196,7 +219,7 @@ def _chain(axes: Sequence[Axes], findings: Findings) -> None:
 
 def _transient(axes: Sequence[Axes], findings: Findings) -> None:
     """|W^k| between its bounds; bounds far off the curve are cut."""
-    curves = np.concatenate([_positive(finding["powers"]) for finding in findings.values()])
+    curves = np.concatenate([_positive(finding["powers"]) for _, _, finding in _having("powers", findings)])
     low, high = max(np.nanmin(curves), _NOTHING), np.nanmax(curves)
     bounds = {
         "bound_eigenvector": ("κ(V) ρ^k", "C1", "-"),
@@ -204,7 +227,7 @@ def _transient(axes: Sequence[Axes], findings: Findings) -> None:
         "bound_level_curve": ("ρ_ε^(k+1) / ε", "C4", "-"),
         "bound_spectral": ("ρ^k (from below)", "C3", "--"),
     }
-    for ax, (moment, finding) in zip(axes, findings.items(), strict=True):
+    for ax, (_, moment, finding) in zip(axes, _having("powers", findings), strict=True):
         k = np.arange(len(finding["powers"]))
         for key, (label, colour, line) in bounds.items():
             ax.plot(k, _positive(finding[key]), color=colour, linestyle=line, linewidth=1, label=label)
@@ -220,16 +243,16 @@ def _transient(axes: Sequence[Axes], findings: Findings) -> None:
 
 
 def _fisher(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, (moment, finding) in enumerate(findings.items()):
+    for number, moment, finding in _having("fisher", findings):
         total = f"{moment}, total {finding['fisher_total']:.3g}"
         axes[0].semilogy(_positive(finding["fisher"]), **_style(number, findings), label=total)
-    largest = max(float(finding["fisher"].max()) for finding in findings.values())
-    axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], _NOTHING * largest))
+    largest = max(float(finding["fisher"].max()) for _, _, finding in _having("fisher", findings))
+    axes[0].set_ylim(max(axes[0].get_ylim()[0], _NOTHING * largest), 3 * largest)
     _finish(axes[0], "Fisher memory curve", "lag", "J(lag)")
 
 
 def _decoder(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, (moment, finding) in enumerate(findings.items()):
+    for number, moment, finding in _having("decoder", findings):
         axes[0].plot(np.maximum(finding["decoder"], 0), **_style(number, findings), label=moment)
     _finish(axes[0], f"linear decoder's memory, noise {NOISE:g}", "lag", "R²")
     axes[0].set_ylim(-0.03, 1.03)
@@ -239,7 +262,7 @@ def _decoder(axes: Sequence[Axes], findings: Findings) -> None:
 
 
 def _lyapunov(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, (moment, finding) in enumerate(findings.items()):
+    for number, moment, finding in _having("lyapunov", findings):
         exponents = np.where(np.isfinite(finding["lyapunov"]), finding["lyapunov"], np.nan)
         index = np.arange(1, exponents.shape[1] + 1)
         axes[0].plot(index, exponents.mean(0), **_style(number, findings), label=moment)
@@ -250,7 +273,7 @@ def _lyapunov(axes: Sequence[Axes], findings: Findings) -> None:
 
 
 def _jacobian(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, (moment, finding) in enumerate(findings.items()):
+    for number, moment, finding in _having("jacobian_singular_values", findings):
         low, middle, high = np.quantile(finding["jacobian_singular_values"], (0.05, 0.5, 0.95), axis=0)
         index = np.arange(1, len(middle) + 1)
         axes[0].plot(index, middle, **_style(number, findings), label=moment)
@@ -261,7 +284,7 @@ def _jacobian(axes: Sequence[Axes], findings: Findings) -> None:
 
 def _against_lag(key: str, title: str, y: str, logarithmic: bool) -> Draw:
     def draw(axes: Sequence[Axes], findings: Findings) -> None:
-        for number, (moment, finding) in enumerate(findings.items()):
+        for number, moment, finding in _having(key, findings):
             values = _positive(finding[key]) if logarithmic else finding[key]
             axes[0].plot(values, **_style(number, findings), label=moment)
         if logarithmic:
@@ -274,16 +297,38 @@ def _against_lag(key: str, title: str, y: str, logarithmic: bool) -> Draw:
 
 
 PANELS = [
-    Panel("sigma", _pseudospectrum, apart=True),
+    Panel(
+        "sigma",
+        _pseudospectrum,
+        apart=True,
+        note="Eigenvalues of W + E for all |E| ≤ ε lie inside the contour log₁₀ ε: disks of radius ε for a normal W.",
+    ),
     Panel("powers", _transient, apart=True),
     Panel("schur", _schur, apart=True),
     Panel("sigma", _reach),
-    Panel("singular_values", _singular_values),
+    Panel(
+        "singular_values",
+        _singular_values,
+        note="Singular values are the moduli of the eigenvalues exactly where W is normal.",
+    ),
+    Panel("history", _history),
     Panel("feedforward", _feedforward),
-    Panel("chain", _chain),
+    Panel(
+        "chain",
+        _chain,
+        note="Hidden chain: the mean weight from unit j to i, numbered in the order in which they peak after a pulse.",
+    ),
     Panel("fisher", _fisher),
-    Panel("decoder", _decoder),
-    Panel("lyapunov", _lyapunov),
+    Panel(
+        "decoder",
+        _decoder,
+        note=f"Memory is the linear network's of W and its {{source}}; noise variance {NOISE:g} for the decoder.",
+    ),
+    Panel(
+        "lyapunov",
+        _lyapunov,
+        note="Lyapunov exponents and gradients are of validation sequences, bands over sequences.",
+    ),
     Panel("jacobian_singular_values", _jacobian),
     Panel("gradient", _against_lag("gradient", "gradient of the loss by the state", "|dL/ds|", True)),
     Panel("zero_fraction", _against_lag("zero_fraction", "gradients that are exactly zero", "share", False)),

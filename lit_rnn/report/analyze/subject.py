@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamodules import SequenceDataModule, UserError
+from datamodules.base import Batch
 from datamodules.errors import require
 from lit_rnn import run_folder
 from lit_rnn.analysis.arrays import Complex, Real
@@ -21,6 +22,9 @@ from lit_rnn.cells import Cell
 from lit_rnn.class_paths import import_class
 from lit_rnn.models import SequenceModel, load
 from lit_rnn.parametrizations.orthogonal import double
+from lit_rnn.report.curves import read_curve
+
+WATCHED = ("spectral_radius", "pseudospectral_radius", "spectral_norm", "henrici", "drift")
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,16 @@ def _input_block(cell: Cell, W: Tensor, number: int, count: int) -> Tensor | Non
     return V if len(V) == n else None
 
 
+def watched(checkpoint: Path, name: str) -> dict[str, tuple[list[int], list[float]]]:
+    """What `WatchMatrices` logged of a matrix in the run of a checkpoint: steps and values by what was logged."""
+    folder = run_folder.folder_of(checkpoint)
+    if folder is None:
+        return {}
+    metrics = folder / "metrics.csv"
+    curves = {key: read_curve(metrics, f"matrix/{name}/{key}") for key in WATCHED}
+    return {key: curve for key, curve in curves.items() if curve[0]}
+
+
 # ---- the data
 
 
@@ -140,7 +154,7 @@ def data_of(checkpoint: Path) -> SequenceDataModule:
         raise UserError(f"{config} tells no data that can be made: {' '.join(str(error).split())}.") from error
 
 
-def validation_batch(checkpoint: Path, model: SequenceModel, samples: int) -> tuple[Tensor, ...]:
+def validation_batch(checkpoint: Path, model: SequenceModel, samples: int) -> Batch:
     """The first sequences of the validation split of a checkpoint's data, as one batch.
 
     Raises:

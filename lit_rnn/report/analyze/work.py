@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from torch import Tensor
 
 from datamodules import UserError
+from datamodules.base import Batch
 from lit_rnn import analysis
 from lit_rnn.models import SequenceModel
 from lit_rnn.report.analyze import measure
 from lit_rnn.report.analyze.measure import Finding, Settings
-from lit_rnn.report.analyze.subject import Matrix, layer_name, matrices
+from lit_rnn.report.analyze.subject import Matrix, layer_name, matrices, watched
 
 PARTS = (*measure.MATRIX_PARTS, "dynamics")
 JACOBIAN = "mean Jacobian"  # of a step, over time and sequences
@@ -52,7 +52,7 @@ class Work:
     def __init__(
         self,
         moments: Sequence[Moment],
-        batch: tuple[Tensor, ...] | None,
+        batch: Batch | None,
         parts: Sequence[str],
         settings: Settings,
     ) -> None:
@@ -63,7 +63,11 @@ class Work:
         for moment in moments:
             for matrix in matrices(moment.model, moments[-1].model):
                 self.subjects.setdefault(matrix.name, {})[moment.label] = matrix
-        self.findings: dict[str, dict[str, Finding]] = {name: {} for name in self.subjects}
+        self.findings: dict[str, dict[str, Finding]] = {}
+        for name, by_moment in self.subjects.items():
+            self.findings[name] = {label: {} for label in by_moment}
+            if history := watched(moments[-1].path, name):
+                self.findings[name][moments[-1].label]["history"] = history
         self.notes: dict[str, list[str]] = {}  # what is left out or doubtful, with all it holds for
 
     def run(self) -> None:
@@ -87,7 +91,7 @@ class Work:
         for name, by_moment in self.subjects.items():
             box = measure.common_box([matrix.W for matrix in by_moment.values()])
             for label, matrix in by_moment.items():
-                finding = self.findings[name].setdefault(label, {})
+                finding = self.findings[name][label]
                 finding["eigenvalues_in_double"] = analysis.eigenvalues_trusted(matrix.W)
                 finding["matrix"] = matrix.W
                 for part in self.parts:
@@ -103,7 +107,7 @@ class Work:
                 self.notes.setdefault(sentence, []).append(where)
             self.findings[matrix.name][label] |= finding
 
-    def _dynamics(self, moment: Moment, batch: tuple[Tensor, ...]) -> None:
+    def _dynamics(self, moment: Moment, batch: Batch) -> None:
         with self._noting("dynamics", moment.label):
             for layer, finding in enumerate(measure.dynamics(moment.model, batch)):
                 name = layer_name(moment.model, layer, JACOBIAN)

@@ -368,6 +368,12 @@ def test_numerical_radius_of_a_normal_matrix_is_its_spectral_radius(W: np.ndarra
     assert numerical_radius(W) == pytest.approx(abs(np.linalg.eigvals(W)).max(), rel=1e-8)
 
 
+def test_numerical_radius_of_a_permutation() -> None:
+    """Multiple eigenvalues, at which LAPACK's search for the largest one alone can fail."""
+    for seed in (21, 28):
+        assert numerical_radius(np.eye(15)[np.random.default_rng(seed).permutation(15)]) == pytest.approx(1, rel=1e-8)
+
+
 def test_numerical_range_of_a_hermitian_matrix_is_a_segment() -> None:
     W = np.diag([-1.5, 0.2, 2.0])
     boundary = numerical_range(W)
