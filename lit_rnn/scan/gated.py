@@ -21,7 +21,17 @@ from lit_rnn.cells.base import Cell, State
 from lit_rnn.scan.fused import refuse_a_graph
 from lit_rnn.scan.native import KINDS, function, pointer, runs_natively
 
-_CELLS = ("janet", "lstm", "gru", "goru", "reset before", "euler", "layer norm", "statistical", "nru")  # as in gated.cpp
+_CELLS = (
+    "janet",
+    "lstm",
+    "gru",
+    "goru",
+    "reset before",
+    "euler",
+    "layer norm",
+    "statistical",
+    "nru",
+)  # as in gated.cpp
 _LONGEST = 256  # as in gated.cpp
 
 
@@ -189,8 +199,8 @@ class _Gated(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_a_graph()
         states, kept, vector, *matrices = ctx.saved_tensors
-        total = torch.zeros_like(states[0]) if grad_last is None else grad_last.clone(
-            memory_format=torch.contiguous_format
+        total = (
+            torch.zeros_like(states[0]) if grad_last is None else grad_last.clone(memory_format=torch.contiguous_format)
         )
         delta = torch.empty_like(kept)
         by = None if vector is None else vector.new_zeros(torch.get_num_threads(), len(vector))

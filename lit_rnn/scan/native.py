@@ -94,9 +94,7 @@ def _real_matrix(W: Tensor) -> Tensor:
 
 
 def _call(name: str, W: Tensor, sizes: tuple[int, ...], *tensors: Tensor | None) -> None:
-    function("plain", name, W.dtype)(
-        *map(ctypes.c_int, sizes), *map(pointer, tensors), ctypes.c_double(COMPLEX_EPS)
-    )
+    function("plain", name, W.dtype)(*map(ctypes.c_int, sizes), *map(pointer, tensors), ctypes.c_double(COMPLEX_EPS))
 
 
 def forward(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -38,9 +38,7 @@ GATED: dict[str, Make] = {
 }
 EVERY = pytest.mark.parametrize("make", GATED.values(), ids=GATED.keys())
 
-pytestmark = pytest.mark.skipif(
-    not supports("native", cells.JANETCell(1, 1)), reason="no C++ compiler on this machine"
-)
+pytestmark = pytest.mark.skipif(not supports("native", cells.JANETCell(1, 1)), reason="no C++ compiler on this machine")
 
 
 def drawn(make: Make, n: int, dtype: torch.dtype = torch.float64) -> Cell:
