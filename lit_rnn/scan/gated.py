@@ -21,8 +21,17 @@ from lit_rnn.cells.base import Cell, State
 from lit_rnn.scan.fused import refuse_a_graph
 from lit_rnn.scan.native import KINDS, function, pointer, runs_natively
 
-# as in gated.cpp
-_CELLS = ("janet", "lstm", "gru", "goru", "reset before", "euler", "layer norm", "statistical", "nru")
+_CELLS = (
+    "janet",
+    "lstm",
+    "gru",
+    "goru",
+    "reset before",
+    "euler",
+    "layer norm",
+    "statistical",
+    "nru",
+)  # as in gated.cpp
 _LONGEST = 256  # as in gated.cpp
 
 
