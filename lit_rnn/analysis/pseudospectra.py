@@ -62,8 +62,10 @@ def pseudospectrum(
     """
     require(points >= 2, "points", points, "a whole number of at least 2")
     W = square(W)
+    accepted = "(left, right, bottom, top) with left < right and bottom < top"
+    require(box is None or len(box) == 4, "box", box, accepted)
     left, right, bottom, top = _box(W) if box is None else box
-    require(left < right and bottom < top, "box", box, "(left, right, bottom, top) with left < right and bottom < top")
+    require(left < right and bottom < top, "box", box, accepted)
     x, y = np.linspace(left, right, points), np.linspace(bottom, top, points)
     if bottom == -top:
         y = (y - y[::-1]) / 2  # symmetric to the last bit, so that conjugates are found
@@ -371,10 +373,15 @@ def kreiss_from_radius(W: NDArray[Any], spectral_radius: float) -> float:
 def _climb(W: NDArray[Any], radius: float, angle: float) -> tuple[float, float]:
     """A local maximum of (|z| - 1) / sigma_min(z I - W) over |z| > 1, and sigma_min there."""
 
+    size = spectral_norm(W)
+
     def negative_log(place: Real) -> tuple[float, Real]:
         turn, excess = np.exp(1j * place[1]), math.exp(place[0])
         z = (1 + excess) * turn
         sigma, d = _slope(W, z)
+        sigma = max(
+            sigma, ROUNDING * size
+        )  # a defective eigenvalue on the circle: K is infinite, and sigma_min reaches 0
         return math.log(sigma) - place[0], np.array([excess * (d * turn).real, (1j * d * z).real]) / sigma - (1, 0)
 
     found = minimize(
