@@ -162,8 +162,8 @@ def validation_batch(checkpoint: Path, model: SequenceModel, samples: int) -> Ba
     """
     data = data_of(checkpoint)
     if data.task != model.task:
-        raise UserError(
-            f"The config beside {checkpoint} is for {data.task.name}, the checkpoint for {model.task.name}."
-        )
+        raise UserError(f"the config beside {checkpoint} is for {data.task.name}, its model for {model.task.name}.")
+    data.prepare_data()
+    data.setup("fit")
     split = data.split("val")
     return split[np.arange(min(samples, len(split)))]

@@ -1,0 +1,493 @@
+"""The analyze command: its numbers against NumPy on the checkpoint's weights, and what it leaves on disk."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import urllib.request
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from matplotlib.figure import Figure
+
+from datamodules import Adding, CopyMemory, UserError
+from lit_rnn.__main__ import main
+from lit_rnn.cells import Cell, VanillaRNNCell
+from lit_rnn.class_paths import class_path
+from lit_rnn.init import fbchain_
+from lit_rnn.models import GRU, JANET, LSTM, NRU, LipschitzRNN, ScuRNN, SequenceModel, StatisticalRU, VanillaRNN, load
+from lit_rnn.report.analyze import measure, panels
+from lit_rnn.report.analyze.findings import number, plain
+from lit_rnn.report.analyze.panels import _levels, _pseudospectrum
+from lit_rnn.report.analyze.subject import Matrix, data_of, matrices
+
+ADDING: dict[str, Any] = {"length": 12, "train_samples": 32, "val_samples": 8, "test_samples": 8, "batch_size": 8}
+QUICK = ("--points", 8, "--steps", 6, "--samples", 3)
+NO_PICTURES = ("--only", "spectrum")
+
+
+def save(model: SequenceModel, path: Path, data: Any = None) -> Path:
+    """A checkpoint; in a run folder with a config where there is ``data``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {
+        "state_dict": model.state_dict(),
+        "hyper_parameters": dict(model.hparams),
+        "lit_rnn": {"class_path": class_path(type(model)), "optimizer_steps": 0},
+    }
+    torch.save(kept, path)
+    if data is not None:
+        section = {"class_path": class_path(type(data)), "init_args": {**ADDING, "seed": 1}}
+        (path.parents[1] / "config.yaml").write_text(yaml.safe_dump({"data": section}))
+    return path
+
+
+def adding() -> Adding:
+    return Adding(**ADDING, seed=1)
+
+
+def report(folder: str | Path = "r/analysis/last") -> dict[str, Any]:
+    return json.loads((Path(folder) / "analysis.json").read_text())
+
+
+def complexes(pairs: list[list[float]]) -> np.ndarray:
+    return np.array([complex(*pair) for pair in pairs])
+
+
+# ---- a run, from one end to the other
+
+
+@pytest.fixture
+def _no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the time of a small analysis is its pictures."""
+    monkeypatch.setattr(panels, "draw_page", lambda *_: False)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, write_tiny: Any) -> Path:
+    """A run folder of a tanh network after eight steps, taken apart against its start."""
+    folder = tmp_path_factory.mktemp("analyze")
+    changes = {
+        "model": {"class_path": "VanillaRNN", "init_args": {"hidden_size": 6, "init": "gaussian"}},
+        "data": {"class_path": "Adding", "init_args": ADDING},
+        "trainer": {"callbacks": [{"class_path": "WatchMatrices", "init_args": {"every_n_steps": 4}}]},
+    }
+    assert main(["fit", "-c", write_tiny(folder / "c.yaml", changes), "--run_dir", str(folder / "r")]) == 0
+    options = ["--run_dir", folder / "r", "--against", "init", *QUICK]
+    assert main(["analyze", *(str(option) for option in options)]) == 0
+    return folder / "r"
+
+
+@pytest.fixture(scope="module")
+def numbers(run: Path) -> dict[str, Any]:
+    return report(run / "analysis" / "last-against-init")["matrices"]
+
+
+def weights(run: Path) -> dict[str, np.ndarray]:
+    paths = {"step 0": "init", "step 8": "last"}
+    models = {label: load(run / "checkpoints" / f"{name}.ckpt") for label, name in paths.items()}
+    return {label: model.cells[0].recurrent.weight.detach().double().numpy() for label, model in models.items()}
+
+
+def test_files(run: Path) -> None:
+    folder = run / "analysis" / "last-against-init"
+    files = {"analysis.html", "analysis.json", "analysis.npz", "recurrent.png", "mean-jacobian.png"}
+    assert {path.name for path in folder.iterdir()} == files
+    for name in ("recurrent", "mean-jacobian"):
+        assert (folder / f"{name}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_the_page_opens_offline(run: Path) -> None:
+    text = (run / "analysis" / "last-against-init" / "analysis.html").read_text()
+    assert text.count("data:image/png;base64,") == text.count("<img") == 2
+    assert not re.search(r'(src|href)="(?!data:)', text) and "<script" not in text
+    for words in (
+        "recurrent",
+        "mean Jacobian",
+        "step 0",
+        "step 8",
+        "spectral radius",
+        "Lyapunov",
+        "checkpoints/init.ckpt",
+    ):
+        assert words in text, words
+
+
+def test_the_start_is_the_true_one(run: Path, numbers: dict[str, Any]) -> None:
+    """The eigenvalues that the run itself wrote down before its first step."""
+    with np.load(run / "pictures" / "spectrum_start.npz") as start:
+        expected = np.sort_complex(start["recurrent"])
+    assert np.sort_complex(complexes(numbers["recurrent"]["step 0"]["eigenvalues"])) == pytest.approx(
+        expected, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("label", ["step 0", "step 8"])
+def test_numbers_of_the_matrix(run: Path, numbers: dict[str, Any], label: str) -> None:
+    W, found = weights(run)[label], numbers["recurrent"][label]
+    values, vectors = np.linalg.eig(W)
+    assert found["spectral_radius"] == pytest.approx(abs(values).max(), rel=1e-9)
+    assert found["spectral_norm"] == pytest.approx(np.linalg.norm(W, 2), rel=1e-12)
+    assert found["singular_values"] == pytest.approx(np.linalg.svd(W, compute_uv=False), rel=1e-12)
+    assert found["eigenvector_condition"] == pytest.approx(np.linalg.cond(vectors), rel=1e-6)
+    departure = math.sqrt(np.linalg.norm(W) ** 2 - (abs(values) ** 2).sum())
+    assert found["henrici"] == pytest.approx(departure, rel=1e-9)
+    assert found["henrici_normalized"] == pytest.approx(departure / np.linalg.norm(W), rel=1e-9)
+    assert found["powers"] == pytest.approx([np.linalg.norm(np.linalg.matrix_power(W, k), 2) for k in range(7)])
+    assert found["eigenvalues_in_double"] is True
+    angles = np.linspace(0, 2 * np.pi, 2001)
+    support = [np.linalg.eigvalsh((t * W + (t * W).conj().T) / 2)[-1] for t in np.exp(1j * angles)]
+    assert found["numerical_radius"] == pytest.approx(max(support), rel=1e-5)
+    for eps in (1e-4, 1e-3, 1e-2, 1e-1):  # sigma_min = eps is touched on the circle, from outside
+        angle, width = 0.0, math.pi
+        for _ in range(3):
+            angles = angle + np.linspace(-width, width, 2001)
+            circle = found[f"pseudospectral_radius_{eps:g}"] * np.exp(1j * angles)
+            sigma = np.linalg.svd(circle[:, None, None] * np.eye(6) - W, compute_uv=False)[:, -1]
+            angle, width = angles[sigma.argmin()], width / 500
+        assert sigma.min() == pytest.approx(eps, rel=1e-4)
+
+
+def test_the_grid_is_kept(run: Path, numbers: dict[str, Any]) -> None:
+    with np.load(run / "analysis" / "last-against-init" / "analysis.npz") as arrays:
+        sigma, W = (arrays[f"recurrent/step 8/{key}"] for key in ("sigma", "matrix"))
+    assert np.array_equal(W, weights(run)["step 8"])
+    x, y = (np.array(numbers["recurrent"]["step 8"][key]) for key in "xy")
+    z = x + 1j * y[:, None]
+    expected = np.linalg.svd(z[..., None, None] * np.eye(6) - W, compute_uv=False)[..., -1]
+    assert sigma.shape == (8, 8) and sigma == pytest.approx(expected, rel=1e-5)
+    assert numbers["recurrent"]["step 0"]["x"] == numbers["recurrent"]["step 8"]["x"], "side by side on one scale"
+
+
+def test_dynamics_are_those_on_validation_data(run: Path, numbers: dict[str, Any]) -> None:
+    """J_t = diag(1 - h_t^2) W along the first three validation sequences, by hand."""
+    model = load(run / "checkpoints" / "last.ckpt").double()
+    cell = model.cells[0]
+    W, V, b = (p.detach().numpy() for p in (cell.recurrent.weight, cell.input.weight, cell.input.bias))
+    inputs = adding().split("val")[np.arange(3)][0].double().numpy()
+    h, jacobians = np.zeros((3, 6)), []
+    for t in range(12):
+        h = np.tanh(h @ W.T + inputs[:, t] @ V.T + b)
+        jacobians.append((1 - h**2)[:, :, None] * W)
+    J = np.stack(jacobians)
+    found = numbers["mean Jacobian"]["step 8"]
+    with np.load(run / "analysis" / "last-against-init" / "analysis.npz") as arrays:
+        assert arrays["mean Jacobian/step 8/matrix"] == pytest.approx(J.mean((0, 1)), abs=1e-9)
+    assert found["spectral_norm"] == pytest.approx(np.linalg.norm(J.mean((0, 1)), 2), rel=1e-9)
+    counted = J[1:]  # a tenth of the steps turns Q
+    volume = np.log(abs(np.linalg.det(counted))).mean(0)
+    assert np.array(found["lyapunov"]).sum(1) == pytest.approx(volume, rel=1e-6), "the exponents add up to log |det J|"
+    assert found["largest_lyapunov"] == pytest.approx(np.mean([row[0] for row in found["lyapunov"]]))
+    assert found["saturation"][0] == pytest.approx((abs(h) > 0.99).mean())
+    assert found["state_norm"][0] == pytest.approx(np.linalg.norm(h, axis=1).mean(), rel=1e-5)
+    assert len(found["gradient"]) == 12 and "fisher" not in found, "a Jacobian has no input"
+
+
+def test_what_was_watched_is_shown(numbers: dict[str, Any]) -> None:
+    history = numbers["recurrent"]["step 8"]["history"]
+    assert history["spectral_radius"][0] == [4, 8] and "history" not in numbers["recurrent"]["step 0"]
+    assert history["spectral_radius"][1][-1] == pytest.approx(numbers["recurrent"]["step 8"]["spectral_radius"])
+
+
+# ---- every kind of network
+
+LAYERS: dict[str, tuple[Callable[[Any], SequenceModel], dict[str, int], int]] = {
+    "LSTM": (lambda task: LSTM(task, 4), dict.fromkeys(("input", "forget", "cell", "output"), 4), 8),
+    "GRU": (lambda task: GRU(task, 4), dict.fromkeys(("reset", "update", "candidate"), 4), 4),
+    "JANET": (lambda task: JANET(task, 4), dict.fromkeys(("forget", "candidate"), 4), 4),
+    "NRU": (lambda task: NRU(task, 4, 4, heads=1), {"hidden": 4}, 8),
+    "ScuRNN": (lambda task: ScuRNN(task, 4), {"recurrent": 4}, 8),
+    "LipschitzRNN": (lambda task: LipschitzRNN(task, 4), {"A": 4, "W": 4}, 4),
+    "two layers": (lambda task: VanillaRNN(task, 4, layers=2), {"layer 0 recurrent": 4, "layer 1 recurrent": 4}, 4),
+    "StatisticalRU": (lambda task: StatisticalRU(task, 4, statistics_size=2, summary_size=2), {}, 10),
+}
+
+
+@pytest.mark.usefixtures("_no_pages")
+@pytest.mark.parametrize("name", LAYERS)
+def test_gates_apart_and_the_joint_state(cli: Any, name: str) -> None:
+    build, expected, joint = LAYERS[name]
+    torch.manual_seed(0)
+    path = save(build(adding().task), Path("r/checkpoints/last.ckpt"), adding())
+    done = cli("analyze", "--ckpt_path", path, "--only", "spectrum", "dynamics", *QUICK)
+    assert done.status == 0, done.err
+    found = report()["matrices"]
+    jacobians = [name for name in found if name.endswith("mean Jacobian")]
+    assert list(found) == [*expected, *jacobians] and len(jacobians) == (2 if name == "two layers" else 1)
+    sizes = {name: len(finding["step 0"]["eigenvalues"]) for name, finding in found.items()}
+    assert sizes == {**expected, **dict.fromkeys(jacobians, joint)}
+    assert all(name in done.out for name in found)
+
+
+@pytest.mark.parametrize("build", [LAYERS["LSTM"][0], LAYERS["ScuRNN"][0]], ids=["gates", "complex"])
+def test_a_signal_enters_by_the_longest_column_of_its_own_block(build: Callable[[Any], SequenceModel]) -> None:
+    model = build(CopyMemory(delay=3).task)
+    V = model.cells[0].input.weight.detach()
+    n = 4
+    for gate, matrix in enumerate(matrices(model, model)):
+        block = torch.complex(V[:n], V[n:]) if len(V) == 2 * n else V[gate * n : (gate + 1) * n]
+        longest = block.abs().square().sum(0).argmax()
+        assert matrix.source is not None and np.array_equal(matrix.source, block[:, longest].to(matrix_type(matrix)))
+        assert matrix.source_name == f"input column {longest + 1} of 10, the longest"
+
+
+def matrix_type(matrix: Matrix) -> torch.dtype:
+    return torch.complex128 if np.iscomplexobj(matrix.W) else torch.float64
+
+
+def test_another_checkpoint_shows_the_same_column() -> None:
+    """The later model chooses, so that memories compare."""
+    torch.manual_seed(0)
+    task = CopyMemory(delay=3).task
+    one, other = VanillaRNN(task, 4), VanillaRNN(task, 4)
+    (chosen,), (alone,) = list(matrices(one, other)), list(matrices(other, other))
+    assert chosen.source_name == alone.source_name
+    column = int(alone.source_name.split()[2]) - 1
+    assert np.array_equal(chosen.source, one.cells[0].input.weight[:, column].detach().double().numpy())
+
+
+# ---- where float64 is not enough
+
+
+@pytest.mark.usefixtures("_no_pages")
+def test_a_chain_with_feedback_in_high_precision(cli: Any) -> None:
+    """Eigenvalues 2 sqrt(alpha beta) cos(pi j / 61), where LAPACK gives a radius above 0.7."""
+    model = VanillaRNN(adding().task, 60, init="fbchain", alpha=0.99, beta=0.04)
+    W = fbchain_(torch.empty(60, 60), 0.99, 0.04).double().numpy()
+    alpha, beta = W[1, 0], W[0, 1]  # as float32 has them
+    path = save(model, Path("m.ckpt"))
+    assert cli("analyze", "--ckpt_path", path, *NO_PICTURES).status == 0
+    found = report("analysis/m")["matrices"]["recurrent"]["step 0"]
+    expected = 2 * math.sqrt(alpha * beta) * np.cos(np.pi * np.arange(1, 61) / 61)
+    assert np.sort(complexes(found["eigenvalues"]).real) == pytest.approx(np.sort(expected), abs=1e-8)
+    assert found["eigenvalues_in_double"] is False
+
+
+@pytest.mark.parametrize("in_double", [True, False])
+def test_the_picture_says_which_eigenvalues_it_shows(in_double: bool) -> None:
+    x = np.linspace(-1, 1, 5)
+    finding = {
+        "x": x,
+        "y": x,
+        "sigma": abs(x + 1j * x[:, None]),
+        "numerical_range": np.exp(1j * x),
+        "eigenvalues": np.zeros(1, dtype=complex),
+        "eigenvalues_in_double": in_double,
+    }
+    axes = Figure().subplots()
+    _pseudospectrum([axes], {"step 1": finding})
+    assert ("high precision" in axes.get_title()) is not in_double
+
+
+def test_contours_stay_above_rounding() -> None:
+    """None below about 1e-13 |W|, where sigma_min is no number but noise; and not too many."""
+    deep = np.geomspace(1e-20, 3.0, 400).reshape(20, 20)
+    for sigma in (deep, np.linspace(0, 2, 400).reshape(20, 20), np.full((4, 4), 0.7)):
+        levels = _levels([sigma])
+        assert 2 <= len(levels) <= 16 and (np.diff(levels) > 0).all()
+        assert levels.min() >= np.log10(1e-13 * sigma.max()) and levels.max() >= np.log10(sigma.max())
+
+
+# ---- what is left out is said
+
+
+@pytest.mark.usefixtures("_no_pages")
+def test_without_data_dynamics_are_left_out(cli: Any) -> None:
+    save(VanillaRNN(adding().task, 4), Path("m.ckpt"))
+    done = cli("analyze", "--ckpt_path", "m.ckpt", "--only", "spectrum")
+    assert done.status == 0 and "Dynamics" not in done.out, "not asked for"
+    done = cli("analyze", "--ckpt_path", "m.ckpt", *QUICK)
+    assert done.status == 0 and "Dynamics are left out: m.ckpt lies in no run folder" in " ".join(done.out.split())
+    assert "mean Jacobian" not in report("analysis/m")["matrices"]
+    assert "Dynamics are left out" in Path("analysis/m/analysis.html").read_text()
+    assert any("Dynamics" in sentence for sentence in report("analysis/m")["left_out"])
+
+
+@pytest.mark.usefixtures("_no_pages")
+def test_offline_dynamics_are_left_out(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(urllib.request, "urlopen", offline)
+    monkeypatch.setattr(urllib.request, "urlretrieve", offline)
+    section = {"class_path": "datamodules.pixels.PixelMNIST", "init_args": {"batch_size": 8}}
+    task = data_of_section(section).task
+    path = save(VanillaRNN(task, 4), Path("r/checkpoints/last.ckpt"))
+    Path("r/config.yaml").write_text(yaml.safe_dump({"data": section}))
+    done = cli("analyze", "--ckpt_path", path, "--only", "spectrum")
+    assert done.status == 0
+    done = cli("analyze", "--ckpt_path", path, "--only", "dynamics")
+    assert done.status == 2 and "could not be downloaded" in done.err and len(done.err.splitlines()) == 1
+
+
+def data_of_section(section: dict[str, Any]) -> Any:
+    Path("d/checkpoints").mkdir(parents=True)
+    Path("d/config.yaml").write_text(yaml.safe_dump({"data": section}))
+    return data_of(Path("d/checkpoints/x.ckpt"))
+
+
+@pytest.mark.usefixtures("_no_pages")
+def test_fisher_memory_is_left_out_where_noise_adds_up(cli: Any) -> None:
+    save(VanillaRNN(adding().task, 4, init="orthogonal", lam=1.1), Path("m.ckpt"))
+    done = cli("analyze", "--ckpt_path", "m.ckpt", "--only", "memory", *QUICK)
+    assert done.status == 0 and "Fisher memory is left out" in done.out and "recurrent, step 0" in done.out
+    found = report("analysis/m")["matrices"]["recurrent"]["step 0"]
+    assert "fisher" not in found and len(found["decoder"]) == 6
+
+
+@pytest.mark.usefixtures("_no_pages")
+def test_only_what_is_asked_for(cli: Any) -> None:
+    save(VanillaRNN(adding().task, 4), Path("m.ckpt"))
+    assert cli("analyze", "--ckpt_path", "m.ckpt", "--only", "nonnormality", "--out", "here").status == 0
+    found = report("here")
+    assert found["parts"] == ["nonnormality"] and "henrici" in found["matrices"]["recurrent"]["step 0"]
+    assert not {"spectral_radius", "powers", "x"} & found["matrices"]["recurrent"]["step 0"].keys()
+
+
+# ---- what is compared
+
+
+@pytest.mark.usefixtures("_no_pages")
+def test_checkpoints_of_two_runs(cli: Any) -> None:
+    torch.manual_seed(0)
+    for name in ("one", "two"):
+        save(VanillaRNN(adding().task, 4), Path(name, "checkpoints", "last.ckpt"), adding())
+    done = cli("analyze", "--run_dir", "one", "--against", "two/checkpoints/last.ckpt", *NO_PICTURES)
+    assert done.status == 0 and "two, step 0" in done.out and "one, step 0" in done.out
+    found = report("one/analysis/last-against-last")["matrices"]["recurrent"]
+    assert list(found) == ["two, step 0", "one, step 0"]
+    assert found["two, step 0"]["singular_values"] != found["one, step 0"]["eigenvalues"]
+
+
+# ---- bad input
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> dict[str, Any]:
+    """The contents of an LSTM's checkpoint."""
+    return torch.load(save(LSTM(adding().task, 4), tmp_path / "m.ckpt"), weights_only=True)
+
+
+@pytest.mark.parametrize("damage", ["option", "class", "module", "weights", "no model"])
+def test_checkpoint_of_another_version(refused: Any, kept: dict[str, Any], damage: str) -> None:
+    if damage == "option":
+        kept["hyper_parameters"]["gone"] = 1
+    elif damage == "weights":
+        kept["state_dict"]["cells.0.renamed"] = kept["state_dict"].pop("cells.0.recurrent.weight")
+    else:
+        names = {"class": "lit_rnn.models.gated.Gone", "module": "lit_rnn.gone.LSTM", "no model": "torch.nn.Linear"}
+        kept["lit_rnn"]["class_path"] = names[damage]
+    torch.save(kept, "other.ckpt")
+    sentence = refused("analyze", "--ckpt_path", "other.ckpt")
+    assert "other.ckpt" in sentence and "another version" in sentence
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_no_numbers(refused: Any, kept: dict[str, Any], value: float) -> None:
+    kept["state_dict"]["cells.0.recurrent.weight"][0, 0] = value
+    torch.save(kept, "bad.ckpt")
+    sentence = refused("analyze", "--ckpt_path", "bad.ckpt")
+    assert "bad.ckpt" in sentence and "cells.0.recurrent.weight" in sentence and "NaN" in sentence
+
+
+def test_broken_checkpoint(refused: Any, kept: dict[str, Any]) -> None:
+    torch.save(kept, "whole.ckpt")
+    whole = Path("whole.ckpt").read_bytes()
+    Path("cut.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert "cut.ckpt" in refused("analyze", "--ckpt_path", "cut.ckpt")
+    assert "whole.ckpt" not in refused("analyze", "--ckpt_path", "none.ckpt")
+
+
+class OddCell(VanillaRNNCell):
+    shape = (4, 3)
+
+    def recurrent_matrices(self) -> dict[str, torch.Tensor]:
+        return {"odd": torch.zeros(self.shape)}
+
+
+class OddRNN(SequenceModel):
+    def build_cell(self, input_size: int) -> Cell:
+        return OddCell(input_size, self.options.hidden_size)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (0, 0), (4,)])
+def test_matrix_that_is_not_square(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(OddCell, "shape", shape)
+    model = OddRNN(asdict(adding().task), 4)
+    with pytest.raises(UserError, match=r"odd of OddCell .* square"):
+        list(matrices(model, model))
+
+
+def test_architecture_without_a_recurrent_matrix(refused: Any, tmp_path: Path) -> None:
+    save(LAYERS["StatisticalRU"][0](adding().task), tmp_path / "s.ckpt")
+    sentence = refused("analyze", "--ckpt_path", "s.ckpt")
+    assert "StatisticalRU" in sentence and "no square recurrent matrix" in sentence and "--only dynamics" in sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], ["ckpt_path", "--run_dir"]),
+        (["--ckpt_path", "last"], ["last", "--run_dir"]),
+        (["--run_dir", "nowhere"], ["nowhere"]),
+        (["--ckpt_path", "m.ckpt", "--only", "spectrum", "poles"], ["poles", "pseudospectrum", "dynamics"]),
+        (["--ckpt_path", "m.ckpt", "--only", "dynamics"], ["dynamics", "m.ckpt", "run folder"]),
+        (["--ckpt_path", "m.ckpt", "--points", 1], ["--points", "1", "at least 2"]),
+        (["--ckpt_path", "m.ckpt", "--steps", 0], ["--steps", "0"]),
+        (["--ckpt_path", "m.ckpt", "--samples", 0], ["--samples", "0"]),
+        (["--ckpt_path", "m.ckpt", "--threads", "few"], ["--threads", "few"]),
+        (["--ckpt_path", "m.ckpt", "--against", "init"], ["init", "m.ckpt"]),
+        (["--ckpt_path", "m.ckpt", "--against", "none.ckpt"], ["none.ckpt"]),
+        (["--ckpt_path", "m.ckpt", "--against", "gru.ckpt"], ["gru.ckpt", "GRU", "LSTM"]),
+        (["--ckpt_path", "m.ckpt", "--against", "wide.ckpt"], ["wide.ckpt", "sizes"]),
+        (["--ckpt_path", "m.ckpt", "--out", "m.ckpt"], ["--out", "m.ckpt"]),
+        (["--ckpt_path", "m.ckpt", "--onyl", "spectrum"], ["--onyl"]),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if value and str(value[0]).startswith("--") else "",
+)
+def test_bad_options(refused: Any, kept: dict[str, Any], tmp_path: Path, options: list[Any], words: list[str]) -> None:
+    save(GRU(adding().task, 4), tmp_path / "gru.ckpt")
+    save(LSTM(adding().task, 5), tmp_path / "wide.ckpt")
+    sentence = refused("analyze", *options)
+    assert all(word in sentence for word in words), sentence
+
+
+# ---- small things
+
+
+def test_time_is_extrapolated_exactly_where_it_is_a_power() -> None:
+    for power in (2, 3):
+        small, large, whole = (0.7 + 0.01 * n**power for n in (4, 8, 100))
+        assert measure.extrapolated(small, large, 100 / 8, power) == pytest.approx(whole)
+    assert measure.extrapolated(2.0, 1.0, 10.0, 3) == 1.0, "noise"
+
+
+@pytest.mark.usefixtures("_no_pages")
+def test_large_matrices_are_estimated_first(cli: Any) -> None:
+    save(VanillaRNN(adding().task, 128, init="gaussian"), Path("large.ckpt"))
+    save(VanillaRNN(adding().task, 127, init="gaussian"), Path("small.ckpt"))
+    done = cli("analyze", "--ckpt_path", "large.ckpt", "--only", "nonnormality")
+    (line,) = (line for line in done.out.splitlines() if "small pieces" in line)
+    assert re.fullmatch(r"about \d:\d\d:\d\d to \d:\d\d:\d\d \(h:mm:ss\) and \d+ MiB beside .*", line)
+    assert "small pieces" not in cli("analyze", "--ckpt_path", "small.ckpt", "--only", "nonnormality").out
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.98712, "0.987"), (0.0, "0"), (32_100.0, "3.2e4"), (3e-8, "3.0e-8"), (math.inf, "∞"), (-0.5, "-0.5")],
+)
+def test_numbers_as_a_table_shows_them(value: float, text: str) -> None:
+    assert number(value, 3) == text
+
+
+def test_json_holds_what_json_can() -> None:
+    given = {"a": np.array([1.0, math.inf, math.nan]), "b": 1 + 2j, "c": Path("x/y"), "d": (True, 3, -math.inf)}
+    text = json.dumps(plain(given), allow_nan=False)
+    assert json.loads(text) == {"a": [1.0, "infinity", None], "b": [1.0, 2.0], "c": "x/y", "d": [True, 3, "-infinity"]}
