@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--symbols", choices=("swaps", "embedding"), help="how symbols are attacked; swaps")
     how.add_argument("--tolerance", type=float, help="how far off a predicted number is wrong; 0.04 for adding")
     how.add_argument("--steps", type=int, default=effort.steps, help=f"of PGD; {effort.steps}")
-    how.add_argument("--restarts", type=int, help="starts of PGD; 1, or 2 where numbers are predicted")
+    how.add_argument("--restarts", type=int, default=effort.restarts, help=f"starts of PGD; {effort.restarts}")
     how.add_argument("--queries", type=int, default=effort.queries, help=f"of searches; {effort.queries}")
     how.add_argument("--draws", type=int, default=effort.draws, help=f"of uniform noise; {effort.draws}")
     how.add_argument("--smoothing_sigma", type=float, default=0.25, help="noise of randomised smoothing; 0.25")
@@ -97,8 +97,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
 def one(options: argparse.Namespace, unknown: list[str], console: Console) -> None:
     """Attack one model and leave its report."""
     subject = read_subject(options, unknown)
-    restarts = options.restarts or (1 if subject.examples.classes else 2)  # squared error has more than one hill
-    effort = Effort(options.steps, restarts, options.queries, options.draws)
+    effort = Effort(options.steps, options.restarts, options.queries, options.draws)
     shots = plan(subject, options.attacks, options.norms, options.eps)
     out = options.out or (subject.folder or Path()) / "attack"
     claim(out)
@@ -143,7 +142,7 @@ def as_asked(options: argparse.Namespace, unknown: list[str]) -> dict[str, Any]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("batch_size", "threads", "smoothing_draws", "restarts"):
+    for name in ("batch_size", "threads", "smoothing_draws"):
         value = getattr(options, name)
         require(value is None or value >= 1, f"--{name}", value, "a whole number of at least 1")
     require(options.seed >= 0, "--seed", options.seed, "0 or a positive whole number")

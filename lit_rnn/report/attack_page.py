@@ -36,11 +36,14 @@ def percent(share: float) -> str:
 
 
 def rows_of(outcome: Outcome, norm: float | str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of one norm: accuracy in percent by attack, then worst case, its interval and certificates."""
-    results = [r for r in outcome.results if r.norm == norm]
+    """Header and rows of one norm: accuracy in percent by attack, then worst case, its interval and certificates.
+
+    The norm ``noise`` stands for all that has no adversary.
+    """
+    results = [r for r in outcome.results if (r.norm == norm if norm != "noise" else not adversarial(r))]
     sizes = sorted({r.eps for r in results})
-    rows = [[name, *_cells(results, name, sizes)] for name in dict.fromkeys(r.attack for r in results)]
-    if adversarial(results[0]):
+    rows = [[_row_name(name, norm), *_cells(results, name, sizes)] for name in dict.fromkeys(r.attack for r in results)]
+    if norm != "noise":
         worst = outcome.worst(norm)
         ranges = [interval(w.fooled) for w in worst]
         rows.append(["worst case", *(percent((~w.fooled).mean()) for w in worst)])
@@ -51,7 +54,11 @@ def rows_of(outcome: Outcome, norm: float | str) -> tuple[list[str], list[list[s
             for c in outcome.certificates
             if c.norm == norm and c.holds
         ]
-    return [f"{_unit(norm)} ≤", *map(size_words, sizes)], rows
+    return [f"{NORM_WORDS[norm]} ≤" if norm != "noise" else "noise of size", *map(size_words, sizes)], rows
+
+
+def _row_name(name: str, norm: float | str) -> str:
+    return f"{name}, {ATTACKS[name].unit}" if norm == "noise" else name
 
 
 def _cells(results: Sequence[AttackResult], name: str, sizes: Sequence[float]) -> list[str]:
@@ -63,12 +70,9 @@ def _certified(holds: np.ndarray | None) -> str:
     return "" if holds is None else percent(float(holds.mean()))
 
 
-def _unit(norm: float | str) -> str:
-    return NORM_WORDS.get(norm, str(norm))
-
-
 def _norms(outcome: Outcome) -> list[float | str]:
-    return list(dict.fromkeys(r.norm for r in outcome.results))
+    noise = any(not adversarial(result) for result in outcome.results)
+    return [*(["noise"] if noise else []), *outcome.norms]
 
 
 def failed(checks: Sequence[Check]) -> list[Check]:
@@ -155,7 +159,7 @@ def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[st
     page.picture(pictures["accuracy"], "The worst case takes, for each example, whichever attack fooled it.")
     for norm in _norms(outcome):
         header, rows = rows_of(outcome, norm)
-        page.table(header, rows, f"Accuracy in %, {_unit(norm)}. {_noise_words(norm)}")
+        page.table(header, rows, f"Accuracy in %, {_norm_words(norm)}")
     page.section("Perturbed inputs")
     page.picture(pictures["inputs"])
     page.section("Where in time")
@@ -169,7 +173,7 @@ def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[st
         page.picture(pictures["spectrum"])
     page.section("Certificates")
     for certificate in outcome.certificates:
-        page.text(f"{certificate.name} ({_unit(certificate.norm)}): {certificate.sentence}")
+        page.text(f"{certificate.name} ({NORM_WORDS[certificate.norm]}): {certificate.sentence}")
     if not outcome.certificates:
         page.text("None: they are for values in and one label out.")
     page.section("Is the evaluation honest?")
@@ -185,8 +189,8 @@ def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[st
     page.save(path)
 
 
-def _noise_words(norm: float | str) -> str:
-    return "" if norm in NORM_WORDS else "Random, without an adversary."
+def _norm_words(norm: float | str) -> str:
+    return NORM_WORDS.get(norm, "under noise, which has no adversary")
 
 
 def _mark(check: Check) -> str:

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import math
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,12 +25,11 @@ Report = dict[str, Any]
 Row = dict[str, Any]
 
 _NORM_WORDS = {"inf": "L∞", "2": "L2", "swaps": "swaps"}
-_SIZES_SHOWN = 2
 _HIGH, _ROBUST = 0.9, 0.5
 
 
 def finished_runs(folders: Sequence[Path]) -> list[Path]:
-    """The run folders below some study folders, by name.
+    """The run folders below some study folders, in the order of the study, or by name.
 
     Raises:
         UserError: if a folder holds none.
@@ -39,7 +39,9 @@ def finished_runs(folders: Sequence[Path]) -> list[Path]:
         found = sorted(path.parent for path in folder.glob("*/fit.json"))
         if not found:
             raise UserError(f"--study {folder} holds no finished run (no */fit.json): name the folder of a study.")
-        runs += found
+        plan = folder / "plan.json"
+        order = list(json.loads(plan.read_text())) if plan.is_file() else []
+        runs += sorted(found, key=lambda run: order.index(run.name) if run.name in order else len(order))
     return runs
 
 
@@ -111,16 +113,26 @@ def numeric(rows: Sequence[Row]) -> list[str]:
     return [key for key in keys if key.startswith(names) and not key.endswith("_std")]
 
 
-def shown_sizes(rows: Sequence[Row]) -> list[str]:
-    """Of each norm, the columns of those sizes where the mean worst case is nearest to one half."""
-    columns = [key for key in numeric(rows) if key.startswith("worst_")]
-    shared = [key for key in columns if all(key in row for row in rows)]
-    chosen = []
-    for norm in dict.fromkeys(key.split("_")[1] for key in shared):
-        ours = [key for key in shared if key.split("_")[1] == norm]
-        near = sorted(ours, key=lambda key: abs(statistics.fmean(row[key] for row in rows) - 0.5))[:_SIZES_SHOWN]
-        chosen += [key for key in ours if key in near]
-    return chosen
+def shown_sizes(rows: Sequence[Row]) -> tuple[list[str], list[str]]:
+    """Of each norm, the columns of the largest size at which half of the examples stand on average, and of the next.
+
+    The first list holds both, the second those at which fewer than half stand.
+    """
+    columns = [key for key in numeric(rows) if key.startswith("worst_") and all(key in row for row in rows)]
+    both: list[str] = []
+    fallen: list[str] = []
+    for norm in dict.fromkeys(key.split("_")[1] for key in columns):
+        ours = [key for key in columns if key.split("_")[1] == norm]
+        below = [statistics.fmean(row[key] for row in rows) < 0.5 for key in ours]
+        first = below.index(True) if any(below) else len(ours) - 1
+        both += ours[max(0, first - 1) : first + 1]
+        fallen.append(ours[first])
+    return both, fallen
+
+
+def short(setting: str) -> str:
+    """A setting without the names of what varies: gru-recurrent_constraint=none as gru, none."""
+    return re.sub(r"-\w+=", ", ", setting)
 
 
 def words_of(column: str) -> str:
@@ -151,25 +163,21 @@ def correlations(rows: Sequence[Row]) -> list[tuple[str, str, float, float, int]
 def findings(settings: Sequence[Row]) -> list[str]:
     """The three claims of Sengupta and Friston 2018, asked of these settings; counts, not conclusions."""
     lines = []
+    _, fallen = shown_sizes(settings)
     accurate = [s for s in settings if s["clean"] >= _HIGH]
-    for key in shown_sizes(settings):
-        weak = [s for s in accurate if s[key] < _ROBUST]
-        lines.append(
-            f"Accuracy without robustness: of {len(accurate)} settings that are at least {_HIGH:.0%} right as they "
-            f"are, {len(weak)} fall below {_ROBUST:.0%} at {words_of(key)}."
-        )
     inside = [s for s in accurate if s.get("spectral_radius", math.inf) <= 1 + 1e-3]
-    for key in shown_sizes(settings)[:1]:
-        weak = [s for s in inside if s[key] < _ROBUST]
+    for key in fallen:
+        weak, weak_inside = ([s for s in some if s[key] < _ROBUST] for some in (accurate, inside))
         lines.append(
-            f"A spectrum on the unit disk: {len(inside)} of these have radius at most 1 in every recurrent matrix, and "
-            f"{len(weak)} of those fall below {_ROBUST:.0%} at {words_of(key)}."
+            f"Of {len(accurate)} settings that are at least {_HIGH:.0%} right as they are, {len(weak)} fall below "
+            f"{_ROBUST:.0%} at {words_of(key)}; of the {len(inside)} of them whose recurrent matrices all have "
+            f"spectral radius at most 1, {len(weak_inside)}."
         )
     departures = [s["henrici"] for s in settings if s.get("henrici") is not None]
     if departures:
         lines.append(
-            f"Non-normal matrices: Henrici's departure over |W|_F after training lies between {min(departures):.2f} "
-            f"and {max(departures):.2f} (0 is normal, 1 nilpotent), the largest of each model's matrices."
+            f"Henrici's departure over |W|_F after training, the largest of each model's matrices, lies between "
+            f"{min(departures):.2f} and {max(departures):.2f} (0 is normal, 1 nilpotent)."
         )
     return lines
 
@@ -177,31 +185,21 @@ def findings(settings: Sequence[Row]) -> list[str]:
 # ---- shown
 
 
-def table_rows(settings: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: clean and worst-case accuracy in percent, ε½, spectral numbers."""
-    sizes = shown_sizes(settings)
-    halves = [key for key in numeric(settings) if key.startswith("half_")]
-    spectral = [key for key in SPECTRAL if any(s.get(key) is not None for s in settings)]
-    header = ["setting", "runs", "clean", *map(words_of, [*sizes, *halves, *spectral]), "failed checks"]
-    rows = [
-        [
-            s["setting"],
-            str(s["runs"]),
-            *(_spread(s, key, 100) for key in ("clean", *sizes)),
-            *(_spread(s, key, 1) for key in (*halves, *spectral)),
-            f"{s['failed_checks']:.3g}",
-        ]
-        for s in settings
-    ]
+def table_rows(settings: Sequence[Row], columns: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of some columns: accuracies in percent, other numbers as they are."""
+    header = ["setting", "runs", *map(words_of, columns)]
+    rows = [[short(s["setting"]), str(s["runs"]), *(_spread(s, key) for key in columns)] for s in settings]
     return header, rows
 
 
-def _spread(summary: Mapping[str, Any], key: str, scale: float) -> str:
+def _spread(summary: Mapping[str, Any], key: str) -> str:
+    """Mean and, over several seeds, standard deviation."""
     mean, std = summary.get(key), summary.get(f"{key}_std")
     if mean is None:
         return "beyond" if key.startswith("half_") else ""
-    text = percent(mean) if scale == 100 else f"{mean:.3g}"
-    return text if std is None else f"{text}±{scale * std:.1f}" if scale == 100 else f"{text}±{std:.1g}"
+    if key == "clean" or key.startswith("worst_"):
+        return percent(mean) if std is None else f"{percent(mean)}±{percent(std)}"
+    return f"{mean:.3g}" if std is None else f"{mean:.3g}±{std:.1g}"
 
 
 def collect(runs: Sequence[Path], out: Path, console: Console) -> None:
@@ -217,10 +215,15 @@ def collect(runs: Sequence[Path], out: Path, console: Console) -> None:
     )
     for task in dict.fromkeys(row["task"] for row in rows):
         ours, singles = ([r for r in some if r["task"] == task] for some in (settings, rows))
-        header, lines = table_rows(ours)
-        console.print(_terminal(task, header, lines))
+        both, fallen = shown_sizes(ours)
+        halves = [key for key in numeric(ours) if key.startswith("half_")]
+        spectral = [key for key in SPECTRAL if any(s.get(key) is not None for s in ours)]
+        console.print(
+            _terminal(f"{task}: accuracy in %", *table_rows(ours, ["clean", *fallen, *halves, "failed_checks"]))
+        )
+        console.print(_terminal(f"{task}: recurrent matrices", *table_rows(ours, spectral)))
         page.section(task)
-        page.table(header, lines)
+        page.table(*table_rows(ours, ["clean", *both, *halves, *spectral, "failed_checks"]))
         for line in findings(ours):
             console.print(line, highlight=False)
             page.text(line)
@@ -243,8 +246,8 @@ def collect(runs: Sequence[Path], out: Path, console: Console) -> None:
     console.print(f"report: {names}", highlight=False, soft_wrap=True)
 
 
-def _terminal(task: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), title=task, title_justify="left")
+def _terminal(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1), title=title, title_justify="left")
     for number, name in enumerate(header):
         table.add_column(name, justify="right" if number else "left", overflow="fold", no_wrap=number == 0)
     for row in rows:
@@ -263,7 +266,7 @@ def draw(task: str, settings: Sequence[Row], rows: Sequence[Row]) -> Any:
     upper, lower = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     ax = upper.subplots()
     places = {s["setting"]: k for k, s in enumerate(settings)}
-    for number, key in enumerate(["clean", *shown_sizes(settings)]):
+    for number, key in enumerate(["clean", *shown_sizes(settings)[0]]):
         colour, label = f"C{number}", "clean" if key == "clean" else f"worst case, {words_of(key)}"
         ax.plot([places[r["setting"]] for r in rows], [r[key] for r in rows], ".", color=colour, alpha=0.45)
         ax.plot(
@@ -275,7 +278,7 @@ def draw(task: str, settings: Sequence[Row], rows: Sequence[Row]) -> Any:
             markeredgewidth=2,
             label=label,
         )
-    ax.set_xticks(list(places.values()), list(places), rotation=35, ha="right", fontsize=8)
+    ax.set_xticks(list(places.values()), [short(name) for name in places], rotation=35, ha="right", fontsize=8)
     ax.set(ylabel="share right", ylim=(-0.03, 1.03), title=task)
     ax.grid(axis="x", color="0.92")
     ax.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))

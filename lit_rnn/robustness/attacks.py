@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 Bounds = tuple[float, float]
+StepRule = Literal["linear", "constant"]
 
 
 def _norms(delta: Tensor) -> Tensor:
@@ -177,6 +178,7 @@ def pgd(
     bounds: Sequence[float] | None = None,
     steps: int = 40,
     step_size: float | None = None,
+    step_rule: StepRule = "linear",
     random_start: bool = True,
     restarts: int = 1,
     loss: Loss = "cross_entropy",
@@ -187,7 +189,7 @@ def pgd(
     early_stop: bool = False,
     seed: int = 0,
 ) -> Tensor:
-    """Projected gradient ascent on the loss: x_{k+1} = P(x_k + a s_k), s the sign or the direction of the gradient.
+    """Projected gradient ascent on the loss: x_{k+1} = P(x_k + a_k s_k), s the sign or the direction of the gradient.
 
     P goes onto the ball, then into the box. Each start ends with a full step from x along the last gradient, which is
     the optimum where the model is linear, whatever the start. Of x, all iterates and these ends, the worst comes back,
@@ -203,7 +205,9 @@ def pgd(
         norm: inf or 2.
         bounds: (low, high) of valid inputs.
         steps: Gradient steps per restart.
-        step_size: a; by default 2.5 eps / steps, enough to cross the ball.
+        step_size: a, or the first one; by default 10 eps / steps where it falls, 2.5 eps / steps where it does not.
+        step_rule: ``linear``: a falls to zero by equal amounts, so that long steps look around and short ones settle;
+            ``constant``.
         random_start: Start from a uniform draw of the ball instead of x.
         restarts: How often to start.
         loss: ``cross_entropy``, ``margin``, ``squared_error``, ``overshoot``, ``undershoot``, or a function of outputs
@@ -227,9 +231,11 @@ def pgd(
     require(steps >= 1, "steps", steps, "a whole number of at least 1")
     require(restarts >= 1, "restarts", restarts, "a whole number of at least 1")
     require(step_size is None or step_size > 0, "step_size", step_size, "positive, or none")
+    require(step_rule in get_args(StepRule), "step_rule", step_rule, f"one of {', '.join(get_args(StepRule))}")
     if eps == 0:
         return x.clone()
-    size = 2.5 * threat.eps / steps if step_size is None else step_size
+    falls = step_rule == "linear"
+    first = (10 if falls else 2.5) * threat.eps / steps if step_size is None else step_size
     generator = torch.Generator().manual_seed(seed)
     with frozen(model, x.device):
         objective = Objective(model, loss, targeted, scored, wrong)
@@ -247,9 +253,9 @@ def pgd(
                 if early_stop:
                     rows, moved, gradient = rows[~fooled], moved[~fooled], gradient[~fooled]
                 ahead = threat.ascent(gradient, rows)
-                moved = threat.project(
-                    moved + size * ahead if step < steps else threat.x[rows] + threat.eps * ahead, rows
-                )
+                length = first * (1 - step / steps) if falls else first
+                further = moved + length * ahead if step < steps else threat.x[rows] + threat.eps * ahead
+                moved = threat.project(further, rows)
             if len(rows):
                 with torch.no_grad():
                     search.offer(moved, *objective(moved, search.y[rows], rows), rows)

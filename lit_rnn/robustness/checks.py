@@ -151,6 +151,7 @@ def honesty_checks(
     Source: Carlini et al. 2019, "On Evaluating Adversarial Robustness".
     """
     require(len(results) > 0, "results", len(results), "at least one")
+    tolerance += 1e-9  # shares of a count are rounded
     attacks = [result for result in results if result.kind != "clean"]
     untargeted = [result for result in attacks if not result.targeted]
     checks: list[Check] = []

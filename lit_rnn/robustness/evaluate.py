@@ -81,8 +81,8 @@ class Effort:
         draws: Of the worst of many random draws.
     """
 
-    steps: int = 40
-    restarts: int = 1
+    steps: int = 20
+    restarts: int = 2
     queries: int = 200
     draws: int = 50
 

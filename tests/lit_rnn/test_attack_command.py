@@ -22,7 +22,7 @@ from lit_rnn.models import LSTM, SequenceModel, VanillaRNN
 from lit_rnn.report.attack_certificates import Certificate, soundness
 from lit_rnn.report.attack_outcome import interval
 from lit_rnn.report.attack_pictures import image_of
-from lit_rnn.report.attack_study import correlations, half_size, over_seeds, setting_of
+from lit_rnn.report.attack_study import correlations, half_size, over_seeds, setting_of, short, shown_sizes
 from lit_rnn.robustness import AttackResult
 
 DIGITS = {"pixels_per_step": 8}
@@ -270,7 +270,16 @@ def test_means_spreads_and_rank_correlations() -> None:
     assert (first["runs"], second["half_2"], second["clean_std"]) == (2, 3.5, 0)
     ((half, key, rank, p, count),) = correlations(rows)
     assert (half, key, rank, count) == ("half_2", "spectral_norm", -1.0, 4) and p == 0
+    assert short("gru-recurrent_constraint=none-lr=0.1") == "gru, none, 0.1"
     assert setting_of(Path("x/a-lr=0.1-seed=2")) == ("a-lr=0.1", "2") and setting_of(Path("mine")) == ("mine", "")
+
+
+def test_the_sizes_shown_are_those_around_one_half() -> None:
+    rows = [
+        {"worst_inf_0.1": 0.9, "worst_inf_0.2": 0.7, "worst_inf_0.3": 0.2, "worst_2_1": 0.4, "worst_2_9": 0.0},
+        {"worst_inf_0.1": 0.9, "worst_inf_0.2": 0.5, "worst_inf_0.3": 0.1, "worst_2_1": 0.4, "worst_inf_0.4": 0.0},
+    ]
+    assert shown_sizes(rows) == (["worst_inf_0.2", "worst_inf_0.3", "worst_2_1"], ["worst_inf_0.3", "worst_2_1"])
 
 
 # ---- many runs

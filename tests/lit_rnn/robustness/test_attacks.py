@@ -109,6 +109,25 @@ def test_pgd_alone_reaches_the_linear_optimum(steps: int, norm: float) -> None:
     assert not torch.equal(seen[1], x) and not any(torch.equal(tried, moved) for tried in seen[:2])
 
 
+def test_step_rules() -> None:
+    """a, a (1 - 1/k), ..., along a constant gradient, and the default lengths."""
+    x, y = torch.zeros(1, 4, 1, dtype=F64), torch.zeros(1, dtype=torch.int64)
+
+    def steps(**options: Any) -> list[float]:
+        seen: list[float] = []
+
+        def up(x: Tensor) -> Tensor:
+            seen.append(float(x.detach()[0, 0, 0]))
+            return x.flatten(1)
+
+        pgd(up, x, y, 100.0, steps=4, random_start=False, loss=lambda z, _: z.sum(1), **options)
+        return seen[1:6]  # after x as it is
+
+    assert steps(step_rule="constant", step_size=1.0) == [0, 1, 2, 3, 4]
+    assert steps(step_size=1.0) == [0, 1, 1.75, 2.25, 2.5]
+    assert steps(step_rule="constant")[1] == 62.5 and steps(step_size=None)[1] == 100
+
+
 def test_an_iterative_attack_is_not_handed_the_single_step() -> None:
     """A gradient that turns on the way: FGSM's point is the higher one here, and PGD does not return it."""
     x, y = torch.zeros(1, 1, 1, dtype=F64), torch.zeros(1, 1, dtype=F64)
@@ -119,7 +138,9 @@ def test_an_iterative_attack_is_not_handed_the_single_step() -> None:
 
     single = fgsm(hill, x, y, 1.0, loss=lambda z, _: z.sum(1))
     assert float(hill(single)) == 50.0
-    moved = pgd(hill, x, y, 1.0, steps=11, random_start=False, step_size=0.05, loss=lambda z, _: z.sum(1))
+    moved = pgd(
+        hill, x, y, 1.0, steps=11, random_start=False, step_size=0.05, step_rule="constant", loss=lambda z, _: z.sum(1)
+    )
     assert float(hill(moved)) == pytest.approx(0.25, abs=1e-3)
 
 
@@ -273,7 +294,17 @@ def test_restarts_find_higher_peaks() -> None:
         return torch.sin(9 * x) + x
 
     def height(restarts: int) -> Tensor:
-        moved = pgd(peaks, x, x, 1.0, steps=10, step_size=0.02, restarts=restarts, loss=lambda z, _: z.sum((1, 2)))
+        moved = pgd(
+            peaks,
+            x,
+            x,
+            1.0,
+            steps=10,
+            step_size=0.02,
+            step_rule="constant",
+            restarts=restarts,
+            loss=lambda z, _: z.sum((1, 2)),
+        )
         return peaks(moved).sum((1, 2))
 
     once, often = height(1), height(8)
@@ -473,7 +504,7 @@ def test_bad_input_is_told_in_a_sentence() -> None:
             attack(Net(), x.long(), y, 0.1)
     with pytest.raises(UserError, match="draws"):
         random_draws(Net(), x, y, 0.1, draws=0)
-    for options in ({"steps": 0}, {"restarts": 0}, {"step_size": 0.0}):
+    for options in ({"steps": 0}, {"restarts": 0}, {"step_size": 0.0}, {"step_rule": "x"}):
         with pytest.raises(UserError, match=next(iter(options))):
             pgd(Net(), x, y, 0.1, **options)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="take pgd"):
@@ -503,7 +534,7 @@ def test_against_adversarial_robustness_toolbox(norm: float) -> None:
         classifier, norm=norm, eps=0.1, eps_step=0.02, max_iter=10, num_random_init=0, verbose=False
     )
     theirs = torch.from_numpy(attack.generate(x.numpy(), one_hot))
-    ours = pgd(net, x, y, 0.1, norm, (0, 1), steps=10, step_size=0.02, random_start=False)
+    ours = pgd(net, x, y, 0.1, norm, (0, 1), steps=10, step_size=0.02, step_rule="constant", random_start=False)
     loss = [nn.functional.cross_entropy(net(moved), y, reduction="none") for moved in (ours, theirs)]
     assert bool((loss[0] >= loss[1] - 1e-5).all())
     torch.testing.assert_close(loss[0], loss[1], rtol=1e-2, atol=1e-4)
