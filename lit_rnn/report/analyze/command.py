@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import torch
 from rich.console import Console
+from rich.progress import track
 
 from datamodules import UserError
 from datamodules.base import Batch
@@ -188,7 +189,11 @@ def _write(work: Work, left_out: Sequence[str], folder: Path) -> None:
     page.text(", ".join(f"{moment.label}: {moment.path}" for moment in moments))
     for sentence in left_out:
         page.text(sentence, warning=True)
-    for name, by_moment in findings.items():
+    console = Console()
+    hidden = not console.is_terminal
+    for name, by_moment in track(
+        findings.items(), "pictures", len(findings), console=console, transient=True, disable=hidden
+    ):
         page.section(name)
         picture = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.png"
         if panels.draw_page(f"{name}, {title}", by_moment, picture):
@@ -196,7 +201,6 @@ def _write(work: Work, left_out: Sequence[str], folder: Path) -> None:
         page.table(*rows(by_moment))
     page.save(folder / "analysis.html")
     files = save(head, findings, left_out, folder)
-    console = Console()
     lines, legend = table(findings)
     console.print(title, lines, legend, sep="\n", highlight=False)
     for sentence in left_out:

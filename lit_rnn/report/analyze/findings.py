@@ -35,7 +35,8 @@ _NUMBERS = {  # key: symbol, name
     "zero_gradients": ("", "share of gradients that are exactly zero"),
     "saturated": ("", "share of saturated units"),
 }
-_MOMENT = 13  # characters of "  step 12,345"
+_DIGITS = {"spectral_radius": 4, "pseudospectral_radius_0.01": 4}  # on which side of 1, matters
+_MOMENT = 12  # characters of " step 12,345"
 _NARROW = (  # what a terminal has room for
     "spectral_radius",
     "spectral_norm",
@@ -79,7 +80,8 @@ def table(findings: Findings) -> tuple[Table, str]:
     for name, by_moment in findings.items():
         lines.add_row(name, style="bold")
         for moment, finding in by_moment.items():
-            lines.add_row(f"  {moment}", *(number(finding[key], 3) if key in finding else "" for key in shown))
+            cells = (number(finding[key], _DIGITS.get(key, 3)) if key in finding else "" for key in shown)
+            lines.add_row(f" {moment}", *cells)
     return lines, "; ".join(" ".join(_NUMBERS[key]) for key in shown)
 
 
