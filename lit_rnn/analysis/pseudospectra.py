@@ -6,6 +6,7 @@ Source: Trefethen and Embree 2005, "Spectra and Pseudospectra".
 
 from __future__ import annotations
 
+import cmath
 import math
 import warnings
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import minimize
+from scipy.optimize import brentq, minimize
 from torch import Tensor
 
 from datamodules.errors import require
@@ -87,10 +88,10 @@ def _box(W: NDArray[Any]) -> tuple[float, float, float, float]:
 def pseudospectral_radius(W: ArrayLike | Tensor, eps: float) -> float:
     """rho_eps(W) = max |z| over sigma_eps(W); rho + eps <= rho_eps <= |W| + eps, with rho + eps where W is normal.
 
-    Criss-cross: along a ray, the outermost point of sigma_eps from an eigenproblem of size 2n; around the circle
-    through it, all arcs inside sigma_eps from a pencil's eigenvalues on the unit circle; on from their middles until
-    there is none. Every arc is seen, so the maximum is the global one, and no eigenvalue of W is needed: it is right
-    for strongly non-normal W too, as far as eps is above rounding.
+    Criss-cross: along a ray to the border of sigma_eps; around the circle through it, all arcs inside sigma_eps from
+    a pencil's eigenvalues on the unit circle; on from the middle of the deepest, until there is none. Every arc is
+    seen, so the maximum is the global one, and no eigenvalue of W is needed: it is right for strongly non-normal W
+    too, as far as eps is above rounding.
 
     Args:
         W: (n, n).
@@ -100,7 +101,8 @@ def pseudospectral_radius(W: ArrayLike | Tensor, eps: float) -> float:
     Raises:
         UserError: for a W that is not square, not finite or empty; a negative or infinite eps.
 
-    Cost some two to ten dense eigenproblems of size 2n. Source: Mengi and Overton 2005.
+    Cost one to five dense eigenproblems of size 2n and ten times as many SVDs. Source: Mengi and Overton 2005, whose
+    rays are eigenproblems too.
     """
     W = _checked(W, eps)
     return spectral_radius(W) if eps == 0 else _outermost(W, eps)[0]
@@ -120,9 +122,7 @@ def _checked(W: ArrayLike | Tensor, eps: float) -> NDArray[Any]:
     require(0 <= eps < math.inf, "eps", eps, "0 or positive, and finite")
     W = square(W)
     if 0 < eps < 1e-13 * spectral_norm(W) and eigenvector_condition(W) > 1e8:
-        sentence = (
-            f"eps = {eps:.1e} is beneath the rounding of W, whose eigenvalues it moves far: no digit may be right."
-        )
+        sentence = f"eps = {eps:.1e} is beneath W's rounding, which moves its eigenvalues far: no digit may be right."
         warnings.warn(sentence, IllConditionedWarning, stacklevel=3)
     return W
 
@@ -148,36 +148,19 @@ class _Set(NamedTuple):
         """
         return min(0.1, 1e-5 + 30 * math.sqrt(len(self.W) * ROUNDING / self.eps))
 
-    def hamiltonian(self, W: NDArray[Any], sign: int) -> NDArray[Any]:
-        """The eigenvalues of [[W, eps I], [sign eps I, sign W^H]]."""
-        side = self.eps * np.eye(len(W))
-        return np.linalg.eigvals(np.block([[W, side], [sign * side, sign * W.conj().T]]))
+    def reach(self, turn: complex, start: complex) -> float:
+        """The x >= 0 of a crossing start + x turn of sigma_min = eps, |turn| = 1; 0 if even ``start`` is outside.
 
-    def reach(self, W: NDArray[Any], least: float) -> float:
-        """The largest real x with sigma_min(x I - W) = eps, W turned or moved; it is known to be above ``least``.
-
-        eps is a singular value of x I - W where x is an eigenvalue of [[W, eps I], [eps I, W^H]], and beyond the last
-        such x it is less than all of them. Newton's method then takes that eigenproblem's rounding away.
+        Not always the outermost on its ray: what lies further out is found as an arc.
         """
-        values = self.hamiltonian(W, 1)
-        crossings = values.real[(np.abs(values.imag) <= self.near) & (values.real > least)]
-        for x in (*np.sort(crossings)[::-1], least):
-            sigma, d = _slope(W, x)
-            if sigma <= self.eps * (1 + 1e-6) + self.floor:
-                break
-        change = self._newton(sigma, d)
-        while abs(change) > ROUNDING:
-            further, slope = _slope(W, x + change)
-            if abs(further - self.eps) < abs(sigma - self.eps):
-                x, sigma, d = x + change, further, slope
-                change = self._newton(sigma, d)
-            else:
-                change /= 4
-        return float(x)
 
-    def _newton(self, sigma: float, d: complex) -> float:
-        """The step to sigma_min = eps; without a slope one that stays inside, as sigma_min is 1-Lipschitz."""
-        return (self.eps - sigma) / (d.real if d.real > 0 else 1.0)
+        def excess(x: float) -> float:
+            sigma = float(dense(self.W, np.array([start + x * turn]))[0])
+            return math.log(max(sigma, 1e-300) / self.eps)
+
+        if excess(0) >= 0:
+            return 0.0
+        return brentq(excess, 0, abs(start) + 1 + 2 * self.eps, xtol=ROUNDING / 8, rtol=4 * ROUNDING)
 
     def middles(self, borders: Real, point: Callable[[Real], NDArray[Any]], period: float = 0.0) -> Real:
         """Middles of the arcs between neighbours of ``borders`` that lie inside, the deepest first.
@@ -186,9 +169,8 @@ class _Set(NamedTuple):
         """
         real = np.isrealobj(self.W)
         borders = np.unique(np.abs(borders) if real else borders)
-        borders = borders[
-            self.depth(point(borders)) <= 1e-3 * self.eps + 100 * self.floor
-        ]  # others cross a larger value
+        true = self.depth(point(borders)) <= 1e-3 * self.eps + 100 * self.floor  # others cross a larger value
+        borders = borders[true]
         if real:
             borders = np.unique(np.concatenate((-borders, borders)))
         ends = np.append(borders, borders[:1] + period) if period else borders
@@ -217,15 +199,15 @@ class _Set(NamedTuple):
         """
         W, size = self.W, len(self.W)
         side, across, zero = self.eps * np.eye(size), radius * np.eye(size), np.zeros((size, size))
-        w = _unit_eigenvalues(
-            np.block([[W, side], [zero, across]]), np.block([[across, zero], [side, W.conj().T]]), border
-        )
+        left, right = np.block([[W, side], [zero, across]]), np.block([[across, zero], [side, W.conj().T]])
+        w = _unit_eigenvalues(left, right, border)
         angles = np.append(np.angle(w[np.abs(np.abs(w) - 1) <= self.near]), border)
         return self.middles(angles, lambda angles: radius * np.exp(1j * angles), 2 * math.pi)
 
     def segments(self, x: float, border: float) -> Real:
         """Heights of the middles of the vertical line's segments inside."""
-        values = self.hamiltonian(self.W - x * np.eye(len(self.W)), -1)
+        side, moved = self.eps * np.eye(len(self.W)), self.W - x * np.eye(len(self.W))
+        values = np.linalg.eigvals(np.block([[moved, side], [-side, -moved.conj().T]]))
         heights = np.append(values.imag[np.abs(values.real) <= self.near], border)
         return self.middles(heights, lambda heights: x + 1j * heights)
 
@@ -261,41 +243,41 @@ def _slope(W: NDArray[Any], z: complex) -> tuple[float, complex]:
 def _criss_cross(
     level: float, place: float, across: Callable[[float, float], Real], along: Callable[[float, float], float]
 ) -> tuple[float, float]:
-    """From a point of sigma_eps to the one of the highest level: ``along`` reaches out, ``across`` finds where from."""
-    level = along(place, level)
+    """From a point of sigma_eps to the one of the highest level: ``along`` goes up, ``across`` finds where from."""
+    level += along(level, place)
     while len(middles := across(level, place)):
-        further = along(middles[0], level)
-        if further <= level + ROUNDING:
+        further = along(level, middles[0])
+        if further <= ROUNDING:
             break
-        level, place = further, middles[0]
+        level, place = level + further, middles[0]
     return level, place
+
+
+def _set_of(W: NDArray[Any], eps: float) -> tuple[_Set, float]:
+    """sigma_eps(W) scaled, and the scale."""
+    A, scale = scaled(W)
+    scale = scale if A.any() else eps  # W = 0
+    return _Set(A, schur(A)[0], eps / scale), scale
 
 
 def _outermost(W: NDArray[Any], eps: float) -> tuple[float, float]:
     """Radius and angle of the outermost point of sigma_eps."""
-    A, scale = scaled(W)
-    inside = _Set(A, schur(A)[0], eps / scale)
+    inside, scale = _set_of(W, eps)
     z = max(np.diagonal(inside.T), key=abs)
 
-    def ray(angle: float, least: float) -> float:
-        turned = np.exp(-1j * angle) * A
-        return inside.reach(turned.real if np.isrealobj(A) and abs(math.sin(angle)) < 1e-13 else turned, least)
+    def ray(radius: float, angle: float) -> float:
+        turn = cmath.exp(1j * angle)
+        return inside.reach(turn, radius * turn)
 
-    radius, angle = _criss_cross(abs(z), float(np.angle(z)), inside.arcs, ray)
+    radius, angle = _criss_cross(abs(z), cmath.phase(z), inside.arcs, ray)
     return scale * radius, angle
 
 
 def _rightmost(W: NDArray[Any], eps: float) -> tuple[float, float]:
     """Real and imaginary part of the rightmost point of sigma_eps."""
-    A, scale = scaled(W)
-    inside = _Set(A, schur(A)[0], eps / scale)
+    inside, scale = _set_of(W, eps)
     z = max(np.diagonal(inside.T), key=lambda value: value.real)
-
-    def line(y: float, least: float) -> float:
-        moved = A - 1j * y * np.eye(len(A))
-        return inside.reach(moved.real if np.isrealobj(A) and abs(y) < 1e-13 else moved, least)
-
-    x, y = _criss_cross(float(z.real), float(z.imag), inside.segments, line)
+    x, y = _criss_cross(z.real, z.imag, inside.segments, lambda x, y: inside.reach(1, complex(x, y)))
     return scale * x, scale * y
 
 
@@ -338,7 +320,8 @@ def kreiss_lower_bound(W: ArrayLike | Tensor) -> float:
     K <= sup_k |W^k| <= e n K (Kreiss matrix theorem). K >= 1, with 1 if and only if the numerical radius is at most 1,
     as for normal W of rho <= 1; K is infinite for rho > 1. Between, the best point of a polar grid is refined, and
     criss-cross at its eps looks for a better angle, until none is found: there may be a higher maximum at another eps.
-    Where K is infinite although rho = 1 (a Jordan block on the unit circle) the value is only large.
+    Where K is infinite although rho = 1 (a Jordan block on the unit circle) the value is only large. sigma_min counts
+    as at least u |W|, u = 2.2e-16, beneath which it is rounding: the K of a long Jordan block may be far above that.
 
     Raises:
         UserError: for a W that is not square, not finite or empty.
@@ -372,16 +355,13 @@ def kreiss_from_radius(W: NDArray[Any], spectral_radius: float) -> float:
 
 def _climb(W: NDArray[Any], radius: float, angle: float) -> tuple[float, float]:
     """A local maximum of (|z| - 1) / sigma_min(z I - W) over |z| > 1, and sigma_min there."""
-
-    size = spectral_norm(W)
+    floor = ROUNDING * spectral_norm(W)  # under a defective eigenvalue on the circle, where K is infinite
 
     def negative_log(place: Real) -> tuple[float, Real]:
         turn, excess = np.exp(1j * place[1]), math.exp(place[0])
         z = (1 + excess) * turn
         sigma, d = _slope(W, z)
-        sigma = max(
-            sigma, ROUNDING * size
-        )  # a defective eigenvalue on the circle: K is infinite, and sigma_min reaches 0
+        sigma = max(sigma, floor)
         return math.log(sigma) - place[0], np.array([excess * (d * turn).real, (1j * d * z).real]) / sigma - (1, 0)
 
     found = minimize(
