@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -16,7 +17,10 @@ def sweeps(study: Study) -> dict[str, str]:
     for arm in dict.fromkeys(setting.arm for setting in study.settings):
         ours = [setting for setting in study.settings if setting.arm == arm]
         keys = [key for key, _ in ours[0].values]
-        values = {key: list(dict.fromkeys(dict(setting.values)[key] for setting in ours)) for key in keys}
+        values: dict[str, list[Any]] = {key: [] for key in keys}
+        for key, value in (pair for setting in ours for pair in setting.values):
+            if value not in values[key]:
+                values[key].append(value)
         bases = [part for base in ours[0].bases for part in ("-c", base)]
         sweep = {
             "method": "grid",

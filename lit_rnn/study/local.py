@@ -109,7 +109,7 @@ class Pool:
                     self._start(waiting.pop(0))
                 ended |= self._collect()
                 time.sleep(0.1)
-        except KeyboardInterrupt:
+        except BaseException:  # whatever it is, no run stays behind
             for process, _ in self.going.values():
                 process.send_signal(signal.SIGINT)
             for process, _ in self.going.values():

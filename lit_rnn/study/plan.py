@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ class Setting:
 
     arm: str
     bases: tuple[str, ...]
-    values: tuple[tuple[str, Any], ...]
+    values: tuple[tuple[str, Any], ...] = field(hash=False)  # a value may be a list
     name: str
 
     def arguments(self) -> list[str]:
@@ -77,7 +78,7 @@ class Study:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else "null" if value is None else str(value).replace("True", "true")
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def read_study(name: str) -> Study:

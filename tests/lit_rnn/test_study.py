@@ -96,7 +96,8 @@ def test_other_bad_input(study: Any) -> None:
 def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Two starts, two seeds, one of the settings broken; the numbers are read again from metrics.csv."""
     # what only the model itself can refuse: that run breaks, the others go on
-    grid = {LR: [0.01], "model.init_args.layers": [1, 0]}
+    stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "check_finite": True}}
+    grid = {LR: [0.01], "model.init_args.layers": [1, 0], "trainer.callbacks": [[stop]]}
     name = study(grid=grid, seeds=[1, 2], success={"below": 100.0})
     command.run("study", [name, "--processes", "2"])
     out = capsys.readouterr().out
@@ -158,12 +159,14 @@ def test_mean_and_spread_by_hand() -> None:
 
 
 def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    name = study(grid={LR: [0.1, 0.01]}, seeds=[1, 2], arms={"a": {}, "b": {"grid": {"model.init_args.lam": [0.5]}}})
+    grid = {LR: [0.1, 0.01], "trainer.callbacks": [[]]}
+    name = study(grid=grid, seeds=[1, 2], arms={"a": {}, "b": {"grid": {"model.init_args.lam": [0.5]}}})
     command.run("study", [name, "--export", "wandb"])
     sweep = yaml.safe_load(Path("runs/study/sweep-b.yaml").read_text())
     assert sweep["method"] == "grid" and sweep["metric"] == {"name": "val/loss", "goal": "minimize"}
     assert sweep["parameters"] == {
         LR: {"values": [0.1, 0.01]},
+        "trainer.callbacks": {"values": [[]]},
         "model.init_args.lam": {"values": [0.5]},
         "seed_everything": {"values": [1, 2]},
     }
