@@ -26,6 +26,8 @@ class Cell(nn.Module, ABC):
         learn_initial_state: Train the initial state (started at zero) instead of keeping it zero.
     """
 
+    input: Any  # the map V x_t + b, unless a cell has a `drive` of its own
+
     def __init__(
         self,
         input_size: int,
@@ -50,9 +52,9 @@ class Cell(nn.Module, ABC):
     def weights(self) -> Any:
         """All that depends on parameters alone, such as W = exp(A); computed once per pass."""
 
-    @abstractmethod
     def drive(self, x: Tensor, w: Any) -> Tensor:
-        """All that depends on the input alone: (T, B, I) to (T, B, G), every step in one product."""
+        """All that depends on the input alone: (T, B, I) to (T, B, G), every step in one product; ``input(x)``."""
+        return self.input(x)
 
     @abstractmethod
     def step(self, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -94,9 +94,6 @@ class LSTMCell(Cell):
     def weights(self) -> Tensor:
         return self.recurrent.weight
 
-    def drive(self, x: Tensor, w: Any) -> Tensor:
-        return self.input(x)
-
     def step(self, u: Tensor, state: State, w: Tensor) -> tuple[Tensor, State]:
         h, c = state
         i, f, g, o = torch.addmm(u, h, w.mT).chunk(4, dim=-1)
@@ -154,9 +151,6 @@ class GRUCell(Cell):
     def weights(self) -> tuple[Tensor, Tensor | None]:
         W, b = self.recurrent.weight, self.candidate_bias
         return W, None if b is None else torch.cat((b.new_zeros(2 * self.hidden_size), b))
-
-    def drive(self, x: Tensor, w: Any) -> Tensor:
-        return self.input(x)
 
     def step(self, u: Tensor, state: State, w: tuple[Tensor, Tensor | None]) -> tuple[Tensor, State]:
         (h,) = state

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -52,9 +50,6 @@ class JANETCell(Cell):
 
     def weights(self) -> Tensor:
         return self.recurrent.weight
-
-    def drive(self, x: Tensor, w: Any) -> Tensor:
-        return self.input(x)
 
     def step(self, u: Tensor, state: State, w: Tensor) -> tuple[Tensor, State]:
         (h,) = state

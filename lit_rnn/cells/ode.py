@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -22,9 +20,6 @@ class _EulerCell(Cell):
         self.input = nn.Linear(input_size, hidden_size)
         nn.init.xavier_normal_(self.input.weight)
         nn.init.zeros_(self.input.bias)
-
-    def drive(self, x: Tensor, w: Any) -> Tensor:
-        return self.input(x)
 
     def extra_repr(self) -> str:
         return f"eps = {self.step_size:g}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -46,9 +45,6 @@ class PlainCell(Cell):
 
     def weights(self) -> Tensor:
         return self.recurrent.weight if isinstance(self.recurrent, nn.Linear) else self.recurrent()
-
-    def drive(self, x: Tensor, w: Any) -> Tensor:
-        return self.input(x)
 
     def read(self, h: Tensor) -> Tensor:
         """The outputs that states (..., n) show, for one step or for all at once."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +62,6 @@ class StatisticalRUCell(Cell):
     def weights(self) -> Tensor:
         """The decays (A, 1), in the precision of the cell."""
         return self.input.weight.new_tensor(self.alphas)[:, None]
-
-    def drive(self, x: Tensor, w: Any) -> Tensor:
-        return self.input(x)
 
     def step(self, u: Tensor, state: State, w: Tensor) -> tuple[Tensor, State]:
         (mu,) = state

@@ -5,8 +5,8 @@ With delta_t the loss's gradient by z_t = W h_{t-1} + u_t,
     delta_t = f'(z_t) (dL/dh_t directly + W^T delta_{t+1}),   dL/dW = sum_t delta_t h_{t-1}^T,   dL/du_t = delta_t,
 
 and f' follows from h_t alone for every real nonlinearity here, so that h is all that is kept, and z
-for complex states. The sum over t is one product over all steps, and there is no graph per step. `native` does the
-two recursions in C++.
+for complex states. The sum over t is a product over many steps at once, and there is no graph per step. `native` does
+the two recursions in C++.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from lit_rnn.activations import COMPLEX_EPS, NONLINEARITIES, ComplexModReLU, Mod
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.scan import native
+from lit_rnn.scan.drive import Drive, DriveGradients, drive_of
 
 
 class _Real(NamedTuple):
@@ -59,16 +60,19 @@ def kind_of(cell: Cell) -> str | None:
 
 
 def run_plain(
-    cell: PlainCell, u: Tensor, state: State, W: Tensor, backend: Literal["fused", "native"], last_only: bool
+    cell: PlainCell, x: Tensor, state: State, W: Tensor, backend: Literal["fused", "native"], last_only: bool
 ) -> tuple[Tensor, State]:
-    """Outputs (T, B, output_size), or (1, B, output_size), and final state of a plain cell with drive u (T, B, n)."""
+    """Outputs (T, B, output_size), or (1, B, output_size), and final state of a plain cell."""
     kind = kind_of(cell)
     assert kind is not None
     engine = native if backend == "native" else _Torch
+    drive = drive_of(cell, x, W, W.dtype)
     bias: Tensor | None = cell.activation.bias if isinstance(cell.activation, ModReLU) else None
-    with torch.autocast(u.device.type, enabled=False):  # the states stay in W's precision
+    with torch.autocast(x.device.type, enabled=False):  # the states stay in W's precision
         bias = bias if bias is None else bias.to(W.real.dtype)
-        h = _Recurrence.apply(u.to(W.dtype), state[0].to(W.dtype), W, bias, kind, engine, last_only)
+        inputs = (*drive, state[0].to(W.dtype), W, bias)
+        keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
+        h = _Recurrence.apply(kind, engine, keep, last_only, *inputs)
     return cell.read(h), (h[-1],)
 
 
@@ -76,25 +80,31 @@ class _Torch:
     """The two recursions in torch's own operations, on any device."""
 
     @staticmethod
-    def forward(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    def forward(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None, h: Tensor, z: Tensor | None) -> None:
         if kind == "complex modrelu":
-            return _complex_forward(u, h0, W, bias)
-        h, before, W_T, scratch = torch.empty_like(u), h0, W.mT, torch.empty_like(h0)
+            return _complex_forward(u, h0, W, bias, h, z)
+        before, W_T, scratch = h0, W.mT, torch.empty_like(h0)
         apply_ = _KINDS[kind].apply_
         for u_t, h_t in zip(u.unbind(0), h.unbind(0), strict=True):
             torch.addmm(u_t, before, W_T, out=h_t)
             apply_(h_t, bias, scratch)
             before = h_t
-        return h, h
+        return None
 
     @staticmethod
     def backward(
-        kind: str, grad: Tensor | None, grad_last: Tensor | None, W: Tensor, state: Tensor, bias: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+        kind: str,
+        grad: Tensor | None,
+        grad_last: Tensor,
+        W: Tensor,
+        state: Tensor,
+        bias: Tensor | None,
+        delta: Tensor,
+    ) -> Tensor | None:
         if kind == "complex modrelu":
-            return _complex_backward(grad, grad_last, W, state, bias)
-        delta = _KINDS[kind].slope(state)  # f' of every step, turned into delta from the end
-        carried = _last(grad, grad_last).clone()
+            return _complex_backward(grad, grad_last, W, state, bias, delta)
+        delta.copy_(_KINDS[kind].slope(state))  # f' of every step, turned into delta from the end
+        carried = grad_last.clone()
         for t in range(len(delta) - 1, 0, -1):
             delta[t].mul_(carried)
             if grad is None:
@@ -102,36 +112,29 @@ class _Torch:
             else:
                 torch.addmm(grad[t - 1], delta[t], W, out=carried)
         delta[0].mul_(carried)
-        return delta, None if bias is None else (delta * state.sign()).sum((0, 1))
+        return None if bias is None else (delta * state.sign()).sum((0, 1))
 
 
-def _last(grad: Tensor | None, grad_last: Tensor | None) -> Tensor:
-    last = grad_last if grad is None else grad[-1]
-    assert last is not None
-    return last
-
-
-def _complex_forward(u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def _complex_forward(u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None, h: Tensor, z: Tensor | None) -> None:
     """z is what the backward reads: h does not tell where a unit below its threshold was."""
     assert bias is not None
-    z, h, before, W_T = torch.empty_like(u), torch.empty_like(u), h0, W.mT
-    for u_t, z_t, h_t in zip(u.unbind(0), z.unbind(0), h.unbind(0), strict=True):
-        torch.addmm(u_t, before, W_T, out=z_t)
+    before, W_T = h0, W.mT
+    for u_t, z_t, h_t in zip(u.unbind(0), (u if z is None else z).unbind(0), h.unbind(0), strict=True):
+        z_t = torch.addmm(u_t, before, W_T, out=None if z is None else z_t)
         modulus = (z_t.real.square() + z_t.imag.square()).add_(COMPLEX_EPS).sqrt_()
         torch.mul(z_t, (modulus + bias).relu_().div_(modulus), out=h_t)
         before = h_t
-    return h, z
 
 
 def _complex_backward(
-    grad: Tensor | None, grad_last: Tensor | None, W: Tensor, z: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor]:
+    grad: Tensor | None, grad_last: Tensor, W: Tensor, z: Tensor, bias: Tensor | None, delta: Tensor
+) -> Tensor:
     assert bias is not None
     # h = s z with s = relu(r + b) / r: by z it is s g + z (s' / r) Re(conj(z) g), and s' = -b / r^2 where s > 0
     r = (z.real.square() + z.imag.square()).add_(COMPLEX_EPS).sqrt_()
     alive = (r + bias > 0).to(r.dtype)
     scale, bend = alive * (r + bias) / r, -alive * bias / r**3
-    W_conj, delta, total = W.conj(), torch.empty_like(z), _last(grad, grad_last)
+    W_conj, total = W.conj(), grad_last
     by_bias = torch.zeros_like(bias)
     for t in range(len(z) - 1, -1, -1):
         along = z[t].real * total.real + z[t].imag * total.imag
@@ -139,7 +142,7 @@ def _complex_backward(
         torch.add(total * scale[t], z[t] * (bend[t] * along), out=delta[t])
         if t:
             total = delta[t] @ W_conj if grad is None else torch.addmm(grad[t - 1], delta[t], W_conj)
-    return delta, by_bias
+    return by_bias
 
 
 def refuse_a_graph() -> None:
@@ -156,31 +159,55 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        u: Tensor,
+        kind: str,
+        engine: type[_Torch] | ModuleType,
+        keep: bool,
+        last_only: bool,
+        x: Tensor,
+        V: Tensor | None,
+        c: Tensor | None,
         h0: Tensor,
         W: Tensor,
         bias: Tensor | None,
-        kind: str,
-        engine: type[_Torch] | ModuleType,
-        last_only: bool,
     ) -> Tensor:
-        h, kept = engine.forward(kind, u, h0, W, bias)
+        drive = Drive(x, V, c)
+        parts = drive.parts()
+        whole = keep or not last_only
+        # behind the state before each step that after it; those of one part after another where the last is all we need
+        h = h0.new_empty(1 + (len(x) if whole else parts[0].stop), *h0.shape)
+        z = torch.empty_like(h[1:]) if W.is_complex() and keep else None
+        h[0] = h0
+        for part in parts:
+            here = h[part.start :] if whole else h
+            states = here[1 : 1 + part.stop - part.start]
+            engine.forward(kind, drive.of(part), here[0], W, bias, states, None if z is None else z[part])
+            if not whole:
+                h[0] = states[-1]
         ctx.kind, ctx.engine, ctx.last_only = kind, engine, last_only
-        ctx.save_for_backward(h0, W, h, bias, *(() if kept is h else (kept,)))
-        return h[-1:].clone() if last_only else h
+        ctx.save_for_backward(x, V, c, W, bias, h, z)
+        return h[:1].clone() if not whole else h[-1:].clone() if last_only else h[1:]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_a_graph()
-        h0, W, h, bias, *kept = ctx.saved_tensors
-        state = kept[0] if kept else h
-        grads = (None, grad[0]) if ctx.last_only else (grad, None)
-        delta, by_bias = ctx.engine.backward(ctx.kind, *grads, W, state, bias)
-        by_u, by_h0, by_W, needs_bias = ctx.needs_input_grad[:4]
-        start = delta[0] @ W.conj() if by_h0 else None
-        weights = None
-        if by_W:
-            weights = delta[0].mT @ h0.conj()
-            if len(delta) > 1:
-                weights = torch.addmm(weights, delta[1:].flatten(0, 1).mT, h[:-1].flatten(0, 1).conj())
-        return delta if by_u else None, start, weights, by_bias if needs_bias else None, None, None, None
+        x, V, c, W, bias, h, z = ctx.saved_tensors
+        drive, state = Drive(x, V, c), h[1:] if z is None else z
+        by_drive, (by_h0, by_W, by_bias) = DriveGradients(drive, ctx.needs_input_grad[4:7]), ctx.needs_input_grad[7:]
+        weights = torch.zeros_like(W) if by_W else None
+        thresholds = torch.zeros_like(bias) if by_bias else None
+        parts = drive.parts()
+        room = torch.empty_like(h[parts[0]])
+        through = torch.zeros_like(h[0])  # the loss's gradient by a part's last state, by way of later ones
+        for part in reversed(parts):
+            direct, last = (None, grad[0]) if ctx.last_only else (grad[part], grad[part.stop - 1])
+            if part is parts[-1] or not ctx.last_only:
+                through = through + last
+            delta = room[: part.stop - part.start]
+            found = ctx.engine.backward(ctx.kind, direct, through, W, state[part], bias, delta)
+            by_drive.add(part, delta)
+            if weights is not None:
+                weights.addmm_(delta.flatten(0, 1).mT, h[part].flatten(0, 1).conj())
+            if thresholds is not None:
+                thresholds += found
+            through = delta[0] @ W.conj()
+        return (*(None,) * 4, by_drive.x, by_drive.V, by_drive.c, through if by_h0 else None, weights, thresholds)

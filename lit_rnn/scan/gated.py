@@ -2,14 +2,14 @@
 
 Every one is one product of the state, z = W s_{t-1} + u_t, and a function of s_{t-1} and z that gives s_t; or two of
 them, the second product reading what the first function gave. With delta_t the loss's gradient by z_t, the gradient by
-u_t is delta_t, and that by W is sum_t delta_t s_{t-1}^T: one product over all steps, formed here. C++ runs the two
+u_t is delta_t, and that by W is sum_t delta_t s_{t-1}^T: products over many steps, formed here. C++ runs the two
 recursions, keeps the states and what z became, and sums the gradients by the vectors of a cell (biases, peepholes).
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lit_rnn import cells
 from lit_rnn.activations import NONLINEARITIES
 from lit_rnn.cells.base import Cell, State
+from lit_rnn.scan.drive import Drive, DriveGradients, drive_of
 from lit_rnn.scan.fused import refuse_a_graph
 from lit_rnn.scan.native import KINDS, function, pointer, runs_natively
 
@@ -151,16 +152,17 @@ def runs_gated(cell: Cell) -> bool:
     return is_gated(cell) and runs_natively("gated", like.dtype, like.device)
 
 
-def run_gated(cell: Cell, u: Tensor, state: State, w: Any, last_only: bool) -> tuple[Tensor, State]:
-    """Outputs (T, B, output_size), or (1, B, output_size), and final state of a cell with drive u (T, B, G)."""
+def run_gated(cell: Cell, x: Tensor, state: State, w: Any, last_only: bool) -> tuple[Tensor, State]:
+    """Outputs (T, B, output_size), or (1, B, output_size), and final state of such a cell."""
     plan, matrices, vectors = _PARTS[type(cell).step](cell, w)
     given = [vector for vector in vectors if vector is not None]
-    with torch.autocast(u.device.type, enabled=False):  # the states stay in W's precision
-        dtype = matrices[0].dtype
+    dtype = matrices[0].dtype
+    drive = drive_of(cell, x, w, dtype)
+    with torch.autocast(x.device.type, enabled=False):  # the states stay in W's precision
         vector = torch.cat([vector.flatten() for vector in given]).to(dtype) if given else None
-        beside = state[0].new_zeros(u.shape[1], plan.beside)
+        beside = state[0].new_zeros(x.shape[1], plan.beside)
         start = torch.cat((*state, beside), dim=-1).to(dtype)
-        inputs = (u.to(dtype), start, vector, *matrices)
+        inputs = (*drive, start, vector, *matrices)
         keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
         y, final = _Gated.apply(plan, state[0].shape[-1], last_only, keep, *inputs)
     y = final[None, :, : state[0].shape[-1]] if last_only else y
@@ -179,75 +181,90 @@ class _Gated(torch.autograd.Function):
         seen: int,
         last_only: bool,
         keep: bool,
-        u: Tensor,
+        x: Tensor,
+        V: Tensor | None,
+        c: Tensor | None,
         start: Tensor,
         vector: Tensor | None,
         *matrices: Tensor,
     ) -> tuple[Tensor | None, Tensor]:
-        steps, batch, _ = u.shape
-        states = start.new_empty(steps + 1, *start.shape)
+        drive = Drive(x, V, c)
+        parts = drive.parts()
+        whole = keep or not last_only
+        states = start.new_empty(1 + (len(x) if whole else parts[0].stop), *start.shape)
         states[0] = start
-        kept = start.new_empty(steps if keep else 1, batch, plan.kept)
-        ctx.plan, ctx.shape = plan, _shape(plan, seen, keep, u, states, vector, matrices)
-        _call("forward", ctx, vector, matrices, u.contiguous(), states, kept)
+        kept = start.new_empty(len(x) if keep else 1, len(start), plan.kept)
+        for part in parts:
+            here = (states[part.start :] if whole else states)[: 1 + part.stop - part.start]
+            call = _Call(plan, seen, keep, drive.width, here, vector, matrices)
+            call("forward", drive.of(part).contiguous(), here, kept[part] if keep else kept)
+            if not whole:
+                states[0] = here[-1]
         ctx.set_materialize_grads(False)
-        ctx.seen, ctx.drive = seen, u.shape[-1]
-        ctx.save_for_backward(states, kept, vector, *matrices)
-        return None if last_only else states[1:, :, :seen], states[-1].clone()
+        ctx.plan, ctx.seen = plan, seen
+        ctx.save_for_backward(x, V, c, states, kept, vector, *matrices)
+        return None if last_only else states[1:, :, :seen], here[-1].clone()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_a_graph()
-        states, kept, vector, *matrices = ctx.saved_tensors
-        total = (
-            torch.zeros_like(states[0]) if grad_last is None else grad_last.clone(memory_format=torch.contiguous_format)
-        )
-        delta = torch.empty_like(kept)
+        x, V, c, states, kept, vector, *matrices = ctx.saved_tensors
+        _, _, _, _, by_x, by_V, by_c, by_start, _, *by_W = ctx.needs_input_grad
+        drive, at, parts = Drive(x, V, c), ctx.plan.drive_at, Drive(x, V, c).parts()
+        by_drive = DriveGradients(drive, (by_x, by_V, by_c))
+        by_matrices = [torch.zeros_like(W) if needed else None for W, needed in zip(matrices, by_W, strict=True)]
+        total = torch.zeros_like(states[0])
+        if grad_last is not None:
+            total += grad_last
         by = None if vector is None else vector.new_zeros(torch.get_num_threads(), len(vector))
-        grad = None if grad is None else grad.contiguous()
-        _call("backward", ctx, vector, matrices, grad, states, kept, total, delta, by)
-        _, _, _, _, by_u, by_start, _, *by_matrices = ctx.needs_input_grad
-        at = ctx.plan.drive_at
-        return (
-            *(None, None, None, None),
-            delta[..., at : at + ctx.drive] if by_u else None,
-            total if by_start else None,
-            None if by is None else by.sum(0),
-            *(
-                _by_matrix(product, W, states, delta) if needed else None
-                for product, W, needed in zip(ctx.plan.products, matrices, by_matrices, strict=True)
-            ),
-        )
+        room = torch.empty_like(kept[parts[0]])
+        for part in reversed(parts):
+            here, delta = states[part.start : part.stop + 1], room[: part.stop - part.start]
+            call = _Call(ctx.plan, ctx.seen, True, drive.width, here, vector, matrices)
+            call("backward", None if grad is None else grad[part].contiguous(), here, kept[part], total, delta, by)
+            by_drive.add(part, delta[..., at : at + drive.width])
+            for product, by_matrix in zip(ctx.plan.products, by_matrices, strict=True):
+                if by_matrix is not None:
+                    _add_by_matrix(by_matrix, product, here, delta)
+        found = by_drive.x, by_drive.V, by_drive.c, total if by_start else None, None if by is None else by.sum(0)
+        return (*(None,) * 4, *found, *by_matrices)
 
 
-def _by_matrix(product: _Product, W: Tensor, states: Tensor, delta: Tensor) -> Tensor:
-    """sum_t delta_t s^T over all steps and rows, s what the product reads."""
+def _add_by_matrix(by: Tensor, product: _Product, states: Tensor, delta: Tensor) -> None:
+    """Adds sum_t delta_t s^T over these steps and all rows, s what the product reads."""
     reads, writes, fresh = product
-    by_z = delta[..., writes : writes + W.shape[0]].flatten(0, 1).mT
-    now, before = states[1:, :, reads : reads + fresh], states[:-1, :, reads + fresh : reads + W.shape[1]]
-    return torch.cat([by_z @ part.flatten(0, 1) for part in (now, before) if part.shape[-1]], dim=1)
+    by_z = delta[..., writes : writes + len(by)].flatten(0, 1).mT
+    now, before = states[1:, :, reads : reads + fresh], states[:-1, :, reads + fresh : reads + by.shape[1]]
+    for columns, part in zip(by.split((fresh, by.shape[1] - fresh), dim=1), (now, before), strict=True):
+        if part.shape[-1]:
+            columns.addmm_(by_z, part.flatten(0, 1))
 
 
-def _shape(
-    plan: _Plan, seen: int, keep: bool, u: Tensor, states: Tensor, vector: Tensor | None, matrices: tuple[Tensor, ...]
-) -> Any:
-    """``Shape`` of gated.cpp."""
-    products = [(p.reads, W.shape[1], p.writes, W.shape[0]) for p, W in zip(plan.products, matrices, strict=True)]
-    numbers = [
-        *(_CELLS.index(plan.kind), *u.shape[:2], torch.get_num_threads()),
-        *(states.shape[-1], plan.kept, keep, u.shape[-1], plan.drive_at, seen),
-        *(0 if vector is None else len(vector), len(products)),
-        *(number for product in (*products, (0, 0, 0, 0))[:2] for number in product),
-        *plan.sizes,
-    ]
-    return (ctypes.c_int * 26)(*numbers)
+class _Call:
+    """Calls into gated.cpp for some steps: ``Shape``, numbers and weights, in the memory that C++ reads."""
 
+    def __init__(
+        self,
+        plan: _Plan,
+        seen: int,
+        keep: bool,
+        drive: int,
+        states: Tensor,
+        vector: Tensor | None,
+        matrices: Sequence[Tensor],
+    ) -> None:
+        products = [(p.reads, W.shape[1], p.writes, W.shape[0]) for p, W in zip(plan.products, matrices, strict=True)]
+        numbers = [
+            *(_CELLS.index(plan.kind), len(states) - 1, states.shape[1], torch.get_num_threads()),
+            *(states.shape[-1], plan.kept, keep, drive, plan.drive_at, seen),
+            *(0 if vector is None else len(vector), len(products)),
+            *(number for product in (*products, (0, 0, 0, 0))[:2] for number in product),
+            *plan.sizes,
+        ]
+        self.shape = (ctypes.c_int * 26)(*numbers)
+        self.numbers = (ctypes.c_double * 16)(*plan.numbers)
+        self.weights = [None if vector is None else vector.contiguous(), *(W.contiguous() for W in matrices), None][:3]
+        self.dtype = states.dtype
 
-def _call(
-    name: str, ctx: Any, vector: Tensor | None, matrices: tuple[Tensor, ...] | list[Tensor], *tensors: Tensor | None
-) -> None:
-    numbers = (ctypes.c_double * 16)(*ctx.plan.numbers)
-    contiguous = [W.contiguous() for W in matrices]
-    kept = None if vector is None else vector.contiguous()
-    two = (*contiguous, None)[:2]
-    function("gated", name, contiguous[0].dtype)(ctx.shape, numbers, *map(pointer, (kept, *two, *tensors)))
+    def __call__(self, name: str, *tensors: Tensor | None) -> None:
+        function("gated", name, self.dtype)(self.shape, self.numbers, *map(pointer, (*self.weights, *tensors)))

@@ -97,29 +97,28 @@ def _call(name: str, W: Tensor, sizes: tuple[int, ...], *tensors: Tensor | None)
     function("plain", name, W.dtype)(*map(ctypes.c_int, sizes), *map(pointer, tensors), ctypes.c_double(COMPLEX_EPS))
 
 
-def forward(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """h (T, B, n), and what the backward reads: h itself, or z of complex states."""
-    steps, batch, _ = u.shape
-    h = torch.empty_like(u, memory_format=torch.contiguous_format)
-    z = torch.empty_like(h) if W.is_complex() else None
+def forward(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None, h: Tensor, z: Tensor | None) -> None:
+    """Fills h (T, B, n), and z of complex states where they are kept."""
     M = _real_matrix(W)
-    sizes = KINDS.index(kind), steps, batch, len(M), torch.get_num_threads()
-    u, h0, bias = _reals(u), _reals(h0), _reals(bias)  # type: ignore[assignment]  # None stays None
-    _call("forward", W, sizes, u, h0, M, bias, _reals(h), _reals(z))
-    return h, h if z is None else z
+    sizes = KINDS.index(kind), *u.shape[:2], len(M), torch.get_num_threads()
+    # named, or their memory would be free before C++ reads it
+    kept = [_reals(tensor) for tensor in (u, h0, M, bias)]
+    _call("forward", W, sizes, *kept, _reals(h), _reals(z))
 
 
 def backward(
-    kind: str, grad: Tensor | None, grad_last: Tensor | None, W: Tensor, state: Tensor, bias: Tensor | None
-) -> tuple[Tensor, Tensor | None]:
-    """delta (T, B, n), and the gradient by the bias."""
-    steps, batch, _ = state.shape
-    delta = torch.empty_like(state)
-    threads = torch.get_num_threads()
-    by_bias = torch.zeros(threads, len(W), dtype=state.real.dtype)
+    kind: str,
+    grad: Tensor | None,
+    grad_last: Tensor,
+    W: Tensor,
+    state: Tensor,
+    bias: Tensor | None,
+    delta: Tensor,
+) -> Tensor | None:
+    """Fills delta (T, B, n); the gradient by the bias."""
+    by_bias = torch.zeros(torch.get_num_threads(), len(W), dtype=state.real.dtype)
     M = _real_matrix(W)
-    sizes = KINDS.index(kind), steps, batch, len(M), threads
-    kept = [_reals(tensor) for tensor in (grad, grad_last, state, bias, delta)]
-    grad, grad_last, state, bias, _ = kept  # type: ignore[assignment]
-    _call("backward", W, sizes, grad, grad_last, M, state, bias, kept[4], by_bias)
-    return delta, by_bias.sum(0) if bias is not None else None
+    sizes = KINDS.index(kind), *state.shape[:2], len(M), len(by_bias)
+    kept = [_reals(tensor) for tensor in (grad, grad_last, M, state, bias)]
+    _call("backward", W, sizes, *kept, _reals(delta), by_bias)
+    return by_bias.sum(0) if bias is not None else None

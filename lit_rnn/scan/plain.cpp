@@ -64,14 +64,14 @@ void forward(int steps, int first, int last, int batch, int width, const std::ve
   }
 }
 
-// state: h, or z for complex states. grad is null where the loss sees the last step alone, by grad_last.
+// state: h, or z for complex states. grad_last is by the last of these steps; grad is null where the loss sees no other.
 template <class T, int kind>
 void backward(int steps, int first, int last, int batch, int width, const std::vector<Panel<T>>& panels, const T* grad,
               const T* grad_last, const T* state, const T* bias, T* delta, T* by_bias, T eps) {
   constexpr int L = kLanes<T>;
   for (int t = steps - 1; t >= 0; --t) {
     const int64_t now = (int64_t(t) * batch + first) * width, next = int64_t(batch) * width;
-    const T* direct = grad ? grad + now : t == steps - 1 ? grad_last + int64_t(first) * width : nullptr;
+    const T* direct = t == steps - 1 ? grad_last + int64_t(first) * width : grad ? grad + now : nullptr;
     const T* after = t == steps - 1 ? nullptr : delta + now + next;
     step(panels, last - first, width, width, after, [&](const Panel<T>& panel, int row, int size, const Vec<T>* sum) {
       for (int r = row; r < row + size; ++r)

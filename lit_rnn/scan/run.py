@@ -78,10 +78,10 @@ def _run(cell: Cell, x: Tensor, state: State, w: Any, chosen: Chosen, last_only:
     if chosen == "torch":
         y, state = run_kernel(cell, x, state, w)
     elif chosen == "native" and kind_of(cell) is None:
-        y, state = run_gated(cell, cell.drive(x, w), state, w, last_only)
+        y, state = run_gated(cell, x, state, w, last_only)
     elif chosen in ("fused", "native"):
         plain = cast(PlainCell, cell)
-        y, state = run_plain(plain, cell.drive(x, w), state, w, cast(Any, chosen), last_only)
+        y, state = run_plain(plain, x, state, w, cast(Any, chosen), last_only)
     else:
         run: Callable[..., tuple[Tensor, State]] = run_compiled if chosen == "compiled" else steps
         y, state = run(cell, cell.drive(x, w), state, w)

@@ -1,0 +1,80 @@
+"""The drive of a recurrence in C++ or with a hand-written backward: a few steps of it at a time.
+
+A drive V x_t + c is never whole in memory, and neither is delta_t, the loss's gradient by it: dL/dV = sum_t delta_t
+x_t^T, dL/dc = sum_t delta_t and dL/dx_t = V^T delta_t are formed from a few steps at a time. What remains of a pass
+over T steps is the states. A cell with a drive of its own gives it whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from lit_rnn.cells.base import Cell
+
+# Numbers in a part: few enough to stay in the cache, enough for the products over its steps to be large.
+PART = 2**20
+
+
+class Drive(NamedTuple):
+    """u_t = V x_t + c, or u_t = x_t where V is None; x is (T, B, I), V (G, I), c (G,)."""
+
+    x: Tensor
+    V: Tensor | None = None
+    c: Tensor | None = None
+
+    @property
+    def width(self) -> int:
+        return self.x.shape[-1] if self.V is None else len(self.V)
+
+    def parts(self) -> list[slice]:
+        """The steps that are worked on together; all of them where the drive is whole anyway."""
+        T, B, _ = self.x.shape
+        length = T if self.V is None else min(T, max(1, PART // (B * self.width)))
+        return [slice(start, min(start + length, T)) for start in range(0, T, length)]
+
+    def of(self, part: slice) -> Tensor:
+        x = self.x[part]
+        return x if self.V is None else nn.functional.linear(x, self.V, self.c)
+
+
+def drive_of(cell: Cell, x: Tensor, w: Any, dtype: torch.dtype) -> Drive:
+    """The drive of ``cell`` in ``dtype``; in parts where it is a `nn.Linear` of that precision."""
+    if type(cell).drive is Cell.drive and isinstance(cell.input, nn.Linear):
+        x_V_c = x, cell.input.weight, cell.input.bias
+        alike = all(tensor is None or tensor.dtype == dtype for tensor in x_V_c)
+        if alike and not torch.is_autocast_enabled(x.device.type):
+            return Drive(*x_V_c)
+    return Drive(cell.drive(x, w).to(dtype))
+
+
+class DriveGradients:
+    """The loss's gradients by x, V and c, from those by parts of the drive.
+
+    Args:
+        drive: What was driven.
+        needed: Whether by x, V and c.
+    """
+
+    def __init__(self, drive: Drive, needed: Sequence[bool]) -> None:
+        self.drive, self.needed = drive, needed
+        by_x, by_V, by_c = needed
+        x, V, c = drive
+        self.x = torch.empty_like(x, memory_format=torch.contiguous_format) if by_x and V is not None else None
+        self.V = torch.zeros_like(V) if by_V and V is not None else None
+        self.c = torch.zeros_like(c) if by_c and c is not None else None
+
+    def add(self, part: slice, delta: Tensor) -> None:
+        """delta (steps of the part, B, G) is the gradient by that part of the drive."""
+        x, V, _ = self.drive
+        if V is None:  # the one part is all
+            self.x = delta if self.needed[0] else None
+        elif self.x is not None:
+            torch.matmul(delta, V, out=self.x[part])
+        if self.V is not None:
+            self.V.addmm_(delta.flatten(0, 1).mT, x[part].flatten(0, 1))
+        if self.c is not None:
+            self.c += delta.sum((0, 1))
