@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lit_rnn.cells.base import Cell, State
+from lit_rnn.scan.fused import refuse_a_graph
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ def steps(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
 def _compiled(cell: Cell) -> Callable[..., tuple[Tensor, State]]:
     """`steps`, compiled, one for each cell: what torch has compiled hangs on the code object, and may not be many."""
     if cell not in _chunks:
+        torch._functorch.config.donated_buffer = False  # else a backward refuses retain_graph
         code = steps.__code__.replace(co_name=f"steps_of_{type(cell).__name__}")
         copy = types.FunctionType(code, steps.__globals__)
         _chunks[cell] = torch.compile(copy, fullgraph=True, dynamic=False)
@@ -49,6 +51,7 @@ def _told(cell: Cell, batch: int) -> Iterator[None]:
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # torch looks at it itself
+        warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")  # nor need it
         yield
     seconds = time.perf_counter() - start
     log.info("compiled %d steps of %s for batches of %d in %.0f s", CHUNK, type(cell).__name__, batch, seconds)
@@ -64,10 +67,11 @@ def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, S
     run, (whole, rest) = _compiled(cell), divmod(len(u), CHUNK)
     # one split for all: slices would each fill a tensor as long as u with zeros in the backward
     chunks = u.split([CHUNK] * whole + [rest] * (rest > 0))
-    if torch.is_grad_enabled():  # so that the first chunk is compiled like those that go on from another
+    learning = tuple(torch.is_grad_enabled() and leaf.requires_grad for leaf in (u, *state, *cell.parameters()))
+    if any(learning):  # so that the first chunk is compiled like those that go on from another
         state = tuple(part if part.requires_grad else part.clone().requires_grad_() for part in state)
     state = tuple(part.contiguous() for part in state)
-    sizes = (u.shape[1:], u.dtype, u.device, torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+    sizes = (u.shape[1:], u.dtype, u.device, learning, torch.is_inference_mode_enabled())
     new = whole > 0 and sizes not in _seen[cell]
     outputs = []
     with _told(cell, u.shape[1]) if new else contextlib.nullcontext():
@@ -76,4 +80,8 @@ def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, S
             outputs.append(y)
     if new:
         _seen[cell].add(sizes)
-    return torch.cat(outputs), state
+    y = torch.cat(outputs)
+    if any(learning):
+        for part in (y, *state):
+            part.register_hook(lambda _: refuse_a_graph())
+    return y, state

@@ -172,6 +172,24 @@ def test_compiled_chunks_are_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.no_grad():
         torch.testing.assert_close(scan(copy.deepcopy(cell), x, backend="compiled")[0], scan(cell, x)[0])
 
+    y, state = scan(cell, x, backend="compiled")
+    (first,) = torch.autograd.grad(y.sum(), x, retain_graph=True)
+    assert torch.equal(first, torch.autograd.grad(y.sum(), x, retain_graph=True)[0])
+    for output in (y, *state):
+        with pytest.raises(UserError, match="backend to loop"):
+            torch.autograd.grad(output.sum(), x, create_graph=True, retain_graph=True)
+    cell.requires_grad_(False)
+    assert not scan(cell, x.detach(), backend="compiled")[0].requires_grad
+    assert scan(cell, x, backend="compiled")[0].requires_grad
+
+
+def test_compiled_complex_states() -> None:
+    torch.manual_seed(4)
+    cell, x = cells.ScuRNNCell(I, N).double(), torch.randn(compiled.CHUNK + 1, 2, I, dtype=torch.float64)
+    x.requires_grad_()
+    for a, b in zip(results(cell, x, None, "compiled"), results(cell, x, None, "loop"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
 
 def test_no_steps_are_refused() -> None:
     with pytest.raises(UserError, match="at least one step"):
