@@ -31,7 +31,8 @@ from lit_rnn.report.attack_outcome import (
 from lit_rnn.report.attack_page import show, write_page
 from lit_rnn.report.attack_pictures import draw_all
 from lit_rnn.report.attack_study import collect, finished_runs
-from lit_rnn.report.attack_subject import Subject, data_options, describe, read_subject
+from lit_rnn.report.attack_subject import Subject, describe, read_subject
+from lit_rnn.report.trained import data_options
 from lit_rnn.robustness import ATTACKS, Effort
 
 
@@ -138,7 +139,10 @@ def study(options: argparse.Namespace, unknown: list[str], console: Console) -> 
 def as_asked(options: argparse.Namespace, unknown: list[str]) -> dict[str, Any]:
     """The options that numbers depend on, as primitives."""
     places = ("ckpt_path", "run_dir", "study", "config", "data", "out", "batch_size", "device", "threads")
-    return {**{key: value for key, value in vars(options).items() if key not in places}, **data_options(unknown)}
+    return {
+        **{key: value for key, value in vars(options).items() if key not in places},
+        **data_options(unknown, "attack"),
+    }
 
 
 def _check(options: argparse.Namespace) -> None:

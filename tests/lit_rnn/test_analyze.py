@@ -18,7 +18,7 @@ import torch
 import yaml
 from matplotlib.figure import Figure
 
-from datamodules import Adding, CopyMemory, UserError
+from datamodules import Adding, CopyMemory, PixelMNIST, UserError
 from lit_rnn.__main__ import main
 from lit_rnn.cells import Cell, VanillaRNNCell
 from lit_rnn.class_paths import class_path
@@ -27,7 +27,7 @@ from lit_rnn.models import GRU, JANET, LSTM, NRU, LipschitzRNN, ScuRNN, Sequence
 from lit_rnn.report.analyze import measure, panels
 from lit_rnn.report.analyze.findings import number, plain
 from lit_rnn.report.analyze.panels import _levels, _pseudospectrum
-from lit_rnn.report.analyze.subject import Matrix, data_of, matrices
+from lit_rnn.report.analyze.subject import Matrix, matrices
 
 ADDING: dict[str, Any] = {"length": 12, "train_samples": 32, "val_samples": 8, "test_samples": 8, "batch_size": 8}
 QUICK = ("--points", 8, "--steps", 6, "--samples", 3)
@@ -311,6 +311,24 @@ def test_without_data_dynamics_are_left_out(cli: Any) -> None:
 
 
 @pytest.mark.usefixtures("_no_pages")
+def test_data_may_be_given(cli: Any) -> None:
+    save(VanillaRNN(adding().task, 4), Path("m.ckpt"))
+    named = ("--data", "Adding", "--data.length", "20", "--data.init_args.val_samples", "8")
+    done = cli("analyze", "--ckpt_path", "m.ckpt", "--only", "dynamics", *named, *QUICK)
+    assert done.status == 0 and "left out" not in done.out
+    assert "mean Jacobian" in report("analysis/m")["matrices"]
+    for wrong, said in (
+        (("--data", "CopyMemory", "--data.delay", "5"), "was trained on"),
+        (("--data", "Nothing"), "--data is 'Nothing'"),
+        (("--data.long", "5", "--data", "Adding"), "long"),
+        (("--date", "Adding"), "--date is not an option"),
+        (("--config", "nowhere.yaml"), "nowhere.yaml"),
+    ):
+        done = cli("analyze", "--ckpt_path", "m.ckpt", "--only", "dynamics", *wrong, *QUICK)
+        assert done.status == 2 and said in done.err and len(done.err.splitlines()) == 1, done.err
+
+
+@pytest.mark.usefixtures("_no_pages")
 def test_offline_dynamics_are_left_out(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def offline(*_: object, **__: object) -> None:
         raise URLError("Name or service not known")
@@ -318,19 +336,13 @@ def test_offline_dynamics_are_left_out(cli: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(urllib.request, "urlopen", offline)
     monkeypatch.setattr(urllib.request, "urlretrieve", offline)
     section = {"class_path": "datamodules.pixels.PixelMNIST", "init_args": {"batch_size": 8}}
-    task = data_of_section(section).task
+    task = PixelMNIST(batch_size=8).task
     path = save(VanillaRNN(task, 4), Path("r/checkpoints/last.ckpt"))
     Path("r/config.yaml").write_text(yaml.safe_dump({"data": section}))
     done = cli("analyze", "--ckpt_path", path, "--only", "spectrum")
     assert done.status == 0
     done = cli("analyze", "--ckpt_path", path, "--only", "dynamics")
     assert done.status == 2 and "could not be downloaded" in done.err and len(done.err.splitlines()) == 1
-
-
-def data_of_section(section: dict[str, Any]) -> Any:
-    Path("d/checkpoints").mkdir(parents=True)
-    Path("d/config.yaml").write_text(yaml.safe_dump({"data": section}))
-    return data_of(Path("d/checkpoints/x.ckpt"))
 
 
 @pytest.mark.usefixtures("_no_pages")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from rich.console import Console
@@ -24,6 +24,7 @@ from lit_rnn.report.analyze.measure import Settings
 from lit_rnn.report.analyze.subject import load_finite, validation_batch
 from lit_rnn.report.analyze.work import PARTS, Moment, Work, estimate
 from lit_rnn.report.page import Page
+from lit_rnn.report.trained import check_task, data_options, find_checkpoint, read_data
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,13 +34,13 @@ class _Parser(argparse.ArgumentParser):
 
 def run(command: str, arguments: Sequence[str]) -> None:
     """Take the recurrent matrices of a checkpoint apart: pictures, a table, analysis.json and analysis.html."""
-    options = _options(command, arguments)
+    options, given_data = _options(command, arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    path = _checkpoint(options)
+    path = find_checkpoint(options.ckpt_path, options.run_dir, "last")
     moments = _moments(path, options.against)
     settings = Settings(options.points, options.steps, options.samples)
-    batch, missing = _batch(path, moments[-1].model, settings.samples)
+    batch, missing = _batch(path, moments[-1].model, options, given_data)
     parts = options.only or PARTS
     if missing and "dynamics" in (options.only or ()):
         raise UserError(f"--only names dynamics, which need the run's data: {missing}")
@@ -62,11 +63,13 @@ nonnormality: Henrici's departure, Schur form, hidden chain; transient: |W^k| an
 linear decoder's; dynamics, on validation data: Lyapunov exponents, gradients, the mean step Jacobian as a matrix"""
 
 
-def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
+def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = _Parser(prog=f"python -m lit_rnn {command}", description=run.__doc__, epilog=_PARTS, allow_abbrev=False)
     add = parser.add_argument
     add("--ckpt_path", metavar="FILE", help="a checkpoint file, or last or best with --run_dir")
     add("--run_dir", type=Path, metavar="DIR", help="a run folder; its last checkpoint if no other is named")
+    add("-c", "--config", type=Path, help="take the data from this config, not from the run folder's")
+    add("--data", help="a data module; --data.init_args.KEY VALUE sets its options")
     add("--against", metavar="WHAT", help="init, where the run began, or a checkpoint file of the same model")
     add(
         "--out",
@@ -79,27 +82,16 @@ def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
     add("--samples", type=int, default=8, help="validation sequences for the dynamics (8)")
     add("--steps", type=int, default=100, help="powers of W, and lags of its memory (100)")
     add("--threads", type=int, help="CPU threads; torch's own choice if not given")
-    options = parser.parse_args(list(arguments))
+    options, unknown = parser.parse_known_args(list(arguments))
     for name, least in (("points", 2), ("samples", 1), ("steps", 1), ("threads", 1)):
         value = getattr(options, name)
         require(value is None or value >= least, f"--{name}", value, f"a whole number of at least {least}")
     for name in options.only or ():
         require(name in PARTS, "--only", name, f"some of {', '.join(PARTS)}")
-    return options
+    return options, data_options(unknown, command)
 
 
 # ---- what is taken apart
-
-
-def _checkpoint(options: argparse.Namespace) -> Path:
-    given, folder = options.ckpt_path, options.run_dir
-    if given is None and folder is None:
-        raise UserError("ckpt_path is not given: name a checkpoint by --ckpt_path FILE, or a run by --run_dir DIR.")
-    if given not in (None, "last", "best"):
-        return Path(given)
-    if folder is None:
-        raise UserError(f"ckpt_path is {given}, but the run's folder is not given: add --run_dir.")
-    return run_folder.best_checkpoint(folder) if given == "best" else run_folder.last_checkpoint(folder)
 
 
 def _moments(path: Path, against: str | None) -> list[Moment]:
@@ -147,11 +139,21 @@ def _require_same(other_path: Path, other: SequenceModel, path: Path, model: Seq
         )
 
 
-def _batch(path: Path, model: SequenceModel, samples: int) -> tuple[Batch | None, str]:
-    """Validation sequences, or why there are none."""
+def _batch(
+    path: Path, model: SequenceModel, options: argparse.Namespace, given: dict[str, Any]
+) -> tuple[Batch | None, str]:
+    """Validation sequences, or why there are none.
+
+    Raises:
+        UserError: if there are none of the data that the options name.
+    """
     try:
-        return validation_batch(path, model, samples), ""
+        data = read_data(path, options.config, options.data, given, seed=0)
+        check_task(data.task, asdict(model.task), path)
+        return validation_batch(data, options.samples), ""
     except UserError as error:
+        if options.config or options.data or given:
+            raise
         return None, str(error)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -19,7 +18,6 @@ from datamodules.errors import require
 from lit_rnn import run_folder
 from lit_rnn.analysis.arrays import Complex, Real
 from lit_rnn.cells import Cell
-from lit_rnn.class_paths import import_class
 from lit_rnn.models import SequenceModel, load
 from lit_rnn.parametrizations.orthogonal import double
 from lit_rnn.report.curves import read_curve
@@ -137,32 +135,8 @@ def watched(checkpoint: Path, name: str) -> dict[str, tuple[list[int], list[floa
 # ---- the data
 
 
-def data_of(checkpoint: Path) -> SequenceDataModule:
-    """The data that the run of a checkpoint was trained on, as the config in its run folder says.
-
-    Raises:
-        UserError: if there is no config beside the checkpoint, or the data cannot be made from it.
-    """
-    folder = run_folder.folder_of(checkpoint)
-    config = run_folder.newest_config(folder) if folder else None
-    if config is None:
-        raise UserError(f"{checkpoint} lies in no run folder, so that no config.yaml tells its data.")
-    try:
-        section = yaml.safe_load(config.read_text())["data"]
-        return import_class(section["class_path"])(**section["init_args"])
-    except (yaml.YAMLError, KeyError, TypeError, ImportError, AttributeError) as error:
-        raise UserError(f"{config} tells no data that can be made: {' '.join(str(error).split())}.") from error
-
-
-def validation_batch(checkpoint: Path, model: SequenceModel, samples: int) -> Batch:
-    """The first sequences of the validation split of a checkpoint's data, as one batch.
-
-    Raises:
-        UserError: if the data cannot be had, or is not the model's.
-    """
-    data = data_of(checkpoint)
-    if data.task != model.task:
-        raise UserError(f"the config beside {checkpoint} is for {data.task.name}, its model for {model.task.name}.")
+def validation_batch(data: SequenceDataModule, samples: int) -> Batch:
+    """The first sequences of the validation split, as one batch."""
     data.prepare_data()
     data.setup("fit")
     split = data.split("val")

@@ -1,0 +1,136 @@
+"""What `analyze` and `attack` start from: the checkpoint of a run, and the data it was trained on."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+import datamodules
+from datamodules import SequenceDataModule, Task, UserError
+from datamodules.errors import require
+from lit_rnn import run_folder
+from lit_rnn.class_paths import import_class
+
+_DATA = "--data."
+
+
+def find_checkpoint(ckpt_path: str | None, run_dir: Path | None, preferred: Literal["best", "last"]) -> Path:
+    """The file that --ckpt_path and --run_dir name; of a run folder alone the preferred one, or its last.
+
+    Raises:
+        UserError: if they name none.
+    """
+    if ckpt_path is not None and ckpt_path not in ("best", "last"):
+        return Path(ckpt_path)
+    if run_dir is None:
+        what = "is not given" if ckpt_path is None else f"is {ckpt_path}, but the run's folder is not given"
+        raise UserError(f"ckpt_path {what}: give --ckpt_path FILE, or --run_dir DIR.")
+    best, last = run_folder.best_checkpoint(run_dir), run_folder.last_checkpoint(run_dir)
+    path = best if (ckpt_path or preferred) == "best" else last
+    if not path.is_file() and ckpt_path is None:
+        path = last
+    if not path.is_file():
+        raise UserError(f"run_dir {run_dir} holds no checkpoint (no {path}): name the folder of a run.")
+    return path
+
+
+def data_options(unknown: Sequence[str], command: str) -> dict[str, Any]:
+    """--data.init_args.KEY VALUE (or --data.KEY VALUE) as a mapping.
+
+    Raises:
+        UserError: for any other option.
+    """
+    options: dict[str, Any] = {}
+    rest = [part for argument in unknown for part in argument.split("=", 1 if argument.startswith("--") else 0)]
+    while rest:
+        name = rest.pop(0)
+        key = name.removeprefix(_DATA).removeprefix("init_args.")
+        if not name.startswith(_DATA) or not rest:
+            problem = "needs a value" if name.startswith(_DATA) else "is not an option"
+            raise UserError(f"{name} {problem}; see python -m lit_rnn {command} --help.")
+        options[key] = yaml.safe_load(rest.pop(0))
+    return options
+
+
+def read_data(
+    checkpoint: Path, config: Path | None, name: str | None, options: dict[str, Any], seed: int
+) -> SequenceDataModule:
+    """The data module of a class's name, else of a config, else of the checkpoint's run; ``options`` win.
+
+    Raises:
+        UserError: if there is no config, or no such class or option.
+    """
+    folder = run_folder.folder_of(checkpoint)
+    if config is None and folder is not None:
+        config = run_folder.newest_config(folder)
+    if config is None and name is None:
+        raise UserError(f"{checkpoint} lies in no run folder: give its data by --data CLASS or --config FILE.")
+    written: dict[str, Any] = {}
+    if config is not None:
+        require(config.is_file(), "--config", str(config), "a file")
+        written = _data_section(config)
+        require(name is not None or "class_path" in written, "--config", str(config), "a config with data.class_path")
+    given = class_of(name or written["class_path"])
+    same = "class_path" in written and class_of(written["class_path"]) is given
+    arguments = {"seed": seed, **(written.get("init_args") or {} if same else {}), **options}
+    accepted = _parameters(given)
+    for key in options:
+        require(key in accepted, "--data", key, f"one of the options of {given.__name__}: {', '.join(accepted)}")
+    try:
+        return given(**arguments)
+    except TypeError as error:
+        raise UserError(f"data cannot be built: {error}.") from error
+
+
+def _data_section(config: Path) -> dict[str, Any]:
+    try:
+        return dict(yaml.safe_load(config.read_text())["data"] or {})
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"config {config} has no section data that could be read.") from error
+
+
+def class_of(name: str) -> type[SequenceDataModule]:
+    """A data module's class by its name, or by its import path."""
+    try:
+        found = import_class(name) if "." in name else getattr(datamodules, name)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    known = isinstance(found, type) and issubclass(found, SequenceDataModule) and not inspect.isabstract(found)
+    shipped = [
+        cls.__name__
+        for cls in vars(datamodules).values()
+        if isinstance(cls, type) and issubclass(cls, SequenceDataModule) and not inspect.isabstract(cls)
+    ]
+    require(known, "--data", name, f"one of {', '.join(shipped)}, or the import path of a data module")
+    return found  # type: ignore[return-value]
+
+
+def _parameters(cls: type) -> list[str]:
+    """The options of a constructor and, where it passes them on, of those above it."""
+    names: list[str] = []
+    for base in cls.__mro__:
+        if "__init__" in vars(base):
+            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+            names += [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+            if all(p.kind is not p.VAR_KEYWORD for p in parameters):
+                break
+    return list(dict.fromkeys(names))
+
+
+def check_task(given: Task, made_with: dict[str, Any], path: Path) -> None:
+    """Refuse data that the checkpoint's model was not trained on.
+
+    Raises:
+        UserError: saying what differs.
+    """
+    for key in ("name", "inputs", "input_size", "targets", "target_size"):
+        if getattr(given, key) != made_with[key]:
+            sizes = ("", "") if key == "name" else (f" ({key} {getattr(given, key)})", f" ({key} {made_with[key]})")
+            raise UserError(
+                f"data gives {given.name}{sizes[0]}, but {path} was trained on {made_with['name']}{sizes[1]}: "
+                "give that data by --data."
+            )
