@@ -20,8 +20,6 @@ from lit_rnn.class_paths import import_class
 from lit_rnn.run_folder import last_checkpoint
 from lit_rnn.study.plan import Run, Setting, resolve
 
-_TRIAL_BATCHES = 30
-
 
 def command(run: Run, folder: Path, threads: int) -> list[str]:
     """The command line that starts a run, or goes on with one that has a checkpoint."""
@@ -55,15 +53,25 @@ def claim(runs: Sequence[Run], folder: Path) -> None:
 
 
 def estimate(setting: Setting, threads: int) -> float:
-    """Seconds that one run of ``setting`` takes, from a trial of thirty batches; also fetches the data once for all."""
+    """Seconds that one run of ``setting`` takes, from short trials; also fetches the data once for all."""
     config = resolve(setting)
     trainer, data = config["trainer"], config["data"]
     module: SequenceDataModule = import_class(data["class_path"])(**data["init_args"])
     module.prepare_data()
     batches = len(module.split("train")) // module.batch_size
     steps = trainer["max_steps"] if trainer["max_steps"] > 0 else batches * (trainer["max_epochs"] or 1)
+    few, start = _trial(setting, threads, 5)
+    many, seconds = _trial(setting, threads, 35)
+    if seconds - start < 3:  # within what starting varies by
+        many, seconds = _trial(setting, threads, 500)
+    step = max(0.0, seconds - start) / (many - few) if many > few else seconds / many
+    return seconds + step * (steps - many)
+
+
+def _trial(setting: Setting, threads: int, batches: int) -> tuple[int, float]:
+    """Steps made and seconds taken by a run of so many batches, or of all if they are fewer."""
     trial = [*setting.arguments(), "--threads", str(threads), "--trainer.max_epochs", "1"]
-    trial += ["--trainer.limit_train_batches", str(_TRIAL_BATCHES), "--trainer.limit_val_batches", "1"]
+    trial += ["--trainer.limit_train_batches", str(batches), "--trainer.limit_val_batches", "1"]
     trial += ["--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1"]
     trial += ["--trainer.log_every_n_steps", "1", "--trainer.enable_checkpointing", "false"]
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +88,7 @@ def estimate(setting: Setting, threads: int) -> float:
                 f"a trial of {setting.name} fails: {(done.stderr.strip() or 'no message').splitlines()[-1]}"
             )
         numbers = json.loads(result.read_text())
-    return float(numbers["seconds"]) / max(int(numbers["steps"]), 1) * steps
+    return max(int(numbers["steps"]), 1), float(numbers["seconds"])
 
 
 def _pinned(threads: int) -> dict[str, str]:
