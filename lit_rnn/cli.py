@@ -21,6 +21,7 @@ from lit_rnn import run_folder
 from lit_rnn.arguments import complete, explain, one_line
 from lit_rnn.class_paths import class_path, import_class
 from lit_rnn.models import SequenceModel, read_checkpoint
+from lit_rnn.threads import use_threads
 from lit_rnn.trainer import draws_bar, run_callbacks, run_loggers
 
 
@@ -105,7 +106,10 @@ class CLI(LightningCLI):
             "--run_dir", type=str | None, default=None, help="Run folder; runs/<data>-<model>-<number> if not given."
         )
         parser.add_argument(
-            "--threads", type=int | None, default=None, help="CPU threads of torch; its own choice if not given."
+            "--threads",
+            type=int | None,
+            default=None,
+            help="CPU threads; if not given, torch's own choice, and one for NumPy.",
         )
         parser.link_arguments(
             "data", "model.init_args.task", compute_fn=lambda data: asdict(data.task), apply_on="instantiate"
@@ -119,9 +123,7 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if config.threads is not None:
-            require(config.threads >= 1, "threads", config.threads, "a whole number of at least 1")
-            torch.set_num_threads(config.threads)
+        use_threads(config.threads)
         torch.set_flush_denormal(True)  # vanishing gradients are denormal, and x86 is up to 15 times slower on those
         if config.trainer.max_epochs is None and config.trainer.max_steps == -1 and self.subcommand == "fit":
             raise UserError("trainer.max_epochs is not given: set it, or trainer.max_steps, or the run has no end.")

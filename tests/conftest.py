@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from lit_rnn.threads import use_threads
+
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
-torch.set_num_threads(1)
+use_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     "datamodules",
     "lit_rnn.class_paths",
+    "lit_rnn.threads",
     "lit_rnn.activations",
     "lit_rnn.init",
     "lit_rnn.parametrizations",

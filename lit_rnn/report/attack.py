@@ -34,6 +34,7 @@ from lit_rnn.report.attack_study import collect, finished_runs
 from lit_rnn.report.attack_subject import Subject, describe, read_subject
 from lit_rnn.report.trained import data_options
 from lit_rnn.robustness import ATTACKS, Effort
+from lit_rnn.threads import use_threads
 
 
 class _Parser(argparse.ArgumentParser):
@@ -77,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--out", type=Path, help="folder for the report; attack in the run folder")
     where.add_argument("--batch_size", type=int, default=100, help="examples run at once; 100")
     where.add_argument("--device", help="cpu, cuda, ...; cuda where there is one")
-    where.add_argument("--threads", type=int, help="CPU threads; torch's own choice")
+    where.add_argument("--threads", type=int, help="CPU threads; if not given, torch's own choice, and one for NumPy")
     return made
 
 
@@ -87,8 +88,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     options, unknown = parser().parse_known_args(given)
     _check(options)
     torch.set_flush_denormal(True)  # as in training
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     if options.study is None:
         one(options, unknown, Console())
     else:

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -25,6 +24,7 @@ from lit_rnn.report.analyze.subject import load_finite, validation_batch
 from lit_rnn.report.analyze.work import PARTS, Moment, Work, estimate
 from lit_rnn.report.page import Page
 from lit_rnn.report.trained import check_task, data_options, find_checkpoint, read_data
+from lit_rnn.threads import use_threads
 
 
 class _Parser(argparse.ArgumentParser):
@@ -35,8 +35,7 @@ class _Parser(argparse.ArgumentParser):
 def run(command: str, arguments: Sequence[str]) -> None:
     """Take the recurrent matrices of a checkpoint apart: pictures, a table, analysis.json and analysis.html."""
     options, given_data = _options(command, arguments)
-    if options.threads is not None:
-        torch.set_num_threads(options.threads)
+    use_threads(options.threads)
     path = find_checkpoint(options.ckpt_path, options.run_dir, "last")
     moments = _moments(path, options.against)
     settings = Settings(options.points, options.steps, options.samples)
@@ -81,7 +80,7 @@ def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace
     add("--points", type=int, default=100, help="of the pseudospectrum's grid, per axis (100)")
     add("--samples", type=int, default=8, help="validation sequences for the dynamics (8)")
     add("--steps", type=int, default=100, help="powers of W, and lags of its memory (100)")
-    add("--threads", type=int, help="CPU threads; torch's own choice if not given")
+    add("--threads", type=int, help="CPU threads; if not given, torch's own choice, and one for NumPy")
     options, unknown = parser.parse_known_args(list(arguments))
     for name, least in (("points", 2), ("samples", 1), ("steps", 1), ("threads", 1)):
         value = getattr(options, name)
