@@ -20,7 +20,7 @@ from lit_rnn.activations import COMPLEX_EPS
 log = logging.getLogger(__name__)
 
 _HEADER = Path(__file__).with_name("vectors.h")
-_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-shared", "-fno-math-errno", "-fno-trapping-math", "-pthread")
+_FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-pthread")
 # what this CPU has, as torch found out; a cache shared by different machines keeps one library for each
 _VECTORS = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"),
@@ -34,31 +34,50 @@ _TYPES = {torch.float32: "float32", torch.float64: "float64", torch.complex64: "
 def library(name: str) -> ctypes.CDLL | None:
     """What ``name``.cpp beside this file compiles to, or None where there is no C++ compiler (said in the log).
 
-    Compiled on first use, in some seconds, into ``$XDG_CACHE_HOME/lit_rnn`` (by default ``~/.cache/lit_rnn``).
+    Compiled on first use, in some seconds, into ``$XDG_CACHE_HOME/lit_rnn`` (by default ``~/.cache/lit_rnn``). It runs
+    on torch's own OpenMP threads where they take it: those wait for work without sleeping, in the way of any others.
     """
     flags = (*_FLAGS, *_VECTORS.get(torch.backends.cpu.get_cpu_capability(), ()))
+    try:
+        try:
+            return _loaded(name, (*flags, "-fopenmp"))
+        except (OSError, subprocess.CalledProcessError) as error:
+            log.info("%s runs on threads of its own, not on torch's: %s", name, _why(error))
+            return _loaded(name, flags)
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.warning("no compiled recurrence on this machine, a slower backend runs instead: %s", _why(error))
+        return None
+
+
+def _why(error: Exception) -> object:
+    return getattr(error, "stderr", None) or error
+
+
+def _loaded(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     source = Path(__file__).with_name(f"{name}.cpp")
     key = hashlib.sha256("\n".join((_HEADER.read_text(), source.read_text(), *flags)).encode()).hexdigest()[:16]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_rnn"
     path = cache / f"{name}-{key}.so"
-    try:
-        if not path.is_file():
-            _compile(source, path, flags)
-        return ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError) as error:
-        why = getattr(error, "stderr", None) or error
-        log.warning("no compiled recurrence on this machine, a slower backend runs instead: %s", why)
-        return None
+    if not path.is_file():
+        _compile(source, path, flags)
+    return ctypes.CDLL(str(path))
 
 
 def _compile(source: Path, path: Path, flags: tuple[str, ...]) -> None:
-    """Into a file of its own, then moved: processes that compile at once do not meet, and none leaves a lock."""
+    """Into a file of its own, then moved: processes that compile at once do not meet, and none leaves a lock.
+
+    Linked without an OpenMP library: what it calls is found in the one that torch has loaded.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
+    compiler = os.environ.get("CXX") or "c++"
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        command = [os.environ.get("CXX") or "c++", *flags, str(source), "-o", str(made)]
-        subprocess.run(command, check=True, capture_output=True, text=True)
-        made.replace(path)
+        compiled, linked = Path(folder, "compiled.o"), Path(folder, path.name)
+        for command in (
+            [compiler, *flags, "-c", str(source), "-o", str(compiled)],
+            [compiler, "-shared", "-pthread", str(compiled), "-o", str(linked)],
+        ):
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        linked.replace(path)
     log.info("compiled %s", path)
 
 

@@ -221,16 +221,25 @@ template <class Work> void share(int rows, int threads, Work work) {
 #if defined(__SSE2__)
   const unsigned mode = _mm_getcsr();
 #endif
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i)
-    others.emplace_back([=] {
+  const auto part = [=](int i) {
 #if defined(__SSE2__)
-      _mm_setcsr(mode);
+    const unsigned before = _mm_getcsr();
+    _mm_setcsr(mode);
 #endif
-      work(i, int(int64_t(rows) * i / threads), int(int64_t(rows) * (i + 1) / threads));
-    });
-  work(0, 0, rows / threads);
+    work(i, int(int64_t(rows) * i / threads), int(int64_t(rows) * (i + 1) / threads));
+#if defined(__SSE2__)
+    _mm_setcsr(before);
+#endif
+  };
+#if defined(_OPENMP)
+#pragma omp parallel for num_threads(threads) schedule(static, 1)
+  for (int i = 0; i < threads; ++i) part(i);
+#else
+  std::vector<std::thread> others;
+  for (int i = 1; i < threads; ++i) others.emplace_back(part, i);
+  part(0);
   for (auto& other : others) other.join();
+#endif
 }
 
 }  // namespace
