@@ -25,10 +25,14 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.installed-test: extras = [test]
+# whose attacks ours are compared with; the tests that need it are skipped without it
+$(VENV)/.installed-test: also = adversarial-robustness-toolbox
 $(VENV)/.installed-dev: extras = [dev]
 $(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: setup.cfg setup.py pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Installing lit_rnn$(extras) into $(VENV); the first time this takes a few minutes."
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.$(extras)'
+	@test -z "$(also)" || $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt $(also) || \
+		echo "$(also) could not be installed: the tests that need it are skipped." >&2
 	@touch $@
 
 $(VENV)/.made:

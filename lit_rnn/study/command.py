@@ -109,6 +109,7 @@ def _report(study: Study, folder: Path) -> None:
         raise UserError(f"no run of {study.path} has finished; the logs are in {folder}.")
     settings = summary.over_seeds(rows)
     summary.write(rows, settings, folder)
-    Console().print(summary.table(rows, settings))
+    width = None if Console().is_terminal else 160  # a file has room for the names
+    Console(width=width).print(summary.table(rows, settings))
     print(f"picture: {summary.draw(rows, settings, folder)}")
     print(f"numbers: {folder / 'study.json'}, {folder / 'study.csv'}")
