@@ -24,6 +24,8 @@ SPECTRAL = {
     "pseudospectral_radius": f"pseudospectral radius ({PSEUDO_EPS:g})",
 }
 
+_SYMBOLS = dict(zip(SPECTRAL.values(), ("ρ", "σ", "d", "ρ_ε"), strict=True))
+
 
 def size_words(eps: float) -> str:
     """0.00784 as 2/255, which is what it is; others in three digits."""
@@ -131,7 +133,11 @@ def show(outcome: Outcome, console: Console) -> None:
     if any(not c.of_model for c in outcome.certificates if c.holds):
         console.print("* of the smoothed classifier, not of the model", highlight=False)
     if outcome.matrices:
-        console.print(_table(*matrix_rows(outcome)))
+        (first, *names), rows = matrix_rows(outcome)
+        symbols = [_SYMBOLS[name] for name in names]
+        console.print(_table([first, *symbols], rows))
+        legend = "; ".join(f"{symbol} {name}" for symbol, name in zip(symbols, names, strict=True))
+        console.print(f"{legend}\n", highlight=False)
     wrong = failed(outcome.checks)
     for check in wrong:
         console.print(f"check failed, {check.name}: {check.sentence}", style="yellow", highlight=False)
