@@ -43,12 +43,17 @@ class Drive(NamedTuple):
 
 def drive_of(cell: Cell, x: Tensor, w: Any, dtype: torch.dtype) -> Drive:
     """The drive of ``cell`` in ``dtype``; in parts where it is a `nn.Linear` of that precision."""
-    if type(cell).drive is Cell.drive and isinstance(cell.input, nn.Linear):
+    if type(cell).drive is Cell.drive and _is_linear(cell.input):
         x_V_c = x, cell.input.weight, cell.input.bias
         alike = all(tensor is None or tensor.dtype == dtype for tensor in x_V_c)
         if alike and not torch.is_autocast_enabled(x.device.type):
             return Drive(*x_V_c)
     return Drive(cell.drive(x, w).to(dtype))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    """Whether its weight and bias say all that ``module`` does."""
+    return type(module).forward is nn.Linear.forward and not (module._forward_hooks or module._forward_pre_hooks)
 
 
 class DriveGradients:

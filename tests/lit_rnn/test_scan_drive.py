@@ -96,6 +96,14 @@ def test_parts_without_gradients(part: Any, name: str, backend: Any, last_only: 
     assert y.shape == (1 if last_only else T, B, cell.output_size)
 
 
+def test_a_hook_of_the_input_map_is_called() -> None:
+    cell, x = made("exprnn")
+    called: list[int] = []
+    cell.input.register_forward_hook(lambda *_: called.append(1))
+    scan(cell, x, backend="native")
+    assert called == [1]
+
+
 def test_what_a_pass_keeps() -> None:
     """Saved for the backward of the plain recurrence: the states, and neither drive nor its gradient."""
     cell, x = cells.ExpRNNCell(1, 32), torch.randn(400, 4, 1)
