@@ -88,9 +88,11 @@ def read_data(
 
 def _data_section(config: Path) -> dict[str, Any]:
     try:
-        return dict(yaml.safe_load(config.read_text())["data"] or {})
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"config {config} has no section data that could be read.") from error
+        content = yaml.safe_load(config.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config {config} is not YAML: {' '.join(str(error).split())}.") from error
+    section = content.get("data") if isinstance(content, dict) else None
+    return section if isinstance(section, dict) else {}
 
 
 def class_of(name: str) -> type[SequenceDataModule]:

@@ -118,9 +118,9 @@ class _Torch:
 def _complex_forward(u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None, h: Tensor, z: Tensor | None) -> None:
     """z is what the backward reads: h does not tell where a unit below its threshold was."""
     assert bias is not None
-    before, W_T = h0, W.mT
-    for u_t, z_t, h_t in zip(u.unbind(0), (u if z is None else z).unbind(0), h.unbind(0), strict=True):
-        z_t = torch.addmm(u_t, before, W_T, out=None if z is None else z_t)
+    z, before, W_T = torch.empty_like(h) if z is None else z, h0, W.mT
+    for u_t, z_t, h_t in zip(u.unbind(0), z.unbind(0), h.unbind(0), strict=True):
+        torch.addmm(u_t, before, W_T, out=z_t)
         modulus = (z_t.real.square() + z_t.imag.square()).add_(COMPLEX_EPS).sqrt_()
         torch.mul(z_t, (modulus + bias).relu_().div_(modulus), out=h_t)
         before = h_t
@@ -197,11 +197,12 @@ class _Recurrence(torch.autograd.Function):
         thresholds = torch.zeros_like(bias) if by_bias else None
         parts = drive.parts()
         room = torch.empty_like(h[parts[0]])
-        through = torch.zeros_like(h[0])  # the loss's gradient by a part's last state, by way of later ones
+        # the loss's gradient by a part's last state
+        through = grad[0] if ctx.last_only else torch.zeros_like(h[0])
         for part in reversed(parts):
-            direct, last = (None, grad[0]) if ctx.last_only else (grad[part], grad[part.stop - 1])
-            if part is parts[-1] or not ctx.last_only:
-                through = through + last
+            direct = None if ctx.last_only else grad[part]
+            if direct is not None:
+                through = through + direct[-1]
             delta = room[: part.stop - part.start]
             found = ctx.engine.backward(ctx.kind, direct, through, W, state[part], bias, delta)
             by_drive.add(part, delta)

@@ -120,9 +120,7 @@ def forward(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None, h:
     """Fills h (T, B, n), and z of complex states where they are kept."""
     M = _real_matrix(W)
     sizes = KINDS.index(kind), *u.shape[:2], len(M), torch.get_num_threads()
-    # named, or their memory would be free before C++ reads it
-    kept = [_reals(tensor) for tensor in (u, h0, M, bias)]
-    _call("forward", W, sizes, *kept, _reals(h), _reals(z))
+    _call("forward", W, sizes, *map(_reals, (u, h0, M, bias, h, z)))
 
 
 def backward(
@@ -138,6 +136,5 @@ def backward(
     by_bias = torch.zeros(torch.get_num_threads(), len(W), dtype=state.real.dtype)
     M = _real_matrix(W)
     sizes = KINDS.index(kind), *state.shape[:2], len(M), len(by_bias)
-    kept = [_reals(tensor) for tensor in (grad, grad_last, M, state, bias)]
-    _call("backward", W, sizes, *kept, _reals(delta), by_bias)
+    _call("backward", W, sizes, *map(_reals, (grad, grad_last, M, state, bias, delta)), by_bias)
     return by_bias.sum(0) if bias is not None else None
