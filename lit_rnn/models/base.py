@@ -247,8 +247,9 @@ class SequenceModel(LightningModule, ABC):
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         if self.adversarial is not None:  # a seed per step and rank, so that a resumed run sees the same attacks
-            seed = (self.optimizer_steps << 32) + (batch_idx << 12) + self.global_rank
-            batch = (self.adversarial.perturb(self, self.task, batch, seed), *batch[1:])
+            step = self.optimizer_steps
+            seed = (step << 32) + (batch_idx << 12) + self.global_rank
+            batch = (self.adversarial.perturb(self, self.task, batch, step, seed), *batch[1:])
         loss = self._shared_step(batch, "train")
         self.log("train/loss_step", loss, prog_bar=True)
         penalty = self.penalty()

@@ -25,6 +25,8 @@ class AdversarialTraining:
         steps: PGD steps per batch; each costs a forward and a backward pass.
         bounds: [low, high] of valid inputs; null for none.
         channels: Which channels may be changed, such as [0] for the adding task's values; null for all.
+        warmup: Optimizer steps over which the radius grows evenly from 0 to eps. Without it, a net that has learned
+            nothing yet may never start: the constant answer withstands everything.
     """
 
     eps: float
@@ -32,6 +34,7 @@ class AdversarialTraining:
     steps: int = 7
     bounds: Sequence[float] | None = None
     channels: Sequence[int] | None = None
+    warmup: int = 0
 
     @classmethod
     def of(cls, options: dict[str, object], task: Task) -> AdversarialTraining:
@@ -54,13 +57,19 @@ class AdversarialTraining:
         require(
             isinstance(chosen.steps, int) and chosen.steps >= 1, f"{key}.steps", chosen.steps, "a whole number from 1"
         )
+        warmup = chosen.warmup
+        require(isinstance(warmup, int) and warmup >= 0, f"{key}.warmup", warmup, "a whole number from 0")
         channels = chosen.channels is None or all(
             isinstance(channel, int) and 0 <= channel < task.input_size for channel in chosen.channels
         )
         require(channels, f"{key}.channels", chosen.channels, f"channels from 0 to {task.input_size - 1}")
         return chosen
 
-    def perturb(self, model: Model, task: Task, batch: Sequence[Tensor], seed: int) -> Tensor:
+    def radius(self, step: int) -> float:
+        """How far inputs are moved when that many optimizer steps have been taken."""
+        return self.eps * min(1.0, step / self.warmup) if self.warmup else self.eps
+
+    def perturb(self, model: Model, task: Task, batch: Sequence[Tensor], step: int, seed: int) -> Tensor:
         """The batch's inputs, moved to where the model's loss is large."""
         x = batch[0]
         mask = None
@@ -71,7 +80,7 @@ class AdversarialTraining:
             model,
             x,
             batch[1],
-            self.eps,
+            self.radius(step),
             float(self.norm),
             self.bounds,
             self.steps,

@@ -59,6 +59,15 @@ def test_channels_and_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (moved - x).flatten(1).norm(dim=1).max() <= 0.1 + 1e-6
 
 
+@pytest.mark.parametrize(("step", "radius"), [(0, 0.0), (1, 0.025), (3, 0.075), (4, 0.1), (9, 0.1)])
+def test_the_radius_grows_evenly_to_eps(step: int, radius: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = VanillaRNN(PIXELS, 8, adversarial={"eps": 0.1, "warmup": 4})
+    model.optimizer_steps = step
+    x = torch.rand(4, 9, 1)
+    moved = heard(model, (x, torch.tensor([0, 1, 2, 3])), monkeypatch)
+    assert (moved - x).abs().max().item() == pytest.approx(radius, rel=1e-5)
+
+
 def test_bad_options() -> None:
     with pytest.raises(UserError, match="are symbols"):
         LSTM(CopyMemory(delay=3).task, 4, adversarial={"eps": 0.1})
@@ -71,6 +80,7 @@ def test_bad_options() -> None:
         ({"eps": 0.1, "norm": 1}, "norm is 1"),
         ({"eps": 0.1, "steps": 0}, "steps is 0"),
         ({"eps": 0.1, "channels": [2]}, "channels"),
+        ({"eps": 0.1, "warmup": -1}, "warmup is -1"),
     ):
         with pytest.raises(UserError, match=words):
             LSTM(ADDING, 4, adversarial=options)  # type: ignore[arg-type]
