@@ -112,6 +112,8 @@ def draw(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], fol
     chance = rows[0]["chance"]
     axes.axhline(chance, color="0.3", linestyle="--", linewidth=1, label=f"chance {chance:.3g}")
     axes.set(xlabel="optimizer steps", ylabel="validation loss, mean and range over seeds", yscale="log")
+    if len(settings) > _DRAWN:
+        axes.set_title(f"the {_DRAWN} best of {len(settings)} settings", fontsize=10)
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     axes.spines[["top", "right"]].set_visible(False)
     path = folder / "study.png"
