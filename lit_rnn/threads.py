@@ -19,6 +19,6 @@ def use_threads(count: int | None) -> None:
         UserError: for a count below 1.
     """
     if count is not None:
-        require(count >= 1, "threads", count, "a whole number of at least 1")
+        require(count >= 1, "--threads", count, "a whole number of at least 1")
         torch.set_num_threads(count)
     threadpool_limits(count or 1, user_api="blas")

@@ -32,6 +32,7 @@ from lit_rnn.report.attack_page import show, write_page
 from lit_rnn.report.attack_pictures import draw_all
 from lit_rnn.report.attack_study import collect, finished_runs
 from lit_rnn.report.attack_subject import Subject, describe, read_subject
+from lit_rnn.report.console import new_console
 from lit_rnn.report.trained import data_options
 from lit_rnn.robustness import ATTACKS, Effort
 from lit_rnn.threads import use_threads
@@ -90,9 +91,9 @@ def run(command: str, arguments: Sequence[str]) -> None:
     torch.set_flush_denormal(True)  # as in training
     use_threads(options.threads)
     if options.study is None:
-        one(options, unknown, Console())
+        one(options, unknown, new_console())
     else:
-        study(options, unknown, Console())
+        study(options, unknown, new_console())
 
 
 def one(options: argparse.Namespace, unknown: list[str], console: Console) -> None:
@@ -146,7 +147,7 @@ def as_asked(options: argparse.Namespace, unknown: list[str]) -> dict[str, Any]:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("batch_size", "threads", "smoothing_draws"):
+    for name in ("batch_size", "smoothing_draws"):
         value = getattr(options, name)
         require(value is None or value >= 1, f"--{name}", value, "a whole number of at least 1")
     require(options.seed >= 0, "--seed", options.seed, "0 or a positive whole number")

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
 from rich.table import Table
 
 from datamodules import UserError
+from lit_rnn.report.console import new_console
 from lit_rnn.report.curves import draw_curves
 
 Result = tuple[Path, dict[str, Any]]  # a run folder and its fit.json
@@ -31,7 +31,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     results = [(folder, read_result(folder)) for folder in options.runs]
     tasks = {(result["task"], result["chance"], result["metric"]) for _, result in results}
     for task in sorted(tasks):
-        Console().print(table([(f, r) for f, r in results if (r["task"], r["chance"], r["metric"]) == task]))
+        new_console().print(table([(f, r) for f, r in results if (r["task"], r["chance"], r["metric"]) == task]))
     if len(tasks) > 1:
         print("No picture: these runs are not on one task.")
         return

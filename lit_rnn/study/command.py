@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from datamodules import UserError
 from datamodules.errors import require
+from lit_rnn.report.console import new_console
 from lit_rnn.study import export, local, summary
 from lit_rnn.study.plan import Run, Study, read_study, resolve
 
@@ -83,7 +83,7 @@ def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estima
     if estimated:
         seconds = local.estimate(left[0].setting, threads) * len(left) / min(processes, len(left))
         print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as the first", flush=True)
-    console = Console()
+    console = new_console()
     columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("runs", total=len(left))
@@ -109,7 +109,6 @@ def _report(study: Study, folder: Path) -> None:
         raise UserError(f"no run of {study.path} has finished; the logs are in {folder}.")
     settings = summary.over_seeds(rows)
     summary.write(rows, settings, folder)
-    width = None if Console().is_terminal else 160  # a file has room for the names
-    Console(width=width).print(summary.table(rows, settings))
+    new_console().print(summary.table(rows, settings))
     print(f"picture: {summary.draw(rows, settings, folder)}")
     print(f"numbers: {folder / 'study.json'}, {folder / 'study.csv'}")

@@ -317,7 +317,13 @@ def test_data_may_be_given(cli: Any) -> None:
     done = cli("analyze", "--ckpt_path", "m.ckpt", "--only", "dynamics", *named, *QUICK)
     assert done.status == 0 and "left out" not in done.out
     assert "mean Jacobian" in report("analysis/m")["matrices"]
+    Path("other.yaml").write_text("model: {}\n")  # says nothing of data
+    done = cli("analyze", "--ckpt_path", "m.ckpt", "--only", "dynamics", "--config", "other.yaml", *named, *QUICK)
+    assert done.status == 0 and "left out" not in done.out
+    Path("broken.yaml").write_text("data: [")
     for wrong, said in (
+        (("--config", "other.yaml"), "a config with data.class_path"),
+        (("--config", "broken.yaml"), "broken.yaml is not YAML"),
         (("--data", "CopyMemory", "--data.delay", "5"), "was trained on"),
         (("--data", "Nothing"), "--data is 'Nothing'"),
         (("--data.long", "5", "--data", "Adding"), "long"),

@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
 from rich.progress import track
 
 from datamodules import UserError
@@ -22,6 +21,7 @@ from lit_rnn.report.analyze.findings import rows, save, table
 from lit_rnn.report.analyze.measure import Settings
 from lit_rnn.report.analyze.subject import load_finite, validation_batch
 from lit_rnn.report.analyze.work import PARTS, Moment, Work, estimate
+from lit_rnn.report.console import new_console
 from lit_rnn.report.page import Page
 from lit_rnn.report.trained import check_task, data_options, find_checkpoint, read_data
 from lit_rnn.threads import use_threads
@@ -82,7 +82,7 @@ def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace
     add("--steps", type=int, default=100, help="powers of W, and lags of its memory (100)")
     add("--threads", type=int, help="CPU threads; if not given, torch's own choice, and one for NumPy")
     options, unknown = parser.parse_known_args(list(arguments))
-    for name, least in (("points", 2), ("samples", 1), ("steps", 1), ("threads", 1)):
+    for name, least in (("points", 2), ("samples", 1), ("steps", 1)):
         value = getattr(options, name)
         require(value is None or value >= least, f"--{name}", value, f"a whole number of at least {least}")
     for name in options.only or ():
@@ -190,7 +190,7 @@ def _write(work: Work, left_out: Sequence[str], folder: Path) -> None:
     page.text(", ".join(f"{moment.label}: {moment.path}" for moment in moments))
     for sentence in left_out:
         page.text(sentence, warning=True)
-    console = Console()
+    console = new_console()
     hidden = not console.is_terminal
     for name, by_moment in track(
         findings.items(), "pictures", len(findings), console=console, transient=True, disable=hidden
