@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_rnn.cells.base import Cell
+from lit_rnn.cells.orthogonal import UnitaryCell
 
 # Numbers in a part: few enough to stay in the cache, enough for the products over its steps to be large.
 PART = 2**20
@@ -42,13 +43,19 @@ class Drive(NamedTuple):
 
 
 def drive_of(cell: Cell, x: Tensor, w: Any, dtype: torch.dtype) -> Drive:
-    """The drive of ``cell`` in ``dtype``; in parts where it is a `nn.Linear` of that precision."""
-    if type(cell).drive is Cell.drive and _is_linear(cell.input):
+    """The drive of ``cell`` in ``dtype``, a complex one as halves; in parts where a `nn.Linear` of that precision."""
+    if type(cell).drive in (Cell.drive, UnitaryCell.drive) and _is_linear(cell.input):
         x_V_c = x, cell.input.weight, cell.input.bias
         alike = all(tensor is None or tensor.dtype == dtype for tensor in x_V_c)
         if alike and not torch.is_autocast_enabled(x.device.type):
             return Drive(*x_V_c)
-    return Drive(cell.drive(x, w).to(dtype))
+    u = cell.drive(x, w)
+    return Drive((halves(u) if u.is_complex() else u).to(dtype))
+
+
+def halves(z: Tensor) -> Tensor:
+    """Complex (..., n) as [Re | Im], (..., 2n)."""
+    return torch.cat((z.real, z.imag), dim=-1)
 
 
 def _is_linear(module: nn.Module) -> bool:

@@ -467,17 +467,10 @@ void backward(const Shape& s, const C& cell, const std::vector<Panel<T>>* panels
 }
 
 template <class T>
-std::vector<Panel<T>> packed(const Product& p, const T* W, bool transposed, std::unique_ptr<T[]>& memory) {
-  if (transposed) return pack<T>(W, p.in, p.out, 1, p.in, false, memory);
-  return pack<T>(W, p.out, p.in, p.in, 1, false, memory);
-}
-
-template <class T>
 void forward_all(const Shape& s, const double* numbers, const T* vectors, const T* const* W, const T* u, T* states,
                  T* kept) {
-  std::unique_ptr<T[]> memory[2];
   std::vector<Panel<T>> panels[2];
-  for (int i = 0; i < s.products; ++i) panels[i] = packed(s.product[i], W[i], true, memory[i]);
+  for (int i = 0; i < s.products; ++i) panels[i] = panels_of(s.product[i].in, s.product[i].out, W[i]);
   with_cell(s, numbers, vectors, [&](const auto& cell) {
     share(s.batch, s.threads,
           [&](int, int first, int last) { forward(s, cell, panels, first, last, u, states, kept); });
@@ -487,9 +480,8 @@ void forward_all(const Shape& s, const double* numbers, const T* vectors, const 
 template <class T>
 void backward_all(const Shape& s, const double* numbers, const T* vectors, const T* const* W, const T* grad,
                   const T* states, const T* kept, T* total, T* delta, T* by) {
-  std::unique_ptr<T[]> memory[2];
   std::vector<Panel<T>> panels[2];
-  for (int i = 0; i < s.products; ++i) panels[i] = packed(s.product[i], W[i], false, memory[i]);
+  for (int i = 0; i < s.products; ++i) panels[i] = panels_of(s.product[i].out, s.product[i].in, W[i]);
   with_cell(s, numbers, vectors, [&](const auto& cell) {
     share(s.batch, s.threads, [&](int thread, int first, int last) {
       backward(s, cell, panels, first, last, grad, states, kept, total, delta, by + int64_t(thread) * s.vectors);
@@ -499,10 +491,11 @@ void backward_all(const Shape& s, const double* numbers, const T* vectors, const
 
 }  // namespace
 
-// W: (out, in) each; u: (T, B, drive); states: (T + 1, B, record), the first given; kept, delta: (T, B, kept), kept
-// (1, B, kept) unless ``keep``; grad: (T, B, seen) or null; total: (B, record); by: (threads, vectors), zeros.
-// All contiguous.
+// W: packed, W^T (in, out) forward and W (out, in) backward; u: (T, B, drive); states: (T + 1, B, record), the first
+// given; kept, delta: (T, B, kept), kept (1, B, kept) unless ``keep``; grad: (T, B, seen) or null; total: (B, record);
+// by: (threads, vectors), zeros. All contiguous.
 #define LIT_RNN_DEFINE(T, name)                                                                                       \
+  LIT_RNN_PACK(T, name)                                                                                               \
   extern "C" void lit_rnn_forward_##name(const Shape* shape, const double* numbers, const T* vectors, const T* W0,    \
                                          const T* W1, const T* u, T* states, T* kept) {                              \
     const T* W[] = {W0, W1};                                                                                          \

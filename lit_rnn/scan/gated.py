@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from lit_rnn.activations import NONLINEARITIES
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.scan.drive import Drive, DriveGradients, drive_of
 from lit_rnn.scan.fused import refuse_a_graph
-from lit_rnn.scan.native import KINDS, function, pointer, runs_natively
+from lit_rnn.scan.native import KINDS, function, packed, pointer, runs_natively
 
 _CELLS = (
     "janet",
@@ -194,10 +194,10 @@ class _Gated(torch.autograd.Function):
         states = start.new_empty(1 + (len(x) if whole else parts[0].stop), *start.shape)
         states[0] = start
         kept = start.new_empty(len(x) if keep else 1, len(start), plan.kept)
+        call = _Call("forward", plan, seen, keep, drive.width, states, vector, matrices)
         for part in parts:
             here = (states[part.start :] if whole else states)[: 1 + part.stop - part.start]
-            call = _Call(plan, seen, keep, drive.width, here, vector, matrices)
-            call("forward", drive.of(part).contiguous(), here, kept[part] if keep else kept)
+            call(len(here) - 1, drive.of(part).contiguous(), here, kept[part] if keep else kept)
             if not whole:
                 states[0] = here[-1]
         ctx.set_materialize_grads(False)
@@ -218,10 +218,11 @@ class _Gated(torch.autograd.Function):
             total += grad_last
         by = None if vector is None else vector.new_zeros(torch.get_num_threads(), len(vector))
         room = torch.empty_like(kept[parts[0]])
+        call = _Call("backward", ctx.plan, ctx.seen, True, drive.width, states, vector, matrices)
         for part in reversed(parts):
             here, delta = states[part.start : part.stop + 1], room[: part.stop - part.start]
-            call = _Call(ctx.plan, ctx.seen, True, drive.width, here, vector, matrices)
-            call("backward", None if grad is None else grad[part].contiguous(), here, kept[part], total, delta, by)
+            direct = None if grad is None else grad[part].contiguous()
+            call(len(delta), direct, here, kept[part], total, delta, by)
             by_drive.add(part, delta[..., at : at + drive.width])
             for product, by_matrix in zip(ctx.plan.products, by_matrices, strict=True):
                 if by_matrix is not None:
@@ -241,10 +242,22 @@ def _add_by_matrix(by: Tensor, product: _Product, states: Tensor, delta: Tensor)
 
 
 class _Call:
-    """Calls into gated.cpp for some steps: ``Shape``, numbers and weights, in the memory that C++ reads."""
+    """Calls into gated.cpp, some steps at a time: ``Shape``, numbers and packed weights, in the memory that C++ reads.
+
+    Args:
+        name: ``forward`` or ``backward``.
+        plan: The cell.
+        seen: How many columns of the states the outputs are.
+        keep: Whether a backward follows.
+        drive: Width of the drive.
+        states: The records of all steps, (., B, record).
+        vector: The cell's vectors, one after another.
+        matrices: W of each product.
+    """
 
     def __init__(
         self,
+        name: Literal["forward", "backward"],
         plan: _Plan,
         seen: int,
         keep: bool,
@@ -255,7 +268,7 @@ class _Call:
     ) -> None:
         products = [(p.reads, W.shape[1], p.writes, W.shape[0]) for p, W in zip(plan.products, matrices, strict=True)]
         numbers = [
-            *(_CELLS.index(plan.kind), len(states) - 1, states.shape[1], torch.get_num_threads()),
+            *(_CELLS.index(plan.kind), 0, states.shape[1], torch.get_num_threads()),
             *(states.shape[-1], plan.kept, keep, drive, plan.drive_at, seen),
             *(0 if vector is None else len(vector), len(products)),
             *(number for product in (*products, (0, 0, 0, 0))[:2] for number in product),
@@ -263,8 +276,10 @@ class _Call:
         ]
         self.shape = (ctypes.c_int * 26)(*numbers)
         self.numbers = (ctypes.c_double * 16)(*plan.numbers)
-        self.weights = [None if vector is None else vector.contiguous(), *(W.contiguous() for W in matrices), None][:3]
-        self.dtype = states.dtype
+        weights = [packed("gated", W.mT if name == "forward" else W) for W in matrices]
+        self.weights = [None if vector is None else vector.contiguous(), *weights, None][:3]
+        self.run = function("gated", name, states.dtype)
 
-    def __call__(self, name: str, *tensors: Tensor | None) -> None:
-        function("gated", name, self.dtype)(self.shape, self.numbers, *map(pointer, (*self.weights, *tensors)))
+    def __call__(self, steps: int, *tensors: Tensor | None) -> None:
+        self.shape[1] = steps
+        self.run(self.shape, self.numbers, *map(pointer, (*self.weights, *tensors)))

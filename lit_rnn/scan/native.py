@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import itertools
 import logging
 import os
 import subprocess
@@ -26,8 +27,10 @@ _VECTORS = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"),
     "AVX2": ("-mavx2", "-mfma"),
 }
-KINDS = ("identity", "relu", "tanh", "elu", "modrelu", "complex modrelu")  # as in vectors.h
-_TYPES = {torch.float32: "float32", torch.float64: "float64", torch.complex64: "float32", torch.complex128: "float64"}
+COMPLEX = "complex modrelu"
+KINDS = ("identity", "relu", "tanh", "elu", "modrelu", COMPLEX)  # as in vectors.h
+_TYPES = {torch.float32: "float32", torch.float64: "float64"}
+_LINE = 64  # bytes, as in vectors.h
 
 
 @functools.cache
@@ -83,7 +86,7 @@ def _compile(source: Path, path: Path, flags: tuple[str, ...]) -> None:
 
 def runs_natively(name: str, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether that library takes matrices of this kind, and is there."""
-    return device.type == "cpu" and dtype in _TYPES and library(name) is not None
+    return device.type == "cpu" and dtype.to_real() in _TYPES and library(name) is not None
 
 
 def function(library_name: str, name: str, dtype: torch.dtype) -> Any:
@@ -95,46 +98,52 @@ def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
 
 
-def _reals(tensor: Tensor | None) -> Tensor | None:
-    """Contiguous memory without lazy conjugation, complex numbers as pairs of reals."""
-    if tensor is None:
-        return None
-    tensor = tensor.resolve_conj().resolve_neg().contiguous()
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+def packed(library_name: str, M: Tensor) -> Tensor:
+    """M (rows, columns) in the order in which that library multiplies rows by it: once a pass."""
+    rows, columns = M.shape
+    line = _LINE // M.itemsize
+    memory = M.new_empty(rows, -(-columns // line) * line)
+    numbers = map(ctypes.c_int, M.shape), map(ctypes.c_int64, M.stride())
+    function(library_name, "pack", M.dtype)(pointer(M), *itertools.chain(*numbers), pointer(memory))
+    return memory
 
 
-def _real_matrix(W: Tensor) -> Tensor:
-    """W, or the (2n, 2n) matrix that does to [.., Re, Im, ..] what a complex W does."""
-    if not W.is_complex():
-        return W.contiguous()
-    real, imaginary = W.real, W.imag
-    columns = torch.stack((real, -imaginary), dim=-1), torch.stack((imaginary, real), dim=-1)
-    return torch.stack(columns, dim=1).flatten(2).flatten(0, 1)
+def prepared(kind: str, M: Tensor) -> Tensor:
+    """M (width, width), by which `forward` or `backward` multiplies states or deltas."""
+    if kind != COMPLEX:
+        return packed("plain", M)
+    n = len(M) // 2
+    real, imaginary = M[:n, :n], M[:n, n:]
+    return torch.stack([packed("plain", part) for part in (real, imaginary, real + imaginary)])
 
 
-def _call(name: str, W: Tensor, sizes: tuple[int, ...], *tensors: Tensor | None) -> None:
-    function("plain", name, W.dtype)(*map(ctypes.c_int, sizes), *map(pointer, tensors), ctypes.c_double(COMPLEX_EPS))
+def _sizes(kind: str, state: Tensor, threads: int) -> list[ctypes.c_int]:
+    T, B, width = state.shape
+    return [ctypes.c_int(number) for number in (KINDS.index(kind), T, B, width // (1 + (kind == COMPLEX)), threads)]
 
 
-def forward(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None, h: Tensor, z: Tensor | None) -> None:
-    """Fills h (T, B, n), and z of complex states where they are kept."""
-    M = _real_matrix(W)
-    sizes = KINDS.index(kind), *u.shape[:2], len(M), torch.get_num_threads()
-    _call("forward", W, sizes, *map(_reals, (u, h0, M, bias, h, z)))
+def forward(
+    kind: str, u: Tensor, h0: Tensor, M: Tensor, bias: Tensor | None, h: Tensor, modulus: Tensor | None
+) -> None:
+    """Fills h (T, B, width), and the modulus of complex z (T, B, n) if kept; M is W^T, prepared."""
+    given = u.contiguous(), h0.contiguous(), M, bias, h, modulus
+    run = function("plain", "forward", h.dtype)
+    run(*_sizes(kind, h, torch.get_num_threads()), *map(pointer, given), ctypes.c_double(COMPLEX_EPS))
 
 
 def backward(
     kind: str,
     grad: Tensor | None,
     grad_last: Tensor,
-    W: Tensor,
-    state: Tensor,
+    M: Tensor,
+    h: Tensor,
+    modulus: Tensor | None,
     bias: Tensor | None,
     delta: Tensor,
 ) -> Tensor | None:
-    """Fills delta (T, B, n); the gradient by the bias."""
-    by_bias = torch.zeros(torch.get_num_threads(), len(W), dtype=state.real.dtype)
-    M = _real_matrix(W)
-    sizes = KINDS.index(kind), *state.shape[:2], len(M), len(by_bias)
-    _call("backward", W, sizes, *map(_reals, (grad, grad_last, M, state, bias, delta)), by_bias)
+    """Fills delta (T, B, width); the gradient by the bias. M is W, prepared."""
+    units = h.shape[-1] if bias is None else len(bias)
+    by_bias = h.new_zeros(torch.get_num_threads(), units)
+    given = None if grad is None else grad.contiguous(), grad_last.contiguous(), M, h, modulus, bias, delta, by_bias
+    function("plain", "backward", h.dtype)(*_sizes(kind, h, len(by_bias)), *map(pointer, given))
     return by_bias.sum(0) if bias is not None else None

@@ -116,9 +116,8 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
       others but NRU with ``use_relu``, ``layer_norm`` or rows that cut across outer products (``separable`` false).
     - ``compiled``: torch.compile over chunks of steps, for every cell.
     - ``torch``: torch's own kernels, for LSTM without peepholes, GRU with its reset after, tanh and relu VanillaRNN.
-    - ``auto``: LSTM without peepholes takes ``torch``; what can, takes ``native``; of the rest plain cells take
-      ``fused``, GRU takes ``torch``, and the others take ``compiled`` where ``expected_steps`` is at least 200,000,
-      and ``loop`` below.
+    - ``auto``: the first of ``native``, ``fused`` and ``torch`` that can; where none can, ``compiled`` where
+      ``expected_steps`` is at least 200,000, and ``loop`` below.
 
     Args:
         asked: The name.
@@ -135,11 +134,7 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
         reason = f"{', '.join(['auto', *able])}: {type(cell).__name__} {_NEEDS.get(asked, '')}"
         require(asked in able, key, asked, reason)
         return asked
-    kernel = kernel_of(cell)
-    if kernel is not torch.lstm and supports("native", cell):
-        return "native"
-    if kind_of(cell) is not None:
-        return "fused"
-    if kernel is not None:
-        return "torch"
+    for name in ("native", "fused", "torch"):
+        if supports(name, cell):
+            return name
     return "compiled" if expected_steps >= COMPILE_FROM else "loop"

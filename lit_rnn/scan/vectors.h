@@ -22,7 +22,7 @@ constexpr int kBytes = 32, kRows = 4;
 #else
 constexpr int kBytes = 16, kRows = 4;
 #endif
-constexpr int kColumns = 3;  // vectors in a panel; a complex panel has 2: real and imaginary parts
+constexpr int kColumns = 3;  // vectors in a panel
 
 template <class T> struct Number;
 template <> struct Number<float> {
@@ -135,31 +135,36 @@ template <class T> struct Panel {
   const T* weights;           // (rows, vectors * lanes)
 };
 
-// Panels of M (rows, columns) given by strides, for in (B, rows) times M. For complex states M is (2n, 2n) with real and
-// imaginary parts side by side, and a panel holds the real parts of its units, then their imaginary parts.
-template <class T>
-std::vector<Panel<T>> pack(const T* M, int rows, int columns, int64_t by_row, int64_t by_column, bool complex,
-                           std::unique_ptr<T[]>& memory) {
+// The panels of a matrix (rows, columns) that `pack` has written to ``packed``, for in (B, rows) times it.
+template <class T> std::vector<Panel<T>> panels_of(int rows, int columns, const T* packed) {
   constexpr int L = kLanes<T>;
-  const int units = complex ? columns / 2 : columns, wide = complex ? 1 : kColumns;
-  const int total = (units + L - 1) / L * (complex ? 2 : 1);
-  memory.reset(new T[int64_t(rows) * total * L + L]);
   std::vector<Panel<T>> panels;
-  const uintptr_t start = reinterpret_cast<uintptr_t>(memory.get());
-  T* to = reinterpret_cast<T*>((start + kBytes - 1) / kBytes * kBytes);  // a load that crosses cache lines takes two
-  for (int first = 0; first < units; first += wide * L) {
-    const int here = std::min(units - first, wide * L), vectors = complex ? 2 : (here + L - 1) / L;
-    panels.push_back({first, here, vectors, to});
-    for (int row = 0; row < rows; ++row)
-      for (int v = 0; v < vectors; ++v)
-        for (int lane = 0; lane < L; ++lane) {
-          const int unit = first + (complex ? lane : v * L + lane);
-          const int column = complex ? 2 * unit + v : unit;
-          *to++ = unit < units ? M[row * by_row + column * by_column] : T(0);
-        }
+  for (int first = 0; first < columns; first += kColumns * L) {
+    const int units = std::min(columns - first, kColumns * L), vectors = (units + L - 1) / L;
+    panels.push_back({first, units, vectors, packed});
+    packed += int64_t(rows) * vectors * L;
   }
   return panels;
 }
+
+// Numbers between the starts of packed matrices: whole cache lines, since a load that crosses two takes two.
+template <class T> int64_t packed_size(int rows, int columns) {
+  constexpr int line = 64 / sizeof(T);
+  return int64_t(rows) * ((columns + line - 1) / line * line);
+}
+
+// M (rows, columns), by its strides.
+template <class T> void pack(const T* M, int rows, int columns, int64_t by_row, int64_t by_column, T* packed) {
+  for (const auto& panel : panels_of<T>(rows, columns, packed))
+    for (int row = 0; row < rows; ++row)
+      for (int column = 0; column < panel.vectors * kLanes<T>; ++column)
+        *packed++ = column < panel.units ? M[row * by_row + (panel.first + column) * by_column] : T(0);
+}
+#define LIT_RNN_PACK(T, name)                                                                                         \
+  extern "C" void lit_rnn_pack_##name(const T* M, int rows, int columns, int64_t by_row, int64_t by_column,           \
+                                      T* packed) {                                                                    \
+    pack<T>(M, rows, columns, by_row, by_column, packed);                                                             \
+  }
 
 // sum (R, C) = in (R, rows) times a panel (rows, C): the accumulators are registers, whence the numbers known beforehand
 template <class T, int R, int C>
@@ -198,19 +203,60 @@ template <class T> void multiply(int size, const Panel<T>& panel, const T* in, i
   }
 }
 
+// Calls work(row, size) on blocks of rows, as few as registers allow, and even.
+template <class Work> inline void in_blocks(int rows, Work work) {
+  const int blocks = (rows + kRows - 1) / kRows;
+  for (int block = 0, row = 0; block < blocks; ++block) {
+    const int size = (rows - row + blocks - block - 1) / (blocks - block);
+    work(row, size);
+    row += size;
+  }
+}
+
 // One step of these rows: each panel's product (of ``in``, rows ``stride`` apart; nothing if null), then ``finish`` on
-// the sums of a block of rows. Blocks are as few as registers allow, and even.
+// the sums of a block of rows.
 template <class T, class Finish>
 inline void step(const std::vector<Panel<T>>& panels, int rows, int width, int stride, const T* in, Finish finish) {
   Vec<T> sum[kRows * kColumns] = {};
-  const int blocks = (rows + kRows - 1) / kRows;
   for (const auto& panel : panels)
-    for (int block = 0, row = 0; block < blocks; ++block) {
-      const int size = (rows - row + blocks - block - 1) / (blocks - block);
+    in_blocks(rows, [&](int row, int size) {
       if (in) multiply(size, panel, in + int64_t(row) * stride, width, stride, sum);
       finish(panel, row, size, sum);
-      row += size;
-    }
+    });
+}
+
+// The same of complex rows [Re | Im], and a complex matrix M, by Gauss's three real products instead of four: with
+// a = Re Re M, b = Im Im M and c = (Re + Im) (Re M + Im M), the result is (a - b) + i (c - a - b).
+template <class T> struct ComplexMatrix {
+  int units;
+  std::vector<Panel<T>> real, imaginary, both;
+  ComplexMatrix(int units, const T* packed)
+      : units(units),
+        real(panels_of(units, units, packed)),
+        imaginary(panels_of(units, units, packed + packed_size<T>(units, units))),
+        both(panels_of(units, units, packed + 2 * packed_size<T>(units, units))) {}
+};
+template <class T, class Finish>
+inline void step(const ComplexMatrix<T>& M, int rows, const T* in, std::vector<T>& scratch, Finish finish) {
+  const int n = M.units, stride = 2 * n;
+  Vec<T> a[kRows * kColumns] = {}, b[kRows * kColumns] = {}, c[kRows * kColumns] = {};
+  scratch.resize(int64_t(rows) * n);
+  if (in)
+    for (int64_t row = 0; row < rows; ++row)
+      for (int unit = 0; unit < n; ++unit) scratch[row * n + unit] = in[row * stride + unit] + in[row * stride + n + unit];
+  for (size_t i = 0; i < M.real.size(); ++i)
+    in_blocks(rows, [&](int row, int size) {
+      if (in) {
+        multiply(size, M.real[i], in + int64_t(row) * stride, n, stride, a);
+        multiply(size, M.imaginary[i], in + int64_t(row) * stride + n, n, stride, b);
+        multiply(size, M.both[i], scratch.data() + int64_t(row) * n, n, n, c);
+        for (int v = 0; v < size * M.real[i].vectors; ++v) {
+          c[v] -= a[v] + b[v];
+          a[v] -= b[v];
+        }
+      }
+      finish(M.real[i], row, size, a, c);
+    });
 }
 
 // ---- threads

@@ -273,7 +273,7 @@ def test_choices() -> None:
     cell = PLAIN["exprnn"]()
     best = "native" if supports("native", cell) else "fused"
     assert [choose_backend(asked, cell) for asked in ("auto", "fused", "loop")] == [best, "fused", "loop"]
-    assert choose_backend("auto", OTHERS["lstm"]()) == "torch"
+    assert choose_backend("auto", OTHERS["lstm"]()) == ("native" if supports("native", OTHERS["lstm"]()) else "torch")
     slow = cells.NRUCell(I, N, 9, use_relu=True)
     few, many = (choose_backend("auto", slow, expected_steps=steps) for steps in (1_000, 10**6))
     assert (few, many) == ("loop", "compiled")
