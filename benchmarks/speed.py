@@ -54,14 +54,20 @@ from torch import Tensor, nn
 from datamodules.errors import UserError, require
 from lit_rnn.__main__ import main as lit_rnn
 from lit_rnn.cells import Cell, ExpRNNCell, NRUCell, OrthogonalCell
+from lit_rnn.memory import keep_freed_memory
 from lit_rnn.scan import Backend, choose_backend, supports
 
 HERE = Path(__file__).parent
 BACKENDS: list[Backend] = [name for name in get_args(Backend) if name != "auto"]
 
 # Environments of glibc's allocator. "heap": as it is; the loop's many small tensors then leave gaps between each other,
-# a third more memory or two, as chance has it. "mapped": pages of its own for each tensor, that is no gaps.
-ALLOCATORS: dict[str, dict[str, str]] = {"heap": {}, "mapped": {"MALLOC_MMAP_THRESHOLD_": "16384"}}
+# a third more memory or two, as chance has it. "mapped": pages of its own for each tensor, that is no gaps. "kept": as
+# the command line sets it, see `keep_freed_memory`.
+ALLOCATORS: dict[str, dict[str, str]] = {
+    "heap": {},
+    "mapped": {"MALLOC_MMAP_THRESHOLD_": "16384"},
+    "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**62)},
+}
 
 # One config per cell and published size; each names the options that its config does not have.
 CONFIGURED: list[tuple[str, dict[str, Any]]] = [
@@ -321,7 +327,10 @@ class Suite:
         def per_sample(world: int) -> float:
             with tempfile.TemporaryDirectory() as folder:
                 task = {"store": f"{folder}/store", "size": size, "steps": steps, "backend": self.backend}
-                ranks = [measure.in_process("rank", 1, {}, rank=rank, world=world, **task) for rank in range(world)]
+                ranks = [
+                    measure.in_process("rank", 1, ALLOCATORS["kept"], rank=rank, world=world, **task)
+                    for rank in range(world)
+                ]
                 return max(measure.answer(child)["seconds"] for child in ranks) / (steps * world * size.B)
 
         def run(rounds: int, tick: Tick) -> Pairs:
@@ -464,6 +473,7 @@ def run(options: argparse.Namespace) -> None:
     if options.write_readme:
         return write_readme(options.write_readme)
     measure.prepare(options.threads)
+    keep_freed_memory()
     rows = chosen(Suite(options.backend, options.threads, options.tiny).rows(), options.rows)
     console = Console(width=None if sys.stdout.isatty() else 120)
     if options.list:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -190,9 +191,17 @@ class SequenceDataModule(LightningDataModule, ABC):
         """
         return torch.ones_like(inputs, dtype=torch.bool)
 
+    @functools.cached_property
+    def _validation(self) -> IndexedBatches:
+        return self.split("val")
+
+    def examples(self, count: int) -> Batch:
+        """The first ``count`` sequences of the validation split, or all, as one batch: for pictures and tables."""
+        return self._validation[np.arange(min(count, len(self._validation)))]
+
     def loader(self, split: Split, rank: int = 0, world_size: int = 1) -> SequenceLoader:
         """The loader of one rank of ``world_size``."""
-        batches = self.split(split)
+        batches = self._validation if split == "val" else self.split(split)
         # overfitting means the same few batches again and again: neither shuffled nor fresh
         overfit = bool(getattr(self.trainer, "overfit_batches", 0))
         if overfit and batches.endless:

@@ -57,10 +57,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # imported here: torch and Lightning take seconds, and W&B reads its environment when imported
     from datamodules import UserError
     from lit_rnn.callbacks import DivergedError, Stopped
+    from lit_rnn.memory import keep_freed_memory
     from lit_rnn.run_folder import first_process
 
     module = importlib.import_module(COMMANDS[command][0])
     quiet()  # after the imports: Lightning sets its own levels then
+    keep_freed_memory()
     try:
         module.run(command, options)
     except (UserError, DivergedError, Stopped) as error:

@@ -13,6 +13,7 @@ FLOORS = [
     "datamodules",
     "lit_rnn.class_paths",
     "lit_rnn.threads",
+    "lit_rnn.memory",
     "lit_rnn.activations",
     "lit_rnn.init",
     "lit_rnn.parametrizations",

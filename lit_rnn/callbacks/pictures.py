@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -40,8 +39,7 @@ class TaskPicture(Callback):
         datamodule = trainer.datamodule  # type: ignore[attr-defined]
         if datamodule is None:
             return
-        split = datamodule.split("val")
-        inputs, targets = split[np.arange(min(_SHOWN, len(split)))][:2]
+        inputs, targets = datamodule.examples(_SHOWN)[:2]
         with torch.no_grad():
             outputs = pl_module(inputs.to(pl_module.device)).float().cpu()
         figure = draw_task(pl_module.task, inputs, targets, outputs)

@@ -76,12 +76,11 @@ class StatePicture(Callback):
         if not wanted or datamodule is None:
             return
         assert isinstance(model, SequenceModel)
-        split = datamodule.split("val")
         stored: Traces = {}
         if self.store.is_file():
             with np.load(self.store) as before:
                 stored = dict(before)
-        traces = state_traces(model, split[np.arange(min(_SEQUENCES, len(split)))])
+        traces = state_traces(model, datamodule.examples(_SEQUENCES))
         stored |= {f"{model.optimizer_steps} {name}": values for name, values in traces.items()}
         self.store.parent.mkdir(parents=True, exist_ok=True)
         with self.store.open("wb") as file:

@@ -162,10 +162,10 @@ class WatchMatrices(Callback):
         """The first validation sequences, the same every time."""
         data = getattr(trainer, "datamodule", None)
         if self._batch is None and data is not None:
-            split = data.split("val")
-            chosen = split[np.arange(min(self.samples, len(split)))]
             like = model.decoder.weight
-            self._batch = tuple(part.to(like if part.is_floating_point() else like.device) for part in chosen)
+            self._batch = tuple(
+                part.to(like if part.is_floating_point() else like.device) for part in data.examples(self.samples)
+            )
         return self._batch
 
     def _estimate(self, trainer: Trainer, model: SequenceModel) -> float:

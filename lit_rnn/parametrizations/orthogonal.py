@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -52,9 +53,13 @@ class OrthogonalMap(nn.Module, ABC):
         return parameter.float() if parameter.dtype.itemsize < 4 else parameter
 
     def forward(self) -> Tensor:
+        return self.computed(self.matrix)
+
+    def computed(self, matrix: Callable[[], Tensor]) -> Tensor:
+        """What ``matrix`` gives, run and cast as told above."""
         dtype = next(self.parameters()).dtype
         with torch.autocast(next(self.parameters()).device.type, enabled=False):
-            W = self.matrix()
+            W = matrix()
         if self.double_precision and dtype.itemsize < W.dtype.itemsize:
             return W.to(torch.complex64 if W.is_complex() else torch.float32)
         return W

@@ -35,8 +35,8 @@ class Rotations(OrthogonalMap):
     - ``tunable``: even layers pair (0,1)(2,3).., odd ones (1,2)(3,4)..; L(n-1)/2 angles real, L(n-1) + n unitary.
     - ``fft``: log2(n) layers, layer l pairs i with i + 2^l; (n/2) log2 n angles real, n log2 n + n unitary.
 
-    All angles start at U(-pi, pi). W is multiplied out once per pass, O(n^2) per layer: a step then costs one product,
-    which on today's machines beats L small ones for the capacities in use.
+    All angles start at U(-pi, pi). W is multiplied out once per pass, O(n^2) per layer, and a step costs one product;
+    `lit_rnn.scan` applies the layers instead, O(n) each, where they are few and it can.
 
     Source: Jing et al. 2017 (EUNN, EURNN).
 
@@ -48,6 +48,7 @@ class Rotations(OrthogonalMap):
     """
 
     pairs: Tensor
+    partners: Tensor
 
     def __init__(self, size: int, capacity: int = 2, layout: RotationLayout = "tunable", unitary: bool = False) -> None:
         super().__init__(size)
@@ -66,41 +67,50 @@ class Rotations(OrthogonalMap):
             require(good, "model.init_args.capacity", capacity, f"an even number from 2 to hidden_size = {size}")
         layers = rotation_pairs(size, capacity, layout)
         self.layout, self.unitary = layout, unitary
-        self.counts = [layer.shape[1] for layer in layers]
-        self.register_buffer("pairs", torch.cat(layers, dim=1), persistent=False)
+        count = sum(layer.shape[1] for layer in layers)
+        partners = torch.arange(size).repeat(len(layers), 1)
+        for partner, (i, j) in zip(partners, layers, strict=True):
+            partner[i], partner[j] = j, i
+        self.register_buffer("partners", partners, persistent=False)  # (L, n), of each coordinate in each layer
+        # where the pairs of all layers are in (L, n), flattened
+        numbered = [layer + size * number for number, layer in enumerate(layers)]
+        self.register_buffer("pairs", torch.cat(numbered, dim=1), persistent=False)
 
         def angles(count: int) -> nn.Parameter:
             return nn.Parameter(torch.empty(count).uniform_(-math.pi, math.pi))
 
-        self.theta = angles(sum(self.counts))
-        self.phi = angles(sum(self.counts)) if unitary else None
+        self.theta = angles(count)
+        self.phi = angles(count) if unitary else None
         self.omega = angles(size) if unitary else None
 
     def matrix(self) -> Tensor:
+        layers = self._layers()
+        W = torch.eye(self.size, dtype=layers.dtype, device=layers.device)
+        for (own, other), partner in zip(layers, self.partners, strict=True):
+            W = own[:, None] * W + other[:, None] * W[partner]
+        return W
+
+    def layers(self) -> Tensor:
+        """D and E of each layer, (L, 2, n): y_i = D_i x_i + E_i x_p(i), p the layer's row of ``partners``."""
+        return self.computed(self._layers)
+
+    def _layers(self) -> Tensor:
         theta = self.read(self.theta)
         cos, sin = torch.cos(theta), torch.sin(theta)
         first_cos, first_sin = cos, sin  # the column of the first coordinate of each pair
         if self.phi is not None:
             turn = torch.polar(torch.ones_like(cos), self.read(self.phi))
             cos, sin, first_cos, first_sin = cos.to(turn.dtype), sin.to(turn.dtype), turn * cos, turn * sin
-        W = torch.eye(self.size, dtype=cos.dtype, device=cos.device)
-        start = 0
-        for count in self.counts:
-            part = slice(start, start + count)
-            i, j = self.pairs[:, part]
-            W_i, W_j = W[i], W[j]
-            rotated = (
-                first_cos[part, None] * W_i - sin[part, None] * W_j,
-                first_sin[part, None] * W_i + cos[part, None] * W_j,
-            )
-            W = W.index_put((torch.cat((i, j)),), torch.cat(rotated))
-            start += count
+        where, shape = (self.pairs.flatten(),), self.partners.shape
+        own = cos.new_ones(shape.numel()).index_put(where, torch.cat((first_cos, cos))).view(shape)
+        other = cos.new_zeros(shape.numel()).index_put(where, torch.cat((-sin, first_sin))).view(shape)
+        layers = torch.stack((own, other), dim=1)
         if self.omega is None:
-            return W
+            return layers
         omega = self.read(self.omega)
-        return torch.polar(torch.ones_like(omega), omega)[:, None] * W
+        return torch.cat((layers[:-1], torch.polar(torch.ones_like(omega), omega) * layers[-1:]))
 
     def extra_repr(self) -> str:
         group = "U" if self.unitary else "SO"
         free = sum(parameter.numel() for parameter in self.parameters())
-        return f"W = {len(self.counts)} {self.layout} layers of 2x2 rotations in {group}({self.size}), {free} angles"
+        return f"W = {len(self.partners)} {self.layout} layers of 2x2 rotations in {group}({self.size}), {free} angles"

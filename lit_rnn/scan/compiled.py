@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lit_rnn.cells.base import Cell, State
-from lit_rnn.scan.fused import refuse_a_graph
+from lit_rnn.scan.recurrence import refuse_a_graph
 
 log = logging.getLogger(__name__)
 

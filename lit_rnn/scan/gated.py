@@ -19,8 +19,8 @@ from lit_rnn import cells
 from lit_rnn.activations import NONLINEARITIES
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.scan.drive import Drive, DriveGradients, drive_of
-from lit_rnn.scan.fused import refuse_a_graph
-from lit_rnn.scan.native import KINDS, function, packed, pointer, runs_natively
+from lit_rnn.scan.native import function, packed, pointer, runs_natively
+from lit_rnn.scan.recurrence import KINDS, refuse_a_graph
 
 _CELLS = (
     "janet",

@@ -10,6 +10,7 @@ import logging
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lit_rnn.activations import COMPLEX_EPS
+from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +29,6 @@ _VECTORS = {
     "AVX512": ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma"),
     "AVX2": ("-mavx2", "-mfma"),
 }
-COMPLEX = "complex modrelu"
-KINDS = ("identity", "relu", "tanh", "elu", "modrelu", COMPLEX)  # as in vectors.h
 _TYPES = {torch.float32: "float32", torch.float64: "float64"}
 _LINE = 64  # bytes, as in vectors.h
 
@@ -108,42 +108,55 @@ def packed(library_name: str, M: Tensor) -> Tensor:
     return memory
 
 
-def prepared(kind: str, M: Tensor) -> Tensor:
-    """M (width, width), by which `forward` or `backward` multiplies states or deltas."""
-    if kind != COMPLEX:
-        return packed("plain", M)
-    n = len(M) // 2
-    real, imaginary = M[:n, :n], M[:n, n:]
-    return torch.stack([packed("plain", part) for part in (real, imaginary, real + imaginary)])
+class Native(Dense):
+    """The two recursions in C++, for the CPU."""
+
+    def forward(self, u: Tensor, bias: Tensor | None, h: Tensor, modulus: Tensor | None) -> None:
+        run(self.kind, "plain", "forward", h[1:], (u, h[0], self._transposed, bias, h[1:], modulus), COMPLEX_EPS)
+
+    def deltas(
+        self,
+        direct: Tensor | None,
+        through: Tensor,
+        h: Tensor,
+        modulus: Tensor | None,
+        bias: Tensor | None,
+        delta: Tensor,
+    ) -> Tensor | None:
+        by_bias = biases_per_thread(bias, h)
+        run(self.kind, "plain", "backward", h, (direct, through, self._packed, h, modulus, bias, delta, by_bias))
+        return None if bias is None else by_bias.sum(0)
+
+    @functools.cached_property
+    def _transposed(self) -> Tensor:
+        return self._prepared(self.W.mT)
+
+    @functools.cached_property
+    def _packed(self) -> Tensor:
+        return self._prepared(self.W)
+
+    def _prepared(self, M: Tensor) -> Tensor:
+        if self.kind != COMPLEX:
+            return packed("plain", M)
+        n = len(M) // 2  # M is [[A, B], [-B, A]]
+        real, imaginary = M[:n, :n], M[:n, n:]
+        return torch.stack([packed("plain", part) for part in (real, imaginary, real + imaginary)])
 
 
-def _sizes(kind: str, state: Tensor, threads: int) -> list[ctypes.c_int]:
-    T, B, width = state.shape
-    return [ctypes.c_int(number) for number in (KINDS.index(kind), T, B, width // (1 + (kind == COMPLEX)), threads)]
-
-
-def forward(
-    kind: str, u: Tensor, h0: Tensor, M: Tensor, bias: Tensor | None, h: Tensor, modulus: Tensor | None
+def run(
+    kind: str, library_name: str, name: str, states: Tensor, tensors: Sequence[Tensor | None], *numbers: int | float
 ) -> None:
-    """Fills h (T, B, width), and the modulus of complex z (T, B, n) if kept; M is W^T, prepared."""
-    given = u.contiguous(), h0.contiguous(), M, bias, h, modulus
-    run = function("plain", "forward", h.dtype)
-    run(*_sizes(kind, h, torch.get_num_threads()), *map(pointer, given), ctypes.c_double(COMPLEX_EPS))
+    """Calls C++ for the steps of ``states`` (steps, B, width); of ``tensors`` those to be filled are contiguous."""
+    steps, B, width = states.shape
+    sizes = KINDS.index(kind), steps, B, width // (1 + (kind == COMPLEX)), torch.get_num_threads()
+    given = [tensor if tensor is None else tensor.contiguous() for tensor in tensors]
+    function(library_name, name, states.dtype)(
+        *map(ctypes.c_int, sizes),
+        *map(pointer, given),
+        *(ctypes.c_int(number) if isinstance(number, int) else ctypes.c_double(number) for number in numbers),
+    )
 
 
-def backward(
-    kind: str,
-    grad: Tensor | None,
-    grad_last: Tensor,
-    M: Tensor,
-    h: Tensor,
-    modulus: Tensor | None,
-    bias: Tensor | None,
-    delta: Tensor,
-) -> Tensor | None:
-    """Fills delta (T, B, width); the gradient by the bias. M is W, prepared."""
-    units = h.shape[-1] if bias is None else len(bias)
-    by_bias = h.new_zeros(torch.get_num_threads(), units)
-    given = None if grad is None else grad.contiguous(), grad_last.contiguous(), M, h, modulus, bias, delta, by_bias
-    function("plain", "backward", h.dtype)(*_sizes(kind, h, len(by_bias)), *map(pointer, given))
-    return by_bias.sum(0) if bias is not None else None
+def biases_per_thread(bias: Tensor | None, h: Tensor) -> Tensor:
+    """Zeros for each thread to add its gradient by the bias to."""
+    return h.new_zeros(torch.get_num_threads(), h.shape[-1] if bias is None else len(bias))

@@ -54,8 +54,7 @@ void forward_complex(int steps, int first, int last, int batch, const ComplexMat
                const int64_t at = (now + r) * 2 * n + unit;
                const Vec<T> x = *real + load(u + at, count), y = *imaginary + load(u + at + n, count);
                const Vec<T> m = root<T>(x * x + y * y + eps);
-               Vec<T> scale = m + load(bias + unit, count);
-               scale = (scale < 0 ? Vec<T>{} : scale) / m;
+               const Vec<T> scale = shrink<T>(m, load(bias + unit, count));
                store(h + at, x * scale, count), store(h + at + n, y * scale, count);
                if (modulus) store(modulus + (now + r) * n + unit, m, count);
              }
@@ -89,7 +88,6 @@ void backward(int steps, int first, int last, int batch, const Real<T>& M, const
   }
 }
 
-// h = s z with s = relu(m + b) / m, m the modulus: dL/dz = s g + z (s' / m) Re(conj(z) g), and z = h / s where s > 0
 template <class T>
 void backward_complex(int steps, int first, int last, int batch, const ComplexMatrix<T>& M, const T* grad,
                       const T* grad_last, const T* h, const T* modulus, const T* bias, T* delta, T* by_bias) {
@@ -108,16 +106,10 @@ void backward_complex(int steps, int first, int last, int batch, const ComplexMa
                const int64_t at = int64_t(r) * 2 * n + unit;
                Vec<T> gx = *real, gy = *imaginary;
                if (direct) gx += load(direct + at, count), gy += load(direct + at + n, count);
-               const Vec<T> b = load(bias + unit, count), zero = {};
-               Vec<T> m = load(modulus + (now + r) * n + unit, count);
-               for (int lane = count; lane < L; ++lane) m[lane] = 1;  // no unit there: nothing to divide by
-               const auto alive = m + b > 0;
-               const Vec<T> s = alive ? (m + b) / m : zero, inverse = alive ? m / (m + b) : zero;
-               const Vec<T> x = load(h + now * 2 * n + at, count) * inverse;
-               const Vec<T> y = load(h + now * 2 * n + at + n, count) * inverse;
-               const Vec<T> along = (x * gx + y * gy) / m, bend = -b * along / (m * m);
-               store(delta + now * 2 * n + at, s * gx + bend * x, count);
-               store(delta + now * 2 * n + at + n, s * gy + bend * y, count);
+               const Vec<T> m = load(modulus + (now + r) * n + unit, count), b = load(bias + unit, count);
+               const Vec<T> x = load(h + now * 2 * n + at, count), y = load(h + now * 2 * n + at + n, count);
+               const Vec<T> along = unshrink<T>(m, b, count, x, y, gx, gy);
+               store(delta + now * 2 * n + at, gx, count), store(delta + now * 2 * n + at + n, gy, count);
                store(by_bias + unit, load(by_bias + unit, count) + along, count);
              }
          });

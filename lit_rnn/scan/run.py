@@ -18,6 +18,7 @@ from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
 from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
+from lit_rnn.scan.rotations import layers_of
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ def scan(
     """
     require(len(x) > 0, "x", "a sequence of no steps", "at least one step")
     chosen = choose_backend(backend, cell, expected_passes * len(x))
-    w = cell.weights()
+    w = (layers_of(cell) if chosen == "native" else None) or cell.weights()
     state = cell.initial_state(x.shape[1]) if state is None else state
     if checkpoint_every is None or not torch.is_grad_enabled():
         return _run(cell, x, state, w, chosen, last_only)

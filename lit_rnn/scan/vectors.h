@@ -128,6 +128,22 @@ template <class T, int kind> inline Vec<T> slope(Vec<T> h) {
   return zero + 1;
 }
 
+// Complex modReLU h = s z, s = relu(m + b) / m, m the modulus: s, ..
+template <class T> inline Vec<T> shrink(Vec<T> m, Vec<T> b) {
+  const Vec<T> grown = m + b;
+  return (grown < 0 ? Vec<T>{} : grown) / m;
+}
+// .. and dL/dz = s g + z (s' / m) Re(conj(z) g) with z = h / s where s > 0, in place of g; gives dL/db.
+template <class T> inline Vec<T> unshrink(Vec<T> m, Vec<T> b, int count, Vec<T> x, Vec<T> y, Vec<T>& gx, Vec<T>& gy) {
+  const Vec<T> zero = {};
+  for (int lane = count; lane < kLanes<T>; ++lane) m[lane] = 1;  // no unit there: nothing to divide by
+  const Vec<T> grown = m + b, s = grown > 0 ? grown / m : zero, inverse = grown > 0 ? m / grown : zero;
+  x *= inverse, y *= inverse;
+  const Vec<T> along = (x * gx + y * gy) / m, bend = -b * along / (m * m);
+  gx = s * gx + bend * x, gy = s * gy + bend * y;
+  return along;
+}
+
 // ---- the product
 
 template <class T> struct Panel {

@@ -16,7 +16,7 @@ from lit_rnn import cells
 from lit_rnn.cells import Cell
 from lit_rnn.init import gaussian_
 from lit_rnn.models import GRU, ExpRNN
-from lit_rnn.scan import choose_backend, compiled, native, scan, supports
+from lit_rnn.scan import choose_backend, compiled, native, rotations, scan, supports
 from lit_rnn.scan.native import library
 
 I, N = 3, 6  # noqa: E741
@@ -38,6 +38,9 @@ PLAIN: dict[str, Callable[[], Cell]] = {
     "urnn": lambda: cells.URNNCell(I, N),
     "full urnn": lambda: cells.FullURNNCell(I, N),
     "eurnn": lambda: cells.EURNNCell(I, N),
+    # few enough layers for their units that ``native`` applies them one after another
+    "real eurnn in layers": lambda: cells.RealEURNNCell(I, 40),
+    "eurnn in layers": lambda: cells.EURNNCell(I, 40),
 }
 OTHERS: dict[str, Callable[[], Cell]] = {
     "lstm": lambda: cells.LSTMCell(I, N),
@@ -102,6 +105,30 @@ def test_native_at_sizes_that_fill_no_vector(n: int, kind: str) -> None:
     else:
         cell = cells.VanillaRNNCell(I, n, kind, init=gaussian_).double()  # type: ignore[arg-type]
     x = torch.randn(4, 21, I, dtype=torch.float64, requires_grad=True)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        found = results(cell, x, None, "native")
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(found, results(cell, x, None, "loop"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("make", [cells.RealEURNNCell, cells.EURNNCell])
+@pytest.mark.parametrize("size", [(2, 2, "tunable"), (34, 2, "tunable"), (38, 6, "tunable"), (64, 2, "fft")], ids=str)
+def test_layers_of_rotations(
+    make: type[cells.RealEURNNCell | cells.EURNNCell], size: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Applied one after another, on two threads, they do what their product does in the loop."""
+    monkeypatch.setattr(rotations, "UNITS_PER_LAYER", 0)
+    n, capacity, layout = size
+    torch.manual_seed(n)
+    cell = make(I, n, capacity, layout, learn_initial_state=True).double()
+    nn.init.uniform_(cell.activation.bias, -0.5, 0.3)
+    layers = rotations.layers_of(cell)
+    assert layers is not None and len(layers.numbers) == (6 if layout == "fft" else capacity)
+    x = torch.randn(5, 3, I, dtype=torch.float64, requires_grad=True)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -139,5 +138,4 @@ def validation_batch(data: SequenceDataModule, samples: int) -> Batch:
     """The first sequences of the validation split, as one batch."""
     data.prepare_data()
     data.setup("fit")
-    split = data.split("val")
-    return split[np.arange(min(samples, len(split)))]
+    return data.examples(samples)
