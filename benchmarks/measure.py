@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's, read when torch is loaded: it reports on itself
+
 import torch
 
 Tick = Callable[[], None]  # called behind every round

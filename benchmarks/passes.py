@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -100,6 +101,17 @@ def bare_products(n: int, size: Size) -> Pass:
         torch.mm(delta.flatten(0, 1).T, h.flatten(0, 1), out=dW)
 
     return run
+
+
+def spent(run: Pass) -> str:
+    """The operators that a pass spends most of its time in, with their shares, by the profiler."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        run()
+    times: Counter[str] = Counter()
+    for event in profile.events():
+        times[event.name.removeprefix("aten::")] += event.self_cpu_time_total
+    whole = times.total()
+    return ", ".join(f"{name} {100 * time / whole:.0f} %" for name, time in times.most_common(4) if time > whole / 50)
 
 
 def described(

@@ -43,6 +43,7 @@ from passes import (
     from_config,
     ours,
     size_of,
+    spent,
     stepwise,
     torch_relu_rnn,
 )
@@ -119,14 +120,24 @@ class Suite:
     def size(self, T: int, B: int, width: int, reads: Any) -> Size:
         return Size(min(T, 12) if self.tiny else T, min(B, 3) if self.tiny else B, width, reads)
 
-    def pair(self, build: Callable[[], tuple[Cell, Size]], theirs: Callable[[Cell, Tensor, Size], Pass]) -> Any:
-        """A row's ``measure``: `scan` against ``theirs`` on the same inputs, built when the row's turn comes."""
+    def pair(
+        self,
+        build: Callable[[], tuple[Cell, Size]],
+        theirs: Callable[[Cell, Tensor, Size], Pass],
+        explained: bool = True,
+    ) -> Any:
+        """A row's ``measure``: `scan` against ``theirs`` on the same inputs, built when the row's turn comes.
+
+        ``explained``: profile one more pass, and note what it spends its time on.
+        """
 
         def run(rounds: int, tick: Tick) -> Pairs:
             cell, size = build()
             x = size.inputs()
-            name = self.choice(cell, size)
-            return measure.in_turn(self.ours(cell, x, size), theirs(cell, x, size), rounds, tick, name)
+            mine = self.ours(cell, x, size)
+            pairs = measure.in_turn(mine, theirs(cell, x, size), rounds, tick, self.choice(cell, size))
+            pairs.note = spent(mine) if explained else ""
+            return pairs
 
         return run
 
@@ -179,7 +190,13 @@ class Suite:
                 "products": ("bare matrix products", Bar("share", 1.7), products),
             }
             for name, (against, asked, theirs) in others.items():
-                yield Row(f"{group}/{n}/{name}", f"{title} n = {n}, {size}", against, asked, self.pair(build, theirs))
+                yield Row(
+                    f"{group}/{n}/{name}",
+                    f"{title} n = {n}, {size}",
+                    against,
+                    asked,
+                    self.pair(build, theirs, name == "loop"),
+                )
 
     def nru(self) -> Iterator[Row]:
         sizes = (

@@ -95,7 +95,7 @@ def test_wheel_works_outside_the_source_tree(source: Path, elsewhere: Path, tmp_
     # Without --config this is the quickstart, and there is none here but the wheel's.
     assert "CopyMemory" in run_installed(target, "-m", "lit_rnn", "fit", "--print_config", cwd=elsewhere)
     compiles = "from lit_rnn.scan.native import library; print(*map(library, ('plain', 'gated', 'rotations')))"
-    assert run_installed(target, "-c", compiles, cwd=elsewhere).count("CDLL") == 2
+    assert run_installed(target, "-c", compiles, cwd=elsewhere).count("CDLL") == 3
 
 
 def test_docker_recipe_installs_and_starts(source: Path, elsewhere: Path, tmp_path: Path) -> None:
