@@ -93,7 +93,8 @@ def refuse_a_graph() -> None:
     """A gradient of this gradient would silently be zero."""
     if torch.is_grad_enabled():
         raise UserError(
-            "Only the loop gives gradients of gradients: set model.init_args.backend to loop (scan: backend='loop')."
+            "Only the loop, without checkpoint_every, gives gradients of gradients: set model.init_args.backend "
+            "to loop (scan: backend='loop') and model.init_args.checkpoint_every to null."
         )
 
 

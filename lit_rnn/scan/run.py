@@ -8,7 +8,6 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
@@ -18,6 +17,7 @@ from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
 from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
+from lit_rnn.scan.recompute import recomputed
 from lit_rnn.scan.rotations import layers_of
 
 log = logging.getLogger(__name__)
@@ -64,15 +64,11 @@ def scan(
         return _run(cell, x, state, w, chosen, last_only)
     key = "model.init_args.checkpoint_every"
     require(checkpoint_every >= 1, key, checkpoint_every, "null or a whole number of at least 1")
-    outputs = []
-    chunks = x.split(checkpoint_every)
-    for chunk in chunks:
-        y, state = checkpoint(
-            *(_run, cell, chunk, state, w, chosen, last_only), use_reentrant=False, preserve_rng_state=False
-        )
-        if not last_only or chunk is chunks[-1]:
-            outputs.append(y)
-    return torch.cat(outputs), state
+
+    def run(x: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
+        return _run(cell, x, state, w, chosen, last_only)
+
+    return recomputed(run, cell, x, state, w, checkpoint_every, last_only)
 
 
 def _run(cell: Cell, x: Tensor, state: State, w: Any, chosen: Chosen, last_only: bool) -> tuple[Tensor, State]:
