@@ -41,19 +41,18 @@ def library(name: str) -> ctypes.CDLL | None:
     on torch's own OpenMP threads where they take it: those wait for work without sleeping, in the way of any others.
     """
     flags = (*_FLAGS, *_VECTORS.get(torch.backends.cpu.get_cpu_capability(), ()))
-    try:
+    failed: list[object] = []
+    for options in ((*flags, "-fopenmp"), flags):
         try:
-            return _loaded(name, (*flags, "-fopenmp"))
+            found = _loaded(name, options)
         except (OSError, subprocess.CalledProcessError) as error:
-            log.info("%s runs on threads of its own, not on torch's: %s", name, _why(error))
-            return _loaded(name, flags)
-    except (OSError, subprocess.CalledProcessError) as error:
-        log.warning("no compiled recurrence on this machine, a slower backend runs instead: %s", _why(error))
-        return None
-
-
-def _why(error: Exception) -> object:
-    return getattr(error, "stderr", None) or error
+            failed.append(getattr(error, "stderr", None) or error)
+        else:
+            if failed:
+                log.info("%s runs on threads of its own, not on torch's: %s", name, *failed)
+            return found
+    log.warning("no compiled recurrence on this machine, a slower backend runs instead: %s", failed[-1])
+    return None
 
 
 def _loaded(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
