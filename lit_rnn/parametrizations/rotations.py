@@ -68,9 +68,9 @@ class Rotations(OrthogonalMap):
         layers = rotation_pairs(size, capacity, layout)
         self.layout, self.unitary = layout, unitary
         count = sum(layer.shape[1] for layer in layers)
-        partners = torch.arange(size).repeat(len(layers), 1)
+        partners = torch.arange(size, dtype=torch.int32).repeat(len(layers), 1)
         for partner, (i, j) in zip(partners, layers, strict=True):
-            partner[i], partner[j] = j, i
+            partner[i], partner[j] = j.int(), i.int()
         self.register_buffer("partners", partners, persistent=False)  # (L, n), of each coordinate in each layer
         # where the pairs of all layers are in (L, n), flattened
         numbered = [layer + size * number for number, layer in enumerate(layers)]

@@ -20,6 +20,11 @@ from lit_rnn.cells.orthogonal import UnitaryCell
 PART = 2**20
 
 
+def slices(steps: int, length: int) -> list[slice]:
+    """``length`` of the steps at a time, the last of them as many as are left."""
+    return [slice(start, min(start + length, steps)) for start in range(0, steps, length)]
+
+
 class Drive(NamedTuple):
     """u_t = V x_t + c, or u_t = x_t where V is None; x is (T, B, I), V (G, I), c (G,)."""
 
@@ -35,7 +40,7 @@ class Drive(NamedTuple):
         """The steps that are worked on together; all of them where the drive is whole anyway."""
         T, B, _ = self.x.shape
         length = T if self.V is None else min(T, max(1, PART // (B * self.width)))
-        return [slice(start, min(start + length, T)) for start in range(0, T, length)]
+        return slices(T, length)
 
     def of(self, part: slice) -> Tensor:
         x = self.x[part]
@@ -44,13 +49,18 @@ class Drive(NamedTuple):
 
 def drive_of(cell: Cell, x: Tensor, w: Any, dtype: torch.dtype) -> Drive:
     """The drive of ``cell`` in ``dtype``, a complex one as halves; in parts where a `nn.Linear` of that precision."""
-    if type(cell).drive in (Cell.drive, UnitaryCell.drive) and _is_linear(cell.input):
+    if drives_by_inputs(cell) and _is_linear(cell.input):
         x_V_c = x, cell.input.weight, cell.input.bias
         alike = all(tensor is None or tensor.dtype == dtype for tensor in x_V_c)
         if alike and not torch.is_autocast_enabled(x.device.type):
             return Drive(*x_V_c)
     u = cell.drive(x, w)
     return Drive((halves(u) if u.is_complex() else u).to(dtype))
+
+
+def drives_by_inputs(cell: Cell) -> bool:
+    """Whether the drive is ``cell.input`` of the inputs, as real or complex numbers, and nothing else."""
+    return type(cell).drive in (Cell.drive, UnitaryCell.drive)
 
 
 def halves(z: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.scan.drive import drive_of, halves
 from lit_rnn.scan.native import Native
-from lit_rnn.scan.recurrence import COMPLEX, Dense, Engine, Recurrence
+from lit_rnn.scan.recurrence import COMPLEX, Dense, Engine, Kept, Recurrence
 from lit_rnn.scan.rotations import Layers, Rotated
 
 
@@ -58,7 +58,7 @@ def run_plain(
     """Outputs (T, B, output_size), or (1, B, output_size), and final state of a plain cell with ``w`` for W."""
     kind = kind_of(cell)
     assert kind is not None
-    engine: Callable[[str, Tensor], Engine]
+    engine: Callable[[str, Tensor, Tensor | None], Engine]
     on_halves: Callable[[Tensor], Tensor]
     if isinstance(w, Layers):
         W, engine, on_halves = w.numbers, functools.partial(Rotated, w.partners), halves
@@ -93,27 +93,22 @@ def _on_halves(W: Tensor) -> Tensor:
 class Fused(Dense):
     """The two recursions in torch's own operations, on any device."""
 
-    def forward(self, u: Tensor, bias: Tensor | None, h: Tensor, modulus: Tensor | None) -> None:
+    def forward(self, u: Tensor, kept: Kept) -> None:
+        h, modulus = kept
         M, scratch, after = self.W.mT, torch.empty_like(h[0]), h[1:].unbind(0)
         for t, (u_t, before, h_t) in enumerate(zip(u.unbind(0), h[:-1].unbind(0), after, strict=True)):
             torch.addmm(u_t, before, M, out=h_t)
             if self.kind == COMPLEX:
-                assert bias is not None
-                _complex_modrelu_(h_t, bias, scratch, None if modulus is None else modulus[t])
+                assert self.bias is not None
+                _complex_modrelu_(h_t, self.bias, scratch, None if modulus is None else modulus[t])
             else:
-                _KINDS[self.kind].apply_(h_t, bias, scratch)
+                _KINDS[self.kind].apply_(h_t, self.bias, scratch)
 
-    def deltas(
-        self,
-        direct: Tensor | None,
-        through: Tensor,
-        h: Tensor,
-        modulus: Tensor | None,
-        bias: Tensor | None,
-        delta: Tensor,
-    ) -> Tensor | None:
+    def deltas(self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor) -> Tensor | None:
+        h, modulus = kept.h[1:], kept.modulus
         if self.kind == COMPLEX:
-            return _complex_deltas(direct, through, self.W, h, modulus, bias, delta)
+            assert self.bias is not None and modulus is not None
+            return _complex_deltas(direct, through, self.W, h, modulus, self.bias, delta)
         delta.copy_(_KINDS[self.kind].slope(h))  # f' of every step, turned into delta from the end
         carried = through.clone()
         for t in range(len(delta) - 1, 0, -1):
@@ -123,7 +118,7 @@ class Fused(Dense):
             else:
                 torch.addmm(direct[t - 1], delta[t], self.W, out=carried)
         delta[0].mul_(carried)
-        return None if bias is None else (delta * h.sign()).sum((0, 1))
+        return None if self.bias is None else (delta * h.sign()).sum((0, 1))
 
 
 def _pairs(h: Tensor) -> Tensor:
@@ -143,11 +138,10 @@ def _complex_deltas(
     through: Tensor,
     W: Tensor,
     h: Tensor,
-    modulus: Tensor | None,
-    bias: Tensor | None,
+    modulus: Tensor,
+    bias: Tensor,
     delta: Tensor,
 ) -> Tensor:
-    assert bias is not None and modulus is not None
     # h = s z with s = relu(r + b) / r: by z it is s g + z (s' / r) Re(conj(z) g), and s' = -b / r^2 where s > 0;
     # where s = 0 all of it is 0, so that z = h / s is not missed
     alive = modulus + bias > 0

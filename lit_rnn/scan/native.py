@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lit_rnn.activations import COMPLEX_EPS
-from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense
+from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept
 
 log = logging.getLogger(__name__)
 
@@ -110,21 +110,15 @@ def packed(library_name: str, M: Tensor) -> Tensor:
 class Native(Dense):
     """The two recursions in C++, for the CPU."""
 
-    def forward(self, u: Tensor, bias: Tensor | None, h: Tensor, modulus: Tensor | None) -> None:
-        run(self.kind, "plain", "forward", h[1:], (u, h[0], self._transposed, bias, h[1:], modulus), COMPLEX_EPS)
+    def forward(self, u: Tensor, kept: Kept) -> None:
+        h, modulus = kept
+        run(self.kind, "plain", "forward", h[1:], (u, h[0], self._transposed, self.bias, h[1:], modulus), COMPLEX_EPS)
 
-    def deltas(
-        self,
-        direct: Tensor | None,
-        through: Tensor,
-        h: Tensor,
-        modulus: Tensor | None,
-        bias: Tensor | None,
-        delta: Tensor,
-    ) -> Tensor | None:
-        by_bias = biases_per_thread(bias, h)
-        run(self.kind, "plain", "backward", h, (direct, through, self._packed, h, modulus, bias, delta, by_bias))
-        return None if bias is None else by_bias.sum(0)
+    def deltas(self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor) -> Tensor | None:
+        h, by_bias = kept.h[1:], biases_per_thread(self.bias, delta)
+        tensors = direct, through, self._packed, h, kept.modulus, self.bias, delta, by_bias
+        run(self.kind, "plain", "backward", h, tensors)
+        return None if self.bias is None else by_bias.sum(0)
 
     @functools.cached_property
     def _transposed(self) -> Tensor:
@@ -156,6 +150,6 @@ def run(
     )
 
 
-def biases_per_thread(bias: Tensor | None, h: Tensor) -> Tensor:
+def biases_per_thread(bias: Tensor | None, states: Tensor) -> Tensor:
     """Zeros for each thread to add its gradient by the bias to."""
-    return h.new_zeros(torch.get_num_threads(), h.shape[-1] if bias is None else len(bias))
+    return states.new_zeros(torch.get_num_threads(), states.shape[-1] if bias is None else len(bias))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lit_rnn.cells.base import Cell, State
+from lit_rnn.scan.drive import slices
 from lit_rnn.scan.recurrence import refuse_a_graph
 
 Run = Callable[[Tensor, State, Any], tuple[Tensor, State]]
@@ -72,16 +73,16 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         state, w, parameters = plan.sorted(rest)
-        chunks = x.split(plan.every)
+        chunks = slices(len(x), plan.every)
         starts = [part.new_empty(len(chunks), *part.shape) for part in state]
         outputs: Tensor | None = None
-        for number, chunk in enumerate(chunks):
+        for number, steps in enumerate(chunks):
             for start, part in zip(starts, state, strict=True):
                 start[number] = part
-            y, state = plan.run(chunk, state, plan.rebuild(w))
+            y, state = plan.run(x[steps], state, plan.rebuild(w))
             if not plan.last_only:
                 outputs = y.new_empty(len(x), *y.shape[1:]) if outputs is None else outputs
-                outputs[number * plan.every :][: len(chunk)] = y
+                outputs[steps] = y
         device = x.device.type
         mode = {"enabled": torch.is_autocast_enabled(device), "dtype": torch.get_autocast_dtype(device)}
         ctx.plan, ctx.autocast = plan, {"device_type": device, **mode}
@@ -97,32 +98,31 @@ class _Recomputed(torch.autograd.Function):
         starts, w, parameters = plan.sorted(tuple(rest))
         by_x_asked, *asked = ctx.needs_input_grad[1:]
         w = tuple(part.detach().requires_grad_(need) for part, need in zip(w, asked[plan.states :], strict=False))
-        fixed = [*w, *parameters]
-        totals = [torch.zeros_like(tensor) if tensor.requires_grad else None for tensor in fixed]
+        fixed = [tensor for tensor in (*w, *parameters) if tensor.requires_grad]
+        totals = [torch.zeros_like(tensor) for tensor in fixed]
         by_x = torch.zeros_like(x) if by_x_asked else None
         through = list(grads)
-        for number in reversed(range(len(starts[0]))):
-            steps = slice(number * plan.every, min((number + 1) * plan.every, len(x)))
-            direct = grad
-            if grad is not None:
-                direct = grad[steps] if not plan.last_only else grad if steps.stop == len(x) else None
+        for number, steps in reversed(list(enumerate(slices(len(x), plan.every)))):
             own = x[steps].detach().requires_grad_(by_x_asked)
             before = tuple(start[number].detach().requires_grad_() for start in starts)
             with torch.enable_grad(), torch.autocast(**ctx.autocast):
                 y, after = plan.run(own, before, plan.rebuild(w))
+            if plan.last_only:
+                direct = grad if steps.stop == len(x) else None
+            else:
+                direct = None if grad is None else grad[steps]
             pairs = [(out, by) for out, by in zip((y, *after), (direct, *through), strict=True) if by is not None]
             if not pairs:  # nothing has looked at these steps
                 continue
-            leaves = [own, *before, *fixed]
-            wanted = [leaf for leaf in leaves if leaf.requires_grad]
             outs, by_outs = zip(*pairs, strict=True)
-            found = dict(
-                zip(map(id, wanted), torch.autograd.grad(outs, wanted, by_outs, allow_unused=True), strict=True)
-            )
-            through = [found[id(part)] for part in before]
-            for tensor, total in zip(fixed, totals, strict=True):
-                if total is not None and (by := found[id(tensor)]) is not None:
+            leaves = [*before, *fixed, *([own] if by_x_asked else [])]
+            found = torch.autograd.grad(outs, leaves, by_outs, allow_unused=True)
+            through = list(found[: plan.states])
+            for total, by in zip(totals, found[plan.states :], strict=False):
+                if by is not None:
                     total += by
-            if by_x is not None and (by := found[id(own)]) is not None:
-                by_x[steps] = by
-        return None, by_x, *through, *totals
+            if by_x is not None and found[-1] is not None:
+                by_x[steps] = found[-1]
+        summed = iter(totals)
+        by_fixed = [next(summed) if tensor.requires_grad else None for tensor in (*w, *parameters)]
+        return None, by_x, *through, *by_fixed

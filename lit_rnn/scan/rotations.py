@@ -9,18 +9,18 @@ from torch import Tensor
 
 from lit_rnn.activations import COMPLEX_EPS
 from lit_rnn.cells.base import Cell
-from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.parametrizations import Rotations
+from lit_rnn.scan.drive import drives_by_inputs
 from lit_rnn.scan.native import biases_per_thread, run, runs_natively
-from lit_rnn.scan.recurrence import Engine
+from lit_rnn.scan.recurrence import Engine, Kept
 
 # Units for each layer from which layers are faster than a product with W (`benchmarks/README.md`).
 UNITS_PER_LAYER = 20
 
 
 class Layers(NamedTuple):
-    """y_i = D_i x_i + E_i x_p(i) for each layer: D and E (L, 2, n), p (L, n)."""
+    """y_i = D_i x_i + E_i x_p(i) for each layer: D and E (L, 2, n), p (L, n), int32."""
 
     numbers: Tensor
     partners: Tensor
@@ -31,11 +31,9 @@ def layers_of(cell: Cell) -> Layers | None:
     rotations = cell.recurrent if isinstance(cell, PlainCell) else None
     if not isinstance(rotations, Rotations) or len(rotations.partners) * UNITS_PER_LAYER > rotations.size:
         return None
-    if type(cell).drive not in (Cell.drive, UnitaryCell.drive):  # one that may want W
-        return None
-    if not runs_natively("rotations", rotations.theta.dtype, rotations.theta.device):
-        return None
-    return Layers(rotations.layers(), rotations.partners)
+    able = runs_natively("rotations", rotations.theta.dtype, rotations.theta.device)
+    # a drive of the cell's own may want W
+    return Layers(rotations.layers(), rotations.partners) if able and drives_by_inputs(cell) else None
 
 
 class Rotated(Engine):
@@ -45,30 +43,25 @@ class Rotated(Engine):
         partners: p of `Layers`.
         kind: f.
         W: D and E, (L, 2, n), or (L, 2, 2n) as halves of complex numbers.
+        bias: The thresholds of modReLU.
     """
 
-    def __init__(self, partners: Tensor, kind: str, W: Tensor) -> None:
-        super().__init__(kind, W)
-        self.partners = partners.int()
+    def __init__(self, partners: Tensor, kind: str, W: Tensor, bias: Tensor | None) -> None:
+        super().__init__(kind, W, bias)
+        self.partners = partners
 
-    def forward(self, u: Tensor, bias: Tensor | None, h: Tensor, modulus: Tensor | None) -> None:
-        tensors = self.partners, self.W, u, h[0], bias, h[1:], modulus
+    def forward(self, u: Tensor, kept: Kept) -> None:
+        h, modulus = kept
+        tensors = self.partners, self.W, u, h[0], self.bias, h[1:], modulus
         run(self.kind, "rotations", "forward", h[1:], tensors, len(self.W), COMPLEX_EPS)
 
     def backward(
-        self,
-        direct: Tensor | None,
-        through: Tensor,
-        h: Tensor,
-        modulus: Tensor | None,
-        bias: Tensor | None,
-        delta: Tensor,
-        by_W: Tensor | None,
+        self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor, by_W: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        by_bias, carried = biases_per_thread(bias, h), through.clone(memory_format=torch.contiguous_format)
+        by_bias, carried = biases_per_thread(self.bias, delta), through.clone(memory_format=torch.contiguous_format)
         by = self.W.new_zeros(torch.get_num_threads(), *self.W.shape)
-        tensors = self.partners, self.W, direct, carried, h, modulus, bias, delta, by_bias, by
+        tensors = self.partners, self.W, direct, carried, *kept, self.bias, delta, by_bias, by
         run(self.kind, "rotations", "backward", delta, tensors, len(self.W))
         if by_W is not None:
             by_W += by.sum(0)
-        return carried, None if bias is None else by_bias.sum(0)
+        return carried, None if self.bias is None else by_bias.sum(0)

@@ -93,6 +93,17 @@ def test_handwritten_is_the_loop_in_float64(
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
 
+def assert_native_on_two_threads_is_the_loop(cell: Cell, x: Tensor) -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        found = results(cell, x, None, "native")
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(found, results(cell, x, None, "loop"), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("n", [1, 5, 16, 33, 50, 100])
 @pytest.mark.parametrize("kind", ["tanh", "elu", "modrelu", "complex modrelu"])
 def test_native_at_sizes_that_fill_no_vector(n: int, kind: str) -> None:
@@ -105,14 +116,7 @@ def test_native_at_sizes_that_fill_no_vector(n: int, kind: str) -> None:
     else:
         cell = cells.VanillaRNNCell(I, n, kind, init=gaussian_).double()  # type: ignore[arg-type]
     x = torch.randn(4, 21, I, dtype=torch.float64, requires_grad=True)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        found = results(cell, x, None, "native")
-    finally:
-        torch.set_num_threads(threads)
-    for a, b in zip(found, results(cell, x, None, "loop"), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    assert_native_on_two_threads_is_the_loop(cell, x)
 
 
 @pytest.mark.parametrize("make", [cells.RealEURNNCell, cells.EURNNCell])
@@ -129,14 +133,7 @@ def test_layers_of_rotations(
     layers = rotations.layers_of(cell)
     assert layers is not None and len(layers.numbers) == (6 if layout == "fft" else capacity)
     x = torch.randn(5, 3, I, dtype=torch.float64, requires_grad=True)
-    threads = torch.get_num_threads()
-    try:
-        torch.set_num_threads(2)
-        found = results(cell, x, None, "native")
-    finally:
-        torch.set_num_threads(threads)
-    for a, b in zip(found, results(cell, x, None, "loop"), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    assert_native_on_two_threads_is_the_loop(cell, x)
 
 
 @handwritten
