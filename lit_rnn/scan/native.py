@@ -8,6 +8,7 @@ import hashlib
 import itertools
 import logging
 import os
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -37,15 +38,17 @@ _LINE = 64  # bytes, as in vectors.h
 def library(name: str) -> ctypes.CDLL | None:
     """What ``name``.cpp beside this file compiles to, or None where there is no C++ compiler (said in the log).
 
-    Compiled on first use, in some seconds, into ``$XDG_CACHE_HOME/lit_rnn`` (by default ``~/.cache/lit_rnn``). It runs
-    on torch's own OpenMP threads where they take it: those wait for work without sleeping, in the way of any others.
+    Compiled on first use, in some seconds, into ``$XDG_CACHE_HOME/lit_rnn`` (by default ``~/.cache/lit_rnn``) by the
+    command in ``CXX``, split as a shell would, or ``c++``. What lies there is loaded only if whole, and compiled again
+    otherwise. It runs on torch's own OpenMP threads where they take it: those wait for work without sleeping, in the
+    way of any others.
     """
     flags = (*_FLAGS, *_VECTORS.get(torch.backends.cpu.get_cpu_capability(), ()))
     failed: list[object] = []
     for options in ((*flags, "-fopenmp"), flags):
         try:
             found = _loaded(name, options)
-        except (OSError, subprocess.CalledProcessError) as error:
+        except (OSError, ValueError, subprocess.CalledProcessError) as error:  # ValueError: quotes left open in CXX
             failed.append(getattr(error, "stderr", None) or error)
         else:
             if failed:
@@ -57,30 +60,46 @@ def library(name: str) -> ctypes.CDLL | None:
 
 def _loaded(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
     source = Path(__file__).with_name(f"{name}.cpp")
-    key = hashlib.sha256("\n".join((_HEADER.read_text(), source.read_text(), *flags)).encode()).hexdigest()[:16]
+    command = (*_compiler(), *flags)
+    key = _digest("\n".join((_HEADER.read_text(), source.read_text(), *command)).encode())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_rnn"
-    path = cache / f"{name}-{key}.so"
-    if not path.is_file():
-        _compile(source, path, flags)
-    return ctypes.CDLL(str(path))
+    kept = next((path for path in cache.glob(f"{name}-{key}-*.so") if _is_whole(path)), None)
+    return ctypes.CDLL(str(kept or _compile(source, cache, f"{name}-{key}", command)))
 
 
-def _compile(source: Path, path: Path, flags: tuple[str, ...]) -> None:
+def _compiler() -> list[str]:
+    """The command that compiles C++, with what options of its own ``CXX`` has."""
+    return shlex.split(os.environ.get("CXX", "")) or ["c++"]
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether it is what was compiled: its name ends with its digest. Loading a file cut short is a bus error."""
+    whole = path.stem.endswith(f"-{_digest(path.read_bytes())}")
+    if not whole:
+        log.warning("%s is damaged; it is compiled again", path)
+    return whole
+
+
+def _compile(source: Path, cache: Path, name: str, command: tuple[str, ...]) -> Path:
     """Into a file of its own, then moved: processes that compile at once do not meet, and none leaves a lock.
 
     Linked without an OpenMP library: what it calls is found in the one that torch has loaded.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    compiler = os.environ.get("CXX") or "c++"
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        compiled, linked = Path(folder, "compiled.o"), Path(folder, path.name)
-        for command in (
-            [compiler, *flags, "-c", str(source), "-o", str(compiled)],
-            [compiler, "-shared", "-pthread", str(compiled), "-o", str(linked)],
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        compiled, linked = Path(folder, "compiled.o"), Path(folder, "linked.so")
+        for arguments in (
+            [*command, "-c", str(source), "-o", str(compiled)],
+            [*_compiler(), "-shared", "-pthread", str(compiled), "-o", str(linked)],
         ):
-            subprocess.run(command, check=True, capture_output=True, text=True)
-        linked.replace(path)
+            subprocess.run(arguments, check=True, capture_output=True, text=True)
+        path = linked.replace(cache / f"{name}-{_digest(linked.read_bytes())}.so")
     log.info("compiled %s", path)
+    return path
 
 
 def runs_natively(name: str, dtype: torch.dtype, device: torch.device) -> bool:
