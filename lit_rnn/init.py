@@ -18,8 +18,11 @@ from torch import Tensor, nn
 
 from datamodules.errors import require
 
-SkewInit = Callable[[Tensor], Tensor]
+Fill = Callable[[Tensor], Tensor]
+SkewInit = Fill
 SkewInitName = Literal["henaff", "cayley", "haar", "torus"]
+InputInit = Literal["cell", "torch", "kaiming", "xavier", "xavier_normal", "uniform"]
+DecoderInit = Literal["torch", "kaiming", "xavier", "xavier_normal", "eunn"]
 
 
 @torch.no_grad()
@@ -151,6 +154,66 @@ def source_(V: Tensor, scale: float = 0.9) -> Tensor:
 def dense_(V: Tensor, scale: float = 0.9) -> Tensor:
     """V_ij ~ N(0, scale^2 / n) for V (n, I): std scale / sqrt(n) (Orhan and Pitkow 2020, as their code reads it)."""
     return nn.init.normal_(V, std=scale / len(V) ** 0.5)
+
+
+def torch_(V: Tensor) -> Tensor:
+    """V_ij ~ U(-1/sqrt(I), 1/sqrt(I)) for V (n, I): the start of `torch.nn.Linear`."""
+    return nn.init.kaiming_uniform_(V, a=5**0.5)
+
+
+def kaiming_(V: Tensor) -> Tensor:
+    """V_ij ~ N(0, 2 / I) for V (n, I): He et al. 2015, for ReLU; expRNN's input map, and its decoder on copying."""
+    return nn.init.kaiming_normal_(V, nonlinearity="relu")
+
+
+def xavier_(V: Tensor) -> Tensor:
+    """V_ij ~ U(-b, b), b = sqrt(6 / (n + I)), for V (n, I): Glorot and Bengio 2010; uRNN, scuRNN, oRNN, TF, Keras."""
+    return nn.init.xavier_uniform_(V)
+
+
+def xavier_normal_(V: Tensor) -> Tensor:
+    """V_ij ~ N(0, 2 / (n + I)) for V (n, I): nnRNN's input map (std 0.062 for n = 512, I = 1) and NRU's decoder."""
+    return nn.init.xavier_normal_(V)
+
+
+def small_(V: Tensor) -> Tensor:
+    """V_ij ~ U(-0.01, 0.01): the input maps of scoRNN, EUNN and GORU."""
+    return nn.init.uniform_(V, -0.01, 0.01)
+
+
+INPUT_INITS: dict[InputInit, Fill] = {
+    "torch": torch_,
+    "kaiming": kaiming_,
+    "xavier": xavier_,
+    "xavier_normal": xavier_normal_,
+    "uniform": small_,
+}
+
+
+def eunn_decoder_(decoder: nn.Linear, input_size: int) -> nn.Linear:
+    """U(-b, b) with b = sqrt(6 / (I + O)), biases 0.01: the decoder (n to O) of EUNN's and GORU's released scripts.
+
+    Glorot's formula, but I is the width of the network's inputs and not n, so that n does not matter: b is 0.56 on
+    copying (I = 10, O = 9) and 0.74 on pixel MNIST (I = 1, O = 10), where Glorot's own would be 0.21 at n = 128.
+
+    Args:
+        decoder: Filled.
+        input_size: I.
+    """
+    bound = (6 / (input_size + decoder.out_features)) ** 0.5
+    nn.init.uniform_(decoder.weight, -bound, bound)
+    nn.init.constant_(decoder.bias, 0.01)
+    return decoder
+
+
+def decoder_(decoder: nn.Linear, init: DecoderInit, input_size: int) -> nn.Linear:
+    """Start a decoder by name: ``torch`` as it is, ``eunn`` by `eunn_decoder_`, else `INPUT_INITS` and zero biases."""
+    if init == "eunn":
+        return eunn_decoder_(decoder, input_size)
+    if init != "torch":
+        INPUT_INITS[init](decoder.weight)
+        nn.init.zeros_(decoder.bias)
+    return decoder
 
 
 @torch.no_grad()

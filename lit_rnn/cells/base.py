@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from datamodules.errors import require
+from lit_rnn.init import INPUT_INITS, InputInit
+
 State = tuple[Tensor, ...]
 
 
@@ -59,6 +62,25 @@ class Cell(nn.Module, ABC):
     @abstractmethod
     def step(self, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
         """From the drive u_t (B, G) and the state to the output y_t (B, output_size) and the next state."""
+
+    def input_matrices(self) -> list[Tensor]:
+        """V of x_t, views of the parameters; the gates of a gated cell come apart."""
+        return [self.input.weight]
+
+    def start_input_(self, init: InputInit) -> None:
+        """Start V by its name in `lit_rnn.init.INPUT_INITS`, gate by gate; ``torch`` means b, too, where no gate is.
+
+        Raises:
+            UserError: where the cell has no linear map ``input``.
+        """
+        linear: Any = getattr(self, "input", None)
+        accepted = f"'cell': {type(self).__name__} has a map of its own for its inputs"
+        require(isinstance(linear, nn.Linear), "model.init_args.input_init", init, accepted)
+        matrices = self.input_matrices()
+        for V in matrices:
+            INPUT_INITS[init](V)
+        if init == "torch" and len(matrices) == 1 and linear.bias is not None:
+            nn.init.uniform_(linear.bias, -(linear.in_features**-0.5), linear.in_features**-0.5)
 
     @abstractmethod
     def recurrent_matrices(self) -> dict[str, Tensor]:

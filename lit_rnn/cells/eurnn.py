@@ -10,13 +10,9 @@ from torch import Tensor, nn
 from lit_rnn.activations import ModReLU
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.orthogonal import OrthogonalCell, UnitaryCell
+from lit_rnn.init import small_
 from lit_rnn.parametrizations import Rotations
 from lit_rnn.parametrizations.rotations import RotationLayout
-
-
-def _small_(weight: Tensor) -> Tensor:
-    """U(-0.01, 0.01), the released start of every dense map."""
-    return nn.init.uniform_(weight, -0.01, 0.01)
 
 
 class EURNNCell(UnitaryCell):
@@ -44,7 +40,7 @@ class EURNNCell(UnitaryCell):
         learn_initial_state: bool = False,
     ) -> None:
         recurrent = Rotations(hidden_size, capacity, layout, unitary=True)
-        super().__init__(input_size, hidden_size, recurrent, _small_, learn_initial_state, real_output=True)
+        super().__init__(input_size, hidden_size, recurrent, small_, learn_initial_state, real_output=True)
         nn.init.zeros_(self.activation.bias)
 
 
@@ -60,7 +56,7 @@ class RealEURNNCell(OrthogonalCell):
         learn_initial_state: bool = False,
     ) -> None:
         super().__init__(input_size, hidden_size, Rotations(hidden_size, capacity, layout), learn_initial_state)
-        _small_(self.input.weight)
+        small_(self.input.weight)
         nn.init.zeros_(self.activation.bias)
 
 
@@ -94,8 +90,8 @@ class GORUCell(Cell):
         self.gates = nn.Linear(hidden_size, 2 * hidden_size)
         self.input = nn.Linear(input_size, 3 * hidden_size, bias=False)
         self.activation = ModReLU(hidden_size)
-        _small_(self.gates.weight)
-        _small_(self.input.weight)
+        small_(self.gates.weight)
+        small_(self.input.weight)
         nn.init.constant_(self.gates.bias[:hidden_size], 2.0)
         nn.init.zeros_(self.gates.bias[hidden_size:])
         nn.init.constant_(self.activation.bias, 0.01)
@@ -117,6 +113,9 @@ class GORUCell(Cell):
         c = self.activation(r * Q + u_c)
         h = c + g * (h - c)
         return h, (h,)
+
+    def input_matrices(self) -> list[Tensor]:
+        return list(self.input.weight.split(self.hidden_size))
 
     def recurrent_matrices(self) -> dict[str, Tensor]:
         reset, update = self.gates.weight.chunk(2)

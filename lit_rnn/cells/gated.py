@@ -106,6 +106,9 @@ class LSTMCell(Cell):
         h = torch.sigmoid(o + w_o * c) * torch.tanh(c)
         return h, (h, c)
 
+    def input_matrices(self) -> list[Tensor]:
+        return list(self.input.weight.split(self.hidden_size))
+
     def recurrent_matrices(self) -> dict[str, Tensor]:
         return dict(zip(("input", "forget", "cell", "output"), self.recurrent.weight.chunk(4), strict=True))
 
@@ -167,6 +170,9 @@ class GRUCell(Cell):
             c = torch.tanh(u_candidate + r * candidate)
         h = c + z * (h - c)
         return h, (h,)
+
+    def input_matrices(self) -> list[Tensor]:
+        return list(self.input.weight.split(self.hidden_size))
 
     def recurrent_matrices(self) -> dict[str, Tensor]:
         return dict(zip(("reset", "update", "candidate"), self.recurrent.weight.chunk(3), strict=True))

@@ -58,5 +58,8 @@ class JANETCell(Cell):
         h = torch.sigmoid(s) * h + torch.sigmoid(self.beta - s) * torch.tanh(j)
         return h, (h,)
 
+    def input_matrices(self) -> list[Tensor]:
+        return list(self.input.weight.split(self.hidden_size))
+
     def recurrent_matrices(self) -> dict[str, Tensor]:
         return dict(zip(("forget", "candidate"), self.recurrent.weight.chunk(2), strict=True))

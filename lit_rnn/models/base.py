@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from pytorch_lightning import LightningModule
@@ -19,6 +19,7 @@ from datamodules.errors import UserError, require
 from lit_rnn import optim
 from lit_rnn.cells import Cell, State
 from lit_rnn.class_paths import class_path
+from lit_rnn.init import DecoderInit, InputInit, decoder_
 from lit_rnn.models.meter import WeightedMean
 from lit_rnn.parametrizations import Constraint, constrain_recurrent, spectral_norm_penalty
 from lit_rnn.robustness import AdversarialTraining
@@ -44,6 +45,12 @@ class SequenceModel(LightningModule, ABC):
         hidden_size: Width n of each cell.
         layers: How many cells, each reading the one below.
         learn_initial_state: Train the initial state instead of keeping it zero.
+        input_init: Start of the input map V, gate by gate: ``cell`` (what the cell's own docstring says), ``torch``
+            (U(-1/sqrt(I), 1/sqrt(I))), ``kaiming`` (normal), ``xavier`` (Glorot uniform), ``xavier_normal`` or
+            ``uniform`` (U(-0.01, 0.01)); see `lit_rnn.init`. Biases stay the cell's, but for ``torch`` in a cell
+            without gates, which draws them too.
+        decoder_init: Start of the decoder: ``torch`` (torch's own, biases too), ``kaiming``, ``xavier`` or
+            ``xavier_normal`` (the same laws, biases zero), or ``eunn`` (EUNN's and GORU's scripts, biases 0.01).
         recurrent_lr_ratio: Learning rate of the group ``recurrent`` over that of the rest.
         optimizer: Any torch optimizer, called with the parameter groups. In Python: a class, a ``functools.partial``
             of one, or {"class_path", "init_args"}. None: the class's ``default_optimizer``, RMSprop with lr 1e-3.
@@ -68,6 +75,8 @@ class SequenceModel(LightningModule, ABC):
         hidden_size: int,
         layers: int = 1,
         learn_initial_state: bool = False,
+        input_init: InputInit = "cell",
+        decoder_init: DecoderInit = "torch",
         recurrent_lr_ratio: float = 1.0,
         optimizer: OptimizerCallable | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
@@ -88,6 +97,9 @@ class SequenceModel(LightningModule, ABC):
             checkpoint_every,
             "null or a whole number of at least 1",
         )
+        starts = (("input_init", input_init, InputInit), ("decoder_init", decoder_init, DecoderInit))
+        for key, start, names in starts:
+            require(start in get_args(names), f"model.init_args.{key}", start, f"one of {', '.join(get_args(names))}")
         require(norm_penalty >= 0, "model.init_args.norm_penalty", norm_penalty, "0 or positive")
         self.task = task if isinstance(task, Task) else Task(**task)
         self.adversarial = None if adversarial is None else AdversarialTraining.of(adversarial, self.task)
@@ -98,9 +110,12 @@ class SequenceModel(LightningModule, ABC):
         for _ in range(layers):
             below = self.cell_list()[-1].output_size if len(self.cells) else self.task.input_size
             self.cells.append(self.build_cell(below))
+            if input_init != "cell":
+                self.cell_list()[-1].start_input_(input_init)
             constrain_recurrent(self.cell_list()[-1], recurrent_constraint, constraint_bound)
             choose_backend(backend, self.cell_list()[-1])
-        self.decoder = nn.Linear(self.cell_list()[-1].output_size, self.task.target_size)
+        decoder = nn.Linear(self.cell_list()[-1].output_size, self.task.target_size)
+        self.decoder = decoder_(decoder, decoder_init, self.task.input_size)
         self.loss_function = nn.functional.cross_entropy if self.task.classifies else nn.functional.mse_loss
         # weighted means, so that ragged batches, masks and ranks are counted exactly
         self.meters = nn.ModuleDict(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,14 +14,13 @@ from datamodules import Task
 from datamodules.errors import require
 from lit_rnn.activations import Nonlinearity
 from lit_rnn.cells import Cell, LayerNormRNNCell, VanillaRNNCell
-from lit_rnn.init import chain_, dense_, fbchain_, gaussian_, identity_, orthogonal_, source_
+from lit_rnn.init import Fill, chain_, dense_, fbchain_, gaussian_, identity_, orthogonal_, source_
 from lit_rnn.models.base import SequenceModel
 
 Init = Literal["orthogonal", "identity", "gaussian", "chain", "fbchain"]
-InputInit = Literal["gaussian", "source", "xavier"]
-Fill = Callable[[Tensor], Tensor]
+VanillaInputInit = Literal["cell", "gaussian", "source", "xavier", "xavier_normal", "torch", "kaiming", "uniform"]
 
-_INPUT_INITS: dict[InputInit, Fill] = {
+_INPUT_INITS: dict[str, Fill] = {
     "gaussian": dense_,
     "source": source_,
     "xavier": functools.partial(nn.init.xavier_normal_, gain=2**0.5),
@@ -54,7 +52,8 @@ class VanillaRNN(SequenceModel):
         alpha: Gain along the chain; null: 1.02 for chain, 0.99 for fbchain, as in their code.
         beta: Gain of the feedback.
         input_init: Start of V: ``gaussian`` (std 0.9 / sqrt(n)), ``source`` (0.9 times the rectangular identity: input
-            k drives unit k alone) or ``xavier`` (normal, gain sqrt 2); null: source for chains, else gaussian.
+            k drives unit k alone), ``xavier`` (here normal with gain sqrt 2, the NRU paper's) or another name of
+            `SequenceModel`; null or ``cell``: source for chains, else gaussian.
         layer_norm: LayerNorm inside f: with relu and xavier the RNN-orth and RNN-id of the NRU paper.
         orthogonal_penalty: c; c |W^T W - I|_F^2 is added to the training loss (Vorontsov et al. 2017).
         **kwargs: Options of `SequenceModel`.
@@ -69,19 +68,16 @@ class VanillaRNN(SequenceModel):
         lam: float = 1.0,
         alpha: float | None = None,
         beta: float = 0.04,
-        input_init: InputInit | None = None,
+        input_init: VanillaInputInit | None = None,
         layer_norm: bool = False,
         orthogonal_penalty: float = 0.0,
         **kwargs: Any,
     ) -> None:
         require(orthogonal_penalty >= 0, "model.init_args.orthogonal_penalty", orthogonal_penalty, "0 or positive")
         require(init in get_args(Init), "model.init_args.init", init, f"one of {', '.join(get_args(Init))}")
-        require(
-            input_init is None or input_init in _INPUT_INITS,
-            "model.init_args.input_init",
-            input_init,
-            f"null or one of {', '.join(_INPUT_INITS)}",
-        )
+        names = get_args(VanillaInputInit)
+        accepted = f"null or one of {', '.join(names)}"
+        require(input_init is None or input_init in names, "model.init_args.input_init", input_init, accepted)
         super().__init__(task, hidden_size, **kwargs)
         self._warn_of_growth()
 
@@ -112,15 +108,12 @@ class VanillaRNN(SequenceModel):
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
         cell = LayerNormRNNCell if o.layer_norm else VanillaRNNCell
-        input_init: InputInit = o.input_init or ("source" if o.init in ("chain", "fbchain") else "gaussian")
-        return cell(
-            input_size,
-            o.hidden_size,
-            o.nonlinearity,
-            self._start(),
-            o.learn_initial_state,
-            _INPUT_INITS[input_init],
-        )
+        own = _INPUT_INITS["source" if o.init in ("chain", "fbchain") else "gaussian"]
+        input_ = _INPUT_INITS.get(o.input_init, own)
+        built = cell(input_size, o.hidden_size, o.nonlinearity, self._start(), o.learn_initial_state, input_)
+        if o.input_init not in (None, "cell", *_INPUT_INITS):
+            built.start_input_(o.input_init)
+        return built
 
     def penalty(self) -> Tensor | None:
         strength = self.options.orthogonal_penalty
