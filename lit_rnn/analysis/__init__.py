@@ -32,6 +32,7 @@ from lit_rnn.analysis.pseudospectra import (
     pseudospectral_abscissa,
     pseudospectral_radius,
     pseudospectrum,
+    rounding_of_radius,
 )
 from lit_rnn.analysis.resolvent import smallest_singular_values
 from lit_rnn.analysis.transient import TransientGrowth, transient_growth
@@ -64,6 +65,7 @@ __all__ = [
     "pseudospectral_abscissa",
     "pseudospectral_radius",
     "pseudospectrum",
+    "rounding_of_radius",
     "schur",
     "singular_values",
     "smallest_singular_values",

@@ -314,14 +314,25 @@ def distance_to_instability(W: ArrayLike | Tensor) -> float:
     return scale * eps
 
 
-def kreiss_lower_bound(W: ArrayLike | Tensor) -> float:
+def rounding_of_radius(n: int, precision: float = ROUNDING) -> float:
+    """How far rounding may move a spectral radius of 1: ten times sqrt(n) ``precision``, or n u of the computation."""
+    return 10 * max(n * ROUNDING, math.sqrt(n) * precision)
+
+
+def kreiss_lower_bound(W: ArrayLike | Tensor, precision: float = ROUNDING) -> float:
     """K(W) = sup over |z| > 1 of (|z| - 1) / sigma_min(z I - W) = sup over eps of (rho_eps - 1) / eps, from below.
 
     K <= sup_k |W^k| <= e n K (Kreiss matrix theorem). K >= 1, with 1 if and only if the numerical radius is at most 1,
-    as for normal W of rho <= 1; K is infinite for rho > 1. Between, the best point of a polar grid is refined, and
-    criss-cross at its eps looks for a better angle, until none is found: there may be a higher maximum at another eps.
-    Where K is infinite although rho = 1 (a Jordan block on the unit circle) the value is only large. sigma_min counts
-    as at least u |W|, u = 2.2e-16, beneath which it is rounding: the K of a long Jordan block may be far above that.
+    as for normal W of rho <= 1; K is infinite for rho > 1. Stored in float32, an orthogonal matrix has rho = 1 + 1e-7:
+    what exceeds 1 by at most `rounding_of_radius` counts as 1, and K is that of W / rho. Between, the best point of a
+    polar grid is refined, and criss-cross at its eps looks for a better angle, until none is found: there may be a
+    higher maximum at another eps. Where K is infinite although rho = 1 (a Jordan block on the unit circle) the value is
+    only large. sigma_min counts as at least u |W|, u = 2.2e-16, beneath which it is rounding: the K of a long Jordan
+    block may be far above that.
+
+    Args:
+        W: (n, n).
+        precision: To which relative accuracy W's entries are what was meant.
 
     Raises:
         UserError: for a W that is not square, not finite or empty.
@@ -329,14 +340,15 @@ def kreiss_lower_bound(W: ArrayLike | Tensor) -> float:
     Source: Trefethen and Embree 2005, chapter 18. Mitchell 2020 has a certified, much dearer method.
     """
     W = square(W)
-    return kreiss_from_radius(W, spectral_radius(W))
+    return kreiss_from_radius(W, spectral_radius(W), precision)
 
 
-def kreiss_from_radius(W: NDArray[Any], spectral_radius: float) -> float:
+def kreiss_from_radius(W: NDArray[Any], spectral_radius: float, precision: float = ROUNDING) -> float:
     """`kreiss_lower_bound` where the spectral radius, which may be dear, is known."""
-    slack = 10 * len(W) * ROUNDING
+    slack = rounding_of_radius(len(W), precision)
     if spectral_radius > 1 + slack:
         return math.inf
+    W = W / max(spectral_radius, 1.0)
     if numerical_radius(W) <= 1 + slack:
         return 1.0
     excess = np.geomspace(1e-6, 10 * spectral_norm(W), 30)[:, None]

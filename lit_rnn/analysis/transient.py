@@ -13,6 +13,7 @@ from datamodules.errors import require
 from lit_rnn.analysis.arrays import Real, square
 from lit_rnn.analysis.eigen import eigenvector_condition, numerical_radius, spectral_norm, spectral_radius
 from lit_rnn.analysis.pseudospectra import kreiss_from_radius, pseudospectral_radius
+from lit_rnn.analysis.resolvent import ROUNDING
 
 _LEVELS = np.geomspace(1e-5, 1, 6)  # eps as a share of |W|
 _MOST_CONDITION = 1e8  # of eigenvectors in float64
@@ -30,7 +31,7 @@ class TransientGrowth(NamedTuple):
     kreiss_upper: float  # e n K, above every |W^k| if K is as large as its lower bound says
 
 
-def transient_growth(W: ArrayLike | Tensor, steps: int) -> TransientGrowth:
+def transient_growth(W: ArrayLike | Tensor, steps: int, precision: float = ROUNDING) -> TransientGrowth:
     """|W^k|_2 and its bounds, to be drawn together.
 
     Powers are normalised on their way and bounds are taken through logarithms: results beyond 1e308 are infinite,
@@ -39,6 +40,7 @@ def transient_growth(W: ArrayLike | Tensor, steps: int) -> TransientGrowth:
     Args:
         W: (n, n).
         steps: The largest k.
+        precision: To which relative accuracy W's entries are what was meant; see `kreiss_lower_bound`.
 
     Raises:
         UserError: for a W that is not square, not finite or empty; for negative steps.
@@ -50,7 +52,7 @@ def transient_growth(W: ArrayLike | Tensor, steps: int) -> TransientGrowth:
     W = square(W)
     k = np.arange(steps + 1)
     radius, kappa, size = spectral_radius(W), eigenvector_condition(W), spectral_norm(W)
-    kreiss = kreiss_from_radius(W, radius)
+    kreiss = kreiss_from_radius(W, radius, precision)
     levels = [_powers(pseudospectral_radius(W, eps), k + 1, eps) for eps in (size or 1.0) * _LEVELS]
     return TransientGrowth(
         norms=_norms_of_powers(W, steps),

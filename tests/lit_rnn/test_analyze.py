@@ -352,12 +352,26 @@ def test_offline_dynamics_are_left_out(cli: Any, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("_no_pages")
-def test_fisher_memory_is_left_out_where_noise_adds_up(cli: Any) -> None:
-    save(VanillaRNN(adding().task, 4, init="orthogonal", lam=1.1), Path("m.ckpt"))
+@pytest.mark.parametrize(("lam", "left_out"), [(1.0 + 1e-7, "Fisher memory is"), (1.1, "Memory is")])
+def test_memory_is_left_out_where_it_would_tell_of_the_horizon(cli: Any, lam: float, left_out: str) -> None:
+    """Fisher's where noise adds up without end; the decoder's too where it grows, and the first input drowns all."""
+    save(VanillaRNN(adding().task, 4, init="identity", lam=lam), Path("m.ckpt"))
     done = cli("analyze", "--ckpt_path", "m.ckpt", "--only", "memory", *QUICK)
-    assert done.status == 0 and "Fisher memory is left out" in done.out and "recurrent, step 0" in done.out
+    said = " ".join(done.out.split())
+    assert done.status == 0 and f"{left_out} left out" in said and "recurrent, step 0" in said
     found = report("analysis/m")["matrices"]["recurrent"]["step 0"]
-    assert "fisher" not in found and len(found["decoder"]) == 6
+    assert "fisher" not in found and ("decoder" in found) == (lam < 1.01)
+
+
+@pytest.mark.usefixtures("_no_pages")
+def test_kreiss_constant_of_an_orthogonal_network_is_one(cli: Any) -> None:
+    """Its float32 weights have rho = 1 + 1e-7: an infinite K beside powers that stay at 1 contradicted the theorem."""
+    model = VanillaRNN(adding().task, 30, init="orthogonal")
+    model.cells[0].recurrent.weight.data *= 1 + 3e-7
+    save(model, Path("m.ckpt"))
+    assert cli("analyze", "--ckpt_path", "m.ckpt", "--only", "transient", *QUICK).status == 0
+    found = report("analysis/m")["matrices"]["recurrent"]["step 0"]
+    assert found["kreiss_lower_bound"] == 1.0 and found["largest_power"] == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.usefixtures("_no_pages")

@@ -106,7 +106,7 @@ def common_box(Ws: Sequence[NDArray[Any]]) -> Box:
 
 def transient(matrix: Matrix, settings: Settings, box: Box) -> Finding:
     """|W^k| with its bounds."""
-    growth = analysis.transient_growth(matrix.W, settings.steps)
+    growth = analysis.transient_growth(matrix.W, settings.steps, matrix.precision)
     peak = int(growth.norms.argmax())
     return {
         "powers": growth.norms,
@@ -125,12 +125,16 @@ def memory(matrix: Matrix, settings: Settings, box: Box) -> Finding:
     W, v = matrix.W, matrix.source
     if v is None:
         return {"left_out": ["Memory is left out where no block of the input map feeds the matrix"]}
+    radius = 0.0 if analysis.is_nilpotent(W) else analysis.spectral_radius(W)
     finding: Finding = {"source": matrix.source_name}
-    with np.errstate(all="ignore"):
-        decoded = analysis.decoder_memory(*_as_real(W, v), lags=range(settings.steps), noise=NOISE)
-    if np.isfinite(decoded).all():
-        finding["decoder"] = decoded
-    if not analysis.is_nilpotent(W) and analysis.spectral_radius(W) >= 1:
+    if radius > 1 + analysis.rounding_of_radius(len(W), matrix.precision):
+        reason = (
+            "Memory is left out where the spectral radius is above 1: noise grows without end, "
+            "and a decoder reads best what entered last before its horizon"
+        )
+        return finding | {"left_out": [reason]}
+    finding["decoder"] = analysis.decoder_memory(*_as_real(W, v), lags=range(settings.steps), noise=NOISE)
+    if radius >= 1:
         reason = "Fisher memory is left out where the spectral radius is not below 1, so that noise adds up without end"
         return finding | {"left_out": [reason]}
     return finding | {

@@ -88,6 +88,11 @@ def _finish(axes: Axes, title: str, x: str, y: str, legend: bool = True) -> None
         axes.legend(frameon=False, fontsize=8)
 
 
+def _from_zero(axes: Axes) -> None:
+    """Zero at the bottom, and room above the highest curve: one that is level must not lie on the frame."""
+    axes.set_ylim(0, 1.15 * axes.dataLim.ymax)
+
+
 def _style(number: int, findings: Findings) -> dict[str, Any]:
     """How an overlaid moment is drawn: the earlier one broad and pale, so that it shows below the later."""
     earlier = number < len(findings) - 1
@@ -119,9 +124,9 @@ def _singular_values(axes: Sequence[Axes], findings: Findings) -> None:
         name = f" {moment}" if len(findings) > 1 else ""
         axes[0].plot(index, finding["singular_values"], **_style(number, findings), label=f"σ{name}")
         moduli = np.sort(np.abs(finding["eigenvalues"]))[::-1]
-        axes[0].plot(index, moduli, **_style(number, findings), linestyle=":", label=f"|λ|{name}")
+        axes[0].plot(index, moduli, ".", color=f"C{number}", markersize=4, label=f"|λ|{name}")
     _finish(axes[0], "singular values, moduli of eigenvalues", "index", "")
-    axes[0].set_ylim(bottom=0)
+    _from_zero(axes[0])
 
 
 def _history(axes: Sequence[Axes], findings: Findings) -> None:
@@ -221,19 +226,19 @@ def _transient(axes: Sequence[Axes], findings: Findings) -> None:
     """|W^k| between its bounds; bounds far off the curve are cut."""
     curves = np.concatenate([_positive(finding["powers"]) for _, _, finding in _having("powers", findings)])
     low, high = max(np.nanmin(curves), _NOTHING), np.nanmax(curves)
-    bounds = {
-        "bound_eigenvector": ("κ(V) ρ^k", "C1", "-"),
+    bounds = {  # dashes that show each other: for a normal matrix three of them are |W^k| itself
+        "bound_eigenvector": ("κ(V) ρ^k", "C1", (0, (6, 6))),
         "bound_numerical": ("2 w^k", "C2", "-"),
         "bound_level_curve": ("ρ_ε^(k+1) / ε", "C4", "-"),
-        "bound_spectral": ("ρ^k (from below)", "C3", "--"),
+        "bound_spectral": ("ρ^k (from below)", "C3", (6, (6, 6))),
     }
     for ax, (_, moment, finding) in zip(axes, _having("powers", findings), strict=True):
         k = np.arange(len(finding["powers"]))
+        ax.plot(k, _positive(finding["powers"]), color="0.6", linewidth=5, label="|W^k|")  # broad: bounds touch it
         for key, (label, colour, line) in bounds.items():
             ax.plot(k, _positive(finding[key]), color=colour, linestyle=line, linewidth=1, label=label)
         if np.isfinite(finding["kreiss_lower_bound"]):
-            ax.axhline(finding["kreiss_lower_bound"], color="C5", linestyle="--", linewidth=1, label="K ≤ max |W^k|")
-        ax.plot(k, _positive(finding["powers"]), color="black", linewidth=2, label="|W^k|")
+            ax.axhline(finding["kreiss_lower_bound"], color="C5", linestyle=":", linewidth=1, label="K ≤ max |W^k|")
         ax.set_yscale("log")
         ax.set_ylim(low / 3, high * 30)
         _finish(ax, f"powers and their bounds{_of(moment, findings)}", "k", "spectral norm")
@@ -279,7 +284,7 @@ def _jacobian(axes: Sequence[Axes], findings: Findings) -> None:
         axes[0].plot(index, middle, **_style(number, findings), label=moment)
         axes[0].fill_between(index, low, high, color=f"C{number}", alpha=0.25, linewidth=0)
     _finish(axes[0], "step Jacobian's σ along data (5 to 95 %)", "index", "")
-    axes[0].set_ylim(bottom=0)
+    _from_zero(axes[0])
 
 
 def _against_lag(key: str, title: str, y: str, logarithmic: bool) -> Draw:
@@ -322,7 +327,10 @@ PANELS = [
     Panel(
         "decoder",
         _decoder,
-        note=f"Memory is the linear network's of W and its {{source}}; noise variance {NOISE:g} for the decoder.",
+        note=(
+            f"Memory is the linear network's of W and its {{source}}; the decoder reads after as many steps as "
+            f"there are lags (or n, if more), from a state of zero, with noise of variance {NOISE:g}."
+        ),
     ),
     Panel(
         "lyapunov",

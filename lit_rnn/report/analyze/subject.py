@@ -33,12 +33,14 @@ class Matrix:
         W: (n, n), float64 or complex128.
         source: (n,), the column of the input map through which most of the signal enters; None where there is none.
         source_name: Which column.
+        precision: To which relative accuracy the model computes W's entries.
     """
 
     name: str
     W: NDArray[Any]
     source: Real | Complex | None = None
     source_name: str = ""
+    precision: float = torch.finfo(torch.float32).eps
 
 
 # ---- the model
@@ -96,7 +98,8 @@ def matrices(model: SequenceModel, chosen_by: SequenceModel) -> Iterator[Matrix]
                 "square, (n, n) with n at least 1",
             )
             V, chooser_V = (_input_block(one, W, number, len(named)) for one in (cell, chooser))
-            yield Matrix(full_name, double(W).cpu().numpy(), *_source(V, chooser_V))
+            precision = torch.finfo(W.dtype).eps
+            yield Matrix(full_name, double(W).cpu().numpy(), *_source(V, chooser_V), precision)
 
 
 def _source(V: Tensor | None, chooser_V: Tensor | None) -> tuple[Real | Complex | None, str]:

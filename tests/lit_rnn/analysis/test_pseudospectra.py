@@ -786,6 +786,23 @@ def test_kreiss_constant_by_brute_force(name: str) -> None:
 )
 def test_powers_that_grow_have_no_kreiss_constant(W: Matrix) -> None:
     assert kreiss_lower_bound(W) == math.inf
+    assert kreiss_lower_bound(W, precision=1.2e-7) == math.inf
+
+
+def test_an_orthogonal_matrix_in_float32_has_the_kreiss_constant_one() -> None:
+    """Rounded to float32 its rho is 1 + 1e-7, and K is infinite; as what was meant, its powers stay at 1."""
+    Q = np.linalg.qr(np.random.default_rng(0).normal(size=(60, 60)))[0].astype(np.float32).astype(float)
+    Q *= (1 + 1e-7) / abs(np.linalg.eigvals(Q)).max()
+    assert kreiss_lower_bound(Q) == math.inf
+    assert kreiss_lower_bound(Q, precision=np.finfo(np.float32).eps) == 1.0
+
+
+def test_rounding_does_not_hide_the_kreiss_constant_of_a_marginal_matrix() -> None:
+    """A rotation beside a stable Jordan block: K is the block's, also where rounding lifts rho above 1."""
+    block = jordan(2, 0.5, 3.0)
+    K = kreiss_jordan(0.5, 3.0)
+    W = scipy.linalg.block_diag([[0.6, 0.8], [-0.8, 0.6]], block) * (1 + 2e-7)
+    assert kreiss_lower_bound(W, precision=np.finfo(np.float32).eps) == pytest.approx(K, rel=1e-5)
 
 
 @pytest.mark.parametrize("c", [1.0, 10.0])
