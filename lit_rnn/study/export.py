@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from lit_rnn.study.plan import Study
+from lit_rnn.study.plan import Study, text
 
 
 def sweeps(study: Study) -> dict[str, str]:
@@ -16,11 +16,12 @@ def sweeps(study: Study) -> dict[str, str]:
     files = {}
     for arm in dict.fromkeys(setting.arm for setting in study.settings):
         ours = [setting for setting in study.settings if setting.arm == arm]
-        keys = [key for key, _ in ours[0].values]
-        values: dict[str, list[Any]] = {key: [] for key in keys}
+        values: dict[str, list[Any]] = {key: [] for key, _ in ours[0].values}
         for key, value in (pair for setting in ours for pair in setting.values):
-            if value not in values[key]:
-                values[key].append(value)
+            # W&B writes a value as Python does; None, True and lists must reach `fit` as YAML has them
+            told = value if type(value) in (int, float, str) else text(value)
+            if told not in values[key]:
+                values[key].append(told)
         bases = [part for base in ours[0].bases for part in ("-c", base)]
         sweep = {
             "method": "grid",

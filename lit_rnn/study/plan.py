@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +37,7 @@ class Setting:
     def arguments(self) -> list[str]:
         """What follows ``python -m lit_rnn fit``."""
         files = [part for base in self.bases for part in ("-c", base)]
-        return files + [part for key, value in self.values for part in (f"--{key}", _text(value))]
+        return files + [part for key, value in self.values for part in (f"--{key}", text(value))]
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ class Study:
         return [Run(setting, seed) for setting in self.settings for seed in self.seeds]
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """A grid's value as it follows its option on the command line."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
@@ -111,7 +113,19 @@ def read_study(name: str) -> Study:
     success = content.get("success", {})
     require(isinstance(success, dict), "success", success, "{below: loss} or {below_chance: share}")
     _only(success, ("below", "below_chance"), "success")
-    return Study(path, tuple(settings), tuple(seeds), success.get("below"), success.get("below_chance", 0.5))
+    below, below_chance = _positive(success, "below"), _positive(success, "below_chance")
+    require(below is None or below_chance is None, "success", success, "below or below_chance, not both")
+    return Study(path, tuple(settings), tuple(seeds), below, 0.5 if below_chance is None else below_chance)
+
+
+def _positive(success: Mapping[str, Any], key: str) -> float | None:
+    """A number, which YAML reads as text where it has no point: 1e-1."""
+    given = success.get(key)
+    with contextlib.suppress(TypeError, ValueError):
+        number = None if given is None or isinstance(given, bool) else float(given)
+        if given is None or (number is not None and 0 < number < math.inf):
+            return number
+    raise UserError(f"success.{key} is {given!r}, but it must be a positive number.")
 
 
 def _only(given: Mapping[str, Any], accepted: Sequence[str], where: str) -> None:
@@ -134,7 +148,7 @@ def _settings(arm: str, what: Mapping[str, Any], common: Mapping[str, Any]) -> l
     settings = []
     for combination in itertools.product(*grid.values()):
         values = dict(zip(grid, combination, strict=True))
-        varying = [f"{key.rpartition('.')[2]}={_text(values[key])}" for key in grid if len(grid[key]) > 1]
+        varying = [f"{key.rpartition('.')[2]}={text(values[key])}" for key in grid if len(grid[key]) > 1]
         settings.append(Setting(arm, bases, tuple(values.items()), "-".join([arm, *varying])))
     return settings
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
 import json
 import shlex
 import statistics
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 from datamodules import UserError
+from lit_rnn import cli
 from lit_rnn.arguments import config_folder
 from lit_rnn.study import command, export, local, summary
 from lit_rnn.study.plan import read_study, resolve
@@ -68,6 +71,12 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Any) ->
         ({"base": []}, "base"),
         ({"arms": {"a": {"grids": {}}}}, "grids"),
         ({"success": {"under": 1}}, "under"),
+        ({"success": {"below": "low"}}, "success.below is 'low'"),
+        ({"success": {"below": True}}, "success.below is True"),
+        ({"success": {"below": -1.0}}, "success.below"),
+        ({"success": {"below": ".inf"}}, "success.below"),
+        ({"success": {"below_chance": [0.5]}}, "success.below_chance"),
+        ({"success": {"below": 1.0, "below_chance": 0.5}}, "not both"),
         ({"grid": {"model.init_args.lam": [1.0, "1.0"]}}, "lam=1.0"),
         ({"grid": {"model.init_args.lamb": [1.0]}}, "lamb"),
         ({"grid": {"model.init_args.hidden_size": [6, "many"]}}, "hidden_size"),
@@ -78,6 +87,28 @@ def test_bad_files_are_refused_before_anything_starts(study: Any, keys: dict[str
         command.run("study", [study(**keys)])
     assert "\n" not in str(error.value)
     assert not Path("runs").exists()
+
+
+def test_a_threshold_without_a_point_is_a_number(study: Any) -> None:
+    """YAML 1.1 reads 1e-1 as text; the runs would be over before a comparison with it failed."""
+    Path("study.yaml").write_text("base: base.yaml\nsuccess: {below: 1e-1}\n")
+    assert read_study("study.yaml").below == 0.1
+    Path("study.yaml").write_text("base: base.yaml\nsuccess: {below_chance: 2e-1}\n")
+    plan = read_study("study.yaml")
+    assert plan.below is None and plan.below_chance == 0.2
+
+
+def test_a_sweep_gives_values_as_fit_reads_them(study: Any) -> None:
+    """W&B puts --key=value with Python's own spelling: None and True would be words."""
+    name = study(grid={"model.init_args.lr_scheduler": [None], "model.init_args.learn_initial_state": [True, False]})
+    parameters = yaml.safe_load(export.sweeps(read_study(name))["sweep-study.yaml"])["parameters"]
+    given = [f"--{key}={parameters[key]['values'][0]}" for key in parameters]
+    assert "--model.init_args.lr_scheduler=null" in given and "--model.init_args.learn_initial_state=true" in given
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        cli.run("fit", ["-c", "base.yaml", *given, "--print_config"])
+    options = yaml.safe_load(printed.getvalue())["model"]["init_args"]
+    assert options["lr_scheduler"] is None and options["learn_initial_state"] is True
 
 
 def test_other_bad_input(study: Any) -> None:
@@ -166,7 +197,7 @@ def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixtu
     assert sweep["method"] == "grid" and sweep["metric"] == {"name": "val/loss", "goal": "minimize"}
     assert sweep["parameters"] == {
         LR: {"values": [0.1, 0.01]},
-        "trainer.callbacks": {"values": [[]]},
+        "trainer.callbacks": {"values": ["[]"]},
         "model.init_args.lam": {"values": [0.5]},
         "seed_everything": {"values": [1, 2]},
     }
