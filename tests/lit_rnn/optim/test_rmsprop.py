@@ -1,0 +1,198 @@
+"""RMSpropTF against the update rules of TensorFlow 1 and of the uRNN papers' Theano code, in NumPy."""
+
+from __future__ import annotations
+
+import copy
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules import UserError
+from lit_rnn.optim import RMSpropTF
+
+Arrays = list[np.ndarray]
+
+
+def tensorflow(p: Arrays, gradients: list[Arrays], lr: float, rho: float, momentum: float, eps: float) -> Arrays:
+    """ApplyRMSProp: ms starts at 1, mom at 0."""
+    p = [x.copy() for x in p]
+    ms, mom = [np.ones_like(x) for x in p], [np.zeros_like(x) for x in p]
+    for step in gradients:
+        for k, g in enumerate(step):
+            ms[k] = ms[k] + (g * g - ms[k]) * (1 - rho)
+            mom[k] = momentum * mom[k] + lr * g / np.sqrt(ms[k] + eps)
+            p[k] = p[k] - mom[k]
+    return p
+
+
+def theano(p: Arrays, gradients: list[Arrays], lr: float) -> Arrays:
+    """rmsprop of the released uRNN code: the accumulator starts at 1e-3, decay 0.9, no epsilon."""
+    p = [x.copy() for x in p]
+    ms = [1e-3 * np.ones_like(x) for x in p]
+    for step in gradients:
+        for k, g in enumerate(step):
+            ms[k] = 0.9 * ms[k] + 0.1 * g**2
+            p[k] = p[k] - lr * g / np.sqrt(ms[k])
+    return p
+
+
+def problem(steps: int = 30) -> tuple[Arrays, list[Arrays]]:
+    rng = np.random.default_rng(0)
+    shapes = [(4, 3), (5,), ()]
+    scales = 10.0 ** rng.uniform(-5, 1, steps)
+    return (
+        [rng.normal(size=shape) for shape in shapes],
+        [[scale * rng.normal(size=shape) for shape in shapes] for scale in scales],
+    )
+
+
+def run(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter], gradients: list[Arrays]) -> Arrays:
+    for step in gradients:
+        for parameter, gradient in zip(parameters, step, strict=True):
+            parameter.grad = torch.as_tensor(gradient)
+        optimizer.step()
+    return [parameter.detach().numpy() for parameter in parameters]
+
+
+def as_parameters(arrays: Arrays) -> list[torch.nn.Parameter]:
+    return [torch.nn.Parameter(torch.tensor(array)) for array in arrays]
+
+
+def close(ours: Arrays, expected: Arrays, atol: float = 1e-13) -> None:
+    for a, b in zip(ours, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+def test_the_defaults_are_tensorflows(momentum: float) -> None:
+    p, gradients = problem()
+    parameters = as_parameters(p)
+    ours = run(RMSpropTF(parameters, lr=0.01, momentum=momentum), parameters, gradients)
+    close(ours, tensorflow(p, gradients, 0.01, 0.9, momentum, 1e-10))
+
+
+def test_theanos() -> None:
+    p, gradients = problem()
+    parameters = as_parameters(p)
+    close(
+        run(RMSpropTF(parameters, lr=0.01, initial_accumulator=1e-3, eps=0.0), parameters, gradients),
+        theano(p, gradients, 0.01),
+    )
+
+
+def test_the_first_step_in_closed_form() -> None:
+    """lr g / sqrt(0.9 + 0.1 g^2); torch's takes lr g / (sqrt(0.1 g^2)): with g = 1e-3 three thousand times that."""
+    g = 1e-3
+    ours, theirs = as_parameters([np.zeros(1)]), as_parameters([np.zeros(1)])
+    (step,) = run(RMSpropTF(ours, lr=1.0), ours, [[np.full(1, g)]])
+    (torchs,) = run(torch.optim.RMSprop(theirs, lr=1.0, alpha=0.9), theirs, [[np.full(1, g)]])
+    assert step[0] == pytest.approx(-g / math.sqrt(0.9 + 0.1 * g**2 + 1e-10), rel=1e-14)
+    assert torchs[0] / step[0] == pytest.approx(3000, rel=1e-3)
+
+
+def test_eps_outside_from_zero_is_torchs() -> None:
+    p, gradients = problem()
+    ours, theirs = as_parameters(p), as_parameters(p)
+    options = {"lr": 0.01, "alpha": 0.95, "eps": 1e-6, "weight_decay": 0.1}
+    expected = run(torch.optim.RMSprop(theirs, **options), theirs, gradients)
+    close(run(RMSpropTF(ours, **options, initial_accumulator=0.0, eps_inside=False), ours, gradients), expected, 0)
+
+
+def test_complex_parameters_are_pairs_of_real_ones() -> None:
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=(3, 2)) + 1j * rng.normal(size=(3, 2))
+    gradients = [[rng.normal(size=(3, 2)) + 1j * rng.normal(size=(3, 2))] for _ in range(10)]
+    parameters = as_parameters([z])
+    (ours,) = run(RMSpropTF(parameters, lr=0.1, momentum=0.5, weight_decay=0.0), parameters, gradients)
+    parts = [[g[0].real, g[0].imag] for g in gradients]
+    real, imaginary = tensorflow([z.real, z.imag], parts, 0.1, 0.9, 0.5, 1e-10)
+    close([ours], [real + 1j * imaginary])
+
+
+def test_options_by_group() -> None:
+    p, gradients = problem()
+    parameters = as_parameters(p)
+    groups = [
+        {"params": parameters[:1]},
+        {"params": parameters[1:], "lr": 0.1, "initial_accumulator": 1e-3, "eps": 0.0},
+    ]
+    ours = run(RMSpropTF(groups, lr=0.01), parameters, gradients)
+    close(ours[:1], tensorflow(p, gradients, 0.01, 0.9, 0.0, 1e-10)[:1])
+    close(ours[1:], theano(p, gradients, 0.1)[1:])
+
+
+def test_weights_without_gradients_stay() -> None:
+    p, gradients = problem(3)
+    parameters = as_parameters(p)
+    optimizer = RMSpropTF(parameters, lr=0.01, momentum=0.9)
+    for parameter, gradient in zip(parameters[1:], gradients[0][1:], strict=True):
+        parameter.grad = torch.as_tensor(gradient)
+    optimizer.step()
+    np.testing.assert_array_equal(parameters[0].detach(), p[0])
+    assert parameters[0] not in optimizer.state
+    assert all(
+        (parameter.detach().numpy() != before).all() for parameter, before in zip(parameters[1:], p[1:], strict=True)
+    )
+    RMSpropTF(as_parameters(p)).step()  # none at all
+
+
+@pytest.mark.parametrize("eps_inside", [True, False])
+def test_without_epsilon_a_gradient_that_is_always_zero_moves_nothing(eps_inside: bool) -> None:
+    """The accumulator underflows to 0 in the end: 0 / 0."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = RMSpropTF([parameter], alpha=0.5, initial_accumulator=1e-3, eps=0.0, eps_inside=eps_inside)
+    parameter.grad = torch.tensor([0.0, 1e-30])
+    for _ in range(200):
+        optimizer.step()
+    assert not optimizer.state[parameter]["square_avg"].any()
+    assert torch.isfinite(parameter).all() and parameter[0] == 1.0
+
+
+def test_a_saved_state_continues_bit_for_bit() -> None:
+    p, gradients = problem()
+    whole, first = as_parameters([*p, p[0] + 1j]), as_parameters([*p, p[0] + 1j])
+    gradients = [[*step, step[0] * (1 - 2j)] for step in gradients]
+    options: dict[str, Any] = {"lr": 0.01, "momentum": 0.9}
+    expected = run(RMSpropTF(whole, **options), whole, gradients)
+    optimizer = RMSpropTF(first, **options)
+    run(optimizer, first, gradients[:10])
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    second = copy.deepcopy(first)
+    again = RMSpropTF(second, lr=0.7)
+    again.load_state_dict(torch.load(file, weights_only=True))
+    close(run(again, second, gradients[10:]), expected, 0)
+    third = copy.deepcopy(first)
+    assert abs(run(RMSpropTF(third, **options), third, gradients[10:])[0] - expected[0]).max() > 1e-6
+
+
+def test_a_closure_is_evaluated_once_with_gradients() -> None:
+    parameter = torch.nn.Parameter(torch.ones(1))
+    optimizer, calls = RMSpropTF([parameter], lr=0.1), []
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = parameter.square().sum()
+        loss.backward()
+        calls.append(loss.item())
+        return loss
+
+    assert optimizer.step(closure).item() == 1.0 and calls == [1.0] and parameter.item() < 1
+
+
+@pytest.mark.parametrize("name", ["lr", "alpha", "eps", "initial_accumulator", "momentum", "weight_decay"])
+def test_a_negative_option_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"{name} is -0\.1, but it must be"):
+        RMSpropTF(as_parameters([np.ones(1)]), **{name: -0.1})
+
+
+def test_a_sparse_gradient_is_refused() -> None:
+    embedding = torch.nn.Embedding(5, 2, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(UserError, match="sparse gradient"):
+        RMSpropTF(embedding.parameters()).step()
