@@ -200,23 +200,33 @@ class CLI(LightningCLI):
             )
         if self._shapes != {name: tensor.shape for name, tensor in self.model.state_dict().items()}:
             options = self.model.hparams
-            other = [key for key in options if key not in ("task", "optimizer") and options[key] != made_with.get(key)]
+            other = [
+                key
+                for key in options
+                if key not in ("task", "optimizer", "group_optimizers") and options[key] != made_with.get(key)
+            ]
             raise UserError(
                 f"model.init_args.{other[0]} is {options[other[0]]!r}, but the checkpoint was made with "
                 f"{made_with.get(other[0])!r}: use the same."
                 if other
                 else "The checkpoint's weights do not fit this version's model: train it again."
             )
-        given, kept = (self._optimizer_name(options) for options in (self.model.hparams, made_with))
-        if self.subcommand == "fit" and given != kept:
-            raise UserError(
-                f"model.init_args.optimizer is {given}, but the checkpoint holds the state of {kept}: use the same."
-            )
+        given, kept = (self._optimizer_names(options) for options in (self.model.hparams, made_with))
+        for key in {**given, **kept} if self.subcommand == "fit" else ():
+            if given.get(key) != kept.get(key):
+                raise UserError(
+                    f"model.init_args.{key} is {given.get(key, 'not given')}, but the checkpoint holds the state of "
+                    f"{kept.get(key, 'none')}: use the same."
+                )
 
     @staticmethod
-    def _optimizer_name(options: Any) -> str:
-        optimizer = options["optimizer"]
-        return "the default" if optimizer is None else optimizer["class_path"].rpartition(".")[2]
+    def _optimizer_names(options: Any) -> dict[str, str]:
+        """The optimizers' classes by config key."""
+        own = {f"group_optimizers.{name}": spec for name, spec in (options.get("group_optimizers") or {}).items()}
+        return {
+            key: "the default" if spec is None else spec["class_path"].rpartition(".")[2]
+            for key, spec in {"optimizer": options["optimizer"], **own}.items()
+        }
 
     def _run_subcommand(self, subcommand: str) -> None:
         if self.config[self.subcommand].trainer.fast_dev_run:

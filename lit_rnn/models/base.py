@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from datamodules import Task
-from datamodules.errors import UserError, require
+from datamodules.errors import require
 from lit_rnn import optim
 from lit_rnn.cells import Cell, State
 from lit_rnn.class_paths import class_path
@@ -54,6 +54,8 @@ class SequenceModel(LightningModule, ABC):
         recurrent_lr_ratio: Learning rate of the group ``recurrent`` over that of the rest.
         optimizer: Any torch optimizer, called with the parameter groups. In Python: a class, a ``functools.partial``
             of one, or {"class_path", "init_args"}. None: the class's ``default_optimizer``, RMSprop with lr 1e-3.
+        group_optimizers: Optimizers of single groups by name, such as {recurrent: {class_path: Adagrad}}; the others
+            take ``optimizer``. The rate of such a group is its optimizer's own: no ratio applies.
         lr_scheduler: Any torch scheduler, stepped once per epoch; None keeps the rate.
         backend: How the cell is run over time; see `lit_rnn.scan.choose_backend`.
         checkpoint_every: Keep the states at every so many steps alone and run the rest again in the backward, which is
@@ -79,6 +81,7 @@ class SequenceModel(LightningModule, ABC):
         decoder_init: DecoderInit = "torch",
         recurrent_lr_ratio: float = 1.0,
         optimizer: OptimizerCallable | None = None,
+        group_optimizers: dict[str, OptimizerCallable] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
         backend: Backend = "auto",
         checkpoint_every: int | None = None,
@@ -130,6 +133,12 @@ class SequenceModel(LightningModule, ABC):
         self.hparams["task"] = asdict(self.task)
         for key in ("optimizer", "lr_scheduler"):
             self.hparams[key] = optim.to_primitives(self.hparams[key], f"model.init_args.{key}")
+        own = self.hparams["group_optimizers"]
+        if own is not None:
+            key = "model.init_args.group_optimizers"
+            self.hparams["group_optimizers"] = {
+                name: optim.to_primitives(factory, f"{key}.{name}") for name, factory in own.items()
+            }
 
     @property
     def options(self) -> Any:
@@ -321,18 +330,8 @@ class SequenceModel(LightningModule, ABC):
         groups = [
             {**group, **options.get(group["name"], {})} for group in optim.named_groups(self, self.parameter_groups())
         ]
-        try:
-            optimizer = optim.build(self.options.optimizer or self.default_optimizer, groups)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"model.init_args.optimizer cannot be built: {error}.") from error
-        for group in optimizer.param_groups:
-            group["lr"] *= group.get("lr_ratio", 1.0)
-        manifold = any(group.get("manifold") for group in optimizer.param_groups)
-        require(
-            not manifold or isinstance(optimizer, optim.RiemannianOptimizer),
-            "model.init_args.optimizer",
-            type(optimizer).__name__,
-            f"RiemannianSGD, RiemannianRMSprop or RiemannianAdam: {type(self).__name__} keeps W unitary by its steps",
+        optimizer = optim.build_optimizer(
+            groups, self.options.optimizer or self.default_optimizer, self.options.group_optimizers
         )
         optimizer.register_step_post_hook(self._count_step)
         if self.options.lr_scheduler is None:

@@ -94,8 +94,8 @@ class ScoRNN(OrthogonalRNN):
 class ScuRNN(OrthogonalRNN):
     """scuRNN: complex W = (I + A)^-1 (I - A) diag(e^{i theta}), theta trained (Maduranga et al. 2019).
 
-    Three groups: ``recurrent`` (A), ``phase`` (theta), ``other``. The paper gives each its own optimizer (Adam, RMSprop
-    on A, Adagrad on theta); here one optimizer has three rates.
+    Three groups: ``recurrent`` (A), ``phase`` (theta), ``other``. The paper gives each its own optimizer (RMSprop on A,
+    Adagrad on theta, Adam for the rest): ``group_optimizers``.
 
     Args:
         task: The Task, or its dict.
@@ -169,8 +169,9 @@ class URNN(OrthogonalRNN):
 class FullURNN(URNN):
     """Full-capacity uRNN: W any unitary matrix, moved by a Riemannian step (Wisdom et al. 2016).
 
-    The optimizer is one of `lit_rnn.optim`'s RiemannianSGD, RiemannianRMSprop (the default) and RiemannianAdam; its
-    group ``recurrent`` lives on U(n), the rest takes torch's own step. Arguments as `URNN`.
+    The group ``recurrent`` lives on U(n) and takes one of `lit_rnn.optim`'s RiemannianSGD, RiemannianRMSprop (the
+    default) and RiemannianAdam, as ``optimizer`` (the rest then takes torch's own step of that name) or in
+    ``group_optimizers``. Arguments as `URNN`.
     """
 
     cell_class = FullURNNCell

@@ -1,5 +1,6 @@
-"""Optimizers as checkpoints keep them, parameter groups with names, and optimizers on the orthogonal group."""
+"""Optimizers as checkpoints keep them, by named parameter groups, on the orthogonal group, and as other libraries."""
 
+from lit_rnn.optim.grouped import GroupedOptimizer, build_optimizer
 from lit_rnn.optim.groups import named_groups
 from lit_rnn.optim.riemannian import (
     RiemannianAdam,
@@ -9,15 +10,19 @@ from lit_rnn.optim.riemannian import (
     retract,
     riemannian_gradient,
 )
+from lit_rnn.optim.rmsprop import RMSpropTF
 from lit_rnn.optim.spec import Factory, build, to_primitives
 
 __all__ = [
     "Factory",
+    "GroupedOptimizer",
+    "RMSpropTF",
     "RiemannianAdam",
     "RiemannianOptimizer",
     "RiemannianRMSprop",
     "RiemannianSGD",
     "build",
+    "build_optimizer",
     "named_groups",
     "retract",
     "riemannian_gradient",

@@ -19,11 +19,10 @@ from lit_rnn.parametrizations.orthogonal import polar_
 
 Metric = Literal["euclidean", "canonical"]
 Retraction = Literal["cayley", "qr", "polar", "exp"]
-_KEY = "model.init_args.optimizer.init_args"
 
 
 def _check(key: str, given: str, choices: object) -> None:
-    require(given in get_args(choices), f"{_KEY}.{key}", given, f"one of {', '.join(get_args(choices))}")
+    require(given in get_args(choices), key, given, f"one of {', '.join(get_args(choices))}")
 
 
 def skew_gradient(W: Tensor, G: Tensor, metric: Metric) -> Tensor:
@@ -81,8 +80,8 @@ class RiemannianOptimizer(Optimizer):
     ) -> None:
         _check("metric", metric, Metric)
         _check("retraction", retraction, Retraction)
-        require(drift_bound > 0, f"{_KEY}.drift_bound", drift_bound, "positive")
-        require(options["lr"] >= 0, f"{_KEY}.lr", options["lr"], "0 or positive")
+        require(drift_bound > 0, "drift_bound", drift_bound, "positive")
+        require(options["lr"] >= 0, "lr", options["lr"], "0 or positive")
         own = {"manifold": False, "metric": metric, "retraction": retraction, "drift_bound": drift_bound}
         super().__init__(params, {**self._flat(**options).defaults, **own})
 
