@@ -55,15 +55,22 @@ class ExpRNN(OrthogonalRNN):
 class DtrivRNN(ExpRNN):
     """expRNN whose base point follows the weights: every K steps B <- B exp(A), A <- 0 (Lezcano-Casado 2019).
 
-    The optimizer's statistics of A stay as they are at a rebase, as in the released code. The initial rotation is in
-    B from the start, which is the released code's rebase at step 0.
+    As in the paper, a gradient is taken at the A that the step starts from: at A = 0 behind a rebase, which lies
+    between two steps and so changes coordinates and nothing else. The optimizer's statistics of A stay as they are
+    then, as in the released code. That code differs otherwise, and its runs are not repeated step by step:
+
+    - It rebases within a pass, behind the exponential, so that in the first pass and in every K-th after it the
+      gradient is still by the old A, while the step starts from 0; with K = 1 that is every step.
+    - Its first pass moves exp(A_0) into B, with such a gradient at A_0. Here B is exp(A_0) and A is 0 from the start.
+    - It counts that first rebase, and so projects after (M - 1)K, (2M - 1)K, .. steps, in float32 and seen from the
+      next pass on; here after MK, 2MK, .., in float64 and seen at once.
 
     Args:
         task: The Task, or its dict.
         hidden_size: n.
         rebase_every: K, in optimizer steps; null never rebases, which is expRNN around its initial rotation.
         project_every: M: every M-th rebase projects B to its nearest orthogonal matrix; null never does. The released
-            scripts use 30 on copying, 100 on MNIST and TIMIT.
+            scripts use 30 on copying, 100 on MNIST and TIMIT, and count from a rebase before the first step.
         **kwargs: Options of `ExpRNN`.
     """
 

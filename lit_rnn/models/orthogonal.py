@@ -25,6 +25,7 @@ from lit_rnn.init import SKEW_INITS, SkewInitName
 from lit_rnn.models.base import SequenceModel
 from lit_rnn.parametrizations import OrthogonalMap, SchurForm, UnitaryScaledCayley
 from lit_rnn.parametrizations.rotations import RotationLayout
+from lit_rnn.parametrizations.schur import UpperEntries
 
 
 class OrthogonalRNN(SequenceModel):
@@ -282,6 +283,8 @@ class NnRNN(OrthogonalRNN):
         init: Spectrum that the generator of P starts with.
         gain_penalty: delta; delta sum_i (gamma_i - 1)^2 is added to the training loss.
         upper_decay: L2 weight decay of T, for optimizers that take ``weight_decay``.
+        upper: The entries of T: ``outside_blocks`` of Theta, or ``released``: the authors' code has one more inside
+            each 2x2 block, n/2 in all; see `lit_rnn.parametrizations.SchurForm`.
         **kwargs: Options of `OrthogonalRNN`.
     """
 
@@ -292,6 +295,7 @@ class NnRNN(OrthogonalRNN):
         init: SkewInitName = "henaff",
         gain_penalty: float = 1e-4,
         upper_decay: float = 1e-6,
+        upper: UpperEntries = "outside_blocks",
         **kwargs: Any,
     ) -> None:
         self.check_init(init)
@@ -301,7 +305,7 @@ class NnRNN(OrthogonalRNN):
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
-        return NnRNNCell(input_size, o.hidden_size, SKEW_INITS[o.init], o.learn_initial_state)
+        return NnRNNCell(input_size, o.hidden_size, SKEW_INITS[o.init], o.learn_initial_state, o.upper)
 
     def _forms(self) -> list[SchurForm]:
         return [module for module in self.modules() if isinstance(module, SchurForm)]

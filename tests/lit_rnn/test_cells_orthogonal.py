@@ -180,6 +180,9 @@ CASES: dict[str, Case] = {
         learned=True,
     ),
     "NnRNN": Case(NnRNNCell, from_map(lambda: SchurForm(4)), 4, 4),
+    "NnRNN-released": Case(
+        lambda *s, **k: NnRNNCell(*s, upper="released", **k), from_map(lambda: SchurForm(4, upper="released")), 4, 4
+    ),
     "GORU": Case(GORUCell, from_map(lambda: Rotations(4, layout="fft")), 4, 4, loop=goru),
     "GORU-tunable": Case(
         lambda *s, **k: GORUCell(*s, capacity=4, layout="tunable", **k),

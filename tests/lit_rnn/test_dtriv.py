@@ -191,3 +191,34 @@ def test_model_projects_a_base_that_has_drifted() -> None:
     assert math.isclose(np.linalg.cond(drifted.base.numpy()), np.linalg.cond(before.numpy()), rel_tol=1e-3)
     projected, _ = train(2, bend=0.02, rebase_every=1, project_every=1)
     assert drift(projected.base) < 1e-5
+
+
+@lightning_warnings
+@pytest.mark.parametrize(("steps", "projected"), [(2, False), (3, False), (4, True)])
+def test_the_second_rebase_projects_at_twice_the_period(steps: int, projected: bool) -> None:
+    """After MK steps. The released code counts a rebase before the first step and projects K steps earlier."""
+    module, before = train(steps, bend=0.02, rebase_every=2, project_every=2)
+    assert drift(before) > 1e-2
+    assert (drift(module.base) < 1e-5) is projected
+
+
+def test_the_gradient_behind_a_rebase_is_that_at_zero() -> None:
+    """<G, W E_k> by a model that has just rebased; the released code's is once more that at the old A."""
+    model = DtrivRNN(PixelMNIST().task, 6, rebase_every=1, backend="loop").double()
+    module = model.cell_list()[0].recurrent
+    with torch.no_grad():
+        module.skew.copy_(torch.linspace(-1, 1, 15))
+    x, G = torch.rand(2, 5, 1, dtype=torch.float64), torch.randn(2, 10, dtype=torch.float64)
+    W = module().detach().clone().requires_grad_()
+    cell = model.cell_list()[0]
+    h = torch.zeros(2, 6, dtype=torch.float64)
+    for x_t in x.unbind(1):
+        z = h @ W.T + x_t @ cell.input.weight.detach().T
+        h = z.sign() * torch.relu(z.abs() + cell.activation.bias.detach())
+    ((h @ model.decoder.weight.T + model.decoder.bias) * G).sum().backward()
+    model.after_step(1)
+    assert not module.skew.any()
+    (model(x) * G).sum().backward()
+    S = W.detach().T @ W.grad
+    expected = (S - S.T)[tuple(np.triu_indices(6, 1))]
+    torch.testing.assert_close(module.skew.grad, expected, rtol=0, atol=1e-11)

@@ -105,16 +105,19 @@ def rotations_dense(p: Numbers, n: int, layers: Layers) -> Array:
     return W
 
 
-def schur_dense(p: Numbers, n: int) -> Array:
-    """P (Theta + T) P^T with Theta = blockdiag(gamma_i R(theta_i)) and T above its 2x2 blocks, row by row."""
+def schur_dense(p: Numbers, n: int, released: bool = False) -> Array:
+    """P (Theta + T) P^T with Theta = blockdiag(gamma_i R(theta_i)) and T above its 2x2 blocks, row by row.
+
+    The released T is the strict upper triangle, added to Theta.
+    """
     inner = np.zeros((n, n))
     for k in range(n // 2):
         c, s = math.cos(p["angles"][k]), math.sin(p["angles"][k])
         inner[2 * k : 2 * k + 2, 2 * k : 2 * k + 2] = p["gains"][k] * np.array([[c, -s], [s, c]])
     free = iter(p["upper"])
     for i in range(n):
-        for j in range(2 * (i // 2) + 2, n):
-            inner[i, j] = next(free)
+        for j in range(i + 1 if released else 2 * (i // 2) + 2, n):
+            inner[i, j] += next(free)
     assert next(free, None) is None
     P = linalg.expm(skew_matrix(p["basis.skew"], n))
     return P @ inner @ P.T
@@ -209,6 +212,18 @@ def cases() -> Iterator[tuple[str, Case]]:
             f"SchurForm-{n}",
             # P may turn inside each of the n/2 invariant planes without moving W
             Case(lambda n=n: SchurForm(n), lambda p, n=n: schur_dense(p, n), n, n * n - n // 2, n * n - n, None),
+        )
+        yield (
+            f"SchurForm-released-{n}",
+            # any real matrix
+            Case(
+                lambda n=n: SchurForm(n, upper="released"),
+                lambda p, n=n: schur_dense(p, n, released=True),
+                n,
+                n * n,
+                n * n,
+                None,
+            ),
         )
 
 
@@ -783,6 +798,17 @@ def test_schur_blocks_turn_counterclockwise_in_the_basis() -> None:
     close(value(module), [[c, -s, 1, 2], [s, c, 3, 4], [0, 0, d, -t], [0, 0, t, d]])
 
 
+def test_the_released_upper_entry_is_added_inside_each_block() -> None:
+    """[[c, t - s], [s, c]]: eigenvalues c +- sqrt(s (t - s)), not of modulus gamma unless t = 0."""
+    module = SchurForm(2, nn.init.zeros_, upper="released").double()
+    put(module, angles=np.array([0.3]), gains=np.array([1.0]), upper=np.array([0.2]))
+    c, s = math.cos(0.3), math.sin(0.3)
+    close(value(module), [[c, 0.2 - s], [s, c]])
+    found = linalg.eigvals(value(module))
+    close(np.abs(found), np.full(2, abs(c + np.emath.sqrt(s * (0.2 - s)))))
+    assert np.abs(found).max() < 0.98
+
+
 def test_schur_penalty_counts_the_gains_alone() -> None:
     module = make("SchurForm-8")
     put(module, gains=np.array([1.0, 0.5, 1.5, -1.0]))
@@ -813,6 +839,7 @@ def test_schur_penalty_counts_the_gains_alone() -> None:
         (lambda: ScaledCayley(4, negatives=-1), "-1"),
         (lambda: SchurForm(7), "7"),
         (lambda: SchurForm(1), "1"),
+        (lambda: SchurForm(4, upper="all"), "all"),
     ],
 )
 def test_what_a_design_does_not_admit_is_refused_in_a_sentence(build: Callable[[], object], given: str) -> None:

@@ -115,6 +115,8 @@ def test_nnrnn(n: int) -> None:
     """P n(n-1)/2, angles and gains n, T n(n-2)/2: n^2 - n/2, the a = 1, b = in + out - 1/2 of the released script."""
     assert half(n) + n + n * (n - 2) // 2 == n * n - n // 2
     assert size("NnRNN", n) == real(n * n - n // 2, n)
+    # the released T is the whole strict upper triangle: one entry more in each of n/2 blocks
+    assert size("NnRNN", n, upper="released") == real(half(n) + n + half(n), n) == real(n * n, n)
 
 
 @pytest.mark.parametrize("map_name", ["exp", "cayley"])
