@@ -7,7 +7,7 @@ right translation keeps it exactly tangent and its norm unchanged.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
@@ -70,20 +70,33 @@ class RiemannianOptimizer(Optimizer):
         metric: The metric whose gradient is followed.
         retraction: How a step is brought back to the group.
         drift_bound: A matrix with max |W^H W - I| above this after a step is replaced by its polar factor.
+        own: Options of manifold groups alone.
         **options: Options of torch's optimizer, ``flat_class``.
     """
 
     flat_class: ClassVar[type[Optimizer]]
 
     def __init__(
-        self, params: Iterable[Any], metric: Metric, retraction: Retraction, drift_bound: float, **options: Any
+        self,
+        params: Iterable[Any],
+        metric: Metric,
+        retraction: Retraction,
+        drift_bound: float,
+        own: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         _check("metric", metric, Metric)
         _check("retraction", retraction, Retraction)
         require(drift_bound > 0, "drift_bound", drift_bound, "positive")
         require(options["lr"] >= 0, "lr", options["lr"], "0 or positive")
-        own = {"manifold": False, "metric": metric, "retraction": retraction, "drift_bound": drift_bound}
-        super().__init__(params, {**self._flat(**options).defaults, **own})
+        manifold = {"manifold": False, "metric": metric, "retraction": retraction, "drift_bound": drift_bound}
+        super().__init__(params, {**self._flat(**options).defaults, **manifold, **(own or {})})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for group in self.param_groups:  # a checkpoint from before an option was there
+            for name, default in self.defaults.items():
+                group.setdefault(name, default)
 
     def _flat(self, **options: Any) -> Optimizer:
         return self.flat_class([torch.zeros(1)], **options)
@@ -159,7 +172,8 @@ class RiemannianSGD(RiemannianOptimizer):
 class RiemannianRMSprop(RiemannianOptimizer):
     """v = alpha v + (1 - alpha) |G|^2 elementwise; W <- retract(W, -lr Omega(G / (sqrt(v) + eps))).
 
-    Normalise first, then take the Riemannian gradient: what the full-capacity uRNN does on MNIST (Wisdom et al. 2016).
+    Normalise first, then take the Riemannian gradient: what the full-capacity uRNN does on MNIST, and nowhere else
+    (Wisdom et al. 2016; their code there has ``apart``, alpha 0.9 and the canonical metric).
     It is not a descent method on the group: where G is not zero it leaves an exact minimum again; let the rate decay.
 
     Args:
@@ -170,6 +184,8 @@ class RiemannianRMSprop(RiemannianOptimizer):
         metric: The metric whose gradient is followed.
         retraction: How a step is brought back to the group.
         drift_bound: Above this drift a matrix is projected.
+        apart: Of complex matrices, v of real and of imaginary parts apart, as in the released code and as all else here
+            takes its RMSprop; otherwise |G|^2, which no change of phase moves.
     """
 
     flat_class = torch.optim.RMSprop
@@ -183,14 +199,18 @@ class RiemannianRMSprop(RiemannianOptimizer):
         metric: Metric = "euclidean",
         retraction: Retraction = "cayley",
         drift_bound: float = 1e-5,
+        apart: bool = False,
     ) -> None:
-        super().__init__(params, metric, retraction, drift_bound, lr=lr, alpha=alpha, eps=eps)
+        super().__init__(params, metric, retraction, drift_bound, {"apart": apart}, lr=lr, alpha=alpha, eps=eps)
 
     def direction(self, W: Tensor, G: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
+        apart = group["apart"] and G.is_complex()
+        parts = torch.view_as_real(G) if apart else G
         if not state:
-            state["square_avg"] = torch.zeros_like(G.abs())
-        mean = state["square_avg"].mul_(group["alpha"]).add_(G.abs().square(), alpha=1 - group["alpha"])
-        return skew_gradient(W, G / (mean.sqrt() + group["eps"]), group["metric"])
+            state["square_avg"] = torch.zeros_like(parts.abs())
+        mean = state["square_avg"].mul_(group["alpha"]).add_(parts.abs().square(), alpha=1 - group["alpha"])
+        scaled = parts / (mean.sqrt() + group["eps"])
+        return skew_gradient(W, torch.view_as_complex(scaled) if apart else scaled, group["metric"])
 
 
 class RiemannianAdam(RiemannianOptimizer):

@@ -902,6 +902,60 @@ def test_it_is_a_torch_optimizer(name: str) -> None:
     assert torch.equal(moved, W)
 
 
+# -- the released MNIST step -----------------------------------------------------------------------
+
+
+def natural_gradient_rms(
+    W: np.ndarray, gradients: Callable[[np.ndarray], np.ndarray], lr: float, steps: int
+) -> np.ndarray:
+    """Accumulators of both parts start at 0, decay 0.9, epsilon 1e-8 outside the root; then A = G W^H - W G^H and
+    (I + lr/2 A)^-1 (I - lr/2 A) W."""
+    real, imaginary, identity = np.zeros(W.shape), np.zeros(W.shape), np.eye(len(W))
+    for _ in range(steps):
+        G = gradients(W)
+        real = 0.9 * real + 0.1 * G.real**2
+        imaginary = 0.9 * imaginary + 0.1 * G.imag**2
+        G = G.real / (np.sqrt(real) + 1e-8) + 1j * G.imag / (np.sqrt(imaginary) + 1e-8)
+        A = G @ adjoint(W) - W @ adjoint(G)
+        W = np.linalg.inv(identity + lr / 2 * A) @ (identity - lr / 2 * A) @ W
+    return W
+
+
+def test_parts_apart_is_the_released_mnist_step() -> None:
+    problem = Problem(5, True)
+    W, together = parameter(problem.start), parameter(problem.start)
+    options: dict[str, Any] = {"lr": 1e-2, "alpha": 0.9, "eps": 1e-8, "metric": "canonical"}
+    run(RiemannianRMSprop(on_manifold(W), **options, apart=True), W, problem.loss, 20)
+    run(RiemannianRMSprop(on_manifold(together), **options), together, problem.loss, 20)
+    expected = natural_gradient_rms(problem.start, problem.gradient, 1e-2, 20)
+    np.testing.assert_allclose(numbers(W), expected, rtol=0, atol=1e-11)
+    assert distance(numbers(together), expected) > 1e-3
+
+
+def test_a_real_matrix_has_no_parts() -> None:
+    problem = Problem(4, False)
+    W, apart = parameter(problem.start), parameter(problem.start)
+    run(RiemannianRMSprop(on_manifold(W), lr=1e-2), W, problem.loss, 5)
+    run(RiemannianRMSprop(on_manifold(apart), lr=1e-2, apart=True), apart, problem.loss, 5)
+    assert torch.equal(W, apart)
+
+
+def test_a_checkpoint_from_before_an_option_was_there_goes_on() -> None:
+    problem = Problem(4, True)
+    W = parameter(problem.start)
+    optimizer = RiemannianRMSprop(on_manifold(W), lr=1e-2)
+    run(optimizer, W, problem.loss, 3)
+    old = copy.deepcopy(optimizer.state_dict())
+    for group in old["param_groups"]:
+        del group["apart"]
+    V = parameter(numbers(W))
+    restored = RiemannianRMSprop(on_manifold(V), lr=0.5)
+    restored.load_state_dict(old)
+    run(restored, V, problem.loss, 3)
+    run(optimizer, W, problem.loss, 3)
+    assert torch.equal(V, W)
+
+
 # -- what is refused -------------------------------------------------------------------------------
 
 each_build = pytest.mark.parametrize("build", [RiemannianSGD, RiemannianRMSprop, RiemannianAdam])
