@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Nonlinearity = Literal["tanh", "relu", "elu", "identity"]
+Nonlinearity = Literal["tanh", "relu", "leaky_relu", "elu", "identity"]
 
 
 def identity(z: Tensor) -> Tensor:
@@ -16,9 +16,18 @@ def identity(z: Tensor) -> Tensor:
     return z
 
 
+LEAK = 0.1
+
+
+def leaky_relu(z: Tensor) -> Tensor:
+    """f(z) = z for z > 0, else z / 10: the slope of oRNN (Mhammedi et al. 2017), ten times torch's default."""
+    return nn.functional.leaky_relu(z, LEAK)
+
+
 NONLINEARITIES: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
+    "leaky_relu": leaky_relu,
     "elu": nn.functional.elu,
     "identity": identity,
 }

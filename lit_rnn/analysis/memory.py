@@ -142,7 +142,7 @@ def decoder_memory(
         W: (n, n), real.
         v: (n,), how the signal enters.
         lags: The k, each from 0 to steps - 1.
-        nonlinearity: f: identity, elu, relu or tanh.
+        nonlinearity: f: identity, elu, relu, leaky_relu or tanh.
         noise: Variance of the noise in the state; 0 for none.
         steps: T; None takes the larger of n and the largest lag + 1.
         samples: Independent sequences.

@@ -47,6 +47,8 @@ class EURNNCell(UnitaryCell):
 class RealEURNNCell(OrthogonalCell):
     """`EURNNCell` with real h and W: rotation angles only, inside SO(n), det 1."""
 
+    activation: ModReLU
+
     def __init__(
         self,
         input_size: int,

@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from lit_rnn.activations import ComplexModReLU, ModReLU
+from datamodules.errors import require
+from lit_rnn.activations import NONLINEARITIES, ComplexModReLU, ModReLU, Nonlinearity
 from lit_rnn.cells.base import State
 from lit_rnn.cells.plain import PlainCell
+from lit_rnn.init import kaiming_
+
+OrthogonalNonlinearity = Nonlinearity | Literal["modrelu"]
 
 
 class OrthogonalCell(PlainCell):
-    """h_t = modReLU(W h_{t-1} + V x_t; b), W what ``recurrent`` gives.
+    """h_t = modReLU(W h_{t-1} + V x_t; b), or f(W h_{t-1} + V x_t + b), W what ``recurrent`` gives.
 
-    V has no bias; modReLU's b is the only one. A step costs one (B, n) x (n, n) product.
+    modReLU's b is the only bias; another f has it inside, started at zero. A step costs one (B, n) x (n, n) product.
 
     Args:
         input_size: Width I of x_t.
         hidden_size: n.
         recurrent: The parametrization of W.
         learn_initial_state: Train h_0 instead of keeping it zero.
+        nonlinearity: f, ``modrelu`` or another of `lit_rnn.activations`.
     """
 
-    activation: ModReLU
-
     def __init__(
-        self, input_size: int, hidden_size: int, recurrent: nn.Module, learn_initial_state: bool = False
+        self,
+        input_size: int,
+        hidden_size: int,
+        recurrent: nn.Module,
+        learn_initial_state: bool = False,
+        nonlinearity: OrthogonalNonlinearity = "modrelu",
     ) -> None:
-        V = nn.Linear(input_size, hidden_size, bias=False)
-        nn.init.kaiming_normal_(V.weight, nonlinearity="relu")
-        super().__init__(
-            input_size, hidden_size, recurrent, V, ModReLU(hidden_size), learn_initial_state=learn_initial_state
-        )
+        known = ("modrelu", *NONLINEARITIES)
+        require(nonlinearity in known, "model.init_args.nonlinearity", nonlinearity, f"one of {', '.join(known)}")
+        V = nn.Linear(input_size, hidden_size, bias=nonlinearity != "modrelu")
+        kaiming_(V.weight)
+        if V.bias is not None:
+            nn.init.zeros_(V.bias)
+        f = ModReLU(hidden_size) if nonlinearity == "modrelu" else NONLINEARITIES[nonlinearity]
+        super().__init__(input_size, hidden_size, recurrent, V, f, learn_initial_state=learn_initial_state)
+        self.nonlinearity = nonlinearity
+
+    def extra_repr(self) -> str:
+        return f"f = {self.nonlinearity}"
 
 
 class UnitaryCell(PlainCell):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from lit_rnn.activations import ModReLU
 from lit_rnn.cells.orthogonal import OrthogonalCell, UnitaryCell
 from lit_rnn.init import SkewInit, cayley_
 from lit_rnn.parametrizations import ScaledCayley, UnitaryScaledCayley
@@ -26,6 +27,8 @@ class ScoRNNCell(OrthogonalCell):
         released_order: The matrix of the released code, D Z^T acting on columns, instead of the paper's Z D.
         learn_initial_state: Train h_0 instead of keeping it zero.
     """
+
+    activation: ModReLU
 
     def __init__(
         self,

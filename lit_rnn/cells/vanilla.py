@@ -23,7 +23,7 @@ class VanillaRNNCell(PlainCell):
     Args:
         input_size: Width I of x_t.
         hidden_size: n.
-        nonlinearity: f: tanh, relu, elu or identity.
+        nonlinearity: f: tanh, relu, leaky_relu (slope 0.1 below zero), elu or identity.
         init: Fills W; see `lit_rnn.init`. b starts at zero.
         learn_initial_state: Train h_0 instead of keeping it zero.
         input_init: Fills V; by default N(0, 0.81 / n), std 0.9 / sqrt(n) (Orhan and Pitkow 2020).

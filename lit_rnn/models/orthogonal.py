@@ -21,6 +21,7 @@ from lit_rnn.cells import (
     ScuRNNCell,
     URNNCell,
 )
+from lit_rnn.cells.orthogonal import OrthogonalNonlinearity
 from lit_rnn.init import SKEW_INITS, SkewInitName
 from lit_rnn.models.base import SequenceModel
 from lit_rnn.parametrizations import OrthogonalMap, SchurForm, UnitaryScaledCayley
@@ -243,12 +244,14 @@ class GORU(OrthogonalRNN):
 
 
 class HouseholderRNN(OrthogonalRNN):
-    """oRNN: W a product of Householder reflections (Mhammedi et al. 2017), with modReLU.
+    """oRNN: W a product of Householder reflections (Mhammedi et al. 2017).
 
     Args:
         task: The Task, or its dict.
         hidden_size: n.
         reflections: m, from 1 to n; null takes n.
+        nonlinearity: ``modrelu``, as in the other orthogonal networks, or ``leaky_relu`` (slope 0.1, bias inside), as
+            released, tanh, relu, elu or identity.
         recurrent_lr_ratio: Learning rate of the reflections over that of the rest; the paper has one rate.
         learn_initial_state: Train h_0, as the paper does.
         **kwargs: Options of `OrthogonalRNN`.
@@ -259,6 +262,7 @@ class HouseholderRNN(OrthogonalRNN):
         task: dict[str, Any] | Task,
         hidden_size: int,
         reflections: int | None = None,
+        nonlinearity: OrthogonalNonlinearity = "modrelu",
         recurrent_lr_ratio: float = 1.0,
         learn_initial_state: bool = True,
         **kwargs: Any,
@@ -269,7 +273,7 @@ class HouseholderRNN(OrthogonalRNN):
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
-        return HouseholderRNNCell(input_size, o.hidden_size, o.reflections, o.learn_initial_state)
+        return HouseholderRNNCell(input_size, o.hidden_size, o.reflections, o.learn_initial_state, o.nonlinearity)
 
 
 class NnRNN(OrthogonalRNN):

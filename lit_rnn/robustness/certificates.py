@@ -32,7 +32,7 @@ def _plain(cell: nn.Module, what: str) -> PlainCell:
 
 
 def _require_nonexpansive(activation: Any) -> None:
-    """f is 1-Lipschitz: tanh, relu, elu, identity; modReLU where no b is positive, so that it is a soft threshold."""
+    """f is 1-Lipschitz: the plain ones; modReLU where no b is positive, so that it is a soft threshold."""
     if isinstance(activation, ModReLU):
         worst = activation.bias.detach().max().item()
         require(
@@ -59,9 +59,9 @@ def lipschitz_bound(cell: nn.Module, decoder: nn.Linear | Tensor, steps: int) ->
     network of one unit; otherwise an upper bound, and a loose one where |W| > 1. It may be inf.
 
     Args:
-        cell: A plain cell, real or complex: one whose step is `PlainCell`'s. f is tanh, relu, elu, identity, or
-            modReLU with no positive b. (For b > 0 real modReLU jumps by b at zero; the complex one, smoothed by its
-            eps, is only (1 + b / sqrt(eps))-Lipschitz. Both are refused.)
+        cell: A plain cell, real or complex: one whose step is `PlainCell`'s. f is tanh, relu, leaky_relu, elu,
+            identity, or modReLU with no positive b. (For b > 0 real modReLU jumps by b at zero; the complex one,
+            smoothed by its eps, is only (1 + b / sqrt(eps))-Lipschitz. Both are refused.)
         decoder: D, or the linear layer that holds it.
         steps: T.
 
@@ -208,7 +208,7 @@ def interval_bounds(cell: nn.Module, decoder: nn.Linear, x_low: Tensor, x_high: 
     move together.
 
     Args:
-        cell: A plain real cell whose f is tanh, relu, elu, identity or real modReLU (any b).
+        cell: A plain real cell whose f is tanh, relu, leaky_relu, elu, identity or real modReLU (any b).
         decoder: From h_T to the logits.
         x_low: (B, T, I).
         x_high: (B, T, I), at least x_low.

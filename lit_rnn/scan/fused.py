@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lit_rnn.activations import COMPLEX_EPS, NONLINEARITIES, ComplexModReLU, ModReLU
+from lit_rnn.activations import COMPLEX_EPS, LEAK, NONLINEARITIES, ComplexModReLU, ModReLU
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
@@ -35,6 +35,9 @@ def _modrelu_(z: Tensor, bias: Tensor | None, scratch: Tensor) -> None:
 _KINDS: dict[str, _Real] = {
     "tanh": _Real(lambda z, *_: z.tanh_(), lambda h: 1 - h * h),
     "relu": _Real(lambda z, *_: z.relu_(), lambda h: (h > 0).to(h.dtype)),
+    "leaky_relu": _Real(
+        lambda z, *_: torch.nn.functional.leaky_relu_(z, LEAK), lambda h: (h > 0).to(h.dtype).clamp_min_(LEAK)
+    ),
     "elu": _Real(lambda z, *_: torch.nn.functional.elu_(z), lambda h: torch.where(h > 0, 1.0, h + 1)),
     "identity": _Real(lambda z, *_: z, torch.ones_like),
     # beyond its threshold modReLU moves z by a constant; inside it gives 0

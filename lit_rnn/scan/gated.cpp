@@ -393,6 +393,7 @@ void with_cell(const Shape& shape, const double* numbers, const T* vectors, Use 
     case kLayerNorm:
       if (s[1] == kIdentity) use(LayerNorm<T, kIdentity>{s[0], T(numbers[0]), vectors});
       if (s[1] == kRelu) use(LayerNorm<T, kRelu>{s[0], T(numbers[0]), vectors});
+      if (s[1] == kLeakyRelu) use(LayerNorm<T, kLeakyRelu>{s[0], T(numbers[0]), vectors});
       if (s[1] == kTanh) use(LayerNorm<T, kTanh>{s[0], T(numbers[0]), vectors});
       if (s[1] == kElu) use(LayerNorm<T, kElu>{s[0], T(numbers[0]), vectors});
       return;

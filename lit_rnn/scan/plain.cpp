@@ -119,8 +119,9 @@ void backward_complex(int steps, int first, int last, int batch, const ComplexMa
 template <class T>
 void forward_all(int kind, int steps, int batch, int units, int threads, const T* u, const T* h0, const T* packed,
                  const T* bias, T* h, T* modulus, double eps) {
-  constexpr decltype(&forward<T, kIdentity>) run[] = {forward<T, kIdentity>, forward<T, kRelu>, forward<T, kTanh>,
-                                                      forward<T, kElu>, forward<T, kModRelu>};
+  constexpr decltype(&forward<T, kIdentity>) run[] = {
+      forward<T, kIdentity>, forward<T, kRelu>, forward<T, kLeakyRelu>,
+      forward<T, kTanh>,     forward<T, kElu>,  forward<T, kModRelu>};
   if (kind == kComplexModRelu) {
     const ComplexMatrix<T> M(units, packed);
     share(batch, threads, [&](int, int first, int last) {
@@ -136,8 +137,9 @@ void forward_all(int kind, int steps, int batch, int units, int threads, const T
 template <class T>
 void backward_all(int kind, int steps, int batch, int units, int threads, const T* grad, const T* grad_last,
                   const T* packed, const T* h, const T* modulus, const T* bias, T* delta, T* by_bias) {
-  constexpr decltype(&backward<T, kIdentity>) run[] = {backward<T, kIdentity>, backward<T, kRelu>, backward<T, kTanh>,
-                                                       backward<T, kElu>, backward<T, kModRelu>};
+  constexpr decltype(&backward<T, kIdentity>) run[] = {
+      backward<T, kIdentity>, backward<T, kRelu>, backward<T, kLeakyRelu>,
+      backward<T, kTanh>,     backward<T, kElu>,  backward<T, kModRelu>};
   if (kind == kComplexModRelu) {
     const ComplexMatrix<T> M(units, packed);
     share(batch, threads, [&](int thread, int first, int last) {

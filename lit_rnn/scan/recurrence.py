@@ -22,7 +22,7 @@ from torch import Tensor
 from datamodules.errors import UserError
 from lit_rnn.scan.drive import Drive, DriveGradients
 
-KINDS = ("identity", "relu", "tanh", "elu", "modrelu", "complex modrelu")  # as in vectors.h
+KINDS = ("identity", "relu", "leaky_relu", "tanh", "elu", "modrelu", "complex modrelu")  # as in vectors.h
 COMPLEX = KINDS[-1]
 
 

@@ -179,8 +179,8 @@ void backward_all(int steps, int batch, int units, int threads, int count, const
                                          const int* partner, const T* numbers, const T* u, const T* h0,               \
                                          const T* bias, T* h, T* modulus, int count, double eps) {                    \
     constexpr decltype(&forward_all<T, kIdentity>) run[] = {                                                          \
-        forward_all<T, kIdentity>, forward_all<T, kRelu>,    forward_all<T, kTanh>,                                   \
-        forward_all<T, kElu>,      forward_all<T, kModRelu>, forward_all<T, kComplexModRelu>};                        \
+        forward_all<T, kIdentity>, forward_all<T, kRelu>, forward_all<T, kLeakyRelu>, forward_all<T, kTanh>,          \
+        forward_all<T, kElu>, forward_all<T, kModRelu>, forward_all<T, kComplexModRelu>};                             \
     run[kind](steps, batch, units, threads, count, partner, numbers, u, h0, bias, h, modulus, eps);                   \
   }                                                                                                                   \
   extern "C" void lit_rnn_backward_##name(int kind, int steps, int batch, int units, int threads,                     \
@@ -188,8 +188,8 @@ void backward_all(int steps, int batch, int units, int threads, int count, const
                                           const T* h, const T* modulus, const T* bias, T* delta, T* by_bias, T* by,   \
                                           int count) {                                                                \
     constexpr decltype(&backward_all<T, kIdentity>) run[] = {                                                         \
-        backward_all<T, kIdentity>, backward_all<T, kRelu>,    backward_all<T, kTanh>,                                \
-        backward_all<T, kElu>,      backward_all<T, kModRelu>, backward_all<T, kComplexModRelu>};                     \
+        backward_all<T, kIdentity>, backward_all<T, kRelu>, backward_all<T, kLeakyRelu>, backward_all<T, kTanh>,      \
+        backward_all<T, kElu>, backward_all<T, kModRelu>, backward_all<T, kComplexModRelu>};                          \
     run[kind](steps, batch, units, threads, count, partner, numbers, grad, through, h, modulus, bias, delta, by_bias, \
               by);                                                                                                    \
   }

@@ -101,11 +101,13 @@ template <class T> inline Vec<T> root(Vec<T> x) {
   return x;
 }
 
-enum Kind { kIdentity, kRelu, kTanh, kElu, kModRelu, kComplexModRelu };
+constexpr double kLeak = 0.1;  // as in activations.py
+enum Kind { kIdentity, kRelu, kLeakyRelu, kTanh, kElu, kModRelu, kComplexModRelu };
 
 template <class T, int kind> inline Vec<T> apply(Vec<T> z, Vec<T> bias) {
   const Vec<T> zero = {};
   if constexpr (kind == kRelu) return z < 0 ? zero : z;
+  if constexpr (kind == kLeakyRelu) return z < 0 ? z * T(kLeak) : z;
   if constexpr (kind == kTanh) return tanh<T>(z);
   if constexpr (kind == kElu) {
     Vec<T> negative = z > 0 ? zero : z;
@@ -122,6 +124,7 @@ template <class T, int kind> inline Vec<T> apply(Vec<T> z, Vec<T> bias) {
 template <class T, int kind> inline Vec<T> slope(Vec<T> h) {
   const Vec<T> zero = {};
   if constexpr (kind == kRelu) return h > 0 ? zero + 1 : zero;
+  if constexpr (kind == kLeakyRelu) return h > 0 ? zero + 1 : zero + T(kLeak);
   if constexpr (kind == kTanh) return 1 - h * h;
   if constexpr (kind == kElu) return h > 0 ? zero + 1 : h + 1;
   if constexpr (kind == kModRelu) return h != 0 ? zero + 1 : zero;

@@ -62,6 +62,7 @@ def modrelu_rnn(p: dict[str, Array], x: Array, state: States, transpose: bool = 
 NONLINEARITIES: dict[str, Callable[[Array], Array]] = {
     "tanh": np.tanh,
     "relu": lambda z: np.maximum(z, 0),
+    "leaky_relu": lambda z: np.where(z < 0, 0.1 * z, z),
     "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
     "identity": lambda z: z,
 }

@@ -25,6 +25,7 @@ vanilla = functools.partial(cells.VanillaRNNCell, I, N, init=gaussian_)
 PLAIN: dict[str, Callable[[], Cell]] = {
     "tanh": lambda: vanilla("tanh"),
     "relu": lambda: vanilla("relu"),
+    "leaky relu": lambda: vanilla("leaky_relu"),
     "elu": lambda: vanilla("elu"),
     "identity": lambda: vanilla("identity"),
     "exprnn": lambda: cells.ExpRNNCell(I, N),
@@ -32,6 +33,7 @@ PLAIN: dict[str, Callable[[], Cell]] = {
     "scornn": lambda: cells.ScoRNNCell(I, N),
     "nnrnn": lambda: cells.NnRNNCell(I, N),
     "householder": lambda: cells.HouseholderRNNCell(I, N),
+    "householder, leaky relu": lambda: cells.HouseholderRNNCell(I, N, 4, nonlinearity="leaky_relu"),
     "real eurnn": lambda: cells.RealEURNNCell(I, N),
     "unitary exprnn": lambda: cells.UnitaryExpRNNCell(I, N),
     "scurnn": lambda: cells.ScuRNNCell(I, N),
@@ -105,7 +107,7 @@ def assert_native_on_two_threads_is_the_loop(cell: Cell, x: Tensor) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 5, 16, 33, 50, 100])
-@pytest.mark.parametrize("kind", ["tanh", "elu", "modrelu", "complex modrelu"])
+@pytest.mark.parametrize("kind", ["leaky_relu", "tanh", "elu", "modrelu", "complex modrelu"])
 def test_native_at_sizes_that_fill_no_vector(n: int, kind: str) -> None:
     """Panels, blocks of rows and shards of the batch that are cut short, on two threads."""
     torch.manual_seed(n)
@@ -236,7 +238,7 @@ def test_handwritten_rounds_as_the_loop_does_in_float32(make: Callable[[], Cell]
 
 
 @handwritten
-@pytest.mark.parametrize("kind", ["tanh", "relu", "elu", "identity", "exprnn", "urnn"])
+@pytest.mark.parametrize("kind", ["tanh", "relu", "leaky relu", "elu", "identity", "exprnn", "urnn"])
 def test_gradcheck(kind: str, backend: Any) -> None:
     torch.manual_seed(2)
     cell = PLAIN[kind]().double()

@@ -41,7 +41,7 @@ class Net(nn.Module):
 
 def net_of(name: str, seed: int = 0) -> Net:
     torch.manual_seed(seed)
-    if name in ("tanh", "relu", "elu", "identity"):
+    if name in ("tanh", "relu", "leaky_relu", "elu", "identity"):
         net = Net(VanillaRNNCell(I, N, nonlinearity=name))  # type: ignore[arg-type]
         with torch.no_grad():
             net.cell.recurrent.weight.mul_(0.95)
@@ -57,7 +57,7 @@ def margins(z: Tensor, y: Tensor) -> Tensor:
     return z[own] - z.masked_fill(own, -math.inf).amax(1)
 
 
-NAMES = ("tanh", "relu", "elu", "identity", "modrelu", "complex")
+NAMES = ("tanh", "relu", "leaky_relu", "elu", "identity", "modrelu", "complex")
 
 
 def attacks(net: Net, x: Tensor, y: Tensor, eps: float, norm: float) -> list[Tensor]:
@@ -156,7 +156,7 @@ def test_other_cells_are_refused() -> None:
 # ---- intervals
 
 
-@pytest.mark.parametrize("name", ["tanh", "relu", "elu", "identity", "modrelu", "modrelu, b > 0"])
+@pytest.mark.parametrize("name", ["tanh", "relu", "leaky_relu", "elu", "identity", "modrelu", "modrelu, b > 0"])
 @pytest.mark.parametrize("eps", [0.0, 1e-3, 0.1])
 def test_nothing_leaves_the_intervals(name: str, eps: float) -> None:
     net = net_of(name.split(",")[0], 5)
