@@ -20,7 +20,7 @@ from datamodules.errors import require
 
 Fill = Callable[[Tensor], Tensor]
 SkewInit = Fill
-SkewInitName = Literal["henaff", "cayley", "haar", "torus"]
+SkewInitName = Literal["henaff", "cayley", "cayley_circle", "haar", "torus"]
 InputInit = Literal["cell", "torch", "kaiming", "xavier", "xavier_normal", "uniform"]
 DecoderInit = Literal["torch", "kaiming", "xavier", "xavier_normal", "eunn"]
 
@@ -47,6 +47,17 @@ def cayley_(A: Tensor) -> Tensor:
     "cayley" initialisation means.
     """
     return _blocks_(A, -torch.tan(A.new_empty(len(A) // 2).uniform_(0, math.pi / 2) / 2))
+
+
+def cayley_circle_(A: Tensor) -> Tensor:
+    """Blocks with s = -|tan(u / 2)|, u ~ U(0, 2 pi): scuRNN's start on adding (Maduranga et al. 2019, their code).
+
+    `cayley_` over the whole circle. Under the Cayley map the angles are min(u, 2 pi - u), uniform in [0, pi], with the
+    same orientation everywhere, as s is never positive. |s| is half-Cauchy: its median is 1, one in n is beyond 2n/pi,
+    and u = pi, where tan has its pole, is no number of floating point, so that all are finite. A block with a large s
+    turns by nearly pi, and gradients move it by ~ 1/s^2: it stays there.
+    """
+    return _blocks_(A, -torch.tan(A.new_empty(len(A) // 2).uniform_(0, 2 * math.pi) / 2).abs())
 
 
 def torus_(A: Tensor) -> Tensor:
@@ -97,7 +108,13 @@ def _rotation_log(Q: np.ndarray) -> np.ndarray:
     return Z @ log_T @ Z.T
 
 
-SKEW_INITS: dict[SkewInitName, SkewInit] = {"henaff": henaff_, "cayley": cayley_, "haar": haar_, "torus": torus_}
+SKEW_INITS: dict[SkewInitName, SkewInit] = {
+    "henaff": henaff_,
+    "cayley": cayley_,
+    "cayley_circle": cayley_circle_,
+    "haar": haar_,
+    "torus": torus_,
+}
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal, get_args
 
 import torch
@@ -10,17 +9,17 @@ from torch import Tensor, nn
 
 from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
-from lit_rnn.init import chain_, chrono_, dense_, orthogonal_, ramp_, source_
+from lit_rnn.init import Fill, chain_, chrono_, dense_, orthogonal_, ramp_, source_, xavier_, xavier_normal_
 
-GateInit = Literal["plain", "orthogonal", "chain", "mixed", "glorot"]
+GateInit = Literal["plain", "orthogonal", "chain", "mixed", "glorot", "xavier"]
 
-Fill = Callable[[Tensor], Tensor]
 # per start: the recurrent matrix of sigmoid gates, that of the candidate, every input matrix
 _STARTS: dict[GateInit, tuple[Fill, Fill, Fill]] = {
     "orthogonal": (orthogonal_, orthogonal_, dense_),
     "chain": (chain_, chain_, source_),
     "mixed": (ramp_, chain_, source_),
-    "glorot": (orthogonal_, orthogonal_, nn.init.xavier_normal_),
+    "glorot": (orthogonal_, orthogonal_, xavier_normal_),
+    "xavier": (xavier_, xavier_, xavier_),
 }
 
 
@@ -35,7 +34,8 @@ def gates_start_(input: nn.Linear, recurrent: nn.Linear, init: GateInit, candida
 
     ``plain``: torch's. ``orthogonal``, ``chain``, ``mixed``: the treatments of Orhan and Pitkow 2020; ``mixed`` is a
     chain in the candidate (block number ``candidate``) and a rising ramp in the sigmoid gates. ``glorot``: orthogonal
-    recurrent and Glorot normal input matrices, as in the NRU paper.
+    recurrent and Glorot normal input matrices, as in the NRU paper. ``xavier``: Glorot uniform throughout, as in the
+    uRNN papers.
     """
     require(init in get_args(GateInit), "model.init_args.init", init, f"one of {', '.join(get_args(GateInit))}")
     n = recurrent.in_features
@@ -57,6 +57,10 @@ class LSTMCell(Cell):
     4n(n + I + 1) parameters. With peepholes (Graves 2013), i and f also see w c_{t-1} and o sees w c_t, elementwise:
     3n more. State (h, c). A step costs one (B, n) x (n, 4n) product.
 
+    With an output matrix, o_t = sigma(U_o x_t + W_o h_{t-1} + V_o c_t + b_o), V_o (n, n): the baseline of the uRNN
+    papers (Arjovsky et al. 2016, Wisdom et al. 2016), which also trains h_0 and c_0 from zero. n^2 more, and a second
+    product, (B, n) x (n, n).
+
     Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000 (forget gate).
 
     Args:
@@ -68,6 +72,7 @@ class LSTMCell(Cell):
         t_max: Chrono start: forget bias log u, input bias -log u (`lit_rnn.init.chrono_`), instead of ``forget_bias``.
         chrono_integers: The NRU paper's law of u.
         init: Start of the matrices, gate by gate: `gates_start_`.
+        output_matrix: Train V_o, from Glorot uniform; without ``peepholes``.
     """
 
     def __init__(
@@ -80,7 +85,10 @@ class LSTMCell(Cell):
         t_max: int | None = None,
         chrono_integers: bool = False,
         init: GateInit = "plain",
+        output_matrix: bool = False,
     ) -> None:
+        accepted = "false where model.init_args.peepholes is true: the output gate sees c_t by one or the other"
+        require(not (output_matrix and peepholes), "model.init_args.output_matrix", output_matrix, accepted)
         super().__init__(input_size, hidden_size, (hidden_size, hidden_size), learn_initial_state)
         self.input = nn.Linear(input_size, 4 * hidden_size)
         self.recurrent = nn.Linear(hidden_size, 4 * hidden_size, bias=False)
@@ -90,6 +98,9 @@ class LSTMCell(Cell):
         nn.init.constant_(forget, forget_bias)
         if t_max is not None:
             input_bias.copy_(-chrono_(forget, t_max, chrono_integers))
+        self.output = nn.Linear(hidden_size, hidden_size, bias=False) if output_matrix else None
+        if self.output is not None:
+            xavier_(self.output.weight)
 
     def weights(self) -> Tensor:
         return self.recurrent.weight
@@ -99,6 +110,8 @@ class LSTMCell(Cell):
         i, f, g, o = torch.addmm(u, h, w.mT).chunk(4, dim=-1)
         if self.peephole is None:
             c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            if self.output is not None:
+                o = torch.addmm(o, c, self.output.weight.mT)
             h = torch.sigmoid(o) * torch.tanh(c)
             return h, (h, c)
         w_i, w_f, w_o = self.peephole

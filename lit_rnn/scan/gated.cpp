@@ -115,6 +115,36 @@ template <class T> struct LSTM {
   }
 };
 
+// c' = f c + i g, h' = o tanh(c'), z = [i, f, g, o]; the second product reads c' for o
+template <class T> struct OutputMatrix {
+  int n;
+  void forward(int stage, Row<T> r) const {
+    each<T>(n, [&](auto at) {
+      if (stage == 0) {
+        const Vec<T> i = sigmoid<T>(at(r.z)), f = sigmoid<T>(at(r.z + n)), g = tanh<T>(at(r.z + 2 * n));
+        at.put(r.now + n, f * at(r.before + n) + i * g);
+        at.put(r.z, i), at.put(r.z + n, f), at.put(r.z + 2 * n, g);
+      } else {
+        const Vec<T> o = sigmoid<T>(at(r.z + 3 * n));
+        at.put(r.now, o * tanh<T>(at(r.now + n))), at.put(r.z + 3 * n, o);
+      }
+    });
+  }
+  void backward(int stage, Back<T> r) const {
+    each<T>(n, [&](auto at) {
+      if (stage == 1) {
+        const Vec<T> o = at(r.z + 3 * n), t = tanh<T>(at(r.now + n)), by_h = at(r.grad);
+        at.put(r.delta + 3 * n, by_h * t * o * (1 - o));
+        at.put(r.grad, Vec<T>{}), at.put(r.grad + n, at(r.grad + n) + by_h * o * (1 - t * t));
+      } else {
+        const Vec<T> i = at(r.z), f = at(r.z + n), g = at(r.z + 2 * n), by_c = at(r.grad + n);
+        at.put(r.delta, by_c * g * i * (1 - i)), at.put(r.delta + n, by_c * at(r.before + n) * f * (1 - f));
+        at.put(r.delta + 2 * n, by_c * i * (1 - g * g)), at.put(r.grad + n, by_c * f);
+      }
+    });
+  }
+};
+
 // c = f(u + r q), h' = c + g (h - c), z = [q, r, g, u]: GRU with f = tanh and a bias on q, GORU with f = modReLU
 template <class T, int kind> struct ResetAfter {
   int n;
@@ -378,7 +408,7 @@ struct Shape {
   Product product[2];
   int sizes[6];                     // of the cell
 };
-enum Cell { kJanet, kLSTM, kGRU, kGORU, kResetBefore, kEuler, kLayerNorm, kStatistical, kNRU };
+enum Cell { kJanet, kLSTM, kGRU, kGORU, kResetBefore, kEuler, kLayerNorm, kStatistical, kNRU, kOutputMatrix };
 
 template <class T, class Use>
 void with_cell(const Shape& shape, const double* numbers, const T* vectors, Use use) {
@@ -399,6 +429,7 @@ void with_cell(const Shape& shape, const double* numbers, const T* vectors, Use 
       return;
     case kStatistical: return use(Statistical<T>{s[0], s[1], s[2], numbers, vectors});
     case kNRU: return use(NRU<T>{s[0], s[1], s[2], s[3], s[4], s[5], vectors});
+    case kOutputMatrix: return use(OutputMatrix<T>{s[0]});
   }
 }
 

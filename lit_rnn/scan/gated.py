@@ -32,6 +32,7 @@ _CELLS = (
     "layer norm",
     "statistical",
     "nru",
+    "lstm with output matrix",
 )  # as in gated.cpp
 _LONGEST = 256  # as in gated.cpp
 
@@ -71,7 +72,10 @@ def _janet(cell: cells.JANETCell, w: Tensor) -> _Parts:
 
 def _lstm(cell: cells.LSTMCell, w: Tensor) -> _Parts:
     n = cell.hidden_size
-    return _Parts(_Plan("lstm", (n,), 4 * n), (w,), (cell.peephole,))
+    if cell.output is None:
+        return _Parts(_Plan("lstm", (n,), 4 * n), (w,), (cell.peephole,))
+    products = _Product(), _Product(reads=n, writes=3 * n, fresh=n)
+    return _Parts(_Plan("lstm with output matrix", (n,), 4 * n, products), (w, cell.output.weight))
 
 
 def _gru(cell: cells.GRUCell, w: tuple[Tensor, Tensor | None]) -> _Parts:

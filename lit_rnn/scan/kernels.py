@@ -16,7 +16,7 @@ _PLAIN: dict[Any, Any] = {torch.tanh: torch.rnn_tanh, torch.relu: torch.rnn_relu
 
 def kernel_of(cell: Cell) -> Any:
     """torch's function that computes ``cell``, None where there is none."""
-    if type(cell) is LSTMCell and cell.peephole is None:
+    if type(cell) is LSTMCell and cell.peephole is None and cell.output is None:
         return torch.lstm
     if type(cell) is GRUCell and cell.candidate_bias is not None:
         return torch.gru

@@ -98,7 +98,7 @@ def supports(backend: Backend, cell: Cell) -> bool:
 _NEEDS = {
     "fused": "is not a plain recurrence",
     "native": "is none of the cells written in C++, or not in float32 or float64 on a CPU with a C++ compiler",
-    "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, LSTM without peepholes, GRU)",
+    "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)",
 }
 
 
@@ -112,7 +112,8 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
     - ``native``: both recursions in C++, for the CPU; compiled in seconds on first use. For the plain cells and all
       others but NRU with ``use_relu``, ``layer_norm`` or rows that cut across outer products (``separable`` false).
     - ``compiled``: torch.compile over chunks of steps, for every cell.
-    - ``torch``: torch's own kernels, for LSTM without peepholes, GRU with its reset after, tanh and relu VanillaRNN.
+    - ``torch``: torch's own kernels, for LSTM without peepholes or output matrix, GRU with its reset after, tanh and
+      relu VanillaRNN.
     - ``auto``: the first of ``native``, ``fused`` and ``torch`` that can; where none can, ``compiled`` where
       ``expected_steps`` is at least 200,000, and ``loop`` below.
 

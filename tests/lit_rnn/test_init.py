@@ -15,11 +15,22 @@ import torch
 from scipy import linalg, stats
 from torch import Tensor, nn
 
-from lit_rnn.init import cayley_, chain_, fbchain_, haar_, henaff_, identity_, orthogonal_, source_, torus_
+from lit_rnn.init import (
+    cayley_,
+    cayley_circle_,
+    chain_,
+    fbchain_,
+    haar_,
+    henaff_,
+    identity_,
+    orthogonal_,
+    source_,
+    torus_,
+)
 
 F64 = torch.float64
-SKEW = [henaff_, cayley_, haar_, torus_]
-BLOCKS = [henaff_, cayley_, torus_]
+SKEW = [henaff_, cayley_, cayley_circle_, haar_, torus_]
+BLOCKS = [henaff_, cayley_, cayley_circle_, torus_]
 ALL = [*SKEW, identity_, orthogonal_]
 P_MIN = 1e-4
 
@@ -113,6 +124,30 @@ def test_cayley_entry_is_minus_tan_of_half_a_uniform_angle() -> None:
     s = blocks(cayley_(torch.empty(3000, 3000)).double())
     assert s.min() >= -1 and s.max() <= 0
     assert stats.kstest(-2 * np.arctan(s), "uniform", args=(0, math.pi / 2)).pvalue > P_MIN
+
+
+def test_cayley_circle_is_never_positive_and_turns_by_any_angle() -> None:
+    """s = -sqrt((1 - cos u) / (1 + cos u)), u ~ U(0, 2 pi), whose sign the square root fixes: half-Cauchy."""
+    torch.manual_seed(0)
+    for dtype in (torch.float32, F64):
+        s = blocks(cayley_circle_(torch.empty(3000, 3000, dtype=dtype)).double())
+        assert s.max() < 0 and np.isfinite(s).all() and s.min() < -50
+        assert stats.kstest(-s, "halfcauchy").pvalue > P_MIN
+        assert stats.kstest(-2 * np.arctan(s), "uniform", args=(0, math.pi)).pvalue > P_MIN
+
+
+def test_the_cayley_map_stays_orthogonal_at_the_pole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """u = pi as float32 has it, and its neighbours: s beyond 1e6, and W a turn by pi up to rounding."""
+    u = torch.tensor([math.pi, 3.1415925, 3.141593, 3.0])
+    monkeypatch.setattr(torch.Tensor, "uniform_", lambda self, a, b: self.copy_(u))
+    A = cayley_circle_(torch.empty(8, 8))
+    s = blocks(A)
+    assert np.isfinite(s).all() and (np.abs(s[:3]) > 1e6).all()
+    eye = torch.eye(8)
+    W = torch.linalg.solve(eye + A, eye - A).double()
+    np.testing.assert_allclose(W @ W.T, np.eye(8), atol=1e-6)
+    np.testing.assert_allclose(W[:6, :6], -np.eye(6), atol=1e-6)
+    np.testing.assert_allclose(W[6:, 6:], [[math.cos(3), math.sin(3)], [-math.sin(3), math.cos(3)]], atol=1e-6)
 
 
 def test_cayley_spectrum_depends_on_the_map() -> None:

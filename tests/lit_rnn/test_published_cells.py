@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules import PixelMNIST
+from datamodules import CopyMemory, PixelMNIST
 from datamodules.errors import UserError
-from lit_rnn.cells import Cell, HouseholderRNNCell
-from lit_rnn.models import HouseholderRNN
+from lit_rnn.cells import Cell, HouseholderRNNCell, LSTMCell
+from lit_rnn.models import LSTM, HouseholderRNN
 from lit_rnn.models.base import count_parameters
-from lit_rnn.scan import scan
+from lit_rnn.scan import choose_backend, scan, supports
 
 F64 = torch.float64
 Array = np.ndarray
@@ -80,3 +80,82 @@ def test_an_unknown_nonlinearity_is_one_sentence() -> None:
     accepted = "modrelu, tanh, relu, leaky_relu, elu, identity"
     with pytest.raises(UserError, match=f"model.init_args.nonlinearity is 'OPLU', but it must be one of {accepted}."):
         HouseholderRNN(PIXELS, 8, nonlinearity="OPLU")  # type: ignore[arg-type]
+
+
+# -- the LSTM of the uRNN papers (Arjovsky et al. 2016) --------------------------------------------
+
+
+def sigmoid(z: Array) -> Array:
+    return 1 / (1 + np.exp(-z))
+
+
+@pytest.mark.parametrize("backend", ["loop", "native"])
+def test_lstm_with_an_output_matrix(backend: Any) -> None:
+    """o_t = sigma(U_o x_t + W_o h_{t-1} + V_o c_t + b_o): the gate sees the new c_t by a full matrix."""
+    cell, p, x = drawn(LSTMCell(I, N, learn_initial_state=True, output_matrix=True))
+    U, W, b = (np.split(p[name], 4) for name in ("input.weight", "recurrent.weight", "input.bias"))
+    h, c = (np.tile(p[f"initial.{k}"], (B, 1)) for k in range(2))
+    expected = []
+    for x_t in x.numpy():
+        z_i, z_f, z_g, z_o = (x_t @ U[k].T + h @ W[k].T + b[k] for k in range(4))
+        c = sigmoid(z_f) * c + sigmoid(z_i) * np.tanh(z_g)
+        h = sigmoid(z_o + c @ p["output.weight"].T) * np.tanh(c)
+        expected.append(h)
+    y, final = scan(cell, x, backend=backend)
+    close(y, np.stack(expected))
+    close(final[0], h)
+    close(final[1], c)
+
+
+@pytest.mark.parametrize("backend", ["loop", "native"])
+def test_gradients_through_the_output_matrix(backend: Any) -> None:
+    cell, _, x = drawn(LSTMCell(I, 3, learn_initial_state=True, output_matrix=True))
+    parameters = list(cell.parameters())
+
+    def run(*values: Tensor) -> tuple[Tensor, ...]:
+        for parameter, value in zip(parameters, values[1:], strict=True):
+            parameter.data = value.data
+        y, final = scan(cell, values[0], backend=backend)
+        return y, *final
+
+    x = x[:3, :2].clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: run(x, *parameters), x)
+    loss = sum((part**2).sum() for part in run(x, *parameters))
+    found = torch.autograd.grad(loss, parameters)
+    for parameter, gradient in zip(parameters, found, strict=True):
+        for at in range(0, parameter.numel(), 5):
+            step = torch.zeros(parameter.numel(), dtype=F64)
+            step[at] = 1e-6
+            losses = []
+            for sign in (1, -1):
+                moved = parameter.detach() + sign * step.view_as(parameter)
+                kept, parameter.data = parameter.data, moved
+                losses.append(sum((part**2).sum() for part in run(x, *parameters)).item())
+                parameter.data = kept
+            slope = (losses[0] - losses[1]) / 2e-6
+            assert slope == pytest.approx(gradient.flatten()[at].item(), rel=1e-6, abs=1e-7)
+
+
+def test_the_baseline_starts_and_counts_as_released() -> None:
+    """Every matrix Glorot uniform by its own two sides, biases zero but the forget gate's 1, h_0 and c_0 trained."""
+    torch.manual_seed(0)
+    n, task = 68, CopyMemory(delay=10).task
+    options: dict[str, Any] = {"learn_initial_state": True, "output_matrix": True}
+    model = LSTM(task, n, init="xavier", decoder_init="xavier", **options)
+    cell = model.cell_list()[0]
+    matrices = [*cell.input.weight.chunk(4), *cell.recurrent.weight.chunk(4), cell.output.weight, model.decoder.weight]
+    for M in matrices:
+        bound = (6 / sum(M.shape)) ** 0.5
+        assert 0.95 * bound < M.detach().abs().max() <= bound
+    assert torch.equal(cell.input.bias, torch.tensor([0.0] * n + [1.0] * n + [0.0] * 2 * n))
+    assert not any(start.any() for start in cell.initial) and len(cell.initial) == 2
+    # W_{i,f,c,o}, U_{i,f,c,o}, V_o, four biases, h_0 and c_0, and the decoder
+    assert count_parameters(model) == 4 * 10 * n + 4 * n * n + n * n + 4 * n + 2 * n + 9 * n + 9
+
+
+def test_the_output_matrix_runs_where_it_can() -> None:
+    cell = LSTMCell(I, N, output_matrix=True)
+    assert not supports("torch", cell) and not supports("fused", cell)
+    assert choose_backend("auto", cell) == ("native" if supports("native", cell) else "loop")
+    with pytest.raises(UserError, match=r"model\.init_args\.output_matrix is True, but it must be false where"):
+        LSTM(PIXELS, 8, peepholes=True, output_matrix=True)

@@ -41,7 +41,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "EURNNCell": [{}, {"layout": "fft"}],
     "GRUCell": [{}, {"reset": "before"}, {"learn_initial_state": True}],
     "JANETCell": [{}, {"beta": 0.0}],
-    "LSTMCell": [{}, {"peepholes": True}, {"learn_initial_state": True}],
+    "LSTMCell": [{}, {"peepholes": True}, {"output_matrix": True}, {"learn_initial_state": True}],
     "LayerNormRNNCell": [{}, {"nonlinearity": "tanh"}],
     "NRUCell": [
         {"memory_size": 9, "heads": 4},

@@ -26,6 +26,7 @@ GATED: dict[str, Make] = {
     "janet beta 0": lambda n: cells.JANETCell(I, n, beta=0.0),
     "lstm": lambda n: cells.LSTMCell(I, n),
     "lstm peepholes": lambda n: cells.LSTMCell(I, n, peepholes=True),
+    "lstm output matrix": lambda n: cells.LSTMCell(I, n, output_matrix=True),
     "gru": lambda n: cells.GRUCell(I, n),
     "gru before": lambda n: cells.GRUCell(I, n, reset="before"),
     "goru": lambda n: cells.GORUCell(I, n + n % 2, layout="tunable"),
