@@ -56,7 +56,8 @@ class SequenceModel(LightningModule, ABC):
             of one, or {"class_path", "init_args"}. None: the class's ``default_optimizer``, RMSprop with lr 1e-3.
         group_optimizers: Optimizers of single groups by name, such as {recurrent: {class_path: Adagrad}}; the others
             take ``optimizer``. The rate of such a group is its optimizer's own: no ratio applies.
-        lr_scheduler: Any torch scheduler, stepped once per epoch; None keeps the rate.
+        lr_scheduler: Any torch scheduler of plain options, stepped once per epoch; None keeps the rate. The rates of
+            the groups keep their ratios; ``max_lr`` and the like are those of the group ``other``.
         backend: How the cell is run over time; see `lit_rnn.scan.choose_backend`.
         checkpoint_every: Keep the states at every so many steps alone and run the rest again in the backward, which is
             what a very long sequence needs: about a third more time, least memory near sqrt(T). Null keeps all.
@@ -336,7 +337,7 @@ class SequenceModel(LightningModule, ABC):
         optimizer.register_step_post_hook(self._count_step)
         if self.options.lr_scheduler is None:
             return optimizer
-        scheduler = optim.build(self.options.lr_scheduler, optimizer)
+        scheduler = optim.build_scheduler(self.options.lr_scheduler, optimizer)
         watched = self._watched(scheduler)
         known = [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", self.task.metric)]
         require(

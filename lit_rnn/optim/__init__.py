@@ -11,6 +11,7 @@ from lit_rnn.optim.riemannian import (
     riemannian_gradient,
 )
 from lit_rnn.optim.rmsprop import RMSpropTF
+from lit_rnn.optim.schedule import build_scheduler
 from lit_rnn.optim.spec import Factory, build, to_primitives
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "RiemannianSGD",
     "build",
     "build_optimizer",
+    "build_scheduler",
     "named_groups",
     "retract",
     "riemannian_gradient",

@@ -32,6 +32,8 @@ class GroupedOptimizer(Optimizer):
         for part in parts:
             self.state.update(part.state)  # Adagrad has one before the first step
         self.parts = list(parts)
+        if any({"momentum", "betas"} & group.keys() for group in self.param_groups):
+            self.defaults["momentum"] = 0.0  # where schedulers look whether there is one to cycle
         self._share()
 
     def _share(self) -> None:

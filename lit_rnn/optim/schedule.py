@@ -1,0 +1,88 @@
+"""Any torch scheduler, with the ratios between the groups' rates kept over the whole schedule."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from torch.optim import Optimizer
+
+from datamodules.errors import UserError, require
+from lit_rnn.optim.spec import build
+
+KEY = "model.init_args.lr_scheduler"
+_NOT_PLAIN = ("LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
+_RATES = ("base_lr", "max_lr", "min_lr", "swa_lr")
+
+
+def build_scheduler(spec: Mapping[str, Any], optimizer: Optimizer) -> Any:
+    """The scheduler that a {class_path, init_args} names; what it does to one group's rate it does to all.
+
+    It moves the group ``other`` (else the last one) and the others follow at the ratios that the rates have here. So
+    ``max_lr``, ``eta_min`` and the like are rates of that group; most schedulers of torch would give them to all.
+    Where momentum is cycled, a group with ``betas`` takes it as the first of them.
+
+    Raises:
+        UserError: for a scheduler made of functions or other schedulers, which no checkpoint keeps, a list of rates,
+            and whatever the scheduler itself refuses, also at a step.
+    """
+    name, options = str(spec["class_path"]).rpartition(".")[2], spec.get("init_args", {})
+    require(
+        name not in _NOT_PLAIN,
+        KEY,
+        name,
+        "a scheduler whose options are plain values, because a checkpoint keeps nothing else: put this one's options "
+        "into the __init__ of a subclass",
+    )
+    for key in _RATES:
+        given = options.get(key)
+        require(
+            not isinstance(given, list | tuple),
+            f"{KEY}.init_args.{key}",
+            given,
+            "one number: the groups' rates keep their ratios, which recurrent_lr_ratio and group_optimizers set",
+        )
+    ratios = _ratios(optimizer)
+    try:
+        scheduler = build(spec, optimizer)
+    except (TypeError, ValueError, KeyError) as error:
+        raise UserError(f"{KEY} cannot be built: {str(error).rstrip('.')}.") from error
+    scheduler.__class__ = _keeping_ratios(type(scheduler))
+    scheduler.lr_ratios = ratios
+    _follow(scheduler, "lr", "initial_lr", *_RATES)
+    return scheduler
+
+
+def _ratios(optimizer: Optimizer) -> list[float]:
+    """The rates of the groups over that of the one that is scheduled, which has ratio 1."""
+    groups = optimizer.param_groups
+    rates = [float(group["lr"]) for group in groups]
+    named = [number for number, group in enumerate(groups) if group.get("name") == "other"]
+    leading = rates[named[0] if named else -1] or max(rates)
+    return [rate / leading if leading else 1.0 for rate in rates]
+
+
+@functools.cache
+def _keeping_ratios(cls: type) -> type:
+    class KeepingRatios(cls):  # type: ignore[misc]
+        def step(self, *args: Any, **kwargs: Any) -> None:
+            try:
+                super().step(*args, **kwargs)
+            except ValueError as error:  # one cycle is over, say
+                raise UserError(f"{KEY} ({cls.__name__}) cannot go on: {str(error).rstrip('.')}.") from error
+            _follow(self, "lr")
+
+    return KeepingRatios
+
+
+def _follow(scheduler: Any, *keys: str) -> None:
+    groups = scheduler.optimizer.param_groups
+    leading = groups[scheduler.lr_ratios.index(1.0)]
+    for group, ratio in zip(groups, scheduler.lr_ratios, strict=True):
+        for key in keys:
+            if key in leading:
+                group[key] = leading[key] * ratio
+        if getattr(scheduler, "cycle_momentum", False) and not scheduler.use_beta1 and "betas" in group:
+            group["betas"] = (group["momentum"], *group["betas"][1:])
+    scheduler._last_lr = [group["lr"] for group in groups]
