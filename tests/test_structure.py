@@ -14,6 +14,7 @@ FLOORS = [
     "lit_rnn.class_paths",
     "lit_rnn.threads",
     "lit_rnn.memory",
+    "lit_rnn.dtypes",
     "lit_rnn.activations",
     "lit_rnn.init",
     "lit_rnn.parametrizations",

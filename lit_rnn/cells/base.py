@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.errors import require
+from lit_rnn.dtypes import KeepsKind
 from lit_rnn.init import INPUT_INITS, InputInit
 
 State = tuple[Tensor, ...]
 
 
-class Cell(nn.Module, ABC):
+class Cell(KeepsKind, ABC):
     """One step of a recurrent network, taken apart by what depends on what.
 
     `weights` depends on parameters alone and is called once per pass; `drive` depends on the inputs alone and is

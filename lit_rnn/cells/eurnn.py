@@ -100,7 +100,7 @@ class GORUCell(Cell):
 
     def weights(self) -> tuple[Tensor, Tensor]:
         Q = self.recurrent()
-        return torch.cat((self.gates.weight, Q.to(self.gates.weight.dtype))), self.gates.bias
+        return torch.cat((self.gates.weight.to(Q.dtype), Q)), self.gates.bias
 
     def drive(self, x: Tensor, w: Any) -> Tensor:
         u = self.input(x)

@@ -19,6 +19,7 @@ from datamodules.errors import require
 from lit_rnn import optim
 from lit_rnn.cells import Cell, State
 from lit_rnn.class_paths import class_path
+from lit_rnn.dtypes import KeepsKind, as_plain
 from lit_rnn.init import DecoderInit, InputInit, decoder_
 from lit_rnn.models.meter import WeightedMean
 from lit_rnn.parametrizations import Constraint, constrain_recurrent, spectral_norm_penalty
@@ -33,7 +34,7 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
 
 
-class SequenceModel(LightningModule, ABC):
+class SequenceModel(KeepsKind, LightningModule, ABC):
     """A recurrent network for a `Task`: scanned cells between a one-hot (or no) encoder and a linear decoder.
 
     A subclass names its cell in `build_cell` and, where it needs them, its own parameter groups and what to do after
@@ -205,12 +206,12 @@ class SequenceModel(LightningModule, ABC):
         return y, finals
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """What the first cell reads, (B, T, input_size): values as they are, symbols one-hot.
+        """What the first cell reads, (B, T, input_size), in the model's dtype: values as they are, symbols one-hot.
 
         One-hot vectors are taken as they are too, so that an attack can move them.
         """
         if self.task.inputs == "values" or inputs.is_floating_point():
-            return inputs
+            return inputs.to(self.decoder.weight.dtype)
         return nn.functional.one_hot(inputs, self.task.input_size).to(self.decoder.weight.dtype)
 
     def decode(self, y: Tensor) -> Tensor:
@@ -324,7 +325,7 @@ class SequenceModel(LightningModule, ABC):
         """Inputs, targets and predictions (classes or numbers)."""
         inputs, targets = batch[:2]
         outputs = self(inputs)
-        return inputs, targets, outputs.argmax(-1) if self.task.classifies else outputs.float()
+        return as_plain(inputs), as_plain(targets), outputs.argmax(-1) if self.task.classifies else as_plain(outputs)
 
     def configure_optimizers(self) -> Any:
         options = self.group_options()
@@ -359,4 +360,8 @@ class SequenceModel(LightningModule, ABC):
         checkpoint["lit_rnn"] = {"class_path": class_path(type(self)), "optimizer_steps": self.optimizer_steps}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Before the weights are put in: they would be rounded to float32, and moved to float64 after that."""
         self.optimizer_steps = checkpoint["lit_rnn"]["optimizer_steps"]
+        in_double = any(tensor.dtype == torch.float64 for tensor in checkpoint["state_dict"].values())
+        if in_double and (self._trainer is None or self.trainer.precision == "64-true"):
+            self.double()

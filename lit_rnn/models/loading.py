@@ -46,8 +46,8 @@ def load(path: str | Path) -> SequenceModel:
     named = checkpoint["lit_rnn"]["class_path"]
     try:
         model = import_class(named)(**options)
-        model.load_state_dict(checkpoint["state_dict"])
         model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
     except (ImportError, AttributeError, TypeError, RuntimeError) as error:
         raise UserError(
             f"ckpt_path {path} was made by another version of {named} ({' '.join(str(error).split())}): "

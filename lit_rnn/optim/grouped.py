@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.optim import LBFGS, Optimizer
+from torch.optim import LBFGS, Optimizer, SparseAdam
 
 from datamodules.errors import UserError, require
 from lit_rnn.optim.riemannian import RiemannianOptimizer
@@ -81,7 +81,23 @@ def _build(factory: Factory, groups: list[dict[str, Any]], key: str) -> Optimize
         "RiemannianSGD, RiemannianRMSprop or RiemannianAdam for the group "
         f"{', '.join(manifold)}, whose matrices stay unitary by such steps alone (or {GROUP_KEY} has one for it)",
     )
+    require(not isinstance(optimizer, SparseAdam), key, "SparseAdam", "an optimizer of dense gradients, such as Adam")
+    for group in optimizer.param_groups:
+        _check_eps(group, f"{key}.init_args.eps")
     return optimizer
+
+
+def _check_eps(group: dict[str, Any], key: str) -> None:
+    """An eps that the parameters' precision takes for 0 keeps no quotient finite: the first step gives NaN."""
+    eps = group.get("eps")
+    if not isinstance(eps, float) or eps == 0:
+        return
+    for dtype in {parameter.dtype for parameter in group["params"]}:
+        smallest = torch.finfo(dtype).smallest_normal
+        lost = dtype.itemsize < 4 and torch.tensor(eps, dtype=dtype) == 0
+        require(
+            not lost, key, eps, f"at least {smallest:.2g}: in {dtype} it is 0 (or set trainer.precision: bf16-true)"
+        )
 
 
 def _of_group(group: dict[str, Any], factory: Factory, key: str) -> Optimizer:

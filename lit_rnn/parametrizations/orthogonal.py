@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from lit_rnn.dtypes import KeepsKind, Move
 
 
 def double(tensor: Tensor) -> Tensor:
@@ -26,17 +29,18 @@ def polar_(W: Tensor) -> Tensor:
     return W.copy_(U @ Vh)
 
 
-class OrthogonalMap(nn.Module, ABC):
+class OrthogonalMap(KeepsKind, ABC):
     """A module whose call gives an (n, n) orthogonal or unitary matrix W from free parameters.
 
-    The map runs in float32 or better with autocast off, whatever the trainer's precision; with ``double_precision`` it
-    runs in float64 and is cast to the parameters' dtype at the end.
+    The map and its parameters are in float32 or better with autocast off, whatever the trainer's precision; with
+    ``double_precision`` it runs in float64 and is cast to the parameters' dtype at the end.
 
     Args:
         size: n.
     """
 
     double_precision = False
+    in_single = True
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -45,6 +49,24 @@ class OrthogonalMap(nn.Module, ABC):
     @abstractmethod
     def matrix(self) -> Tensor:
         """W, from parameters read through `read`."""
+
+    def on_group(self) -> list[Tensor]:
+        """The parameters and buffers that are orthogonal or unitary matrices themselves; none where W is all map."""
+        return []
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Replace each matrix of `on_group` by its nearest orthogonal or unitary one (`polar_`)."""
+        for matrix in self.on_group():
+            polar_(matrix)
+
+    def _apply(self, fn: Move, recurse: bool = True) -> Self:
+        """Moved to a finer dtype (``precision: 64-true``), W is made orthogonal to that dtype's rounding."""
+        coarse = [matrix.dtype.itemsize for matrix in self.on_group()]
+        super()._apply(fn, recurse)
+        if coarse < [matrix.dtype.itemsize for matrix in self.on_group()]:
+            self.project_()
+        return self
 
     def read(self, parameter: Tensor) -> Tensor:
         """A parameter or buffer in the precision that the map runs in."""

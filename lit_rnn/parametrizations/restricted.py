@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lit_rnn.parametrizations.orthogonal import OrthogonalMap, polar_
+from lit_rnn.parametrizations.orthogonal import OrthogonalMap
 
 
 class RestrictedUnitary(OrthogonalMap):
@@ -68,14 +67,8 @@ class FreeUnitary(OrthogonalMap):
     def matrix(self) -> Tensor:
         return self.read(self.entries)
 
-    def _apply(self, fn: Any, recurse: bool = True) -> FreeUnitary:
-        """torch leaves complex parameters alone when a module is cast; W follows what a real one would become."""
-        super()._apply(fn, recurse)
-        if fn(torch.empty(0, device=self.entries.device)).dtype == torch.float64:
-            self.entries.data = self.entries.data.to(torch.complex128)
-            with torch.no_grad():
-                polar_(self.entries)
-        return self
+    def on_group(self) -> list[Tensor]:
+        return [self.entries]
 
     def extra_repr(self) -> str:
         return f"W free in U({self.size}), kept there by a Riemannian optimizer"

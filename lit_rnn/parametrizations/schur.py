@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.errors import require
+from lit_rnn.dtypes import KeepsKind
 from lit_rnn.init import SkewInit, henaff_
 from lit_rnn.parametrizations.exponential import Exponential
 
 UpperEntries = Literal["outside_blocks", "released"]
 
 
-class SchurForm(nn.Module):
+class SchurForm(KeepsKind):
     """W = P (Theta + T) P^T: a real matrix in real Schur form, with its normal and non-normal parts told apart.
 
     P = exp(A) orthogonal (``basis``); Theta has 2x2 blocks gamma_i R(theta_i) (``gains``, ``angles``), the complex
@@ -37,6 +38,7 @@ class SchurForm(nn.Module):
         upper: The entries of T: ``outside_blocks`` (real Schur form), or ``released``.
     """
 
+    in_single = True
     _above: Tensor
 
     def __init__(self, size: int, init: SkewInit = henaff_, upper: UpperEntries = "outside_blocks") -> None:

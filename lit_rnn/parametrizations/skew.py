@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lit_rnn.init import SkewInit, henaff_
-from lit_rnn.parametrizations.orthogonal import OrthogonalMap, double, polar_
+from lit_rnn.parametrizations.orthogonal import OrthogonalMap, double
 
 
 def triangle(entries: Tensor, index: Tensor, size: int) -> Tensor:
@@ -71,15 +70,8 @@ class SkewMap(OrthogonalMap):
         W = self.map(self.generator())
         return W if self.base is None else self.read(self.base) @ W
 
-    def _apply(self, fn: Any, recurse: bool = True) -> SkewMap:
-        """Moved to a finer dtype (``precision: 64-true``), B is made orthogonal to that dtype's rounding."""
-        coarse = self.skew.dtype
-        super()._apply(fn, recurse)
-        if self.base is not None and self.skew.dtype.itemsize > coarse.itemsize:
-            if self.base.is_complex():  # torch leaves complex tensors alone when a module is cast
-                self.base = self.base.to(torch.complex128)
-            self.project_()
-        return self
+    def on_group(self) -> list[Tensor]:
+        return [] if self.base is None else [self.base]
 
     @torch.no_grad()
     def rebase_(self) -> None:
@@ -88,11 +80,6 @@ class SkewMap(OrthogonalMap):
         base.copy_(double(base) @ self.map(double(self.generator())))  # so that rounding does not add up
         for parameter in self.parameters():
             parameter.zero_()
-
-    @torch.no_grad()
-    def project_(self) -> None:
-        """B <- its nearest orthogonal or unitary matrix, the polar factor of its SVD in double precision."""
-        polar_(self._moving_base())
 
     def _moving_base(self) -> Tensor:
         if self.base is None:

@@ -152,7 +152,7 @@ def is_gated(cell: Cell) -> bool:
 
 def runs_gated(cell: Cell) -> bool:
     """Whether gated.cpp computes what ``cell`` does, and can here."""
-    like = next(cell.parameters())
+    like = cell.recurrent_parameters()[0]
     return is_gated(cell) and runs_natively("gated", like.dtype, like.device)
 
 

@@ -54,12 +54,14 @@ def scan(
         expected_passes: How many passes of this shape are to come; ``auto`` compiles where that pays.
 
     Returns:
-        The outputs (T, B, output_size) and the state after the last step.
+        The outputs (T, B, output_size), in the dtype of x, and the state after the last step, in that of W.
     """
     require(len(x) > 0, "x", "a sequence of no steps", "at least one step")
     chosen = choose_backend(backend, cell, expected_passes * len(x))
     w = (layers_of(cell) if chosen == "native" else None) or cell.weights()
     state = cell.initial_state(x.shape[1]) if state is None else state
+    if not torch.is_autocast_enabled(x.device.type):  # a pass in chunks starts each of them with what it ends with
+        state = as_precise(state, w)
     if checkpoint_every is None or not torch.is_grad_enabled():
         return _run(cell, x, state, w, chosen, last_only)
     key = "model.init_args.checkpoint_every"
@@ -81,8 +83,24 @@ def _run(cell: Cell, x: Tensor, state: State, w: Any, chosen: Chosen, last_only:
         y, state = run_plain(plain, x, state, w, cast(Any, chosen), last_only)
     else:
         run: Callable[..., tuple[Tensor, State]] = run_compiled if chosen == "compiled" else steps
-        y, state = run(cell, cell.drive(x, w), state, w)
-    return y[-1:] if last_only else y, state
+        u = cell.drive(x, w)
+        if not torch.is_autocast_enabled(x.device.type):
+            (u,) = as_precise((u,), w)
+        y, state = run(cell, u, state, w)
+    y = y[-1:] if last_only else y
+    return y if torch.is_autocast_enabled(x.device.type) else as_inputs(y, x), state
+
+
+def as_precise(tensors: tuple[Tensor, ...], w: Any) -> tuple[Tensor, ...]:
+    """The tensors in the precision of W: with ``bf16-true`` maps keep theirs, and so does what W is applied to."""
+    while isinstance(w, tuple):
+        w = w[0]
+    return tuple(as_inputs(tensor, w) for tensor in tensors) if isinstance(w, Tensor) else tensors
+
+
+def as_inputs(y: Tensor, x: Tensor) -> Tensor:
+    """y in the dtype of x, unless one of them is complex or no number of floating point."""
+    return y.to(x.dtype) if y.is_floating_point() and x.is_floating_point() else y
 
 
 def supports(backend: Backend, cell: Cell) -> bool:
@@ -90,7 +108,7 @@ def supports(backend: Backend, cell: Cell) -> bool:
     if backend == "fused":
         return kind_of(cell) is not None
     if backend == "native":
-        like = next(cell.parameters())
+        like = cell.recurrent_parameters()[0]
         return runs_gated(cell) if kind_of(cell) is None else runs_natively("plain", like.dtype, like.device)
     return backend != "torch" or kernel_of(cell) is not None
 

@@ -1,0 +1,57 @@
+"""Modules that are moved to another dtype: real tensors stay real, complex ones complex."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.errors import UserError
+
+Move = Callable[[Tensor], Tensor]
+
+
+class KeepsKind(nn.Module):
+    """A module whose tensors, those of its submodules included, keep their kind in ``to``, ``double``, ``half`` etc.
+
+    torch makes a complex tensor float64 by dropping its imaginary part, and leaves it as it is in ``double``. Here it
+    follows what a real one beside it becomes: complex128 with float64, complex64 with float32 and everything coarser.
+
+    Raises:
+        UserError: for a complex dtype, before anything is moved: a real parameter has no imaginary part to train.
+    """
+
+    in_single: ClassVar[bool] = False
+    """Whether real tensors, too, stay in float32 where others become coarser."""
+
+    def _apply(self, fn: Move, recurse: bool = True) -> Self:
+        asked = fn(torch.empty(0)).dtype
+        if asked.is_complex:
+            raise UserError(
+                f"{type(self).__name__} cannot be moved to {asked}, but to a real dtype: "
+                f"with {asked.to_real()} its complex parameters, if it has any, become {asked}."
+            )
+        return super()._apply(lambda tensor: _moved(tensor, fn, self.in_single), recurse)
+
+
+def _moved(tensor: Tensor, fn: Move, in_single: bool) -> Tensor:
+    """What ``fn``, which moves real tensors, makes of ``tensor`` if that keeps its kind."""
+    if tensor.is_complex():
+        tensor = tensor.resolve_conj()
+        parts = torch.view_as_real(tensor)
+    elif tensor.is_floating_point() and in_single:
+        parts = tensor
+    else:
+        return fn(tensor)
+    probe = fn(parts.new_empty(0))
+    if probe.dtype.itemsize < 4:
+        return tensor.to(probe.device, torch.complex64 if tensor.is_complex() else torch.float32)
+    moved = fn(parts)
+    return torch.view_as_complex(moved) if tensor.is_complex() else moved
+
+
+def as_plain(tensor: Tensor) -> Tensor:
+    """The tensor in a dtype that NumPy has: bfloat16 and float16 as float32."""
+    return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
