@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from datamodules.errors import require
+
 Nonlinearity = Literal["tanh", "relu", "leaky_relu", "elu", "identity"]
+NonlinearityOrModReLU = Literal["modrelu", "tanh", "relu", "leaky_relu", "elu", "identity"]
 
 
 def identity(z: Tensor) -> Tensor:
@@ -36,7 +39,8 @@ NONLINEARITIES: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
 def modrelu(z: Tensor, bias: Tensor) -> Tensor:
     """Real modReLU, sign(z) relu(|z| + b): keeps the sign, shrinks or grows the modulus (Arjovsky et al. 2016).
 
-    It is 0 at z = 0, with gradient 0 there; for b > 0 it jumps by b across zero on either side.
+    It is 0 at z = 0, with gradient 0 there; for b > 0 it jumps by b across zero on either side. The released code of
+    EUNN (real) and GORU has |z| + eps inside the relu, 0.01 and 0.001: this with eps added to b.
 
     Args:
         z: (..., n).
@@ -59,14 +63,29 @@ class ModReLU(nn.Module):
         return f"{len(self.bias)}"
 
 
+def nonlinearity(name: NonlinearityOrModReLU, size: int) -> Callable[[Tensor], Tensor]:
+    """f of that name for ``size`` units: one of `NONLINEARITIES`, or a new `ModReLU`.
+
+    Raises:
+        UserError: for an unknown name.
+    """
+    known = get_args(NonlinearityOrModReLU)
+    require(name in known, "model.init_args.nonlinearity", name, f"one of {', '.join(known)}")
+    return ModReLU(size) if name == "modrelu" else NONLINEARITIES[name]
+
+
 COMPLEX_EPS = 1e-5
 
 
 def complex_modrelu(z: Tensor, bias: Tensor, eps: float = COMPLEX_EPS) -> Tensor:
     """Complex modReLU, z relu(r + b) / r with r = sqrt(|z|^2 + eps): keeps the phase (Arjovsky et al. 2016).
 
-    The eps under the root keeps value and gradient finite at z = 0. The released codes differ in where they put one;
-    this is Wisdom's modulus, used as the divisor too.
+    The eps under the root keeps value and gradient finite at z = 0. At b = 0 it is the identity, as every released
+    code's is; these differ in r and the divisor:
+
+    - Wisdom, scuRNN: this r, but z relu(r + b) / (r + 1e-5): smaller by 0.3 % at z = 0, by 1e-5 / |z| far from it.
+    - Arjovsky: r = |z|, the same divisor; its gradient at z = 0 is not a number.
+    - EUNN: r = |z| + 0.01 throughout: b counts half as much at |z| = 0.01.
 
     Args:
         z: (..., n), complex.

@@ -19,7 +19,8 @@ class EURNNCell(UnitaryCell):
     """h_t = modReLU(W h_{t-1} + V x_t; b) with complex h, W layers of 2x2 rotations; y_t = Re h_t.
 
     W reaches a subset of U(n), all of it but a subset at capacity n; see `Rotations` for layouts, sizes and counts.
-    h_0 is zero, V starts at U(-0.01, 0.01), b at zero.
+    h_0 is zero, V starts at U(-0.01, 0.01), b at zero. The released modReLU is z relu(r + b) / r with r = |z| + 0.01,
+    the same at b = 0; here r = sqrt(|z|^2 + 1e-5) in all networks (`lit_rnn.activations.complex_modrelu`).
 
     Source: Jing et al. 2017, "Tunable Efficient Unitary Neural Networks (EUNN) and their application to RNNs".
 
@@ -45,7 +46,10 @@ class EURNNCell(UnitaryCell):
 
 
 class RealEURNNCell(OrthogonalCell):
-    """`EURNNCell` with real h and W: rotation angles only, inside SO(n), det 1."""
+    """`EURNNCell` with real h and W: rotation angles only, inside SO(n), det 1.
+
+    The released sign(z) relu(|z| + 0.01 + b) with b = 0 is this with b = 0.01.
+    """
 
     activation: ModReLU
 
@@ -67,7 +71,8 @@ class GORUCell(Cell):
     h_t = g h_{t-1} + (1 - g) c,  Q layers of real 2x2 rotations inside SO(n).
 
     2n^2 + 3nI + 3n numbers beside Q's. A step costs one (B, n) x (n, 3n) product. Dense maps start at U(-0.01, 0.01),
-    b_r = 2, b_c = 0.01, b_g = 0 (the released code leaves b_g to a Glorot draw).
+    b_r = 2, b_c = 0.01, b_g = 0. The released code adds 0.001 inside modReLU's relu, which is b_c = 0.011 here, and
+    leaves b_g to TensorFlow: Glorot uniform of a vector, U(-sqrt(3/n), sqrt(3/n)).
 
     Source: Jing et al. 2019, "Gated Orthogonal Recurrent Units: On Learning to Forget".
 
@@ -77,6 +82,7 @@ class GORUCell(Cell):
         capacity: Layers of ``tunable``.
         layout: ``fft`` (the paper's) or ``tunable``.
         learn_initial_state: Train h_0 instead of keeping it zero.
+        released_biases: Start b_c and b_g as the released code does.
     """
 
     def __init__(
@@ -86,6 +92,7 @@ class GORUCell(Cell):
         capacity: int = 2,
         layout: RotationLayout = "fft",
         learn_initial_state: bool = False,
+        released_biases: bool = False,
     ) -> None:
         super().__init__(input_size, hidden_size, learn_initial_state=learn_initial_state)
         self.recurrent = Rotations(hidden_size, capacity, layout)
@@ -96,7 +103,9 @@ class GORUCell(Cell):
         small_(self.input.weight)
         nn.init.constant_(self.gates.bias[:hidden_size], 2.0)
         nn.init.zeros_(self.gates.bias[hidden_size:])
-        nn.init.constant_(self.activation.bias, 0.01)
+        nn.init.constant_(self.activation.bias, 0.011 if released_biases else 0.01)
+        if released_biases:
+            nn.init.uniform_(self.gates.bias[hidden_size:], -((3 / hidden_size) ** 0.5), (3 / hidden_size) ** 0.5)
 
     def weights(self) -> tuple[Tensor, Tensor]:
         Q = self.recurrent()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import nn
 
-from lit_rnn.cells.orthogonal import OrthogonalCell, OrthogonalNonlinearity
+from lit_rnn.activations import NonlinearityOrModReLU
+from lit_rnn.cells.orthogonal import OrthogonalCell
 from lit_rnn.init import xavier_
 from lit_rnn.parametrizations import Householder
 
@@ -36,7 +37,7 @@ class HouseholderRNNCell(OrthogonalCell):
         hidden_size: int,
         reflections: int | None = None,
         learn_initial_state: bool = True,
-        nonlinearity: OrthogonalNonlinearity = "modrelu",
+        nonlinearity: NonlinearityOrModReLU = "modrelu",
     ) -> None:
         recurrent = Householder(hidden_size, reflections)
         super().__init__(input_size, hidden_size, recurrent, learn_initial_state, nonlinearity)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
-from lit_rnn.activations import NONLINEARITIES, ComplexModReLU, ModReLU, Nonlinearity
+from lit_rnn import activations
+from lit_rnn.activations import ComplexModReLU, NonlinearityOrModReLU
 from lit_rnn.cells.base import State
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.init import kaiming_
-
-OrthogonalNonlinearity = Nonlinearity | Literal["modrelu"]
 
 
 class OrthogonalCell(PlainCell):
@@ -36,15 +34,13 @@ class OrthogonalCell(PlainCell):
         hidden_size: int,
         recurrent: nn.Module,
         learn_initial_state: bool = False,
-        nonlinearity: OrthogonalNonlinearity = "modrelu",
+        nonlinearity: NonlinearityOrModReLU = "modrelu",
     ) -> None:
-        known = ("modrelu", *NONLINEARITIES)
-        require(nonlinearity in known, "model.init_args.nonlinearity", nonlinearity, f"one of {', '.join(known)}")
         V = nn.Linear(input_size, hidden_size, bias=nonlinearity != "modrelu")
         kaiming_(V.weight)
         if V.bias is not None:
             nn.init.zeros_(V.bias)
-        f = ModReLU(hidden_size) if nonlinearity == "modrelu" else NONLINEARITIES[nonlinearity]
+        f = activations.nonlinearity(nonlinearity, hidden_size)
         super().__init__(input_size, hidden_size, recurrent, V, f, learn_initial_state=learn_initial_state)
         self.nonlinearity = nonlinearity
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
-from lit_rnn.activations import NONLINEARITIES, Nonlinearity
+from lit_rnn import activations
+from lit_rnn.activations import NonlinearityOrModReLU
 from lit_rnn.cells.base import State
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.init import dense_, orthogonal_
@@ -23,7 +22,8 @@ class VanillaRNNCell(PlainCell):
     Args:
         input_size: Width I of x_t.
         hidden_size: n.
-        nonlinearity: f: tanh, relu, leaky_relu (slope 0.1 below zero), elu or identity.
+        nonlinearity: f: tanh, relu, leaky_relu (slope 0.1 below zero), elu, identity, or modrelu, which has a threshold
+            beside b.
         init: Fills W; see `lit_rnn.init`. b starts at zero.
         learn_initial_state: Train h_0 instead of keeping it zero.
         input_init: Fills V; by default N(0, 0.81 / n), std 0.9 / sqrt(n) (Orhan and Pitkow 2020).
@@ -33,20 +33,14 @@ class VanillaRNNCell(PlainCell):
         self,
         input_size: int,
         hidden_size: int,
-        nonlinearity: Nonlinearity = "tanh",
+        nonlinearity: NonlinearityOrModReLU = "tanh",
         init: Callable[[Tensor], Tensor] = orthogonal_,
         learn_initial_state: bool = False,
         input_init: Callable[[Tensor], Tensor] = dense_,
     ) -> None:
-        require(
-            nonlinearity in NONLINEARITIES,
-            "model.init_args.nonlinearity",
-            nonlinearity,
-            f"one of {', '.join(get_args(Nonlinearity))}",
-        )
         W = nn.Linear(hidden_size, hidden_size, bias=False)
         V = nn.Linear(input_size, hidden_size)
-        f = NONLINEARITIES[nonlinearity]
+        f = activations.nonlinearity(nonlinearity, hidden_size)
         super().__init__(input_size, hidden_size, W, V, f, learn_initial_state=learn_initial_state)
         self.nonlinearity = nonlinearity
         init(W.weight)
@@ -67,7 +61,7 @@ class LayerNormRNNCell(VanillaRNNCell):
         self,
         input_size: int,
         hidden_size: int,
-        nonlinearity: Nonlinearity = "relu",
+        nonlinearity: NonlinearityOrModReLU = "relu",
         init: Callable[[Tensor], Tensor] = orthogonal_,
         learn_initial_state: bool = False,
         input_init: Callable[[Tensor], Tensor] = dense_,

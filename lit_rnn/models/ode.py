@@ -20,7 +20,8 @@ class LipschitzRNN(SequenceModel):
         step_size: eps of the Euler step.
         beta: 1 makes A and W antisymmetric, 0 symmetric.
         gamma: Damping of both.
-        init_std: n times the standard deviation that they start with.
+        init_std: n times the standard deviation that they start with; 0.1 in the released driver, which starts U and b
+            as torch does (``input_init: torch``).
         **kwargs: Options of `SequenceModel`.
     """
 

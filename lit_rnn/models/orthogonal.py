@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from datamodules import Task
 from datamodules.errors import require
+from lit_rnn.activations import ModReLU, NonlinearityOrModReLU
 from lit_rnn.cells import (
     Cell,
     EURNNCell,
@@ -21,7 +22,6 @@ from lit_rnn.cells import (
     ScuRNNCell,
     URNNCell,
 )
-from lit_rnn.cells.orthogonal import OrthogonalNonlinearity
 from lit_rnn.init import SKEW_INITS, SkewInitName
 from lit_rnn.models.base import SequenceModel
 from lit_rnn.parametrizations import OrthogonalMap, SchurForm, UnitaryScaledCayley
@@ -39,6 +39,9 @@ class OrthogonalRNN(SequenceModel):
         hidden_size: n.
         recurrent_lr_ratio: Learning rate of the parameters behind W over that of the rest.
         double_precision_map: Compute W in float64 and cast it: drift at the rounding of the cast.
+        modrelu_bias: Start of modReLU's b; null leaves it to the cell. Released: U(-0.01, 0.01) in expRNN, nnRNN,
+            scuRNN and uRNN, 0 in scoRNN, oRNN and Wisdom et al.'s pixel MNIST; 0 in EURNN's complex network, 0.01 in
+            its real one (there an eps inside modReLU).
         **kwargs: Options of `SequenceModel`.
     """
 
@@ -48,12 +51,19 @@ class OrthogonalRNN(SequenceModel):
         hidden_size: int,
         recurrent_lr_ratio: float = 0.1,
         double_precision_map: bool = False,
+        modrelu_bias: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, **kwargs)
         for module in self.modules():
             if isinstance(module, OrthogonalMap):
                 module.double_precision = double_precision_map
+        thresholds = [module.bias for module in self.modules() if isinstance(module, ModReLU)]
+        accepted = "null where model.init_args.nonlinearity is not modrelu"
+        require(modrelu_bias is None or bool(thresholds), "model.init_args.modrelu_bias", modrelu_bias, accepted)
+        if modrelu_bias is not None:
+            for bias in thresholds:
+                nn.init.constant_(bias, modrelu_bias)
 
     def group_options(self) -> dict[str, dict[str, Any]]:
         return {"recurrent": {"lr_ratio": self.options.recurrent_lr_ratio, "weight_decay": 0.0}}
@@ -223,6 +233,7 @@ class GORU(OrthogonalRNN):
         hidden_size: n: even, a power of two for layout fft.
         capacity: Layers of layout tunable.
         layout: Which coordinates are paired.
+        released_biases: b_c = 0.011, b_g ~ U(-sqrt(3/n), sqrt(3/n)) at the start, as in the released code.
         recurrent_lr_ratio: Learning rate of the angles over that of the rest; the paper has one rate.
         **kwargs: Options of `OrthogonalRNN`.
     """
@@ -233,6 +244,7 @@ class GORU(OrthogonalRNN):
         hidden_size: int,
         capacity: int = 2,
         layout: RotationLayout = "fft",
+        released_biases: bool = False,
         recurrent_lr_ratio: float = 1.0,
         **kwargs: Any,
     ) -> None:
@@ -240,7 +252,7 @@ class GORU(OrthogonalRNN):
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
-        return GORUCell(input_size, o.hidden_size, o.capacity, o.layout, o.learn_initial_state)
+        return GORUCell(input_size, o.hidden_size, o.capacity, o.layout, o.learn_initial_state, o.released_biases)
 
 
 class HouseholderRNN(OrthogonalRNN):
@@ -262,7 +274,7 @@ class HouseholderRNN(OrthogonalRNN):
         task: dict[str, Any] | Task,
         hidden_size: int,
         reflections: int | None = None,
-        nonlinearity: OrthogonalNonlinearity = "modrelu",
+        nonlinearity: NonlinearityOrModReLU = "modrelu",
         recurrent_lr_ratio: float = 1.0,
         learn_initial_state: bool = True,
         **kwargs: Any,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from datamodules import Task
 from datamodules.errors import require
-from lit_rnn.activations import Nonlinearity
+from lit_rnn.activations import NonlinearityOrModReLU
 from lit_rnn.cells import Cell, LayerNormRNNCell, VanillaRNNCell
 from lit_rnn.init import Fill, chain_, dense_, fbchain_, gaussian_, identity_, orthogonal_, source_
 from lit_rnn.models.base import SequenceModel
@@ -45,7 +45,7 @@ class VanillaRNN(SequenceModel):
     Args:
         task: The Task, or its dict.
         hidden_size: n.
-        nonlinearity: f.
+        nonlinearity: f; ``modrelu`` has a threshold beside b, as in RNN-orth of the nnRNN paper (Kerg et al. 2019).
         init: Start of W: ``orthogonal`` (lam Q), ``identity`` (lam I), ``gaussian`` (N(0, lam^2 / n)), ``chain``
             (alpha below the diagonal) or ``fbchain`` (beta above it, too), the last two of Orhan and Pitkow 2020.
         lam: Scale of the first three.
@@ -63,7 +63,7 @@ class VanillaRNN(SequenceModel):
         self,
         task: dict[str, Any] | Task,
         hidden_size: int,
-        nonlinearity: Nonlinearity = "tanh",
+        nonlinearity: NonlinearityOrModReLU = "tanh",
         init: Init = "orthogonal",
         lam: float = 1.0,
         alpha: float | None = None,

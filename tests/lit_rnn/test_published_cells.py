@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
 from datamodules import CopyMemory, PixelMNIST
 from datamodules.errors import UserError
-from lit_rnn.cells import Cell, HouseholderRNNCell, LSTMCell
-from lit_rnn.models import LSTM, HouseholderRNN
+from lit_rnn.cells import Cell, GORUCell, HouseholderRNNCell, LSTMCell, VanillaRNNCell
+from lit_rnn.models import EURNN, GORU, LSTM, FullURNN, HouseholderRNN, LipschitzRNN
 from lit_rnn.models.base import count_parameters
 from lit_rnn.scan import choose_backend, scan, supports
 
@@ -159,3 +160,74 @@ def test_the_output_matrix_runs_where_it_can() -> None:
     assert choose_backend("auto", cell) == ("native" if supports("native", cell) else "loop")
     with pytest.raises(UserError, match=r"model\.init_args\.output_matrix is True, but it must be false where"):
         LSTM(PIXELS, 8, peepholes=True, output_matrix=True)
+
+
+# -- EURNN and GORU (Jing et al. 2017, 2019) -------------------------------------------------------
+
+
+def test_an_eps_inside_the_relu_is_a_threshold_that_starts_there() -> None:
+    """sign(z) relu(|z| + eps + b): EUNN's real network has eps 0.01 and b = 0, GORU eps 0.001 and b = 0.01."""
+    torch.manual_seed(0)
+    z = torch.cat((torch.randn(50), torch.tensor([0.0, 1e-3, -1e-3])))[None].repeat(1, 3)[:, :128].double()
+    released: dict[str, tuple[Cell, float]] = {
+        "EURNN": (EURNN(PIXELS, 128, unitary=False, modrelu_bias=0.01).cell_list()[0], 0.01),
+        "GORU": (GORUCell(I, 128, released_biases=True), 0.001 + 0.01),
+    }
+    for cell, shift in released.values():
+        found = cell.double().get_submodule("activation")(z).detach().numpy()
+        x = z.numpy()
+        np.testing.assert_allclose(found, np.sign(x) * np.maximum(np.abs(x) + shift, 0), rtol=0, atol=1e-8)
+
+
+def test_gorus_released_biases() -> None:
+    """b_r = 2 and b_g of TensorFlow's default, Glorot uniform of a vector (n,): both its sides are n."""
+    torch.manual_seed(0)
+    n = 512
+    cell = GORUCell(I, n, released_biases=True)
+    reset, update = cell.gates.bias.detach().chunk(2)
+    assert (reset == 2).all()
+    bound = (6 / (n + n)) ** 0.5
+    assert 0.98 * bound < update.abs().max() <= bound
+    assert update.std().item() == pytest.approx(bound / 3**0.5, rel=0.1)
+    torch.manual_seed(0)
+    ours = GORUCell(I, n)
+    assert (ours.activation.bias == 0.01).all() and not ours.gates.bias[n:].any()
+    assert torch.equal(ours.input.weight, cell.input.weight)
+
+
+def test_the_models_pass_the_starts_on() -> None:
+    for model in (EURNN(PIXELS, 8, modrelu_bias=0.25), FullURNN(PIXELS, 8, layers=2, modrelu_bias=0.25)):
+        assert all((cell.get_parameter("activation.bias") == 0.25).all() for cell in model.cell_list())
+    before = FullURNN(PIXELS, 8).cell_list()[0].get_parameter("activation.bias")
+    assert 0 < before.abs().max() <= 0.01
+    with pytest.raises(UserError, match=r"modrelu_bias is 0\.0, but it must be null where"):
+        HouseholderRNN(PIXELS, 8, nonlinearity="tanh", modrelu_bias=0.0)
+    assert GORU(PIXELS, 8, released_biases=True).cell_list()[0].get_parameter("gates.bias")[8:].any()
+
+
+# -- Lipschitz RNN (Erichson et al. 2021) ----------------------------------------------------------
+
+
+def test_lipschitz_rnn_starts_as_its_driver_does() -> None:
+    """A and W of M ~ N(0, (0.1 / n)^2), U and b U(-1/sqrt(I), 1/sqrt(I))."""
+    torch.manual_seed(0)
+    model = LipschitzRNN(PIXELS, 128, init_std=0.1, input_init="torch")
+    for matrix in model.cell_list()[0].recurrent_parameters():
+        assert stats.kstest(matrix.detach().flatten().numpy(), "norm", args=(0, 0.1 / 128)).pvalue > 1e-4
+    for x in model.cell_list()[0].input.parameters():
+        assert 0.95 < x.detach().abs().max() <= 1 and abs(x.mean().item()) < 0.2
+
+
+# -- RNN-orth of the nnRNN paper (Kerg et al. 2019) ------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["loop", "fused", "native"])
+def test_a_free_matrix_with_modrelu(backend: Any) -> None:
+    """z = W h_{t-1} + V x_t + b, h_t = sign(z) relu(|z| + c): two biases, as the released code has them."""
+    cell, p, x = drawn(VanillaRNNCell(I, N, "modrelu"))
+    h, expected = np.zeros((B, N)), []
+    for x_t in x.numpy():
+        z = h @ p["recurrent.weight"].T + x_t @ p["input.weight"].T + p["input.bias"]
+        h = np.sign(z) * np.maximum(np.abs(z) + p["activation.bias"], 0)
+        expected.append(h)
+    close(scan(cell, x, backend=backend)[0], np.stack(expected))

@@ -28,6 +28,7 @@ PLAIN: dict[str, Callable[[], Cell]] = {
     "leaky relu": lambda: vanilla("leaky_relu"),
     "elu": lambda: vanilla("elu"),
     "identity": lambda: vanilla("identity"),
+    "modrelu": lambda: vanilla("modrelu"),
     "exprnn": lambda: cells.ExpRNNCell(I, N),
     "exprnn learned start": lambda: cells.ExpRNNCell(I, N, learn_initial_state=True),
     "scornn": lambda: cells.ScoRNNCell(I, N),
