@@ -1,13 +1,17 @@
-"""Every test: one torch thread, a fixed seed, no network, no leftovers in the source tree."""
+"""Every test: one torch thread, a fixed seed, no network, no leftovers in the source tree, nothing that needs C++."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 import torch
 
+from datamodules import UserError
+from lit_rnn.scan.compiler import find_compiler, torch_compiles
+from lit_rnn.scan.native import library
 from lit_rnn.threads import use_threads
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
@@ -18,3 +22,33 @@ use_threads(1)
 def _seeded() -> Iterator[None]:
     torch.manual_seed(1)
     yield
+
+
+# now: tests hide compilers
+CANNOT_COMPILE = [
+    backend
+    for backend, is_able in (("native", find_compiler() is not None), ("compiled", torch_compiles()))
+    if not is_able
+]
+
+
+def pytest_configure() -> None:
+    if "native" in CANNOT_COMPILE:
+        library("plain")  # says so, once on this machine: not in what a test reads
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call() -> Generator[None, Any, Any]:
+    """A test that meets a backend that this machine cannot compile is skipped."""
+    try:
+        return (yield)
+    except (UserError, AssertionError) as error:  # AssertionError: another UserError was expected
+        if "C++ compiler" in str(error) and CANNOT_COMPILE:
+            pytest.skip("no C++ compiler for this backend")
+        raise
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if CANNOT_COMPILE:
+        backends = " and ".join(CANNOT_COMPILE)
+        terminalreporter.write_line(f"No C++ compiler here for backend {backends}: tests of it are skipped.")

@@ -8,7 +8,6 @@ import hashlib
 import itertools
 import logging
 import os
-import shlex
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lit_rnn.activations import COMPLEX_EPS
+from lit_rnn.scan.compiler import COMMANDS, Compiler, find_compiler
 from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept
 
 log = logging.getLogger(__name__)
@@ -36,40 +36,51 @@ _LINE = 64  # bytes, as in vectors.h
 
 @functools.cache
 def library(name: str) -> ctypes.CDLL | None:
-    """What ``name``.cpp beside this file compiles to, or None where there is no C++ compiler (said in the log).
+    """What ``name``.cpp beside this file compiles to, or None where it cannot be compiled (said in the log).
 
     Compiled on first use, in some seconds, into ``$XDG_CACHE_HOME/lit_rnn`` (by default ``~/.cache/lit_rnn``) by the
-    command in ``CXX``, split as a shell would, or ``c++``. What lies there is loaded only if whole, and compiled again
-    otherwise. It runs on torch's own OpenMP threads where they take it: those wait for work without sleeping, in the
-    way of any others.
+    compiler that `find_compiler` finds. What lies there is loaded only if whole, and compiled again otherwise. It runs
+    on torch's own OpenMP threads, or on threads of its own where torch has no OpenMP.
     """
-    flags = (*_FLAGS, *_VECTORS.get(torch.backends.cpu.get_cpu_capability(), ()))
-    failed: list[object] = []
-    for options in ((*flags, "-fopenmp"), flags):
-        try:
-            found = _loaded(name, options)
-        except (OSError, ValueError, subprocess.CalledProcessError) as error:  # ValueError: quotes left open in CXX
-            failed.append(getattr(error, "stderr", None) or error)
-        else:
-            if failed:
-                log.info("%s runs on threads of its own, not on torch's: %s", name, *failed)
-            return found
-    log.warning("no compiled recurrence on this machine, a slower backend runs instead: %s", failed[-1])
+    try:
+        compiler = find_compiler()
+        if compiler is not None:
+            return _loaded(name, compiler)
+        _say_that_a_compiler_is_missing()
+    except (OSError, ValueError, subprocess.CalledProcessError) as error:  # ValueError: quotes left open in CXX
+        why = getattr(error, "stderr", None) or error
+        log.warning("no compiled recurrence on this machine, a slower backend runs instead: %s", why)
     return None
 
 
-def _loaded(name: str, flags: tuple[str, ...]) -> ctypes.CDLL:
+@functools.cache
+def _say_that_a_compiler_is_missing() -> None:
+    """In the log, once for all processes with this cache: nothing is wrong, and it is in the way of what they say."""
+    try:
+        _cache().mkdir(parents=True, exist_ok=True)
+        _cache().joinpath("no-compiler").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    except OSError:  # no cache to remember it in
+        pass
+    log.warning(
+        "no C++ compiler (CXX, %s, Python package ziglang): a slower backend runs instead of native; this is said once",
+        ", ".join(COMMANDS),
+    )
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_rnn"
+
+
+def _loaded(name: str, compiler: Compiler) -> ctypes.CDLL:
     source = Path(__file__).with_name(f"{name}.cpp")
-    command = (*_compiler(), *flags)
+    vectors = _VECTORS.get(torch.backends.cpu.get_cpu_capability(), ())
+    command = (*compiler.command, *_FLAGS, *vectors, *compiler.compiling)
     key = _digest("\n".join((_HEADER.read_text(), source.read_text(), *command)).encode())
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_rnn"
-    kept = next((path for path in cache.glob(f"{name}-{key}-*.so") if _is_whole(path)), None)
-    return ctypes.CDLL(str(kept or _compile(source, cache, f"{name}-{key}", command)))
-
-
-def _compiler() -> list[str]:
-    """The command that compiles C++, with what options of its own ``CXX`` has."""
-    return shlex.split(os.environ.get("CXX", "")) or ["c++"]
+    kept = next((path for path in _cache().glob(f"{name}-{key}-*.so") if _is_whole(path)), None)
+    linking = (*compiler.command, "-shared", *compiler.linking)
+    return ctypes.CDLL(str(kept or _compile(source, f"{name}-{key}", command, linking)))
 
 
 def _digest(content: bytes) -> str:
@@ -84,20 +95,19 @@ def _is_whole(path: Path) -> bool:
     return whole
 
 
-def _compile(source: Path, cache: Path, name: str, command: tuple[str, ...]) -> Path:
-    """Into a file of its own, then moved: processes that compile at once do not meet, and none leaves a lock.
-
-    Linked without an OpenMP library: what it calls is found in the one that torch has loaded.
-    """
-    cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
+def _compile(source: Path, name: str, compiling: tuple[str, ...], linking: tuple[str, ...]) -> Path:
+    """Into a file of its own, then moved: processes that compile at once do not meet, and none leaves a lock."""
+    _cache().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_cache()) as folder:
         compiled, linked = Path(folder, "compiled.o"), Path(folder, "linked.so")
+        # ziglang keeps what it makes on the way, here until the folder goes
+        environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
         for arguments in (
-            [*command, "-c", str(source), "-o", str(compiled)],
-            [*_compiler(), "-shared", "-pthread", str(compiled), "-o", str(linked)],
+            [*compiling, "-c", str(source), "-o", str(compiled)],
+            [*linking, str(compiled), "-o", str(linked)],
         ):
-            subprocess.run(arguments, check=True, capture_output=True, text=True)
-        path = linked.replace(cache / f"{name}-{_digest(linked.read_bytes())}.so")
+            subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment)
+        path = linked.replace(_cache() / f"{name}-{_digest(linked.read_bytes())}.so")
     log.info("compiled %s", path)
     return path
 

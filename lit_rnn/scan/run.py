@@ -13,6 +13,7 @@ from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.scan.compiled import run_compiled, steps
+from lit_rnn.scan.compiler import torch_compiles
 from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
 from lit_rnn.scan.kernels import kernel_of, run_kernel
@@ -110,12 +111,16 @@ def supports(backend: Backend, cell: Cell) -> bool:
     if backend == "native":
         like = cell.recurrent_parameters()[0]
         return runs_gated(cell) if kind_of(cell) is None else runs_natively("plain", like.dtype, like.device)
+    if backend == "compiled":
+        return next(cell.parameters()).device.type != "cpu" or torch_compiles()
     return backend != "torch" or kernel_of(cell) is not None
 
 
 _NEEDS = {
     "fused": "is not a plain recurrence",
-    "native": "is none of the cells written in C++, or not in float32 or float64 on a CPU with a C++ compiler",
+    "native": "is none of the cells written in C++, or not in float32 or float64 on a CPU with a C++ compiler "
+    "(CXX, g++, clang++ or Python package ziglang)",
+    "compiled": "is on a CPU, where torch.compile needs a C++ compiler (CXX or g++) and Python's headers (python3-dev)",
     "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)",
 }
 
@@ -129,7 +134,8 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
       (`lit_rnn.cells.PlainCell`), on any device. States stay in W's precision under autocast.
     - ``native``: both recursions in C++, for the CPU; compiled in seconds on first use. For the plain cells and all
       others but NRU with ``use_relu``, ``layer_norm`` or rows that cut across outer products (``separable`` false).
-    - ``compiled``: torch.compile over chunks of steps, for every cell.
+    - ``compiled``: torch.compile over chunks of steps, for every cell; on the CPU with a C++ compiler and Python's
+      headers.
     - ``torch``: torch's own kernels, for LSTM without peepholes or output matrix, GRU with its reset after, tanh and
       relu VanillaRNN.
     - ``auto``: the first of ``native``, ``fused`` and ``torch`` that can; where none can, ``compiled`` where
@@ -153,4 +159,4 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
     for name in ("native", "fused", "torch"):
         if supports(name, cell):
             return name
-    return "compiled" if expected_steps >= COMPILE_FROM else "loop"
+    return "compiled" if expected_steps >= COMPILE_FROM and supports("compiled", cell) else "loop"

@@ -2,15 +2,29 @@
 
 #pragma once
 
+#include <dlfcn.h>
+#include <pthread.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
-#include <memory>
-#include <thread>
 #include <vector>
 #if defined(__SSE2__)
 #include <immintrin.h>
+#endif
+
+#if defined(LIT_RNN_ALONE)  // linked without a C++ library: what std::vector asks of one
+void* operator new(std::size_t size) {
+  if (void* memory = std::malloc(size)) return memory;
+  std::abort();
+}
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+_LIBCPP_BEGIN_NAMESPACE_STD
+[[noreturn]] void __libcpp_verbose_abort(const char*, ...) noexcept { std::abort(); }
+_LIBCPP_END_NAMESPACE_STD
 #endif
 
 namespace {
@@ -280,13 +294,62 @@ inline void step(const ComplexMatrix<T>& M, int rows, const T* in, std::vector<T
 
 // ---- threads
 
-// Runs work(first row, last row) on that many threads, this one among them; all flush denormals if this one does.
+// torch's OpenMP library, called by the names that GCC's code calls it by: any compiler will do, and none links another.
+struct OpenMP {
+  void (*parallel)(void (*)(void*), void*, unsigned, unsigned);
+  int (*thread)();
+  int (*threads)();
+};
+template <class Function> void find(Function& function, const char* name) {
+  function = reinterpret_cast<Function>(dlsym(RTLD_DEFAULT, name));
+}
+const OpenMP openmp = [] {
+  OpenMP found;
+  find(found.parallel, "GOMP_parallel");
+  find(found.thread, "omp_get_thread_num");
+  find(found.threads, "omp_get_num_threads");
+  return found;
+}();
+
+// part(0) .. part(threads - 1), each on a thread: torch's, or where it has no OpenMP, threads of our own.
+template <class Part> void on_threads(int threads, const Part& part) {
+  if (threads == 1) return part(0);
+  if (openmp.parallel && openmp.thread && openmp.threads) {
+    struct Team {
+      const Part& part;
+      int parts;
+    } team{part, threads};
+    const auto run = [](void* given) {  // the team may be smaller than asked for
+      const Team& team = *static_cast<const Team*>(given);
+      for (int i = openmp.thread(); i < team.parts; i += openmp.threads()) team.part(i);
+    };
+    return openmp.parallel(run, &team, unsigned(threads), 0);
+  }
+  struct Other {
+    const Part* part;
+    int i;
+    pthread_t id;
+    bool started;
+  };
+  std::vector<Other> others;
+  for (int i = 1; i < threads; ++i) others.push_back({&part, i, {}, false});
+  const auto run = [](void* given) -> void* {
+    const Other& other = *static_cast<const Other*>(given);
+    (*other.part)(other.i);
+    return nullptr;
+  };
+  for (auto& other : others) other.started = pthread_create(&other.id, nullptr, run, &other) == 0;
+  part(0);
+  for (auto& other : others) other.started ? void(pthread_join(other.id, nullptr)) : part(other.i);
+}
+
+// Runs work(thread, first row, last row) on that many threads, this one among them; all flush denormals if this does.
 template <class Work> void share(int rows, int threads, Work work) {
   threads = std::max(1, std::min(threads, rows));
 #if defined(__SSE2__)
   const unsigned mode = _mm_getcsr();
 #endif
-  const auto part = [=](int i) {
+  on_threads(threads, [=](int i) {
 #if defined(__SSE2__)
     const unsigned before = _mm_getcsr();
     _mm_setcsr(mode);
@@ -295,16 +358,7 @@ template <class Work> void share(int rows, int threads, Work work) {
 #if defined(__SSE2__)
     _mm_setcsr(before);
 #endif
-  };
-#if defined(_OPENMP)
-#pragma omp parallel for num_threads(threads) schedule(static, 1)
-  for (int i = 0; i < threads; ++i) part(i);
-#else
-  std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back(part, i);
-  part(0);
-  for (auto& other : others) other.join();
-#endif
+  });
 }
 
 }  // namespace

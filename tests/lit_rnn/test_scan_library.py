@@ -1,17 +1,26 @@
-"""The compiled libraries: which command compiles them, and what is loaded from the cache."""
+"""The compiled libraries: which compiler is taken, what is loaded from the cache, and whose threads they run on."""
 
 from __future__ import annotations
 
+import importlib.util
+import logging
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
-from lit_rnn.scan import native
+from datamodules import UserError
+from lit_rnn import cells
+from lit_rnn.scan import choose_backend, compiler, native, scan
 from lit_rnn.scan.native import library
+
+needs_a_compiler = pytest.mark.skipif(compiler.find_compiler() is None, reason="no C++ compiler on this machine")
 
 # damages what is kept, and loads it anew
 DAMAGE = """
@@ -45,6 +54,7 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     library.cache_clear()
 
 
+@needs_a_compiler
 def test_a_damaged_library_is_compiled_again(cache: Path) -> None:
     """Cut short, emptied, one bit flipped; in a process of its own, since the first was a bus error."""
     assert library("rotations") is not None
@@ -53,6 +63,7 @@ def test_a_damaged_library_is_compiled_again(cache: Path) -> None:
     assert child.stderr.count("is damaged") == 3
 
 
+@needs_a_compiler
 def test_a_whole_library_is_not_compiled_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert library("rotations") is not None
     (path,) = cache.iterdir()  # and nothing temporary is left
@@ -64,8 +75,9 @@ def test_a_whole_library_is_not_compiled_again(cache: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize("options", ["-DOTHER", "-DOTHER='\"two words\"'"])
 def test_cxx_is_split_as_a_shell_would(options: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler = shutil.which("c++") or shutil.which("g++")
-    assert compiler is not None
+    gcc = next(filter(None, map(shutil.which, compiler.COMMANDS)), None)
+    if gcc is None:
+        pytest.skip("no C++ compiler on this machine's path")
     commands = []
     run = subprocess.run
 
@@ -74,9 +86,9 @@ def test_cxx_is_split_as_a_shell_would(options: str, cache: Path, monkeypatch: p
         return run(arguments, **rest)  # type: ignore[call-overload]
 
     monkeypatch.setattr(subprocess, "run", spy)
-    monkeypatch.setenv("CXX", f"{compiler} {options}")
+    monkeypatch.setenv("CXX", f"{gcc} {options}")
     assert library("rotations") is not None
-    expected = [compiler, "-DOTHER" if options == "-DOTHER" else '-DOTHER="two words"']
+    expected = [gcc, "-DOTHER" if options == "-DOTHER" else '-DOTHER="two words"']
     assert len(commands) == 2 and all(arguments[:2] == expected for arguments in commands)
 
 
@@ -88,3 +100,110 @@ def test_a_command_that_compiles_nothing_is_said(
     assert native.library("rotations") is None
     assert "no compiled recurrence on this machine" in caplog.text
     assert not list(cache.glob("*"))
+
+
+def hide_compilers(monkeypatch: pytest.MonkeyPatch, but: Path) -> None:
+    """Leaves the commands in one folder, and no ziglang."""
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(but))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+
+def test_the_first_compiler_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    hide_compilers(monkeypatch, but=tmp_path)
+    assert compiler.find_compiler() is None
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name == "ziglang" or None)
+    found = compiler.find_compiler()
+    assert found is not None and found.command == (sys.executable, "-m", "ziglang", "c++")
+    for name in reversed(compiler.COMMANDS):
+        (tmp_path / name).touch(mode=0o755)
+        assert compiler.find_compiler() == compiler.Compiler((name,))
+    monkeypatch.setenv("CXX", "other -m64")
+    assert compiler.find_compiler() == compiler.Compiler(("other", "-m64"))
+
+
+def test_a_missing_compiler_is_said_once_on_a_machine(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    hide_compilers(monkeypatch, but=tmp_path)
+    for _ in range(2):  # as another process would
+        native._say_that_a_compiler_is_missing.cache_clear()
+        library.cache_clear()
+        assert library("plain") is None and library("gated") is None
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "no C++ compiler" in caplog.text
+    monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)  # nowhere to remember it: once in a process
+    native._say_that_a_compiler_is_missing.cache_clear()
+    library.cache_clear()
+    assert library("plain") is None and library("gated") is None
+    assert len(caplog.records) == 2
+
+
+def test_backends_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
+    """They are refused in a sentence; auto takes others."""
+    hide_compilers(monkeypatch, but=tmp_path)
+    plain, slow = cells.ExpRNNCell(3, 4), cells.NRUCell(3, 4, 9, use_relu=True)
+    assert choose_backend("auto", plain) == "fused"
+    assert choose_backend("auto", slow, expected_steps=10**6) == "loop"
+    for asked in ("native", "compiled"):
+        with pytest.raises(UserError, match=rf"backend is '{asked}', .*C\+\+ compiler"):
+            choose_backend(asked, plain)  # type: ignore[arg-type]
+
+
+def test_torch_compile_needs_a_compiler_and_headers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
+    assert not compiler.torch_compiles()
+    (tmp_path / "g++").touch(mode=0o755)
+    assert not compiler.torch_compiles()
+    (tmp_path / "Python.h").touch()
+    assert compiler.torch_compiles()
+    monkeypatch.setenv("CXX", "elsewhere -m64")
+    assert not compiler.torch_compiles()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang is not installed")
+def test_what_ziglang_compiles_is_the_loop(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
+    """Without a C++ library, and without what it would say about undefined behaviour."""
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    cell, x = cells.ExpRNNCell(3, 37).double(), torch.randn(5, 4, 3, dtype=torch.float64, requires_grad=True)
+    try:
+        torch.set_num_threads(2)
+        found, expected = (
+            (y := scan(cell, x, backend=backend)[0], *torch.autograd.grad(y.sin().sum(), (x, *cell.parameters())))
+            for backend in ("native", "loop")
+        )
+    finally:
+        torch.set_num_threads(1)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    (path,) = cache.iterdir()  # ziglang's own cache went with the temporary folder
+    assert path.name.startswith("plain-")
+
+
+# W h + u over two steps by three threads, in a process that has no OpenMP
+OWN_THREADS = """
+import ctypes, sys
+import numpy as np
+native = ctypes.CDLL(sys.argv[1])
+assert not hasattr(ctypes.CDLL(None), "GOMP_parallel")
+steps, B, n = 2, 5, 3
+generator = np.random.default_rng(0)
+W, u, h0 = generator.normal(size=(n, n)), generator.normal(size=(steps, B, n)), generator.normal(size=(B, n))
+packed, h = np.zeros((n, 8)), np.zeros((steps, B, n))
+at = lambda array: ctypes.c_void_p(array.ctypes.data)
+transposed = np.ascontiguousarray(W.T)
+native.lit_rnn_pack_float64(at(transposed), n, n, ctypes.c_int64(n), ctypes.c_int64(1), at(packed))
+native.lit_rnn_forward_float64(0, steps, B, n, 3, at(u), at(h0), at(packed), None, at(h), None, ctypes.c_double(0))
+first = h0 @ W.T + u[0]
+np.testing.assert_allclose(h, [first, first @ W.T + u[1]], rtol=1e-13)
+"""
+
+
+@needs_a_compiler
+def test_threads_of_their_own_where_there_is_no_openmp(cache: Path) -> None:
+    assert library("plain") is not None
+    (path,) = cache.glob("*.so")
+    child = subprocess.run([sys.executable, "-c", OWN_THREADS, str(path)], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
