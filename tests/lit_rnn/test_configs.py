@@ -6,8 +6,11 @@ import csv
 import functools
 import importlib
 import inspect
+import itertools
+import json
 import math
 import pkgutil
+import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +30,7 @@ from datamodules import SequenceDataModule
 from lit_rnn import models
 from lit_rnn.arguments import config_folder
 from lit_rnn.models import SequenceModel
+from lit_rnn.models.base import count_parameters
 
 FOLDER = config_folder()
 OVERLAYS = ("debug", "loggers", "cluster", "studies")
@@ -60,6 +64,28 @@ def concrete(base: type) -> list[type]:
 def class_names(name: str) -> tuple[str, str]:
     config = yaml.safe_load((FOLDER / name).read_text())
     return config["model"]["class_path"].rpartition(".")[2], config["data"]["class_path"].rpartition(".")[2]
+
+
+def numberless(value: Any) -> Any:
+    """A config without its numbers: two that are equal then run the same code at different sizes and rates."""
+    if isinstance(value, dict):
+        return {key: numberless(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [numberless(inner) for inner in value]
+    return "number" if type(value) in (int, float) else value
+
+
+def one_of_each_kind() -> list[str]:
+    kinds = {
+        json.dumps(numberless(yaml.safe_load((FOLDER / name).read_text())), sort_keys=True): name for name in CONFIGS
+    }
+    return list(kinds.values())
+
+
+def comment(name: str) -> str:
+    """The lines at the head of a config, as one."""
+    lines = itertools.takewhile(lambda line: line.startswith("# "), (FOLDER / name).read_text().splitlines())
+    return " ".join(line[2:] for line in lines)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -127,7 +153,12 @@ def test_files_say_where_they_come_from() -> None:
 # ---- runs
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+def test_numberless_keeps_what_is_no_number() -> None:
+    value = {"a": 1, "b": [2.0, {"c": True}], "d": None, "e": "1"}
+    assert numberless(value) == {"a": "number", "b": ["number", {"c": True}], "d": None, "e": "1"}
+
+
+@pytest.mark.parametrize("name", one_of_each_kind())
 def test_a_step_in_small(cli: Any, mnist: Path, tmp_path: Path, name: str) -> None:
     (tmp_path / "mnist").symlink_to(mnist)
     model, data = class_names(name)
@@ -143,7 +174,10 @@ def test_a_step_in_small(cli: Any, mnist: Path, tmp_path: Path, name: str) -> No
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_real_size_is_built(cli: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """With nothing overridden: model and task agree, the optimizer takes its groups. No data is read."""
+    """With nothing overridden: model and task agree, the optimizer takes its groups. No data is read.
+
+    A number of parameters in the comment is that of the model, one behind "about" within 3 %.
+    """
     given: dict[str, Any] = {}
 
     @functools.wraps(pl.Trainer.fit)
@@ -159,6 +193,8 @@ def test_the_real_size_is_built(cli: Any, monkeypatch: pytest.MonkeyPatch, name:
     optimizer = model.configure_optimizers()
     groups = (optimizer["optimizer"] if isinstance(optimizer, dict) else optimizer).param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    for about, told in re.findall(r"(about )?(\d[\d,]*) parameters", comment(name)):
+        assert count_parameters(model) == pytest.approx(int(told.replace(",", "")), rel=0.03 if about else 0), told
 
 
 # ---- overlays
