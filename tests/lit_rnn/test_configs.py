@@ -44,6 +44,7 @@ SMALL: dict[str, list[object]] = {
     "PixelMNIST": ["--data.val_size", 6, "--data.root", "mnist"],
 }
 SMALL_MODEL: dict[str, list[object]] = {  # what goes with the hidden size
+    "EURNN": ["--model.capacity", 2],
     "ScoRNN": ["--model.negatives", 2],
     "HouseholderRNN": ["--model.reflections", 2],
     "NRU": ["--model.hidden_size", 212, "--model.memory_size", 256],  # a smaller one explodes over 785 steps
