@@ -220,6 +220,9 @@ def test_shipped_studies(path: Path) -> None:
     published = {"chain": 462, "fbchain": 462, "identity": 594, "orthogonal": 594}
     if path.stem.startswith("nonnormal"):
         assert {arm: sum(run.setting.arm == arm for run in plan.runs) for arm in published} == published
+    if path.stem == "nru_ablation_psmnist":  # one axis at a time through the released point
+        assert len(plan.runs) == 1 + 3 + 3 + 2 + 1
     for setting in plan.settings[:: max(1, len(plan.settings) // 4)]:
         model = resolve(setting)["model"]["class_path"]
-        assert model.endswith("VanillaRNN") or path.stem.startswith("robustness"), model
+        expected = "NRU" if path.stem.startswith("nru") else "VanillaRNN"
+        assert model.endswith(expected) or path.stem.startswith("robustness"), model
