@@ -19,6 +19,7 @@ from lit_rnn.models.base import SequenceModel
 
 Init = Literal["orthogonal", "identity", "gaussian", "chain", "fbchain"]
 VanillaInputInit = Literal["cell", "gaussian", "source", "xavier", "xavier_normal", "torch", "kaiming", "uniform"]
+InputBias = Literal["zero", "torch"]
 
 _INPUT_INITS: dict[str, Fill] = {
     "gaussian": dense_,
@@ -54,6 +55,8 @@ class VanillaRNN(SequenceModel):
         input_init: Start of V: ``gaussian`` (std 0.9 / sqrt(n)), ``source`` (0.9 times the rectangular identity: input
             k drives unit k alone), ``xavier`` (here normal with gain sqrt 2, the NRU paper's) or another name of
             `SequenceModel`; null or ``cell``: source for chains, else gaussian.
+        input_bias: Start of b: ``zero``, or ``torch``: U(-1/sqrt(I), 1/sqrt(I)) whatever V starts at, as in the nnRNN
+            paper's RNN-orth.
         layer_norm: LayerNorm inside f: with relu and xavier the RNN-orth and RNN-id of the NRU paper.
         orthogonal_penalty: c; c |W^T W - I|_F^2 is added to the training loss (Vorontsov et al. 2017).
         **kwargs: Options of `SequenceModel`.
@@ -69,6 +72,7 @@ class VanillaRNN(SequenceModel):
         alpha: float | None = None,
         beta: float = 0.04,
         input_init: VanillaInputInit | None = None,
+        input_bias: InputBias = "zero",
         layer_norm: bool = False,
         orthogonal_penalty: float = 0.0,
         **kwargs: Any,
@@ -78,6 +82,8 @@ class VanillaRNN(SequenceModel):
         names = get_args(VanillaInputInit)
         accepted = f"null or one of {', '.join(names)}"
         require(input_init is None or input_init in names, "model.init_args.input_init", input_init, accepted)
+        known = get_args(InputBias)
+        require(input_bias in known, "model.init_args.input_bias", input_bias, f"one of {', '.join(known)}")
         super().__init__(task, hidden_size, **kwargs)
         self._warn_of_growth()
 
@@ -113,6 +119,8 @@ class VanillaRNN(SequenceModel):
         built = cell(input_size, o.hidden_size, o.nonlinearity, self._start(), o.learn_initial_state, input_)
         if o.input_init not in (None, "cell", *_INPUT_INITS):
             built.start_input_(o.input_init)
+        if o.input_bias == "torch":
+            nn.init.uniform_(built.input.bias, -(input_size**-0.5), input_size**-0.5)
         return built
 
     def penalty(self) -> Tensor | None:

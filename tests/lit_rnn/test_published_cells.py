@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules import CopyMemory, PixelMNIST
 from datamodules.errors import UserError
 from lit_rnn.cells import Cell, GORUCell, HouseholderRNNCell, LSTMCell, VanillaRNNCell
-from lit_rnn.models import EURNN, GORU, LSTM, FullURNN, HouseholderRNN, LipschitzRNN
+from lit_rnn.models import EURNN, GORU, LSTM, FullURNN, HouseholderRNN, LipschitzRNN, VanillaRNN
 from lit_rnn.models.base import count_parameters
 from lit_rnn.scan import choose_backend, scan, supports
 
@@ -231,3 +231,14 @@ def test_a_free_matrix_with_modrelu(backend: Any) -> None:
         h = np.sign(z) * np.maximum(np.abs(z) + p["activation.bias"], 0)
         expected.append(h)
     close(scan(cell, x, backend=backend)[0], np.stack(expected))
+
+
+def test_rnn_orth_starts_as_released() -> None:
+    """V Xavier normal, b torch's own, the threshold U(-0.01, 0.01)."""
+    torch.manual_seed(0)
+    model = VanillaRNN(PIXELS, 512, "modrelu", input_init="xavier_normal", input_bias="torch")
+    cell = model.cell_list()[0]
+    V, b, c = (cell.get_parameter(key).detach() for key in ("input.weight", "input.bias", "activation.bias"))
+    assert V.std().item() == pytest.approx((2 / 513) ** 0.5, rel=0.1)
+    assert 0.95 < b.abs().max() <= 1 and 0.0095 < c.abs().max() <= 0.01
+    assert not VanillaRNN(PIXELS, 8, input_init="xavier_normal").cell_list()[0].get_parameter("input.bias").any()
