@@ -20,7 +20,7 @@ from datamodules.errors import require
 from lit_rnn import run_folder
 from lit_rnn.arguments import complete, explain, one_line
 from lit_rnn.class_paths import class_path, import_class
-from lit_rnn.models import SequenceModel, read_checkpoint
+from lit_rnn.models import SequenceModel, changes, read_checkpoint
 from lit_rnn.threads import use_threads
 from lit_rnn.trainer import draws_bar, run_callbacks, run_loggers
 
@@ -211,22 +211,8 @@ class CLI(LightningCLI):
                 if other
                 else "The checkpoint's weights do not fit this version's model: train it again."
             )
-        given, kept = (self._optimizer_names(options) for options in (self.model.hparams, made_with))
-        for key in {**given, **kept} if self.subcommand == "fit" else ():
-            if given.get(key) != kept.get(key):
-                raise UserError(
-                    f"model.init_args.{key} is {given.get(key, 'not given')}, but the checkpoint holds the state of "
-                    f"{kept.get(key, 'none')}: use the same."
-                )
-
-    @staticmethod
-    def _optimizer_names(options: Any) -> dict[str, str]:
-        """The optimizers' classes by config key."""
-        own = {f"group_optimizers.{name}": spec for name, spec in (options.get("group_optimizers") or {}).items()}
-        return {
-            key: "the default" if spec is None else spec["class_path"].rpartition(".")[2]
-            for key, spec in {"optimizer": options["optimizer"], **own}.items()
-        }
+        if self.subcommand == "fit":
+            changes.check(self.model, made_with)
 
     def _run_subcommand(self, subcommand: str) -> None:
         if self.config[self.subcommand].trainer.fast_dev_run:

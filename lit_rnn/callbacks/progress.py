@@ -38,6 +38,8 @@ class Header(Callback):
             f"scan backend {backend} (asked: {pl_module.options.backend}), run folder {trainer.default_root_dir}",
             flush=True,
         )
+        for key, (was, now) in pl_module.changed_options.items():
+            print(f"resumed with {key} {now} (was {was})", flush=True)
 
 
 class EpochLines(Callback):

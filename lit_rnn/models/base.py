@@ -21,6 +21,7 @@ from lit_rnn.cells import Cell, State
 from lit_rnn.class_paths import class_path
 from lit_rnn.dtypes import KeepsKind, as_plain
 from lit_rnn.init import DecoderInit, InputInit, decoder_
+from lit_rnn.models import changes
 from lit_rnn.models.meter import WeightedMean
 from lit_rnn.parametrizations import Constraint, constrain_recurrent, spectral_norm_penalty
 from lit_rnn.robustness import AdversarialTraining
@@ -72,6 +73,8 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
     """
 
     default_optimizer: ClassVar[Mapping[str, Any]] = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3}}
+    # what a checkpoint that names none means, where that is not default_optimizer: those of today name it
+    unnamed_optimizer: ClassVar[Mapping[str, Any] | None] = None
 
     def __init__(
         self,
@@ -110,6 +113,7 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         self.adversarial = None if adversarial is None else AdversarialTraining.of(adversarial, self.task)
         self._save_primitives()
         self._passes: dict[tuple[bool, int], int] = {}  # by mode and batch size, once a Trainer tells
+        self.changed_options: dict[str, tuple[Any, Any]] = {}  # of a resume: what was, what is
         self.optimizer_steps = 0  # not trainer.global_step: it has to hold without a Trainer too
         self.cells = nn.ModuleList()
         for _ in range(layers):
@@ -133,6 +137,7 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         """Keep the constructor's arguments for the checkpoint, as primitives."""
         self.save_hyperparameters(logger=False)
         self.hparams["task"] = asdict(self.task)
+        self.hparams["optimizer"] = self.hparams["optimizer"] or dict(self.default_optimizer)
         for key in ("optimizer", "lr_scheduler"):
             self.hparams[key] = optim.to_primitives(self.hparams[key], f"model.init_args.{key}")
         own = self.hparams["group_optimizers"]
@@ -332,9 +337,7 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         groups = [
             {**group, **options.get(group["name"], {})} for group in optim.named_groups(self, self.parameter_groups())
         ]
-        optimizer = optim.build_optimizer(
-            groups, self.options.optimizer or self.default_optimizer, self.options.group_optimizers
-        )
+        optimizer = optim.build_optimizer(groups, self.options.optimizer, self.options.group_optimizers)
         optimizer.register_step_post_hook(self._count_step)
         if self.options.lr_scheduler is None:
             return optimizer
@@ -365,3 +368,5 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         in_double = any(tensor.dtype == torch.float64 for tensor in checkpoint["state_dict"].values())
         if in_double and (self._trainer is None or self.trainer.precision == "64-true"):
             self.double()
+        goes_on = self._trainer is not None and self.trainer.state.fn == "fit" and "optimizer_states" in checkpoint
+        self.changed_options = changes.apply(self, checkpoint) if goes_on else {}

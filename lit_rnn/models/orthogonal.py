@@ -181,13 +181,16 @@ class URNN(OrthogonalRNN):
 class FullURNN(URNN):
     """Full-capacity uRNN: W any unitary matrix, moved by a Riemannian step (Wisdom et al. 2016).
 
-    The group ``recurrent`` lives on U(n) and takes one of `lit_rnn.optim`'s RiemannianSGD, RiemannianRMSprop (the
-    default) and RiemannianAdam, as ``optimizer`` (the rest then takes torch's own step of that name) or in
-    ``group_optimizers``. Arguments as `URNN`.
+    The group ``recurrent`` lives on U(n) and takes one of `lit_rnn.optim`'s RiemannianSGD, RiemannianRMSprop and
+    RiemannianAdam (the default), as ``optimizer`` (the rest then takes torch's own step of that name) or in
+    ``group_optimizers``. The released copying script takes RiemannianSGD for W and the Theano RMSprop for the rest.
+    With RiemannianRMSprop, as released for MNIST, copying is not learnt: delay 300, 450 steps of 20 sequences, n = 128:
+    loss 0.08 (chance 0.065), against 0.002 with the default and below 1e-4 as released. Arguments as `URNN`.
     """
 
     cell_class = FullURNNCell
-    default_optimizer: ClassVar = {"class_path": "lit_rnn.optim.RiemannianRMSprop", "init_args": {"lr": 1e-3}}
+    default_optimizer: ClassVar = {"class_path": "lit_rnn.optim.RiemannianAdam", "init_args": {"lr": 1e-3}}
+    unnamed_optimizer: ClassVar = {"class_path": "lit_rnn.optim.RiemannianRMSprop", "init_args": {"lr": 1e-3}}
 
     def group_options(self) -> dict[str, dict[str, Any]]:
         options = super().group_options()

@@ -12,7 +12,7 @@ from lit_rnn.optim.riemannian import (
 )
 from lit_rnn.optim.rmsprop import RMSpropTF
 from lit_rnn.optim.schedule import build_scheduler
-from lit_rnn.optim.spec import Factory, build, to_primitives
+from lit_rnn.optim.spec import Factory, build, options_of, to_primitives
 
 __all__ = [
     "Factory",
@@ -26,6 +26,7 @@ __all__ = [
     "build_optimizer",
     "build_scheduler",
     "named_groups",
+    "options_of",
     "retract",
     "riemannian_gradient",
     "to_primitives",

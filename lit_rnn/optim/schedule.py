@@ -46,9 +46,10 @@ def build_scheduler(spec: Mapping[str, Any], optimizer: Optimizer) -> Any:
     ratios = _ratios(optimizer)
     try:
         scheduler = build(spec, optimizer)
-    except (TypeError, ValueError, KeyError) as error:
+    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         raise UserError(f"{KEY} cannot be built: {str(error).rstrip('.')}.") from error
-    scheduler.__class__ = _keeping_ratios(type(scheduler))
+    cls: Any = type(scheduler)
+    scheduler.__class__ = _keeping_ratios(cls)
     scheduler.lr_ratios = ratios
     _follow(scheduler, "lr", "initial_lr", *_RATES)
     return scheduler
@@ -64,8 +65,8 @@ def _ratios(optimizer: Optimizer) -> list[float]:
 
 
 @functools.cache
-def _keeping_ratios(cls: type) -> type:
-    class KeepingRatios(cls):  # type: ignore[misc]
+def _keeping_ratios(cls: Any) -> Any:
+    class KeepingRatios(cls):
         def step(self, *args: Any, **kwargs: Any) -> None:
             try:
                 super().step(*args, **kwargs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,15 @@ def build(factory: Factory, first: Any) -> Any:
     if isinstance(factory, Mapping):
         return import_class(factory["class_path"])(first, **factory.get("init_args", {}))
     return factory(first)
+
+
+def options_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a {class_path, init_args} stands for, its class's defaults included."""
+    parameters = inspect.signature(import_class(spec["class_path"])).parameters.values()
+    defaults = {
+        parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty
+    }
+    return {**defaults, **spec.get("init_args", {})}
 
 
 def to_primitives(factory: Any, key: str) -> Any:

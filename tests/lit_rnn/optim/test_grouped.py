@@ -14,7 +14,7 @@ from torch.optim import SGD, Adagrad, Adam, RMSprop
 
 from datamodules import CopyMemory, UserError
 from lit_rnn.models import FullURNN, NnRNN, ScuRNN, VanillaRNN, load
-from lit_rnn.optim import GroupedOptimizer, RiemannianRMSprop, RiemannianSGD, RMSpropTF, build_optimizer
+from lit_rnn.optim import GroupedOptimizer, RiemannianAdam, RiemannianSGD, RMSpropTF, build_optimizer
 
 TASK = CopyMemory(delay=5).task
 FACTORIES: dict[str, Any] = {
@@ -239,7 +239,7 @@ def test_fullurnn_needs_a_riemannian_optimizer_for_its_matrices_alone() -> None:
     for optimizer, own, words in wrong:
         with pytest.raises(UserError, match=words):
             FullURNN(TASK, 5, optimizer=optimizer, group_optimizers=own).configure_optimizers()
-    assert isinstance(FullURNN(TASK, 5).configure_optimizers(), RiemannianRMSprop)
+    assert isinstance(FullURNN(TASK, 5).configure_optimizers(), RiemannianAdam)
 
 
 # ---- of the command line and checkpoints
@@ -302,4 +302,4 @@ def test_a_resume_with_another_optimizer_of_a_group_is_refused(cli: Any, refused
     path = config(model=MODEL)
     assert cli("fit", "-c", path, "--run_dir", "r", "--trainer.max_steps", 3).status == 0
     words = refused("fit", "--run_dir", "r", "--ckpt_path", "last", "--model.init_args.group_optimizers.other", "Adam")
-    assert "group_optimizers.other is Adam" in words and "Adagrad" in words
+    assert "group_optimizers.other is 'Adam'" in words and "Adagrad" in words
