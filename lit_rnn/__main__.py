@@ -20,11 +20,12 @@ COMMANDS = {
     "compare": ("lit_rnn.report.compare", "finished runs side by side, as a table and a picture"),
 }
 
-USAGE = """usage: python -m lit_rnn COMMAND [options] [--debug]
+USAGE = """usage: python -m lit_rnn COMMAND [options] [--trust MODULE] [--debug]
 
 {commands}
 
 --debug shows the traceback of an error.
+--trust MODULE imports a module of your own, so that a checkpoint or a run folder may name its classes.
 Exit status: 0 done, 1 the run failed, 2 bad input, 128 + n stopped by signal n.
 python -m lit_rnn COMMAND --help lists a command's options.""".format(
     commands="\n".join(f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items())
@@ -39,6 +40,28 @@ def quiet() -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # not the line of code that gave it
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def trusted_modules(options: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The options without every ``--trust NAME``, and those names."""
+    from datamodules import UserError
+
+    rest, names, left = [], [], list(options)
+    while left:
+        option = left.pop(0)
+        if option != "--trust" and not option.startswith("--trust="):
+            rest.append(option)
+            continue
+        name = option[len("--trust=") :] or (left.pop(0) if left and option == "--trust" else "")
+        if not name or name.startswith("-"):
+            raise UserError("--trust is given without a name: name a module of your own behind it.")
+        names.append(name)
+    return rest, names
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what would move a terminal's cursor: names in it may come from files."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("WANDB_SILENT", "true")
     # imported here: torch and Lightning take seconds, and W&B reads its environment when imported
     from datamodules import UserError
+    from lit_rnn import class_paths
     from lit_rnn.callbacks import DivergedError, Stopped
     from lit_rnn.memory import keep_freed_memory
     from lit_rnn.run_folder import first_process
@@ -64,12 +88,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     quiet()  # after the imports: Lightning sets its own levels then
     keep_freed_memory()
     try:
+        options, trusted = trusted_modules(options)
+        class_paths.trust(trusted)
         module.run(command, options)
     except (UserError, DivergedError, Stopped) as error:
         if debug:
             raise
         if first_process() or not isinstance(error, UserError):  # every process refuses, one says why
-            print(f"lit_rnn: {error}", file=sys.stderr)
+            print(f"lit_rnn: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 128 + error.signum if isinstance(error, Stopped) else 1
     return 0
 

@@ -7,7 +7,7 @@ import difflib
 import inspect
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from pytorch_lightning import Trainer
 
 import lit_rnn
 from datamodules import SequenceDataModule, UserError
-from lit_rnn import run_folder
-from lit_rnn.class_paths import import_class
+from lit_rnn import run_config, run_folder
+from lit_rnn.class_paths import loaded, subclasses
+from lit_rnn.files import YAMLLimitError, check_yaml, parse_yaml, read_yaml
 from lit_rnn.models import SequenceModel
 
 QUICKSTART = "configs/quickstart.yaml"
@@ -58,6 +59,7 @@ def complete(command: str, arguments: Sequence[str]) -> list[str]:
             _check_config(configs[-1])
         else:
             others.append(argument)
+            _check_text(argument)
     options = dict(itertools.pairwise([*others, ""]))
     _refuse_task(options)
     if command != "fit" and "--ckpt_path" not in options and not any("print_config" in name for name in options):
@@ -67,9 +69,25 @@ def complete(command: str, arguments: Sequence[str]) -> list[str]:
         )
     if not configs and not options.keys() & {"--model", "--model.class_path", "--data", "--data.class_path"}:
         checkpoint = options.get("--ckpt_path")
-        found = _config_of(checkpoint, options.get("--run_dir")) if checkpoint else find_config(QUICKSTART)
-        configs = ["--config", str(found)]
+        if checkpoint is None:
+            configs = ["--config", find_config(QUICKSTART)]
+        else:
+            found = _config_of(checkpoint, options.get("--run_dir"))
+            run_config.check(found)
+            configs = ["--config", str(found)]
+            if "--run_dir" not in options:  # where the file lies, whatever it says itself
+                others += ["--run_dir", str(found.parent)]
     return [*configs, *others]
+
+
+def _check_text(argument: str) -> None:
+    """Refuse an option's value that the parser would expand beyond measure."""
+    try:
+        check_yaml(argument)
+    except YAMLLimitError as error:
+        raise UserError(f"The value {argument[:40]!r}... of an option is refused: {error}.") from error
+    except yaml.YAMLError:
+        pass  # a text, then
 
 
 def _split_equals(arguments: Sequence[str]) -> list[str]:
@@ -85,7 +103,7 @@ def _split_equals(arguments: Sequence[str]) -> list[str]:
 def _refuse_task(options: dict[str, str]) -> None:
     """The parser would drop what is linked from the data without a word."""
     for name, value in options.items():
-        inside = yaml.safe_load(value) if name in ("--model", "--model.init_args") and value[:1] == "{" else {}
+        inside = parse_yaml(value, name) if name in ("--model", "--model.init_args") and value[:1] == "{" else {}
         init_args = inside.get("init_args", inside) if isinstance(inside, dict) else {}
         if re.match(r"--model(\.init_args)?\.task(\.|$)", name) or "task" in init_args:
             raise UserError(f"{name} sets model.init_args.task, but the task comes from the data: leave it out.")
@@ -124,10 +142,7 @@ def _check_config(name: str) -> None:
 
 
 def _load(name: str) -> dict[str, Any]:
-    try:
-        config = yaml.safe_load(Path(name).read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config {name} is not YAML: {one_line(str(error))}") from error
+    config = read_yaml(Path(name), "config")
     if not isinstance(config, dict):
         raise UserError(
             f"config {name} holds {type(config).__name__}, but it must hold keys such as model, data, trainer."
@@ -153,6 +168,11 @@ def explain(message: str, arguments: Sequence[str]) -> str:
         return f"{missing} is missing; give it in the config or as --{missing}."
     if found := re.search(r"Multiple subclasses .* (\w+)", message):
         return f"{key} names a class that more than one module has: give its full import path."
+    for option, base in (("optimizer", "Optimizer"), ("lr_scheduler", "LRScheduler")):
+        if f'Parser key "{option}"' in message and "callable class" in message and "class_path" not in message:
+            named = re.search(r"Given value: ([\w.]+)", message)
+            what = named[1] if named else "what was given"
+            return f"model.init_args.{option} is {what}, but it must be a subclass of torch's {base}."
     if re.search(r"dot import path|given class_path|subclass|is abstract", message) and not _expected(message):
         return _no_class(keys, message)
     if kinds := _expected(message):
@@ -163,6 +183,8 @@ def explain(message: str, arguments: Sequence[str]) -> str:
 def _no_class(keys: Sequence[str], message: str) -> str:
     found = re.findall(r"import path string: (\S+)|class_path '?([\w.]+)'?:?|[Ii]mport path (\S+) does", message)
     named = next((name for names in found for name in names if name), None) or _given(message)
+    if inside := re.match(r"Namespace\(class_path='([\w.]+)'", named):
+        named = inside[1]
     key = f"{_join(keys)}.class_path"
     if len(keys) == 1 and keys[0] in BASES:
         return f"{key} is {named}, which is no class of that kind{_instead(named, sorted(_subclasses(BASES[keys[0]])))}"
@@ -215,7 +237,7 @@ def _no_key(path: str, arguments: Sequence[str], message: str) -> str:
 
 def _torch_class(name: str) -> type | None:
     """The class of an import path or of a torch optimizer's short name."""
-    return import_class(name) if "." in name else getattr(torch.optim, name, None)
+    return loaded(name, object) if "." in name else getattr(torch.optim, name, None)
 
 
 def _instead(given: str, accepted: Sequence[str]) -> str:
@@ -254,14 +276,7 @@ def _class_named(top: str, arguments: Sequence[str]) -> str | None:
 
 def _subclasses(base: type) -> dict[str, type]:
     """The concrete classes below ``base`` by short name."""
-
-    def below(cls: type) -> Iterator[type]:
-        child: type
-        for child in cls.__subclasses__():
-            yield child
-            yield from below(child)
-
-    return {cls.__name__: cls for cls in below(base) if not getattr(cls, "__abstractmethods__", None)}
+    return {cls.__name__: cls for cls in subclasses(base) if not getattr(cls, "__abstractmethods__", None)}
 
 
 def one_line(text: str) -> str:

@@ -1,8 +1,21 @@
-"""Classes by import path, as configs and checkpoints name them."""
+"""Classes by import path, as configs and checkpoints name them, and whose word makes Python import a module.
+
+One rule for every name that a file, a checkpoint or an option holds: it is looked up among the subclasses of what its
+place takes that are loaded already, and nothing is imported for it. Modules are imported by the user's own word alone:
+by a config of ``-c`` and options of the command line (jsonargparse does that while it parses), and by `trust`.
+"""
 
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import UserError
+
+_SHIPPED = ("datamodules", "lit_rnn", "torch", "pytorch_lightning", "lightning_fabric")
 
 
 def class_path(cls: type) -> str:
@@ -10,7 +23,92 @@ def class_path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def import_class(path: str) -> type:
-    """The class at an import path."""
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
+def own_module(name: str) -> str | None:
+    """The module of a class of the user's own, from its import path; None for short names and shipped classes."""
+    module = name.rpartition(".")[0]
+    return None if not module or module.partition(".")[0] in _SHIPPED else module
+
+
+def subclasses(base: type) -> Iterator[type[Any]]:
+    """All loaded classes below ``base``."""
+    cls: type
+    for cls in base.__subclasses__():
+        yield cls
+        yield from subclasses(cls)
+
+
+def loaded(name: object, base: type) -> type[Any] | None:
+    """The subclass of ``base`` at an import path (where it is defined, or re-exported), if it is loaded.
+
+    Imports nothing.
+    """
+    if not isinstance(name, str):
+        return None
+    module, _, attribute = name.rpartition(".")
+    found = vars(sys.modules[module]).get(attribute) if module in sys.modules else None
+    if isinstance(found, type) and issubclass(found, base):
+        return found
+    defined = [cls for cls in subclasses(base) if class_path(cls) == name]  # __main__'s, and those inside functions
+    return defined[-1] if defined else None
+
+
+def class_in(file: str | Path, key: str, name: object, base: type) -> type[Any]:
+    """The class that a file names under ``key``.
+
+    Raises:
+        UserError: unless it is a loaded subclass of ``base``.
+    """
+    cls = loaded(name, base)
+    if cls is None:
+        shown = shorten(name)
+        module = own_module(name) if isinstance(name, str) else None
+        own = f"; if it is a class of your own, add --trust {module}" if module and shown == repr(name) else ""
+        inside = f" (in Python trust=[{module!r}], or import it before)" if own else ""
+        raise UserError(
+            f"{file} names {shown} as {key}, which is no loaded {base.__name__}, and nothing is imported because a "
+            f"file says so{own}{inside}."
+        )
+    return cls
+
+
+def shorten(value: object, most: int = 100) -> str:
+    """How a value from a file is shown in a sentence."""
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 4]} ..."
+
+
+def import_class(name: str, base: type) -> type[Any] | None:
+    """The subclass of ``base`` that the user names, its module imported; None if there is none."""
+    if own_module(name) is not None:
+        try:
+            importlib.import_module(name.rpartition(".")[0])
+        except (ImportError, ValueError):
+            return None
+    return loaded(name, base)
+
+
+def trust(names: Sequence[str]) -> None:
+    """Import the modules that the user trusts, so that files may name their classes.
+
+    Args:
+        names: Modules, or classes as ``module.Class``, which stand for their modules.
+
+    Raises:
+        UserError: if one cannot be imported.
+    """
+    for name in [names] if isinstance(names, str) else names:
+        parts = name.split(".")
+        if not all(part.isidentifier() for part in parts):
+            raise UserError(f"--trust is {name!r}, but it must be a module, or a class as module.Class.")
+        try:
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError:
+                if len(parts) == 1:
+                    raise
+                importlib.import_module(".".join(parts[:-1]))
+        except Exception as error:  # whatever a module does when it is imported
+            raise UserError(
+                f"--trust {name} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())}): "
+                "name a module that Python finds from here."
+            ) from error

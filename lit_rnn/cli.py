@@ -11,18 +11,34 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import get_loader, set_loader, set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from yaml import YAMLError
 
 from datamodules import SequenceDataModule, UserError
 from datamodules.errors import require
-from lit_rnn import run_folder
+from lit_rnn import run_config, run_folder
 from lit_rnn.arguments import complete, explain, one_line
-from lit_rnn.class_paths import class_path, import_class
+from lit_rnn.class_paths import class_path, loaded
+from lit_rnn.files import check_yaml
 from lit_rnn.models import SequenceModel, changes, read_checkpoint
+from lit_rnn.models.loading import class_of
 from lit_rnn.threads import use_threads
-from lit_rnn.trainer import draws_bar, run_callbacks, run_loggers
+from lit_rnn.trainer import draws_bar, run_callbacks, run_loggers, run_plugins
+
+_load_yaml = get_loader("yaml")
+
+
+def _load_measured(text: str) -> Any:
+    check_yaml(text)
+    return _load_yaml(text)
+
+
+# no YAML is built before it is measured, and no class is made where an option takes anything
+set_loader("yaml", _load_measured, (YAMLError,))
+set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
 
 class _RefusedError(Exception):
@@ -123,12 +139,15 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        run_config.check_places(config.as_dict())
         use_threads(config.threads)
         torch.set_flush_denormal(True)  # vanishing gradients are denormal, and x86 is up to 15 times slower on those
         if config.trainer.max_epochs is None and config.trainer.max_steps == -1 and self.subcommand == "fit":
             raise UserError("trainer.max_epochs is not given: set it, or trainer.max_steps, or the run has no end.")
         if config.trainer.default_root_dir is not None:
             raise UserError("trainer.default_root_dir is given, but the run folder is named by --run_dir: use that.")
+        if config.get("weights_only") not in (None, True):
+            raise UserError("weights_only is false, but a checkpoint is read without running its code: leave it out.")
         if config.data.init_args.get("seed") is None:
             config.data.init_args.seed = int(config.seed_everything)
         self.run_dir = self._choose_folder(config)
@@ -163,11 +182,12 @@ class CLI(LightningCLI):
         named = {"last": run_folder.last_checkpoint, "best": run_folder.best_checkpoint}
         path = named[config.ckpt_path](self.run_dir) if config.ckpt_path in named else Path(config.ckpt_path)
         kept = read_checkpoint(path)
-        held, self._made_with = kept["lit_rnn"]["class_path"], kept["hyper_parameters"]
+        held, self._made_with = class_of(kept, path), kept["hyper_parameters"]
+        run_config.check_state(kept.get("callbacks"), path)
         self._shapes = {name: tensor.shape for name, tensor in kept["state_dict"].items()}
-        if held != class_path(import_class(config.model.class_path)):
+        if held is not loaded(config.model.class_path, SequenceModel):
             raise UserError(
-                f"ckpt_path {path} holds a {held}, but model.class_path is {config.model.class_path}; "
+                f"ckpt_path {path} holds a {class_path(held)}, but model.class_path is {config.model.class_path}; "
                 "give the config that the checkpoint was made with."
             )
         return path
@@ -238,6 +258,7 @@ class CLI(LightningCLI):
             return super().instantiate_trainer(
                 default_root_dir=str(self.run_dir),
                 logger=run_loggers(self.run_dir, settings["logger"], command),
+                plugins=run_plugins(settings["plugins"]),
                 enable_progress_bar=draws_bar(settings),
                 **kwargs,
             )

@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.plugins.io import CheckpointIO, TorchCheckpointIO
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from lit_rnn import callbacks
-from lit_rnn.models import SequenceModel
+from lit_rnn.models import SequenceModel, read_checkpoint
 from lit_rnn.run_folder import MetricsCSV, best_checkpoint, last_checkpoint
 
 
@@ -27,6 +28,19 @@ def run_loggers(folder: Path, chosen: Any, command: str) -> list[Logger] | bool:
         if isinstance(logger, WandbLogger):
             logger._wandb_init.pop("anonymous", None)  # Lightning always sends it, and wandb warns about it
     return [MetricsCSV(folder), *others] if command == "fit" else others or False
+
+
+class CheckedCheckpoints(TorchCheckpointIO):
+    """Reads a checkpoint as `read_checkpoint` does, so that what a run goes on from is what was checked."""
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+
+def run_plugins(chosen: Any) -> list[Any]:
+    """What the config names, and `CheckedCheckpoints` unless that brings another way to read checkpoints."""
+    named = [] if chosen is None else chosen if isinstance(chosen, list) else [chosen]
+    return named if any(isinstance(plugin, CheckpointIO) for plugin in named) else [*named, CheckedCheckpoints()]
 
 
 def draws_bar(trainer: dict[str, Any]) -> bool:

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     "datamodules",
     "lit_rnn.class_paths",
+    "lit_rnn.files",
     "lit_rnn.threads",
     "lit_rnn.memory",
     "lit_rnn.dtypes",
@@ -28,6 +29,7 @@ FLOORS = [
     "lit_rnn.report",
     "lit_rnn.callbacks",
     "lit_rnn.trainer",
+    "lit_rnn.run_config",
     "lit_rnn.arguments",
     "lit_rnn.cli",
     "lit_rnn.study",

@@ -12,7 +12,8 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from datamodules import Task
 from datamodules.errors import require
@@ -138,13 +139,13 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         self.save_hyperparameters(logger=False)
         self.hparams["task"] = asdict(self.task)
         self.hparams["optimizer"] = self.hparams["optimizer"] or dict(self.default_optimizer)
-        for key in ("optimizer", "lr_scheduler"):
-            self.hparams[key] = optim.to_primitives(self.hparams[key], f"model.init_args.{key}")
+        for key, base in (("optimizer", Optimizer), ("lr_scheduler", LRScheduler)):
+            self.hparams[key] = optim.to_primitives(self.hparams[key], f"model.init_args.{key}", base)
         own = self.hparams["group_optimizers"]
         if own is not None:
             key = "model.init_args.group_optimizers"
             self.hparams["group_optimizers"] = {
-                name: optim.to_primitives(factory, f"{key}.{name}") for name, factory in own.items()
+                name: optim.to_primitives(factory, f"{key}.{name}", Optimizer) for name, factory in own.items()
             }
 
     @property

@@ -4,53 +4,107 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules import UserError
-from lit_rnn.class_paths import import_class
+from lit_rnn import class_paths
 from lit_rnn.models.base import SequenceModel
+
+_CHUNK = 1 << 20
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's contents, on the CPU, primitives and tensors only.
+    """A checkpoint's contents, on the CPU, primitives and tensors only, every byte of them checked by its CRC-32.
 
     Raises:
-        UserError: if there is no such file, or it is not a whole checkpoint of this project.
+        UserError: if there is no such file, or it is not a whole, undamaged checkpoint of this project.
     """
     if not Path(path).is_file():
         raise UserError(f"ckpt_path is {str(path)!r}, but there is no such file; see --run_dir.")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        checkpoint["lit_rnn"]["class_path"], checkpoint["hyper_parameters"], checkpoint["state_dict"]
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, OSError, EOFError, KeyError, TypeError) as error:
+        with Path(path).open("rb") as file:
+            _check_sums(file)
+            file.seek(0)
+            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+        model, options = checkpoint["lit_rnn"], checkpoint["hyper_parameters"]
+        model["class_path"], model["optimizer_steps"], checkpoint["state_dict"].items()
+        sound = isinstance(options, Mapping) and all(isinstance(key, str) for key in options)
+    except Exception as error:  # a damaged pickle raises whatever its bytes say
+        known = isinstance(error, pickle.UnpicklingError | zipfile.BadZipFile | OSError | EOFError)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}" if known else type(error).__name__
         raise UserError(
-            f"ckpt_path {path} is not a whole checkpoint of lit_rnn ({type(error).__name__}); "
-            "it may have been cut short: name another with --ckpt_path."
+            f"ckpt_path {path} is not a whole checkpoint of lit_rnn ({reason}); "
+            "it may have been cut short or changed: name another with --ckpt_path."
         ) from error
+    if not sound:
+        raise UserError(f"ckpt_path {path} is not a whole checkpoint of lit_rnn: name another with --ckpt_path.")
     return checkpoint
 
 
-def load(path: str | Path) -> SequenceModel:
-    """The model of a checkpoint, of the class that was saved, with its weights, on the CPU.
-
-    Works for checkpoints of the command line and of a Trainer in Python.
+def _check_sums(file: BinaryIO) -> None:
+    """Refuse an archive one of whose members is not what its CRC-32 says; torch itself does not look.
 
     Raises:
-        UserError: if it is no whole checkpoint, or one of another version of the model's code.
+        zipfile.BadZipFile: naming the member.
     """
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:  # torch stores; a small file must not become a large one
+                raise zipfile.BadZipFile(f"{member.filename!r} is compressed")
+            with archive.open(member) as content:
+                while content.read(_CHUNK):
+                    pass
+
+
+def class_of(checkpoint: Mapping[str, Any], path: str | Path) -> type[SequenceModel]:
+    """The class of a checkpoint's model, after a look at all names of classes in it; nothing is imported.
+
+    Raises:
+        UserError: if a name is no loaded model, optimizer or scheduler.
+    """
+    options = checkpoint["hyper_parameters"]
+    own = options.get("group_optimizers") or {}
+    if not isinstance(own, Mapping):
+        raise UserError(f"ckpt_path {path} holds group_optimizers that are no mapping: name another with --ckpt_path.")
+    optimizers = [("optimizer", spec, Optimizer) for spec in (options.get("optimizer"), *own.values())]
+    for key, spec, base in [*optimizers, ("lr_scheduler", options.get("lr_scheduler"), LRScheduler)]:
+        if spec is not None:
+            name = spec.get("class_path") if isinstance(spec, Mapping) else spec
+            class_paths.class_in(f"ckpt_path {path}", f"its {key}", name, base)
+    return class_paths.class_in(f"ckpt_path {path}", "its model", checkpoint["lit_rnn"]["class_path"], SequenceModel)
+
+
+def load(path: str | Path, trust: Sequence[str] = ()) -> SequenceModel:
+    """The model of a checkpoint, of the class that was saved, with its weights, on the CPU.
+
+    Works for checkpoints of the command line and of a Trainer in Python. A class of your own has to be imported
+    already, or its module named by ``trust``: a file never makes Python import anything (see SECURITY.md).
+
+    Args:
+        path: The file.
+        trust: Modules to import first, such as ``["leaky"]``, so that the checkpoint may name their classes.
+
+    Raises:
+        UserError: if it is no whole checkpoint, names a class that is not loaded, or is one of another version of the
+            model's code.
+    """
+    class_paths.trust(trust)
     checkpoint = read_checkpoint(path)
+    cls = class_of(checkpoint, path)
     options = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
-    named = checkpoint["lit_rnn"]["class_path"]
     try:
-        model = import_class(named)(**options)
+        model = cls(**options)
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])
-    except (ImportError, AttributeError, TypeError, RuntimeError) as error:
+    except (AttributeError, TypeError, ValueError, KeyError, RuntimeError) as error:
         raise UserError(
-            f"ckpt_path {path} was made by another version of {named} ({' '.join(str(error).split())}): "
-            "use the version that made it, or train it again."
+            f"ckpt_path {path} was made by another version of {class_paths.class_path(cls)} "
+            f"({' '.join(str(error).split())}): use the version that made it, or train it again."
         ) from error
     return model

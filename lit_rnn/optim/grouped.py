@@ -70,7 +70,7 @@ class GroupedOptimizer(Optimizer):
 def _build(factory: Factory, groups: list[dict[str, Any]], key: str) -> Optimizer:
     """Call the factory; check what only the optimizer itself can tell."""
     try:
-        optimizer = build(factory, groups)
+        optimizer: Optimizer = build(factory, groups, Optimizer)
     except (TypeError, ValueError, UserError) as error:
         raise UserError(f"{key} cannot be built: {str(error).rstrip('.')}.") from error
     manifold = [group["name"] for group in optimizer.param_groups if group.get("manifold")]
@@ -106,7 +106,7 @@ def _of_group(group: dict[str, Any], factory: Factory, key: str) -> Optimizer:
     optimizer = _build(factory, [options], key)
     require(not isinstance(optimizer, LBFGS), key, "LBFGS", "an optimizer that steps without evaluating the loss again")
     default = inspect.signature(type(optimizer)).parameters.get("weight_decay")
-    decay = to_primitives(factory, key).get("init_args", {}).get("weight_decay")
+    decay = (to_primitives(factory, key, Optimizer) or {}).get("init_args", {}).get("weight_decay")
     if decay is not None and default is not None and decay != default.default:
         optimizer.param_groups[0]["weight_decay"] = decay
     return optimizer

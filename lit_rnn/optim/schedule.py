@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules.errors import UserError, require
 from lit_rnn.optim.spec import build
@@ -45,7 +46,7 @@ def build_scheduler(spec: Mapping[str, Any], optimizer: Optimizer) -> Any:
         )
     ratios = _ratios(optimizer)
     try:
-        scheduler = build(spec, optimizer)
+        scheduler: Any = build(spec, optimizer, LRScheduler)
     except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
         raise UserError(f"{KEY} cannot be built: {str(error).rstrip('.')}.") from error
     cls: Any = type(scheduler)

@@ -8,43 +8,61 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from datamodules.errors import UserError
-from lit_rnn.class_paths import class_path, import_class
+from lit_rnn.class_paths import class_path, loaded, shorten
 
 Factory = Callable[..., Any] | Mapping[str, Any]
 
 
-def build(factory: Factory, first: Any) -> Any:
-    """Call a factory, or the class that a {class_path, init_args} mapping names, with ``first`` as first argument."""
-    if isinstance(factory, Mapping):
-        return import_class(factory["class_path"])(first, **factory.get("init_args", {}))
-    return factory(first)
+def build(factory: Factory, first: Any, base: type) -> Any:
+    """An object of the subclass of ``base`` that `to_primitives` sees in a factory; ``first`` is its first argument.
+
+    Raises:
+        UserError: if it names anything else, which is not called then.
+    """
+    spec = to_primitives(factory, base.__name__, base) or {}
+    return _class(spec, base.__name__, base)(first, **spec.get("init_args", {}))
 
 
 def options_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The options that a {class_path, init_args} stands for, its class's defaults included."""
-    parameters = inspect.signature(import_class(spec["class_path"])).parameters.values()
+    parameters = inspect.signature(_class(spec, "A class", object)).parameters.values()
     defaults = {
         parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty
     }
     return {**defaults, **spec.get("init_args", {})}
 
 
-def to_primitives(factory: Any, key: str) -> Any:
+def to_primitives(factory: Any, key: str, base: type) -> dict[str, Any] | None:
     """The {class_path, init_args} of a class or a `functools.partial` of one, so that checkpoints hold primitives only.
 
     Raises:
-        UserError: for any other callable, which a checkpoint could not name.
+        UserError: for what is no subclass of ``base``, or any other callable, which a checkpoint could not name.
     """
-    if factory is None or isinstance(factory, Mapping):
-        return factory
+    if factory is None:
+        return None
+    if isinstance(factory, Mapping):
+        _class(factory, key, base)
+        return dict(factory)
     arguments: dict[str, Any] = {}
     target = factory
     if isinstance(factory, functools.partial) and not factory.args:
         target, arguments = factory.func, factory.keywords
     primitive = all(isinstance(value, bool | int | float | str | tuple | list | None) for value in arguments.values())
-    if isinstance(target, type) and primitive:
+    if isinstance(target, type) and issubclass(target, base) and primitive:
         return {"class_path": class_path(target), "init_args": dict(arguments)}
     raise UserError(
-        f"{key} is {factory!r}, but it must be a class, functools.partial(Class, option=value), or "
-        "{'class_path': ..., 'init_args': {...}}, options plain values: a checkpoint cannot keep anything else."
+        f"{key} is {shorten(factory)}, but it must be a subclass of torch's {base.__name__}, "
+        "functools.partial(Class, option=value), or {'class_path': ..., 'init_args': {...}}, options plain values: a "
+        "checkpoint cannot keep anything else."
     )
+
+
+def _class(spec: Mapping[str, Any], key: str, base: type) -> type[Any]:
+    name, arguments = spec.get("class_path"), spec.get("init_args", {})
+    cls = loaded(name, base)
+    if cls is None or not isinstance(arguments, Mapping):
+        raise UserError(
+            f"{key} is {shorten(name)}, but it must name a subclass of torch's {base.__name__} whose module is "
+            "imported, with its options as init_args."
+        )
+    return cls

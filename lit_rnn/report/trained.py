@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
 import datamodules
 from datamodules import SequenceDataModule, Task, UserError
 from datamodules.errors import require
 from lit_rnn import run_folder
-from lit_rnn.class_paths import import_class
+from lit_rnn.class_paths import class_in, import_class
+from lit_rnn.files import parse_yaml, read_yaml
 
 _DATA = "--data."
 
@@ -52,7 +51,7 @@ def data_options(unknown: Sequence[str], command: str) -> dict[str, Any]:
         if not name.startswith(_DATA) or not rest:
             problem = "needs a value" if name.startswith(_DATA) else "is not an option"
             raise UserError(f"{name} {problem}; see python -m lit_rnn {command} --help.")
-        options[key] = yaml.safe_load(rest.pop(0))
+        options[key] = parse_yaml(rest.pop(0), name)
     return options
 
 
@@ -65,6 +64,7 @@ def read_data(
         UserError: if there is no config, or no such class or option.
     """
     folder = run_folder.folder_of(checkpoint)
+    own_word = config is not None
     if config is None and folder is not None:
         config = run_folder.newest_config(folder)
     if config is None and name is None:
@@ -74,8 +74,13 @@ def read_data(
         require(config.is_file(), "--config", str(config), "a file")
         written = _data_section(config)
         require(name is not None or "class_path" in written, "--config", str(config), "a config with data.class_path")
-    given = class_of(name or written["class_path"])
-    same = "class_path" in written and class_of(written["class_path"]) is given
+    there = None
+    if "class_path" in written:
+        path = written["class_path"]
+        there = class_of(path) if own_word else class_in(f"config {config}", "its data", path, SequenceDataModule)
+    given = class_of(name) if name is not None else there
+    assert given is not None  # one of both is there
+    same = there is given
     arguments = {"seed": seed, **(written.get("init_args") or {} if same else {}), **options}
     accepted = _parameters(given)
     for key in options:
@@ -87,21 +92,15 @@ def read_data(
 
 
 def _data_section(config: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(config.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config {config} is not YAML: {' '.join(str(error).split())}.") from error
+    content = read_yaml(config, "config")
     section = content.get("data") if isinstance(content, dict) else None
     return section if isinstance(section, dict) else {}
 
 
 def class_of(name: str) -> type[SequenceDataModule]:
     """A data module's class by its name, or by its import path."""
-    try:
-        found = import_class(name) if "." in name else getattr(datamodules, name)
-    except (ImportError, AttributeError, ValueError):
-        found = None
-    known = isinstance(found, type) and issubclass(found, SequenceDataModule) and not inspect.isabstract(found)
+    found = import_class(name if "." in name else f"datamodules.{name}", SequenceDataModule)
+    known = found is not None and not inspect.isabstract(found)
     shipped = [
         cls.__name__
         for cls in vars(datamodules).values()

@@ -16,7 +16,7 @@ from typing import Any
 
 from datamodules import SequenceDataModule
 from datamodules.errors import UserError
-from lit_rnn.class_paths import import_class
+from lit_rnn.class_paths import loaded
 from lit_rnn.run_folder import last_checkpoint
 from lit_rnn.study.plan import Run, Setting, resolve
 
@@ -56,7 +56,9 @@ def estimate(setting: Setting, threads: int) -> float:
     """Seconds that one run of ``setting`` takes, from short trials; also fetches the data once for all."""
     config = resolve(setting)
     trainer, data = config["trainer"], config["data"]
-    module: SequenceDataModule = import_class(data["class_path"])(**data["init_args"])
+    cls = loaded(data["class_path"], SequenceDataModule)  # the parser has imported it
+    assert cls is not None
+    module: SequenceDataModule = cls(**data["init_args"])
     module.prepare_data()
     batches = len(module.split("train")) // module.batch_size
     steps = trainer["max_steps"] if trainer["max_steps"] > 0 else batches * (trainer["max_epochs"] or 1)

@@ -1,0 +1,154 @@
+"""Reading files that nobody vouches for, and writing where nobody may have laid a trap."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.errors import UserError, require
+
+MOST_CHARACTERS, MOST_NODES, DEEPEST = 1_000_000, 100_000, 50
+LONGEST_ARM, LONGEST_NAME = 80, 120
+
+
+# ---- YAML and JSON
+
+
+class YAMLLimitError(yaml.YAMLError):
+    """YAML larger than anything that this project writes or reads."""
+
+
+def check_yaml(text: str) -> None:
+    """Measure YAML before it is built: characters, depth, and nodes, an alias counted as all that it stands for.
+
+    Raises:
+        YAMLLimitError: if it is beyond `MOST_CHARACTERS`, `DEEPEST` or `MOST_NODES`.
+        yaml.YAMLError: if it is no YAML.
+    """
+    if len(text) < DEEPEST:  # too short to be any of it
+        return
+    if len(text) > MOST_CHARACTERS:
+        raise YAMLLimitError(f"it has {len(text):,} characters, and at most {MOST_CHARACTERS:,} are read")
+    sizes: dict[str, int] = {}  # nodes of what an anchor stands for
+    begun: list[tuple[str | None, int]] = []  # open collections: anchor, nodes before
+    nodes = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            begun.append((event.anchor, nodes))
+            nodes += 1
+            if len(begun) > DEEPEST:
+                raise YAMLLimitError(f"it is more than {DEEPEST} levels deep")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, before = begun.pop()
+            if anchor is not None:
+                sizes[anchor] = nodes - before
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == event.anchor for anchor, _ in begun):
+                raise YAMLLimitError(f"the alias *{event.anchor} stands inside what it stands for")
+            nodes += sizes.get(event.anchor or "", 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            nodes += 1
+            if event.anchor is not None:
+                sizes[event.anchor] = 1
+        if nodes > MOST_NODES:
+            raise YAMLLimitError(f"its aliases expand to more than {MOST_NODES:,} nodes, which is what is read at most")
+
+
+def parse_yaml(text: str, what: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        UserError: if it is none, or larger than `check_yaml` allows; ``what`` begins the sentence.
+    """
+    try:
+        check_yaml(text)
+        return yaml.safe_load(text)
+    except YAMLLimitError as error:
+        raise UserError(f"{what} is refused: {error}.") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
+        raise UserError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def read_yaml(path: Path, what: str) -> Any:
+    """The value of a YAML file; raises as `parse_yaml` does."""
+    try:
+        if path.stat().st_size > 4 * MOST_CHARACTERS:  # UTF-8 takes at most four bytes a character
+            raise UserError(f"{what} {path} is refused: at most {MOST_CHARACTERS:,} characters of YAML are read.")
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from error
+    return parse_yaml(text, f"{what} {path}")
+
+
+def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
+    """A JSON object that this project wrote, with ``keys`` in it.
+
+    Raises:
+        UserError: if it is something else.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}): make it anew or remove it.") from error
+    missing = None if not isinstance(content, dict) else next((key for key in keys if key not in content), None)
+    if not isinstance(content, dict) or missing is not None:
+        what = "holds no object" if missing is None else f"lacks {missing!r}"
+        raise UserError(f"{path} is damaged (it {what}): make it anew or remove it.")
+    return content
+
+
+# ---- names and links
+
+_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f]")
+
+
+def check_name(name: str, key: str) -> None:
+    """Refuse what is a path, or cannot be part of a file's name.
+
+    Raises:
+        UserError: naming ``key``.
+    """
+    sound = name not in ("", ".", "..") and len(name) <= LONGEST_ARM and not _UNSAFE.search(name)
+    require(sound, key, name, f"a name of at most {LONGEST_ARM} characters without / and \\: names are never paths")
+
+
+def file_name(name: str) -> str:
+    """``name`` itself where it can be a file's, else a readable form with eight digits of its SHA-256 behind it."""
+    safe = _UNSAFE.sub("_", name)
+    if safe == name and len(name) <= LONGEST_NAME and len(name.encode()) <= 2 * LONGEST_NAME:
+        return name
+    cut = safe[:LONGEST_NAME].encode()[: 2 * LONGEST_NAME - 9].decode(errors="ignore")
+    return f"{cut}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder with a symbolic link in it that leads out of it: a command would write elsewhere.
+
+    The folder itself may be a link. Nothing is followed.
+
+    Raises:
+        UserError: naming the link.
+    """
+    root = os.path.realpath(folder)
+    for place, folders, names in os.walk(root):
+        for name in (*folders, *names):
+            path = os.path.join(place, name)
+            if os.path.islink(path) and os.path.commonpath([root, os.path.realpath(path)]) != root:
+                shown = folder / os.path.relpath(path, root)
+                raise UserError(
+                    f"{shown} is a symbolic link out of {folder}, and nothing is written through one: remove it, or "
+                    "name another folder."
+                )
+
+
+def inside(path: str | Path, folder: Path) -> bool:
+    """Whether a path, from the current folder, lies in ``folder`` with all links followed."""
+    root = os.path.realpath(folder)
+    return os.path.commonpath([root, os.path.realpath(path)]) == root
