@@ -32,7 +32,7 @@ def own_module(name: str) -> str | None:
 def subclasses(base: type) -> Iterator[type[Any]]:
     """All loaded classes below ``base``."""
     cls: type
-    for cls in base.__subclasses__():
+    for cls in type.__subclasses__(base):  # of metaclasses too
         yield cls
         yield from subclasses(cls)
 
