@@ -151,6 +151,24 @@ def test_files_say_where_they_come_from() -> None:
         assert first.startswith("# ") and len(first) > 20, name
 
 
+def test_a_comment_names_where_its_accumulators_start() -> None:
+    """TensorFlow's RMSprop, Theano's and the papers' own differ in it, by a factor of thousands in the first steps."""
+    seen = set()
+    for name in CONFIGS:
+        arguments = yaml.safe_load((FOLDER / name).read_text())["model"]["init_args"]
+        optimizers = [arguments["optimizer"], *arguments.get("group_optimizers", {}).values()]
+        starts = {"RMSpropTF": ("initial_accumulator", 1.0), "Adagrad": ("initial_accumulator_value", 0.0)}
+        used = {
+            float(spec["init_args"].get(*starts[spec["class_path"]]))
+            for spec in optimizers
+            if spec["class_path"] in starts
+        }
+        told = {float(number) for number in re.findall(r"accumulator from ([\d.e-]*\d)", comment(name))}
+        assert told == used, name
+        seen |= used
+    assert seen == {0.0, 0.001, 0.1, 1.0}
+
+
 # ---- runs
 
 
