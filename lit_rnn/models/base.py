@@ -190,23 +190,31 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         return self.run(inputs)[0]
 
     def run(self, inputs: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
-        """`forward` from given states, one per layer; also returns the states after the last step."""
+        """`forward` from given states, one per layer; also returns the states after the last step.
+
+        Raises:
+            UserError: unless there are as many states as layers, each as its cell's ``initial_state(B)``.
+        """
         y, finals = self.features(inputs, states)
         return self.decode(y), finals
 
     def features(self, inputs: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
         """What the decoder reads, time first: the last cell's outputs at every step, or at the last one alone."""
+        if states is not None:
+            require(
+                len(states) == len(self.cells), "states", f"{len(states)} of them", f"{len(self.cells)}, one a layer"
+            )
         y = self.encode(inputs).transpose(0, 1)
         finals = []
         for layer, cell in enumerate(self.cell_list()):
             y, final = scan(
                 cell,
                 y,
-                states[layer] if states else None,
+                None if states is None else states[layer],
                 self.options.backend,
                 last_only=not self.task.per_step and layer == len(self.cells) - 1,
                 checkpoint_every=self.options.checkpoint_every,
-                expected_passes=self._passes.get((self.training, y.shape[1]), 0),
+                expected_passes=self._passes.get((self.training, y.shape[1]), 0) if self._passes else None,
             )
             finals.append(final)
         return y, finals

@@ -9,7 +9,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,7 +22,15 @@ log = logging.getLogger(__name__)
 CHUNK = 10  # steps: twice as many compile twice as long and run some percent faster
 
 _chunks: weakref.WeakKeyDictionary[Cell, Callable[..., tuple[Tensor, State]]] = weakref.WeakKeyDictionary()
-_seen: weakref.WeakKeyDictionary[Cell, set[Any]] = weakref.WeakKeyDictionary()
+_seen: weakref.WeakKeyDictionary[Cell, set[_Kind]] = weakref.WeakKeyDictionary()
+_told: weakref.WeakSet[Cell] = weakref.WeakSet()
+
+
+class _Kind(NamedTuple):
+    """The passes that one compilation serves."""
+
+    batch: int
+    mode: Any  # all else: width, type and place, what learns, inference mode
 
 
 def steps(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
@@ -46,42 +54,82 @@ def _compiled(cell: Cell) -> Callable[..., tuple[Tensor, State]]:
 
 
 @contextlib.contextmanager
-def _told(cell: Cell, batch: int) -> Iterator[None]:
-    """Around a pass that compiles, which is told in the log."""
+def _compiling(cell: Cell, batch: int, new: bool) -> Iterator[None]:
+    """Around a pass that may compile; one that is ``new`` does, which is told in the log."""
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # torch looks at it itself
         warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")  # nor need it
         yield
-    seconds = time.perf_counter() - start
-    log.info("compiled %d steps of %s for batches of %d in %.0f s", CHUNK, type(cell).__name__, batch, seconds)
+    if new:
+        seconds = time.perf_counter() - start
+        log.info("compiled %d steps of %s for batches of %d in %.0f s", CHUNK, type(cell).__name__, batch, seconds)
+
+
+def tell_of_the_loop(cell: Cell, batch: int, why: str) -> None:
+    """Once for each cell: what was asked for does not run everywhere."""
+    if cell not in _told:
+        _told.add(cell)
+        log.warning("%s: batches of %d run in the loop, not compiled: %s", type(cell).__name__, batch, why)
+
+
+def _why_not(kind: _Kind, seen: set[_Kind]) -> str | None:
+    """Why another compilation would not pay, or would not be done."""
+    limit = torch._dynamo.config.recompile_limit
+    if any(kind.mode == other.mode and kind.batch < other.batch for other in seen):
+        return "it is compiled for larger ones"
+    if len(seen) >= limit:
+        return f"it is compiled for {limit} kinds of batches, torch's limit"
+    return None
 
 
 def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
     """As `steps`; whole chunks compiled, the ragged rest in the loop.
 
+    Every batch size, with and without gradients, is a compilation of its own. Not worth one is a batch smaller than
+    another that is compiled already, and no cell gets more of them than torch allows
+    (``torch._dynamo.config.recompile_limit``, 8 by default): those batches run in the loop, which is told once.
+
     A first pass with new sizes compiles for some tens of seconds, or seconds where torch's cache on disk holds it
     (``TORCHINDUCTOR_CACHE_DIR``). Shapes are static, so that ``TORCHINDUCTOR_CUDAGRAPHS=1`` can make CUDA graphs of the
     chunks.
     """
-    run, (whole, rest) = _compiled(cell), divmod(len(u), CHUNK)
+    from torch._dynamo.exc import FailOnRecompileLimitHit  # takes seconds to import
+
+    run, seen = _compiled(cell), _seen[cell]
+    learning = tuple(torch.is_grad_enabled() and leaf.requires_grad for leaf in (u, *state, *cell.parameters()))
+    mode = u.shape[2:], u.dtype, u.device, learning, torch.is_inference_mode_enabled()
+    kind = _Kind(u.shape[1], mode)
+    new = kind not in seen
+    if len(u) < CHUNK or not kind.batch:  # nothing to compile
+        return steps(cell, u, state, w)
+    if new and (why := _why_not(kind, seen)):
+        tell_of_the_loop(cell, kind.batch, why)
+        return steps(cell, u, state, w)
+    try:
+        with _compiling(cell, kind.batch, new):
+            y, final = _in_chunks(run, cell, u, state, w, any(learning))
+    except FailOnRecompileLimitHit:  # whatever it is that differs from pass to pass, such as a number in the cell
+        tell_of_the_loop(cell, kind.batch, "something else than the batch's size makes torch compile it anew")
+        return steps(cell, u, state, w)
+    seen.add(kind)
+    if any(learning):
+        for part in (y, *final):
+            part.register_hook(lambda _: refuse_a_graph())
+    return y, final
+
+
+def _in_chunks(
+    run: Callable[..., tuple[Tensor, State]], cell: Cell, u: Tensor, state: State, w: Any, learning: bool
+) -> tuple[Tensor, State]:
+    whole, rest = divmod(len(u), CHUNK)
     # one split for all: slices would each fill a tensor as long as u with zeros in the backward
     chunks = u.split([CHUNK] * whole + [rest] * (rest > 0))
-    learning = tuple(torch.is_grad_enabled() and leaf.requires_grad for leaf in (u, *state, *cell.parameters()))
-    if any(learning):  # so that the first chunk is compiled like those that go on from another
+    if learning:  # so that the first chunk is compiled like those that go on from another
         state = tuple(part if part.requires_grad else part.clone().requires_grad_() for part in state)
     state = tuple(part.contiguous() for part in state)
-    sizes = (u.shape[1:], u.dtype, u.device, learning, torch.is_inference_mode_enabled())
-    new = whole > 0 and sizes not in _seen[cell]
     outputs = []
-    with _told(cell, u.shape[1]) if new else contextlib.nullcontext():
-        for chunk in chunks:
-            y, state = run(cell, chunk, state, w) if len(chunk) == CHUNK else steps(cell, chunk, state, w)
-            outputs.append(y)
-    if new:
-        _seen[cell].add(sizes)
-    y = torch.cat(outputs)
-    if any(learning):
-        for part in (y, *state):
-            part.register_hook(lambda _: refuse_a_graph())
-    return y, state
+    for chunk in chunks:
+        y, state = run(cell, chunk, state, w) if len(chunk) == CHUNK else steps(cell, chunk, state, w)
+        outputs.append(y)
+    return torch.cat(outputs), state

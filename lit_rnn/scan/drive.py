@@ -39,7 +39,7 @@ class Drive(NamedTuple):
     def parts(self) -> list[slice]:
         """The steps that are worked on together; all of them where the drive is whole anyway."""
         T, B, _ = self.x.shape
-        length = T if self.V is None else min(T, max(1, PART // (B * self.width)))
+        length = T if self.V is None else min(T, max(1, PART // max(1, B * self.width)))
         return slices(T, length)
 
     def of(self, part: slice) -> Tensor:

@@ -9,12 +9,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from datamodules.errors import require
 from lit_rnn.activations import COMPLEX_EPS, LEAK, NONLINEARITIES, ComplexModReLU, ModReLU
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
+from lit_rnn.scan.checks import described
 from lit_rnn.scan.drive import drive_of, halves
-from lit_rnn.scan.native import Native
+from lit_rnn.scan.plain import Native
 from lit_rnn.scan.recurrence import COMPLEX, Dense, Engine, Kept, Recurrence
 from lit_rnn.scan.rotations import Layers, Rotated
 
@@ -67,6 +69,8 @@ def run_plain(
         W, engine, on_halves = w.numbers, functools.partial(Rotated, w.partners), halves
     else:
         W, engine, on_halves = w, Native if backend == "native" else Fused, _on_halves
+    accepted = "complex numbers" if kind == COMPLEX else "real numbers"
+    require(W.is_complex() == (kind == COMPLEX), f"weights() of {type(cell).__name__}", described(W), accepted)
     drive = drive_of(cell, x, W, W.dtype.to_real())
     bias: Tensor | None = cell.activation.bias if isinstance(cell.activation, ModReLU) else None
     with torch.autocast(x.device.type, enabled=False):  # the states stay in W's precision

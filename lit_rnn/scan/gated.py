@@ -15,11 +15,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from datamodules.errors import require
 from lit_rnn import cells
 from lit_rnn.activations import NONLINEARITIES
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.scan.drive import Drive, DriveGradients, drive_of
-from lit_rnn.scan.native import function, packed, pointer, runs_natively
+from lit_rnn.scan.native import Memory, addresses, function, packed, packed_shape, readable, runs_natively
 from lit_rnn.scan.recurrence import KINDS, refuse_a_graph
 
 _CELLS = (
@@ -35,14 +36,21 @@ _CELLS = (
     "lstm with output matrix",
 )  # as in gated.cpp
 _LONGEST = 256  # as in gated.cpp
+_NUMBERS = 16  # a cell has at most so many of them
 
 
 class _Product(NamedTuple):
     """W times columns of the state's record, added to columns of z."""
 
+    rows: int  # of W: the columns of z
+    columns: int  # of W: those of the record
     reads: int = 0  # the first column read
     writes: int = 0  # the first column of z
     fresh: int = 0  # how many of the columns read are this step's; the others are those before it
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows, self.columns
 
 
 class _Plan(NamedTuple):
@@ -50,11 +58,18 @@ class _Plan(NamedTuple):
 
     kind: str
     sizes: tuple[int, ...]  # of the struct of that cell
+    state: int  # width of the state, its tensors side by side
+    drive: int  # width of the drive
     kept: int  # width of z
-    products: tuple[_Product, ...] = (_Product(),)
+    products: tuple[_Product, ...]
+    vectors: int = 0  # how many numbers the cell's vectors are
     beside: int = 0  # columns of the record behind the state, for the second product to read
     drive_at: int = 0  # where in z the drive goes
     numbers: tuple[float, ...] = ()
+
+    @property
+    def record(self) -> int:
+        return self.state + self.beside
 
 
 class _Parts(NamedTuple):
@@ -67,57 +82,68 @@ class _Parts(NamedTuple):
 
 def _janet(cell: cells.JANETCell, w: Tensor) -> _Parts:
     n = cell.hidden_size
-    return _Parts(_Plan("janet", (n,), 2 * n, numbers=(cell.beta,)), (w,))
+    return _Parts(_Plan("janet", (n,), n, 2 * n, 2 * n, (_Product(2 * n, n),), numbers=(cell.beta,)), (w,))
 
 
 def _lstm(cell: cells.LSTMCell, w: Tensor) -> _Parts:
     n = cell.hidden_size
     if cell.output is None:
-        return _Parts(_Plan("lstm", (n,), 4 * n), (w,), (cell.peephole,))
-    products = _Product(), _Product(reads=n, writes=3 * n, fresh=n)
-    return _Parts(_Plan("lstm with output matrix", (n,), 4 * n, products), (w, cell.output.weight))
+        vectors = 0 if cell.peephole is None else 3 * n
+        return _Parts(_Plan("lstm", (n,), 2 * n, 4 * n, 4 * n, (_Product(4 * n, n),), vectors), (w,), (cell.peephole,))
+    products = _Product(4 * n, n), _Product(n, n, reads=n, writes=3 * n, fresh=n)
+    return _Parts(_Plan("lstm with output matrix", (n,), 2 * n, 4 * n, 4 * n, products), (w, cell.output.weight))
 
 
 def _gru(cell: cells.GRUCell, w: tuple[Tensor, Tensor | None]) -> _Parts:
     n = cell.hidden_size
     W, b = w
     if b is not None:  # C++ takes the candidate first: q has no drive, which then is one block
-        return _Parts(_Plan("gru", (n,), 4 * n, drive_at=n), (W.roll(n, 0),), (b[2 * n :],))
-    products = _Product(), _Product(reads=n, writes=2 * n, fresh=n)
-    return _Parts(_Plan("reset before", (n,), 3 * n, products, beside=n), W.split((2 * n, n)))
+        return _Parts(_reset_after("gru", n), (W.roll(n, 0),), (b[2 * n :],))
+    products = _Product(2 * n, n), _Product(n, n, reads=n, writes=2 * n, fresh=n)
+    return _Parts(_Plan("reset before", (n,), n, 3 * n, 3 * n, products, beside=n), W.split((2 * n, n)))
 
 
 def _goru(cell: cells.GORUCell, w: tuple[Tensor, Tensor]) -> _Parts:
     n = cell.hidden_size
-    return _Parts(_Plan("goru", (n,), 4 * n, drive_at=n), (w[0].roll(n, 0),), (cell.activation.bias,))
+    return _Parts(_reset_after("goru", n), (w[0].roll(n, 0),), (cell.activation.bias,))
+
+
+def _reset_after(kind: str, n: int) -> _Plan:
+    return _Plan(kind, (n,), n, 3 * n, 4 * n, (_Product(3 * n, n),), vectors=n, drive_at=n)
 
 
 def _euler(cell: cells.LipschitzRNNCell | cells.AntisymmetricRNNCell, w: Tensor) -> _Parts:
-    n, width = cell.hidden_size, len(w)
-    plan = _Plan("euler", (n, width > n), width, drive_at=width - n, numbers=(cell.step_size,))
+    n, linear = cell.hidden_size, type(cell).step is cells.LipschitzRNNCell.step
+    kept, numbers = n + linear * n, (cell.step_size,)
+    plan = _Plan("euler", (n, linear), n, n, kept, (_Product(kept, n),), drive_at=linear * n, numbers=numbers)
     return _Parts(plan, (w,))
 
 
 def _layer_norm(cell: cells.LayerNormRNNCell, w: Tensor) -> _Parts:
     n, norm = cell.hidden_size, cell.norm
     f = next(name for name, f in NONLINEARITIES.items() if f is cell.activation)
-    return _Parts(_Plan("layer norm", (n, KINDS.index(f)), n + 1, numbers=(norm.eps,)), (w,), (norm.weight, norm.bias))
+    sizes, numbers = (n, KINDS.index(f)), (norm.eps,)
+    plan = _Plan("layer norm", sizes, n, n, n + 1, (_Product(n, n),), vectors=2 * n, numbers=numbers)
+    return _Parts(plan, (w,), (norm.weight, norm.bias))
 
 
 def _statistical(cell: cells.StatisticalRUCell, w: Tensor) -> _Parts:
     r, p = cell.summary.out_features, cell.input.out_features
     total = p * len(cell.alphas)
-    products = _Product(), _Product(reads=total, writes=r, fresh=r)
-    plan = _Plan("statistical", (r, p, len(cell.alphas)), r + p, products, r, r, cell.alphas)
+    products = _Product(r, total), _Product(p, r, reads=total, writes=r, fresh=r)
+    sizes = r, p, len(cell.alphas)
+    plan = _Plan("statistical", sizes, total, p, r + p, products, vectors=r, beside=r, drive_at=r, numbers=cell.alphas)
     return _Parts(plan, (cell.summary.weight, cell.recurrent.weight), (cell.summary.bias,))
 
 
 def _nru(cell: cells.NRUCell, w: Any) -> _Parts:
     H, M, side, parts = cell.hidden_size, cell.memory_size, *_nru_sizes(cell)
     sizes = (H, M, cell.products, parts, side, M // side)
-    products = _Product(), _Product(writes=H, fresh=H)
-    plan = _Plan("nru", sizes, H + len(w.gates), products)
-    return _Parts(plan, (w.hidden, w.gates), (w.bias if cell.form == "released" else None,))
+    gates, released = cell.products * (parts + 2 * side), cell.form == "released"
+    products = _Product(H, H + M), _Product(gates, H + M, writes=H, fresh=H)
+    drive, vectors = (H, gates) if released else (H + gates, 0)
+    plan = _Plan("nru", sizes, H + M, drive, H + gates, products, vectors)
+    return _Parts(plan, (w.hidden, w.gates), (w.bias if released else None,))
 
 
 def _nru_sizes(cell: cells.NRUCell) -> tuple[int, int]:
@@ -145,6 +171,8 @@ def is_gated(cell: Cell) -> bool:
         plain = cell.separable and isinstance(cell.norm, nn.Identity) and _nru_sizes(cell)[0] <= _LONGEST
     elif isinstance(cell, cells.LayerNormRNNCell):
         plain = cell.activation in NONLINEARITIES.values()
+    elif isinstance(cell, cells.StatisticalRUCell):
+        plain = len(cell.alphas) <= _NUMBERS
     else:
         plain = True
     return plain and type(cell).step in _PARTS
@@ -152,8 +180,10 @@ def is_gated(cell: Cell) -> bool:
 
 def runs_gated(cell: Cell) -> bool:
     """Whether gated.cpp computes what ``cell`` does, and can here."""
+    if not is_gated(cell):
+        return False
     like = cell.recurrent_parameters()[0]
-    return is_gated(cell) and runs_natively("gated", like.dtype, like.device)
+    return runs_natively("gated", like.dtype, like.device)
 
 
 def run_gated(cell: Cell, x: Tensor, state: State, w: Any, last_only: bool) -> tuple[Tensor, State]:
@@ -198,10 +228,16 @@ class _Gated(torch.autograd.Function):
         states = start.new_empty(1 + (len(x) if whole else parts[0].stop), *start.shape)
         states[0] = start
         kept = start.new_empty(len(x) if keep else 1, len(start), plan.kept)
-        call = _Call("forward", plan, seen, keep, drive.width, states, vector, matrices)
+        call = _Call("forward", plan, seen, keep, torch.get_num_threads(), states, vector, matrices)
         for part in parts:
-            here = (states[part.start :] if whole else states)[: 1 + part.stop - part.start]
-            call(len(here) - 1, drive.of(part).contiguous(), here, kept[part] if keep else kept)
+            steps = part.stop - part.start
+            here = (states[part.start :] if whole else states)[: 1 + steps]
+            call(
+                steps,
+                call.drive(steps, drive.of(part)),
+                call.states(steps, here),
+                call.kept(steps if keep else 1, kept[part] if keep else kept),
+            )
             if not whole:
                 states[0] = here[-1]
         ctx.set_materialize_grads(False)
@@ -220,13 +256,22 @@ class _Gated(torch.autograd.Function):
         total = torch.zeros_like(states[0])
         if grad_last is not None:
             total += grad_last
-        by = None if vector is None else vector.new_zeros(torch.get_num_threads(), len(vector))
+        threads, plan = torch.get_num_threads(), ctx.plan
+        by = None if vector is None else vector.new_zeros(threads, len(vector))
         room = torch.empty_like(kept[parts[0]])
-        call = _Call("backward", ctx.plan, ctx.seen, True, drive.width, states, vector, matrices)
+        call = _Call("backward", plan, ctx.seen, True, threads, states, vector, matrices)
         for part in reversed(parts):
             here, delta = states[part.start : part.stop + 1], room[: part.stop - part.start]
-            direct = None if grad is None else grad[part].contiguous()
-            call(len(delta), direct, here, kept[part], total, delta, by)
+            steps = len(delta)
+            call(
+                steps,
+                None if grad is None else call.seen(steps, grad[part]),
+                call.states(steps, here),
+                call.kept(steps, kept[part]),
+                Memory("The gradient by the last state", total, (call.batch, plan.record)),
+                call.kept(steps, delta),
+                None if by is None else Memory("The gradient by the vectors", by, (threads, plan.vectors)),
+            )
             by_drive.add(part, delta[..., at : at + drive.width])
             for product, by_matrix in zip(ctx.plan.products, by_matrices, strict=True):
                 if by_matrix is not None:
@@ -237,7 +282,7 @@ class _Gated(torch.autograd.Function):
 
 def _add_by_matrix(by: Tensor, product: _Product, states: Tensor, delta: Tensor) -> None:
     """Adds sum_t delta_t s^T over these steps and all rows, s what the product reads."""
-    reads, writes, fresh = product
+    _, _, reads, writes, fresh = product
     by_z = delta[..., writes : writes + len(by)].flatten(0, 1).mT
     now, before = states[1:, :, reads : reads + fresh], states[:-1, :, reads + fresh : reads + by.shape[1]]
     for columns, part in zip(by.split((fresh, by.shape[1] - fresh), dim=1), (now, before), strict=True):
@@ -253,7 +298,7 @@ class _Call:
         plan: The cell.
         seen: How many columns of the states the outputs are.
         keep: Whether a backward follows.
-        drive: Width of the drive.
+        threads: On how many.
         states: The records of all steps, (., B, record).
         vector: The cell's vectors, one after another.
         matrices: W of each product.
@@ -265,25 +310,44 @@ class _Call:
         plan: _Plan,
         seen: int,
         keep: bool,
-        drive: int,
+        threads: int,
         states: Tensor,
         vector: Tensor | None,
         matrices: Sequence[Tensor],
     ) -> None:
-        products = [(p.reads, W.shape[1], p.writes, W.shape[0]) for p, W in zip(plan.products, matrices, strict=True)]
+        self.plan, self.width, self.batch, self.dtype = plan, seen, states.shape[1], states.dtype
+        require(seen <= plan.record, "The width of the outputs", seen, f"at most {plan.record}, that of the states")
+        products = [(p.reads, p.columns, p.writes, p.rows) for p in plan.products]
         numbers = [
-            *(_CELLS.index(plan.kind), 0, states.shape[1], torch.get_num_threads()),
-            *(states.shape[-1], plan.kept, keep, drive, plan.drive_at, seen),
-            *(0 if vector is None else len(vector), len(products)),
+            *(_CELLS.index(plan.kind), 0, self.batch, threads),
+            *(plan.record, plan.kept, keep, plan.drive, plan.drive_at, seen),
+            *(plan.vectors, len(products)),
             *(number for product in (*products, (0, 0, 0, 0))[:2] for number in product),
             *plan.sizes,
         ]
         self.shape = (ctypes.c_int * 26)(*numbers)
-        self.numbers = (ctypes.c_double * 16)(*plan.numbers)
-        weights = [packed("gated", W.mT if name == "forward" else W) for W in matrices]
-        self.weights = [None if vector is None else vector.contiguous(), *weights, None][:3]
-        self.run = function("gated", name, states.dtype)
+        self.numbers = (ctypes.c_double * _NUMBERS)(*plan.numbers)
+        self.weights: list[Memory | None] = [None, None, None]
+        if plan.vectors or vector is not None:
+            self.weights[0] = Memory("The vectors of the cell", vector, (plan.vectors,))
+        for number, (product, W) in enumerate(zip(plan.products, matrices, strict=True)):
+            W, shape = (W.mT, product.shape[::-1]) if name == "forward" else (W, product.shape)
+            memory = packed("gated", W, shape)
+            self.weights[1 + number] = Memory("A recurrent matrix", memory, packed_shape(shape, self.dtype))
+        self.run = function("gated", name, self.dtype)
 
-    def __call__(self, steps: int, *tensors: Tensor | None) -> None:
+    def __call__(self, steps: int, *memory: Memory | None) -> None:
         self.shape[1] = steps
-        self.run(self.shape, self.numbers, *map(pointer, (*self.weights, *tensors)))
+        self.run(self.shape, self.numbers, *addresses((*self.weights, *memory), self.dtype))
+
+    def drive(self, steps: int, u: Tensor) -> Memory:
+        return Memory("The drive", readable(u), (steps, self.batch, self.plan.drive))
+
+    def states(self, steps: int, states: Tensor) -> Memory:
+        return Memory("The states", states, (1 + steps, self.batch, self.plan.record))
+
+    def kept(self, steps: int, kept: Tensor) -> Memory:
+        return Memory("What is kept of the gates", kept, (steps, self.batch, self.plan.kept))
+
+    def seen(self, steps: int, grad: Tensor) -> Memory:
+        return Memory("The gradient by the outputs", readable(grad), (steps, self.batch, self.width))

@@ -10,6 +10,7 @@ from torch import Tensor
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.gated import GRUCell, LSTMCell
 from lit_rnn.cells.plain import PlainCell
+from lit_rnn.scan.checks import check
 
 _PLAIN: dict[Any, Any] = {torch.tanh: torch.rnn_tanh, torch.relu: torch.rnn_relu}
 
@@ -34,6 +35,13 @@ def run_kernel(cell: Cell, x: Tensor, state: State, w: Any) -> tuple[Tensor, Sta
     linear = cell.get_submodule("input")
     bias = linear.bias if linear.bias is not None else W.new_zeros(len(W))
     weights = [linear.weight, W, bias, W.new_zeros(len(W)) if b is None else b]
+    n = state[0].shape[1]
+    rows = n * {torch.lstm: 4, torch.gru: 3}.get(kernel_of(cell), 1)
+    shapes = (rows, x.shape[2]), (rows, n), (rows,), (rows,)
+    for weight, shape in zip(weights, shapes, strict=True):  # torch does not look at all of them
+        check(
+            "A weight", weight, shape, weight.dtype if torch.is_autocast_enabled(x.device.type) else x.dtype, x.device
+        )
     # cuDNN goes back only through a forward that was told to train; without dropout that is all it means
     options = {
         "has_biases": True,

@@ -1,4 +1,4 @@
-"""C++ beside this file, compiled where it runs and kept; and the plain recurrence as one call into it (`plain.cpp`)."""
+"""C++ beside this file: compiled where it runs and kept, and what is passed to it by address."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import logging
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lit_rnn.activations import COMPLEX_EPS
+from datamodules.errors import require
+from lit_rnn.scan.checks import check
 from lit_rnn.scan.compiler import COMMANDS, Compiler, find_compiler
-from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept
 
 log = logging.getLogger(__name__)
 
@@ -119,66 +119,54 @@ def runs_natively(name: str, dtype: torch.dtype, device: torch.device) -> bool:
 
 def function(library_name: str, name: str, dtype: torch.dtype) -> Any:
     """The function of that library for matrices of this type."""
+    accepted = " or ".join(_TYPES.values())
+    require(dtype in _TYPES, "The type of the recurrent weights", str(dtype), f"{accepted} for backend native")
     return getattr(library(library_name), f"lit_rnn_{name}_{_TYPES[dtype]}")
 
 
-def pointer(tensor: Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+class Memory(NamedTuple):
+    """What C++ reads or fills, and what it will take it for: C++ asks no more questions."""
+
+    name: str
+    tensor: Tensor | None
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None = None  # None: that of the other tensors
+
+    def address(self, dtype: torch.dtype) -> ctypes.c_void_p:
+        """Raises `UserError` unless the tensor is contiguous, of this shape and type, and on the CPU."""
+        tensor = check(self.name, self.tensor, self.shape, self.dtype or dtype, torch.device("cpu"))
+        plain = tensor.is_contiguous() and _written_out(tensor) is tensor
+        require(plain, f"The stride of {self.name}", tensor.stride(), "that of contiguous memory")
+        return ctypes.c_void_p(tensor.data_ptr())
 
 
-def packed(library_name: str, M: Tensor) -> Tensor:
-    """M (rows, columns) in the order in which that library multiplies rows by it: once a pass."""
-    rows, columns = M.shape
-    line = _LINE // M.itemsize
-    memory = M.new_empty(rows, -(-columns // line) * line)
+def addresses(memory: Iterable[Memory | None], dtype: torch.dtype) -> list[ctypes.c_void_p | None]:
+    """None stays one: a null pointer."""
+    return [None if part is None else part.address(dtype) for part in memory]
+
+
+def readable(tensor: Tensor) -> Tensor:
+    """The same numbers, contiguous and as they lie in memory."""
+    return _written_out(tensor).contiguous()
+
+
+def _written_out(tensor: Tensor) -> Tensor:
+    """The same numbers, with none that torch has only marked as negated or as zero."""
+    return tensor.clone() if tensor.is_neg() or tensor._is_zerotensor() else tensor
+
+
+def packed(library_name: str, M: Tensor, shape: tuple[int, int]) -> Tensor:
+    """M of this shape (rows, columns) in the order in which that library multiplies rows by it: once a pass."""
+    fill = function(library_name, "pack", M.dtype)
+    check("A recurrent matrix", M, shape, M.dtype, torch.device("cpu"))
+    M, memory = _written_out(M), M.new_empty(packed_shape(shape, M.dtype))
     numbers = map(ctypes.c_int, M.shape), map(ctypes.c_int64, M.stride())
-    function(library_name, "pack", M.dtype)(pointer(M), *itertools.chain(*numbers), pointer(memory))
+    fill(ctypes.c_void_p(M.data_ptr()), *itertools.chain(*numbers), ctypes.c_void_p(memory.data_ptr()))
     return memory
 
 
-class Native(Dense):
-    """The two recursions in C++, for the CPU."""
-
-    def forward(self, u: Tensor, kept: Kept) -> None:
-        h, modulus = kept
-        run(self.kind, "plain", "forward", h[1:], (u, h[0], self._transposed, self.bias, h[1:], modulus), COMPLEX_EPS)
-
-    def deltas(self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor) -> Tensor | None:
-        h, by_bias = kept.h[1:], biases_per_thread(self.bias, delta)
-        tensors = direct, through, self._packed, h, kept.modulus, self.bias, delta, by_bias
-        run(self.kind, "plain", "backward", h, tensors)
-        return None if self.bias is None else by_bias.sum(0)
-
-    @functools.cached_property
-    def _transposed(self) -> Tensor:
-        return self._prepared(self.W.mT)
-
-    @functools.cached_property
-    def _packed(self) -> Tensor:
-        return self._prepared(self.W)
-
-    def _prepared(self, M: Tensor) -> Tensor:
-        if self.kind != COMPLEX:
-            return packed("plain", M)
-        n = len(M) // 2  # M is [[A, B], [-B, A]]
-        real, imaginary = M[:n, :n], M[:n, n:]
-        return torch.stack([packed("plain", part) for part in (real, imaginary, real + imaginary)])
-
-
-def run(
-    kind: str, library_name: str, name: str, states: Tensor, tensors: Sequence[Tensor | None], *numbers: int | float
-) -> None:
-    """Calls C++ for the steps of ``states`` (steps, B, width); of ``tensors`` those to be filled are contiguous."""
-    steps, B, width = states.shape
-    sizes = KINDS.index(kind), steps, B, width // (1 + (kind == COMPLEX)), torch.get_num_threads()
-    given = [tensor if tensor is None else tensor.contiguous() for tensor in tensors]
-    function(library_name, name, states.dtype)(
-        *map(ctypes.c_int, sizes),
-        *map(pointer, given),
-        *(ctypes.c_int(number) if isinstance(number, int) else ctypes.c_double(number) for number in numbers),
-    )
-
-
-def biases_per_thread(bias: Tensor | None, states: Tensor) -> Tensor:
-    """Zeros for each thread to add its gradient by the bias to."""
-    return states.new_zeros(torch.get_num_threads(), states.shape[-1] if bias is None else len(bias))
+def packed_shape(shape: Sequence[int], dtype: torch.dtype) -> tuple[int, int]:
+    """Rows, and columns up to whole cache lines."""
+    rows, columns = shape
+    line = _LINE // dtype.itemsize
+    return rows, -(-columns // line) * line

@@ -7,12 +7,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from datamodules.errors import require
 from lit_rnn.activations import COMPLEX_EPS
 from lit_rnn.cells.base import Cell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.parametrizations import Rotations
+from lit_rnn.scan.checks import described
 from lit_rnn.scan.drive import drives_by_inputs
-from lit_rnn.scan.native import biases_per_thread, run, runs_natively
+from lit_rnn.scan.native import Memory, readable, runs_natively
+from lit_rnn.scan.plain import Steps
 from lit_rnn.scan.recurrence import Engine, Kept
 
 # Units for each layer from which layers are faster than a product with W (`benchmarks/README.md`).
@@ -47,21 +50,50 @@ class Rotated(Engine):
     """
 
     def __init__(self, partners: Tensor, kind: str, W: Tensor, bias: Tensor | None) -> None:
-        super().__init__(kind, W, bias)
-        self.partners = partners
+        super().__init__(kind, readable(W), bias)
+        self.partners = readable(partners)
+        inside = bool(((partners >= 0) & (partners < partners.shape[-1])).all())
+        require(inside, "The buffer partners", described(partners), f"numbers of units, below {partners.shape[-1]}")
 
     def forward(self, u: Tensor, kept: Kept) -> None:
         h, modulus = kept
-        tensors = self.partners, self.W, u, h[0], self.bias, h[1:], modulus
-        run(self.kind, "rotations", "forward", h[1:], tensors, len(self.W), COMPLEX_EPS)
+        steps = Steps.of(self.kind, h[1:])
+        steps.run(
+            "rotations",
+            "forward",
+            *self._layers(steps),
+            steps.all("The drive", readable(u)),
+            steps.one("The initial state", h[0]),
+            steps.bias(self.bias),
+            steps.all("The states", h[1:]),
+            None if modulus is None else steps.modulus(modulus),
+            numbers=(len(self.W), COMPLEX_EPS),
+        )
 
     def backward(
         self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor, by_W: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        by_bias, carried = biases_per_thread(self.bias, delta), through.clone(memory_format=torch.contiguous_format)
-        by = self.W.new_zeros(torch.get_num_threads(), *self.W.shape)
-        tensors = self.partners, self.W, direct, carried, *kept, self.bias, delta, by_bias, by
-        run(self.kind, "rotations", "backward", delta, tensors, len(self.W))
+        steps, shape = Steps.of(self.kind, delta), self.W.shape
+        by_bias, by, carried = steps.sums(steps.units), steps.sums(*shape), readable(through).clone()
+        steps.run(
+            "rotations",
+            "backward",
+            *self._layers(steps),
+            None if direct is None else steps.all("The gradient by the states", readable(direct)),
+            steps.one("The gradient by the last state", carried),
+            Memory("The states", kept.h, (1 + steps.steps, steps.batch, steps.width)),
+            steps.modulus(kept.modulus),
+            steps.bias(self.bias),
+            steps.all("The gradient by the drive", delta),
+            steps.by_bias(by_bias),
+            Memory("The gradient by the rotations", by, (steps.threads, *shape)),
+            numbers=(len(self.W),),
+        )
         if by_W is not None:
             by_W += by.sum(0)
         return carried, None if self.bias is None else by_bias.sum(0)
+
+    def _layers(self, steps: Steps) -> tuple[Memory, Memory]:
+        L = len(self.W)
+        partners = Memory("The partners of the rotations", self.partners, (L, steps.units), torch.int32)
+        return partners, Memory("The rotations", self.W, (L, 2, steps.width))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable
 from typing import Any, Literal, cast, get_args
@@ -12,7 +13,8 @@ from torch import Tensor
 from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.plain import PlainCell
-from lit_rnn.scan.compiled import run_compiled, steps
+from lit_rnn.scan.checks import check_inputs, checked
+from lit_rnn.scan.compiled import run_compiled, steps, tell_of_the_loop
 from lit_rnn.scan.compiler import torch_compiles
 from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
@@ -39,28 +41,36 @@ def scan(
     *,
     last_only: bool = False,
     checkpoint_every: int | None = None,
-    expected_passes: int = 0,
+    expected_passes: int | None = None,
 ) -> tuple[Tensor, State]:
     """Run ``cell`` over a sequence, time first.
 
     Args:
         cell: The recurrence; ``weights`` and ``drive`` are called once, ``step`` at every time step.
-        x: (T, B, input_size), T >= 1.
-        state: The state before the first step; None takes ``cell.initial_state(B)``.
+        x: (T, B, input_size), T >= 1, in the type of the cell; B may be 0.
+        state: The state before the first step, as ``cell.initial_state(B)``, which None takes.
         backend: See `choose_backend`. All give the same outputs and gradients.
         last_only: Return the last output alone, (1, B, output_size): what a label at the end needs, for less memory.
         checkpoint_every: Keep the states at every so many steps alone, and run the steps between them again in the
             backward: about a third more time. Memory beyond inputs and outputs is then that of one chunk and T over
             ``checkpoint_every`` states, least near sqrt(T) steps. None keeps all.
-        expected_passes: How many passes of this shape are to come; ``auto`` compiles where that pays.
+        expected_passes: How many passes of this batch size are to come, if that is known: ``auto`` compiles where it
+            pays, and ``compiled`` leaves batches of which no more are to come, as an epoch's ragged last one, to the
+            loop, and says so once.
 
     Returns:
         The outputs (T, B, output_size), in the dtype of x, and the state after the last step, in that of W.
+
+    Raises:
+        UserError: where the backend cannot run the cell, or `lit_rnn.scan.checks` refuses x or the state.
     """
-    require(len(x) > 0, "x", "a sequence of no steps", "at least one step")
-    chosen = choose_backend(backend, cell, expected_passes * len(x))
+    check_inputs(cell, x)
+    chosen = choose_backend(backend, cell, (expected_passes or 0) * len(x))
+    if chosen == "compiled" and expected_passes == 0:
+        tell_of_the_loop(cell, x.shape[1], "few of this size come")
+        chosen = "loop"
     w = (layers_of(cell) if chosen == "native" else None) or cell.weights()
-    state = cell.initial_state(x.shape[1]) if state is None else state
+    state = checked(cell, x, state, _first(w))
     if not torch.is_autocast_enabled(x.device.type):  # a pass in chunks starts each of them with what it ends with
         state = as_precise(state, w)
     if checkpoint_every is None or not torch.is_grad_enabled():
@@ -94,9 +104,15 @@ def _run(cell: Cell, x: Tensor, state: State, w: Any, chosen: Chosen, last_only:
 
 def as_precise(tensors: tuple[Tensor, ...], w: Any) -> tuple[Tensor, ...]:
     """The tensors in the precision of W: with ``bf16-true`` maps keep theirs, and so does what W is applied to."""
-    while isinstance(w, tuple):
+    W = _first(w)
+    return tensors if W is None else tuple(as_inputs(tensor, W) for tensor in tensors)
+
+
+def _first(w: Any) -> Tensor | None:
+    """W, where ``weights()`` gives it or a tuple that it comes first in."""
+    while isinstance(w, tuple) and w:
         w = w[0]
-    return tuple(as_inputs(tensor, w) for tensor in tensors) if isinstance(w, Tensor) else tensors
+    return w if isinstance(w, Tensor) else None
 
 
 def as_inputs(y: Tensor, x: Tensor) -> Tensor:
@@ -109,8 +125,10 @@ def supports(backend: Backend, cell: Cell) -> bool:
     if backend == "fused":
         return kind_of(cell) is not None
     if backend == "native":
-        like = cell.recurrent_parameters()[0]
-        return runs_gated(cell) if kind_of(cell) is None else runs_natively("plain", like.dtype, like.device)
+        if kind_of(cell) is None:
+            return runs_gated(cell)
+        like = next(itertools.chain(cell.recurrent_parameters(), cell.parameters()))
+        return runs_natively("plain", like.dtype, like.device)
     if backend == "compiled":
         return next(cell.parameters()).device.type != "cpu" or torch_compiles()
     return backend != "torch" or kernel_of(cell) is not None
