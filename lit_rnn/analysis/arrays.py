@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,29 @@ def square(W: ArrayLike | torch.Tensor, name: str = "W") -> NDArray[Any]:
     ok = values.ndim == 2 and values.shape[0] == values.shape[1] > 0
     require(ok, name, f"an array of shape {values.shape}", "a square matrix (n, n) with n at least 1")
     return values
+
+
+def times_power_of_two(values: NDArray[Any], exponent: int) -> NDArray[Any]:
+    """values 2^exponent, exact but for overflow and underflow; real or complex."""
+    with np.errstate(over="ignore", under="ignore"):
+        if np.iscomplexobj(values):
+            parts = np.ascontiguousarray(values).view(np.float64)
+            return np.ldexp(parts, exponent).view(np.complex128)
+        return np.ldexp(values, exponent)
+
+
+def near_one(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """A and e with values = A 2^e and A's largest entry about 1, exactly: so that no square overflows or vanishes.
+
+    LAPACK's eigenvalues need it too: those of 1e150 [[0, 1], [-1, 0]] came out as 1.5e138.
+    """
+    exponent = math.frexp(float(np.abs(values).max(initial=0.0)))[1]
+    return times_power_of_two(values, -exponent), exponent
+
+
+def back(value: float, exponent: int) -> float:
+    """value 2^exponent, infinite where that overflows."""
+    return float(times_power_of_two(np.array(value), exponent))
 
 
 def vector(v: ArrayLike | torch.Tensor, n: int, name: str = "v") -> NDArray[Any]:

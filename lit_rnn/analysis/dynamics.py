@@ -247,8 +247,11 @@ def gradient_against_lag(
 
 
 def _mean_norm(values: Tensor) -> Real:
-    """Of (T, B, N), by lag."""
-    return values.double().norm(dim=-1).mean(1).flip(0).cpu().numpy()
+    """Of (T, B, N), by lag; relative to the largest entry, whose square may vanish where it does not."""
+    values = values.double()
+    largest = values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
+    norms = (values / largest).norm(dim=-1) * largest[..., 0]
+    return norms.mean(1).flip(0).cpu().numpy()
 
 
 def _share(true: Tensor) -> Real:

@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Complex, Real, square
+from lit_rnn.analysis.arrays import Complex, Real, back, near_one, square, times_power_of_two
 
 Precision = Literal["auto", "double", "high"]
 
@@ -53,9 +53,11 @@ def is_nilpotent(W: ArrayLike | Tensor) -> bool:
 
 def _conditions(W: NDArray[Any]) -> tuple[Complex, Real]:
     """LAPACK's eigenvalues with 1 / |y^H x|."""
-    values, left, right = scipy.linalg.eig(W, left=True, right=True)
+    A, exponent = near_one(W)
+    values, left, right = scipy.linalg.eig(A, left=True, right=True)
     with np.errstate(divide="ignore"):
-        return values.astype(np.complex128), 1 / np.abs((left.conj() * right).sum(0))
+        conditions = 1 / np.abs((left.conj() * right).sum(0))
+    return times_power_of_two(values.astype(np.complex128), exponent), conditions
 
 
 def _trusted(W: NDArray[Any]) -> bool:
@@ -117,16 +119,17 @@ def _in_high_precision(W: NDArray[Any]) -> Complex:
 
     from lit_rnn.analysis.exact import matrix
 
-    before, bits, exact = None, _BITS, matrix(W)
-    tolerance = _SETTLED * float(np.linalg.norm(W))
+    A, exponent = near_one(W)
+    before, bits, exact = None, _BITS, matrix(A)
+    tolerance = _SETTLED * float(np.linalg.norm(A))
     while bits <= _MOST_BITS:
         with flint.ctx.workprec(bits):
             values = np.array([complex(value) for value in exact.eig(algorithm="approx")])
         if before is not None and np.abs(values - before[_matched(values, before)]).max() <= tolerance:
-            return values
+            return times_power_of_two(values, exponent)
         before, bits = values, 2 * bits
     _warn(f"the eigenvalues of W have not settled at {_MOST_BITS} bits: W is defective, or nearly so")
-    return values
+    return times_power_of_two(values, exponent)
 
 
 def _matched(values: Complex, others: Complex) -> NDArray[np.intp]:
@@ -139,14 +142,14 @@ def eigenvalue_condition_numbers(W: ArrayLike | Tensor) -> Real:
 
     How fast the pseudospectrum grows about the eigenvalue. In float64: where they are beyond 1e8 they are estimates.
     """
-    W = square(W)
-    values, conditions = _conditions(W)
-    return conditions[_matched(eigenvalues(W), values)]
+    A, _ = near_one(square(W))
+    values, conditions = _conditions(A)
+    return conditions[_matched(eigenvalues(A), values)]
 
 
 def eigenvector_condition(W: ArrayLike | Tensor) -> float:
     """kappa(V) = |V| |V^-1| of the unit eigenvectors; |W^k| <= kappa(V) rho^k. Infinite or huge for a defective W."""
-    vectors = scipy.linalg.eig(square(W))[1]
+    vectors = scipy.linalg.eig(near_one(square(W))[0])[1]
     singular = np.linalg.svd(vectors, compute_uv=False)
     return float(singular[0] / singular[-1]) if singular[-1] > 0 else math.inf
 
@@ -169,7 +172,8 @@ def spectral_radius(
     require(method in ("eig", "power"), "method", method, "eig or power")
     if method == "eig":
         return float(np.abs(eigenvalues(W, precision)).max())
-    return _ritz_radius(square(W))
+    A, exponent = near_one(square(W))
+    return back(_ritz_radius(A), exponent)
 
 
 def _ritz_radius(W: NDArray[Any], most: int = 20_000) -> float:
@@ -197,7 +201,8 @@ def _ritz_radius(W: NDArray[Any], most: int = 20_000) -> float:
 
 def singular_values(W: ArrayLike | Tensor) -> Real:
     """The singular values of W, descending."""
-    return np.linalg.svd(square(W), compute_uv=False)
+    A, exponent = near_one(square(W))
+    return times_power_of_two(np.linalg.svd(A, compute_uv=False), exponent)
 
 
 def spectral_norm(W: ArrayLike | Tensor) -> float:
@@ -217,13 +222,13 @@ def numerical_range(W: ArrayLike | Tensor, points: int = 200) -> Complex:
     Source: Johnson 1978. Cost one Hermitian eigenproblem per point.
     """
     require(points >= 1, "points", points, "a whole number of at least 1")
-    W = square(W)
+    A, exponent = near_one(square(W))
     boundary = []
     for angle in np.linspace(0, 2 * np.pi, points, endpoint=False):
-        turned = np.exp(-1j * angle) * W
+        turned = np.exp(-1j * angle) * A
         x = scipy.linalg.eigh((turned + turned.conj().T) / 2)[1][:, -1]
-        boundary.append(x.conj() @ W @ x)
-    return np.array(boundary, dtype=np.complex128)
+        boundary.append(x.conj() @ A @ x)
+    return times_power_of_two(np.array(boundary, dtype=np.complex128), exponent)
 
 
 def numerical_radius(W: ArrayLike | Tensor, angles: int = 128) -> float:
@@ -231,17 +236,17 @@ def numerical_radius(W: ArrayLike | Tensor, angles: int = 128) -> float:
 
     The largest support over a grid of directions, its best local maxima refined.
     """
-    W = square(W)
+    A, exponent = near_one(square(W))
     step = 2 * math.pi / angles
-    grid = np.array([_support(W, k * step) for k in range(angles)])
+    grid = np.array([_support(A, k * step) for k in range(angles)])
     best = float(grid.max())
     peaks = np.flatnonzero((grid >= np.roll(grid, 1)) & (grid >= np.roll(grid, -1)))
     for k in peaks[np.argsort(-grid[peaks])][:6]:
         found = minimize_scalar(
-            lambda angle: -_support(W, angle),
+            lambda angle: -_support(A, angle),
             bounds=((k - 1) * step, (k + 1) * step),
             method="bounded",
             options={"xatol": 1e-9},
         )
         best = max(best, -float(found.fun))
-    return best
+    return back(best, exponent)

@@ -15,14 +15,14 @@ def matrix(A: NDArray[Any]) -> Any:
     return flint.acb_mat([[flint.acb(float(z.real), float(z.imag)) for z in row] for row in rows])
 
 
-def numpy(A: Any) -> NDArray[np.complex128]:
-    """Back to doubles."""
-    return np.array([complex(z) for z in A.entries()]).reshape(A.nrows(), A.ncols())
-
-
 def adjoint(A: Any) -> Any:
     """A^H."""
     return A.transpose().conjugate()
+
+
+def largest(A: Any) -> Any:
+    """The largest modulus of an entry, from above, which a double may be too small for."""
+    return max(abs(z).abs_upper() for z in A.entries())
 
 
 def sum_of_powers(W: Any, middle: Any) -> Any:
@@ -31,7 +31,7 @@ def sum_of_powers(W: Any, middle: Any) -> Any:
     for _ in range(64):
         more = power * total * adjoint(power)
         total = total + more
-        if np.abs(numpy(more)).max() <= 1e-20 * np.abs(numpy(total)).max():
+        if largest(more) <= 1e-20 * largest(total):
             break
         power = power * power
     return total

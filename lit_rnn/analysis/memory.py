@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.errors import require
 from lit_rnn.activations import NONLINEARITIES, Nonlinearity
-from lit_rnn.analysis.arrays import Real, square, vector
+from lit_rnn.analysis.arrays import Real, back, near_one, square, times_power_of_two, vector
 from lit_rnn.analysis.eigen import is_nilpotent, spectral_radius
 
 _WELL_CONDITIONED = 1e10  # leaves six digits
@@ -24,12 +24,13 @@ _BITS = 384
 def _sum_of_powers(W: NDArray[Any], middle: NDArray[Any]) -> NDArray[Any]:
     """sum_{k >= 0} W^k M (W^k)^H by doubling: S <- S + P S P^H, P <- P^2 with P = W^(2^i)."""
     total, power = middle, W
-    for _ in range(64):
-        more = power @ total @ power.conj().T
-        total = total + more
-        if np.abs(more).max() <= 1e-17 * np.abs(total).max():
-            break
-        power = power @ power
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is left to more than doubles
+        for _ in range(64):
+            more = power @ total @ power.conj().T
+            total = total + more
+            if np.abs(more).max() <= 1e-17 * np.abs(total).max():
+                break
+            power = power @ power
     return total
 
 
@@ -46,11 +47,15 @@ def _stable(W: ArrayLike | Tensor) -> NDArray[Any]:
     return W
 
 
-def _covariance(W: NDArray[Any], noise: float) -> tuple[NDArray[Any], bool]:
-    """C, and whether float64 can invert it."""
-    require(0 < noise < math.inf, "noise", noise, "positive and finite")
-    C = noise * _sum_of_powers(W, np.eye(len(W)))
-    return C, bool(np.linalg.cond(C) < _WELL_CONDITIONED)
+def _covariance(W: NDArray[Any]) -> tuple[NDArray[Any], bool]:
+    """C of noise 1, and whether float64 can invert it."""
+    C = _sum_of_powers(W, np.eye(len(W)))
+    return C, bool(np.isfinite(C).all() and np.linalg.cond(C) < _WELL_CONDITIONED)
+
+
+def _bits(W: NDArray[Any]) -> int:
+    """For the range of C's entries, which grow as powers of W do."""
+    return _BITS + 4 * len(W) * max(0, near_one(W)[1] - 1)
 
 
 def fisher_memory_curve(W: ArrayLike | Tensor, v: ArrayLike | Tensor, horizon: int, noise: float = 1.0) -> Real:
@@ -72,26 +77,33 @@ def fisher_memory_curve(W: ArrayLike | Tensor, v: ArrayLike | Tensor, horizon: i
     Source: Ganguli, Huh and Sompolinsky 2008; Orhan and Pitkow 2020, section 2.
     """
     require(horizon >= 1, "horizon", horizon, "a whole number of at least 1")
+    require(0 < noise < math.inf, "noise", noise, "positive and finite")
     W = _stable(W)
-    signals = [vector(v, len(W))]
-    C, invertible = _covariance(W, noise)
-    if not invertible:
-        return _curve_in_high_precision(W, signals[0], horizon) / noise
-    for _ in range(horizon - 1):
-        signals.append(W @ signals[-1])
-    columns = np.stack(signals, axis=1)
-    return (columns.conj() * scipy.linalg.solve(C, columns, assume_a="pos")).sum(0).real
+    signal, exponent = near_one(vector(v, len(W)))
+    C, invertible = _covariance(W)
+    if invertible:
+        signals = [signal]
+        for _ in range(horizon - 1):
+            signals.append(W @ signals[-1])
+        columns = np.stack(signals, axis=1)
+        curve = (columns.conj() * scipy.linalg.solve(C, columns, assume_a="pos")).sum(0).real
+    else:
+        curve = _curve_in_high_precision(W, signal, horizon)
+    return times_power_of_two(curve / noise, 2 * exponent)
 
 
 def total_fisher_memory(W: ArrayLike | Tensor, v: ArrayLike | Tensor, noise: float = 1.0) -> float:
     """J_tot = sum over all k of `fisher_memory_curve`, exactly: v^T (sum_k (W^k)^T C^-1 W^k) v. Cost O(n^3)."""
+    require(0 < noise < math.inf, "noise", noise, "positive and finite")
     W = _stable(W)
-    signal = vector(v, len(W))
-    C, invertible = _covariance(W, noise)
-    if not invertible:
-        return _total_in_high_precision(W, signal) / noise
-    inverse = scipy.linalg.solve(C, np.eye(len(W)), assume_a="pos")
-    return float((signal.conj() @ _sum_of_powers(W.conj().T, inverse) @ signal).real)
+    signal, exponent = near_one(vector(v, len(W)))
+    C, invertible = _covariance(W)
+    if invertible:
+        inverse = scipy.linalg.solve(C, np.eye(len(W)), assume_a="pos")
+        total = float((signal.conj() @ _sum_of_powers(W.conj().T, inverse) @ signal).real)
+    else:
+        total = _total_in_high_precision(W, signal)
+    return back(total / noise, 2 * exponent)
 
 
 def _curve_in_high_precision(W: NDArray[Any], v: NDArray[Any], horizon: int) -> Real:
@@ -99,7 +111,7 @@ def _curve_in_high_precision(W: NDArray[Any], v: NDArray[Any], horizon: int) -> 
 
     from lit_rnn.analysis import exact
 
-    with flint.ctx.workprec(_BITS):
+    with flint.ctx.workprec(_bits(W)):
         A, signal = exact.matrix(W), exact.matrix(v)
         inverse = exact.sum_of_powers(A, exact.matrix(np.eye(len(W)))).inv()
         curve = []
@@ -114,7 +126,7 @@ def _total_in_high_precision(W: NDArray[Any], v: NDArray[Any]) -> float:
 
     from lit_rnn.analysis import exact
 
-    with flint.ctx.workprec(_BITS):
+    with flint.ctx.workprec(_bits(W)):
         A, signal = exact.matrix(W), exact.matrix(v)
         inverse = exact.sum_of_powers(A, exact.matrix(np.eye(len(W)))).inv()
         total = exact.adjoint(signal) * exact.sum_of_powers(exact.adjoint(A), inverse) * signal
@@ -171,7 +183,7 @@ def decoder_memory(
         h = f(h @ recurrent.mT + s[:, None] * source + z)
     half = samples // 2
     wanted = signals.flip(0)[list(lags)].mT.numpy()  # row k of the flipped signals is s_{T-k}
-    states = h.numpy()
+    states, _ = near_one(h.numpy())  # R^2 does not change, and no square overflows
     mean, mean_wanted = states[:half].mean(0), wanted[:half].mean(0)
     fitted = states[:half] - mean
     gram = fitted.T @ fitted

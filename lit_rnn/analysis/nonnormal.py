@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Complex, Real, square, vector
+from lit_rnn.analysis.arrays import Complex, Real, back, near_one, square, times_power_of_two, vector
 from lit_rnn.analysis.eigen import Precision, eigenvalues, eigenvalues_trusted, irreducible_blocks
 
 
@@ -18,16 +18,16 @@ def schur(W: ArrayLike | Tensor) -> tuple[Complex, Complex]:
     Taken block by block (`irreducible_blocks`), so that a chain in any order of its units comes out exactly. Where
     `eigenvalues_trusted` is false, T's diagonal is as wrong as any eigenvalue in float64. Cost O(n^3).
     """
-    W = square(W)
-    blocks = irreducible_blocks(W)
-    U = np.zeros(W.shape, dtype=np.complex128)
+    A, exponent = near_one(square(W))
+    blocks = irreducible_blocks(A)
+    U = np.zeros(A.shape, dtype=np.complex128)
     start = 0
     for block in blocks:
-        part = scipy.linalg.schur(W[np.ix_(block, block)], output="complex")[1]
+        part = scipy.linalg.schur(A[np.ix_(block, block)], output="complex")[1]
         U[block, start : start + len(block)] = part
         start += len(block)
-    T = U.conj().T @ W @ U
-    return np.triu(T), U
+    T = U.conj().T @ A @ U
+    return times_power_of_two(np.triu(T), exponent), U
 
 
 def henrici(W: ArrayLike | Tensor, normalized: bool = False, precision: Precision = "auto") -> float:
@@ -43,15 +43,15 @@ def henrici(W: ArrayLike | Tensor, normalized: bool = False, precision: Precisio
 
     Source: Henrici 1962; Orhan and Pitkow 2020, section 4.
     """
-    W = square(W)
-    size = float(np.linalg.norm(W))
-    if precision in ("auto", "high") and not eigenvalues_trusted(W):
-        values = np.abs(eigenvalues(W, precision))
+    A, exponent = near_one(square(W))
+    size = float(np.linalg.norm(A))
+    if precision in ("auto", "high") and not eigenvalues_trusted(A):
+        values = np.abs(eigenvalues(A, precision))
         departure = float(np.sqrt(max(size**2 - float((values**2).sum()), 0.0)))
     else:
-        eigenvalues(W, precision)  # refuses an unknown precision, and warns
-        departure = float(np.linalg.norm(np.triu(schur(W)[0], 1)))
-    return departure / size if normalized and size else departure
+        eigenvalues(A, precision)  # refuses an unknown precision, and warns
+        departure = float(np.linalg.norm(np.triu(schur(A)[0], 1)))
+    return departure / size if normalized and size else back(departure, exponent)
 
 
 def feedforward_profile(W: ArrayLike | Tensor) -> Real:
@@ -60,16 +60,17 @@ def feedforward_profile(W: ArrayLike | Tensor) -> Real:
     The squares add up to |W|_F^2, those from d = 1 on to henrici(W)^2. The distribution over d >= 1 depends on the
     order of the eigenvalues that the Schur form takes; the sum does not.
     """
-    T, _ = schur(W)
-    return np.array([np.linalg.norm(np.diagonal(T, d)) for d in range(len(T))])
+    A, exponent = near_one(square(W))
+    T, _ = schur(A)
+    return times_power_of_two(np.array([np.linalg.norm(np.diagonal(T, d)) for d in range(len(T))]), exponent)
 
 
 def commutator_norm(W: ArrayLike | Tensor, normalized: bool = True) -> float:
     """|W W^H - W^H W|_F, over |W|_F^2 where ``normalized``; 0 if and only if W is normal."""
-    W = square(W)
-    size = float(np.linalg.norm(W)) ** 2
-    norm = float(np.linalg.norm(W @ W.conj().T - W.conj().T @ W))
-    return norm / size if normalized and size else norm
+    A, exponent = near_one(square(W))
+    size = float(np.linalg.norm(A)) ** 2
+    norm = float(np.linalg.norm(A @ A.conj().T - A.conj().T @ A))
+    return norm / size if normalized and size else back(norm, 2 * exponent)
 
 
 def hidden_chain_profile(
