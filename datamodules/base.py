@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
@@ -71,6 +71,19 @@ class SequenceLoader:
     waits.
 
     Not a ``DataLoader`` itself: Lightning would then put its own sampler in.
+
+    Args:
+        split: Where samples come from.
+        batch_size: Samples a batch.
+        train: Whether this is training.
+        shuffle: Whether the order changes from epoch to epoch.
+        seed: Of the order.
+        rank: This process.
+        world_size: Of so many.
+        num_workers: Processes that prepare batches.
+        place: Tells the epoch and how many of its batches are done, at the moment when the next is asked for: a
+            training loop knows, however many iterators and loaders it made. Where it tells none, what was iterated
+            over is counted.
     """
 
     def __init__(
@@ -84,7 +97,9 @@ class SequenceLoader:
         rank: int = 0,
         world_size: int = 1,
         num_workers: int = 0,
+        place: Callable[[], tuple[int, int] | None] = lambda: None,
     ) -> None:
+        self.place = place
         self.split, self.batch_size, self.train, self.shuffle, self.seed = split, batch_size, train, shuffle, seed
         self.rank, self.world_size, self.num_workers = rank, world_size, num_workers
         self.epoch = 0
@@ -125,7 +140,10 @@ class SequenceLoader:
         return list(used.reshape(steps, self.world_size, self.batch_size)[:, self.rank])
 
     def __iter__(self) -> Iterator[Batch]:
-        if self.position >= self._steps or (self.position > 0 and not self._resumed):
+        place = self.place()
+        if place is not None:
+            self.epoch, self.position = place
+        elif self.position >= self._steps or (self.position > 0 and not self._resumed):
             self.position = 0
             self.epoch += int(self.train)
         self._resumed = False
@@ -142,7 +160,8 @@ class SequenceLoader:
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.epoch, "position": self.position, "steps": self._steps}
+        epoch, position = self.place() or (self.epoch, self.position)
+        return {"epoch": epoch, "position": position, "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         if 0 < state["position"] < state["steps"] != self._steps:
@@ -222,8 +241,18 @@ class SequenceDataModule(LightningDataModule, ABC):
             return self.loader(split)
         return self.loader(split, self.trainer.global_rank, self.trainer.world_size)
 
+    def _place(self) -> tuple[int, int] | None:
+        """The epoch that the trainer is in, and how many of its batches are done, while it trains."""
+        trainer = self.trainer
+        if trainer is None or (trainer.state.fn, trainer.state.status) != ("fit", "running"):
+            return None
+        epochs: Any = trainer.fit_loop.epoch_progress.current
+        between = epochs.started == epochs.processed
+        return epochs.processed, 0 if between else trainer.fit_loop.batch_idx + 1
+
     def train_dataloader(self) -> Any:
         self._train_loader = self._own_loader("train")
+        self._train_loader.place = self._place
         if self._train_state is not None:
             self._train_loader.load_state_dict(self._train_state)
             self._train_state = None

@@ -151,26 +151,62 @@ class _Writer(ExperimentWriter):
     """Goes on with the metrics.csv that is there, instead of deleting it."""
 
     def _check_log_dir_exists(self) -> None:
+        self._written = 0
         if os.path.isfile(self.metrics_file_path):
-            with open(self.metrics_file_path, newline="") as file:
-                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+            self.metrics_keys, rows = self._read()
+            self._written = len(rows)
 
-    def forget_from(self, step: int, inside_epoch: bool) -> None:
-        """Drop what a run resumed after ``step`` steps writes again: later rows, and means of an unfinished epoch."""
-        if not os.path.isfile(self.metrics_file_path):
-            return
+    @property
+    def rows(self) -> int:
+        """How many there are, also of those not yet on disk."""
+        return self._written + len(self.metrics)
+
+    def _read(self) -> tuple[list[str], list[dict[str, Any]]]:
         with open(self.metrics_file_path, newline="") as file:
-            rows = [row for row in csv.DictReader(file) if int(row["step"]) < step]
-        if inside_epoch:
-            rows = [row for row in rows if not (row.get("train/loss") and int(row["step"]) == step - 1)]
-        with open(self.metrics_file_path, "w", newline="") as file:
+            reader = csv.DictReader(file)
+            return list(reader.fieldnames or []), list(reader)
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        """Another file in one move: a kill in between leaves one of the two whole."""
+        partial = f"{self.metrics_file_path}.partial"
+        with open(partial, "w", newline="") as file:
             writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
             writer.writeheader()
             writer.writerows(rows)
+        os.replace(partial, self.metrics_file_path)
+        self._written = len(rows)
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self._rewrite(self._read()[1])
+
+    def forget_behind(self, count: int, owed: dict[str, Any] | None) -> None:
+        """Keep the ``count`` rows that there were at a checkpoint, and put the one that was to follow behind them.
+
+        A file with fewer rows is not the one that the checkpoint speaks of, and is left alone.
+        """
+        rows = self._read()[1] if os.path.isfile(self.metrics_file_path) else []
+        if not rows or len(rows) < count:
+            return
+        self.metrics_keys = sorted({*self.metrics_keys, *(owed or {})})
+        self._rewrite(rows[:count] + ([owed] if owed else []))
+
+    def forget_from(self, step: int, inside_epoch: bool) -> None:
+        """Drop what a run resumed after ``step`` steps writes again: later rows, and means of an unfinished epoch.
+
+        For checkpoints that do not say how many rows there were.
+        """
+        if not os.path.isfile(self.metrics_file_path):
+            return
+        rows = [row for row in self._read()[1] if int(row["step"]) < step]
+        if inside_epoch:
+            rows = [row for row in rows if not (row.get("train/loss") and int(row["step"]) == step - 1)]
+        self._rewrite(rows)
 
     def save(self) -> None:
         if self.metrics:  # and no hparams.yaml: config.yaml says it all
+            written = self._written + len(self.metrics)
             super(ExperimentWriter, self).save()
+            self._written = written
 
 
 class MetricsCSV(CSVLogger):

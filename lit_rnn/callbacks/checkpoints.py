@@ -13,6 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from lit_rnn.models.resuming import owed_row
 from lit_rnn.run_folder import MetricsCSV, keeps_files
 
 
@@ -59,26 +60,54 @@ class LastCheckpoint(Checkpoint):
         self.path = folder / "last.ckpt"
         self._signal: int | None = None
         self._inside_epoch = False
+        self._kept: dict[str, Any] | None = None  # of the checkpoint that a run goes on from
+        self._limits: tuple[int, int | None] | None = None  # max_steps and max_epochs, while they are put off
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Lightning noted the handlers before this and puts them back at the end, however the run ends
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(signum, self._ask)
+        fit = trainer.fit_loop
+        if self._limits is not None:
+            (fit.epoch_loop.max_steps, fit.max_epochs), self._limits = self._limits, None
+        # an epoch may be closed with no batch left
+        self._inside_epoch = fit.batch_idx >= 0 and not trainer.is_last_batch
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                logger.experiment.forget_from(trainer.global_step, trainer.fit_loop.restarted_mid_epoch)
+                if self._kept is None:  # a new run, or a checkpoint of an older version
+                    logger.experiment.forget_from(trainer.global_step, fit.restarted_mid_epoch)
+                else:
+                    logger.experiment.forget_behind(self._kept["rows"], self._kept["owed"])
+        self._kept = None
+        if self._inside_epoch and trainer.global_step == trainer.max_steps:  # no step is left, after which to save
+            self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """How many rows metrics.csv has, and the one that is to follow, whichever callback takes the checkpoint."""
+        owed = owed_row(trainer)  # on every rank: it may synchronise
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                logger.save()
+                checkpoint["callbacks"][self.state_key] = {"rows": logger.experiment.rows, "owed": owed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._kept = state_dict
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint from the end of an epoch: start the next one, also where max_steps is set.
+        """A run that died behind its last step has its end before it: let the loop begin, which finds nothing to train.
 
-        With max_steps Lightning takes every checkpoint for one from inside an epoch, and counts an empty epoch.
+        The marks of the end are put back in `on_train_start`.
         """
-        loops = checkpoint["loops"]["fit_loop"]
-        epoch, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
-        if batches["is_last_batch"] and epoch["processed"] == epoch["ready"]:
-            batches["current"] = dict.fromkeys(batches["current"], 0)
-            batches["is_last_batch"] = False
+        fit = trainer.fit_loop
+        if trainer.state.fn != "fit" or (self.path.parent.parent / "fit.json").is_file():
+            return
+        self._limits = (fit.epoch_loop.max_steps, fit.max_epochs)
+        if checkpoint["global_step"] == fit.epoch_loop.max_steps:
+            fit.epoch_loop.max_steps += 1
+        epochs = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        if epochs == fit.max_epochs:
+            fit.max_epochs = epochs + 1
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
         if self._signal is not None and signum == signal.SIGINT:
@@ -111,7 +140,7 @@ class LastCheckpoint(Checkpoint):
             self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._inside_epoch:  # once more: schedulers that watch a metric step after the epoch's end
+        if not self._inside_epoch:  # once more: a run may have had nothing left but its end
             self._save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -29,7 +29,7 @@ class Header(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or not isinstance(pl_module, SequenceModel):
             return
-        pl_module.on_train_start()  # callbacks come first, and this one names the backend
+        pl_module.expect_passes()  # callbacks come first, and this one names the backend
         task, size = pl_module.task, count_parameters(pl_module)
         backend = ", ".join(sorted(set(pl_module.backends())))
         print(

@@ -22,7 +22,7 @@ from lit_rnn.cells import Cell, State
 from lit_rnn.class_paths import class_path
 from lit_rnn.dtypes import KeepsKind, as_plain
 from lit_rnn.init import DecoderInit, InputInit, decoder_
-from lit_rnn.models import changes
+from lit_rnn.models import changes, resuming
 from lit_rnn.models.meter import WeightedMean
 from lit_rnn.parametrizations import Constraint, constrain_recurrent, spectral_norm_penalty
 from lit_rnn.robustness import AdversarialTraining
@@ -115,6 +115,8 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         self._save_primitives()
         self._passes: dict[tuple[bool, int], int] = {}  # by mode and batch size, once a Trainer tells
         self.changed_options: dict[str, tuple[Any, Any]] = {}  # of a resume: what was, what is
+        self._noted: dict[str, Any] | None = None  # of the checkpoint that a fit goes on from
+        self._validated = False
         self.optimizer_steps = 0  # not trainer.global_step: it has to hold without a Trainer too
         self.cells = nn.ModuleList()
         for _ in range(layers):
@@ -279,11 +281,14 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         with torch.no_grad():
             metric, counted = self._metric(outputs.detach(), targets, mask)
         for name, value, weight in (("loss", loss.detach(), terms), ("metric", metric, counted)):
-            meter = self._meter(f"{stage}_{name}")
-            meter.update(value, weight)
-            label = self.task.metric if name == "metric" else name
-            self.log(f"{stage}/{label}", meter, on_step=False, on_epoch=True, prog_bar=stage != "train")
+            self._meter(f"{stage}_{name}").update(value, weight)
+            self._log_meter(stage, name)
         return loss
+
+    def _log_meter(self, stage: str, name: str) -> None:
+        label = self.task.metric if name == "metric" else name
+        meter = self._meter(f"{stage}_{name}")
+        self.log(f"{stage}/{label}", meter, on_step=False, on_epoch=True, prog_bar=stage != "train")
 
     def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
         if self.adversarial is not None:  # a seed per step and rank, so that a resumed run sees the same attacks
@@ -298,6 +303,19 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         return loss if penalty is None else loss + penalty
 
     def on_train_start(self) -> None:
+        self.expect_passes()
+        if self._noted is not None:
+            noted, self._noted = self._noted, None
+            place = resuming.take_up(self.trainer, self, noted)
+            if place == "behind the last batch":
+                for name in ("loss", "metric"):  # no step is left that would
+                    self._meter(f"train_{name}").update_called_before()
+                    self._log_meter("train", name)
+                resuming.close_epoch(self.trainer)
+            elif place == "between epochs":
+                self._reset_training_means()
+
+    def expect_passes(self) -> None:
         """Tell the scan how often it will run, so that it compiles where that pays."""
         trainer, batch = self.trainer, getattr(getattr(self.trainer, "datamodule", None), "batch_size", None)
         epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
@@ -315,16 +333,21 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         return [choose_backend(options.backend, cell, passes * (self.task.length or 0)) for cell in self.cell_list()]
 
     def on_train_epoch_start(self) -> None:
-        for name in (
-            "train_loss",
-            "train_metric",
-        ):  # they travel in checkpoints, so that an epoch goes on with its means
-            self._meter(name).reset()
+        self._reset_training_means()
+
+    def _reset_training_means(self) -> None:
+        for name in ("loss", "metric"):  # they travel in checkpoints, so that an epoch goes on with its means
+            self._meter(f"train_{name}").reset()
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Lightning's step of a scheduler, but for those that watch a metric: `on_train_epoch_end` has theirs."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_end(self) -> None:
-        """Step schedulers that watch a metric where Lightning leaves that out: in a resumed epoch."""
+        """Step schedulers that watch a metric: here, so that it is in the checkpoint of the epoch's end."""
         metrics = self.trainer.callback_metrics  # on every rank: reading it synchronises
-        for config in self.trainer.lr_scheduler_configs if self.trainer.fit_loop.restarting else ():
+        for config in self.trainer.lr_scheduler_configs if self.trainer.is_last_batch else ():
             watched = metrics.get(self._watched(config.scheduler))
             if isinstance(config.scheduler, ReduceLROnPlateau) and watched is not None:
                 config.scheduler.step(float(watched))
@@ -368,8 +391,19 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         self.optimizer_steps += 1
         self.after_step(self.optimizer_steps)
 
+    def on_validation_start(self) -> None:
+        self._validated = False
+
+    def on_validation_epoch_end(self) -> None:
+        self._validated = True
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["lit_rnn"] = {"class_path": class_path(type(self)), "optimizer_steps": self.optimizer_steps}
+        kept: dict[str, Any] = {"class_path": class_path(type(self)), "optimizer_steps": self.optimizer_steps}
+        if self._noted is not None:  # not yet taken up
+            kept = {**self._noted, **kept}
+        elif self.trainer.state.fn == "fit":
+            kept |= resuming.note(self.trainer, self, self._validated and self.trainer.validating)
+        checkpoint["lit_rnn"] = kept
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Before the weights are put in: they would be rounded to float32, and moved to float64 after that."""
@@ -379,3 +413,4 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
             self.double()
         goes_on = self._trainer is not None and self.trainer.state.fn == "fit" and "optimizer_states" in checkpoint
         self.changed_options = changes.apply(self, checkpoint) if goes_on else {}
+        self._noted = resuming.straighten(checkpoint) if goes_on else None

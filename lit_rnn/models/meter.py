@@ -26,5 +26,9 @@ class WeightedMean(Metric):
         self.total += value * weight
         self.weight += weight
 
+    def update_called_before(self) -> None:
+        """Take the state that was loaded for one that was updated, so that `compute` does not warn."""
+        self._update_count = max(1, self._update_count)
+
     def compute(self) -> Tensor:
         return self.total / self.weight

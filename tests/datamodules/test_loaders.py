@@ -178,7 +178,8 @@ def test_the_trainer_says_which_rank(kind):
     data = make(kind)
     data.prepare_data()
     data.setup("fit")
-    data.trainer = SimpleNamespace(global_rank=1, local_rank=1, world_size=3, overfit_batches=0.0)
+    idle = SimpleNamespace(fn=None, status=None)
+    data.trainer = SimpleNamespace(global_rank=1, local_rank=1, world_size=3, overfit_batches=0.0, state=idle)
     assert epoch(data.train_dataloader()) == epoch(loader(kind, "train", 1, 3))
     assert epoch(data.val_dataloader()) == epoch(loader(kind, "val", 1, 3))
 

@@ -74,8 +74,9 @@ def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 def state(folder: str | Path) -> dict[str, Any]:
     """All that a run's last.ckpt says about what comes next."""
     checkpoint = torch.load(Path(folder) / "checkpoints" / "last.ckpt", weights_only=True)
-    wanted = ("state_dict", "optimizer_states", "lr_schedulers", "lit_rnn", "epoch", "global_step")
+    wanted = ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step")
     kept = {key: checkpoint[key] for key in wanted}
+    kept["optimizer_steps"] = checkpoint["lit_rnn"]["optimizer_steps"]
     kept["loader"] = checkpoint["loops"]["fit_loop"]["state_dict"]["combined_loader"]
     (best,) = (value for key, value in checkpoint["callbacks"].items() if key.startswith("ModelCheckpoint"))
     kept["best"] = best["best_model_score"]
