@@ -246,7 +246,7 @@ class Suite:
         config = "pixel_mnist/exprnn.yaml"
         with tempfile.TemporaryDirectory() as folder:
             write_mnist(Path(folder))
-            model, data = from_config(config, {"root": folder, "seed": 1})
+            model, data = from_config(config, {"root": folder, "seed": 1, "verify": False})
             batches, val = (list(loader) for loader in (data.train_dataloader(), data.val_dataloader()))
             limits = ["--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"] if self.tiny else []
             batches = batches[:3] if self.tiny else batches
@@ -254,7 +254,15 @@ class Suite:
             runs = itertools.count()
 
             def whole() -> None:
-                arguments = ["--config", str(CONFIGS / config), "--data.init_args.root", folder, *limits]
+                arguments = [
+                    "--config",
+                    str(CONFIGS / config),
+                    "--data.init_args.root",
+                    folder,
+                    "--data.init_args.verify",
+                    "false",
+                    *limits,
+                ]
                 arguments += ["--run_dir", f"{folder}/{next(runs)}", "--threads", str(self.threads)]
                 arguments += ["--trainer.max_epochs", "1", "--model.init_args.backend", self.backend]
                 said = io.StringIO()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, cast
 
@@ -16,12 +16,20 @@ from torch import Tensor, nn
 
 from datamodules.base import Batch, IndexedBatches, Indices, SequenceDataModule, Split
 from datamodules.errors import UserError, require
+from datamodules.sums import check_sums
 from datamodules.task import Task
 
 # (images, labels) by whether they are for training
 _MNIST_FILES = {
     True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+
+_MNIST_SUMS = {
+    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
 
 PublishedPermutation = Literal["urnn", "nnrnn", "eunn", "nru"]
@@ -157,6 +165,7 @@ class PixelMNIST(PixelDataModule):
         seed: Seeds the order of training; None takes the run's ``seed_everything``.
         num_workers: Processes that prepare batches.
         pixels_per_step: How many pixels, after the permutation, are read at a step; 28 reads row by row.
+        verify: Compare the files with the published ones by their SHA-256; false for other data in MNIST's format.
     """
 
     full_scale = 255.0
@@ -173,6 +182,7 @@ class PixelMNIST(PixelDataModule):
         num_workers: int = 0,
         protocol: Literal["common", "nru"] = "common",
         pixels_per_step: int = 1,
+        verify: bool = True,
     ) -> None:
         require(protocol in ("common", "nru"), "data.init_args.protocol", protocol, "common or nru")
         published = protocol == "nru"
@@ -190,14 +200,15 @@ class PixelMNIST(PixelDataModule):
             blank_steps=int(published),
             pixels_per_step=pixels_per_step,
         )
-        self.root, self.protocol = root, protocol
+        self.root, self.protocol, self.verify = root, protocol, verify
 
     def _file(self, name: str) -> Path:
         return Path(self.root, "MNIST", "raw", name)
 
     def prepare_data(self) -> None:
-        """Download the four files, checked by their MD5 sums, unless they are there."""
+        """Download the four files unless they are there; check what is there by its sum."""
         if all(self._file(name).is_file() for pair in _MNIST_FILES.values() for name in pair):
+            self._check(_MNIST_SUMS)
             return
         from torchvision.datasets import MNIST  # slow to import, and other data does not need it
 
@@ -208,6 +219,10 @@ class PixelMNIST(PixelDataModule):
                 f"MNIST is not in {self._file('')} and could not be downloaded ({_one_line(error)}); "
                 "put the four *-ubyte files there, or set data.init_args.root to the folder that holds MNIST/raw."
             ) from error
+
+    def _check(self, names: Iterable[str]) -> None:
+        if self.verify:
+            check_sums(self._file(""), {name: _MNIST_SUMS[name] for name in names}, "data.init_args.verify")
 
     def _read(self, train: bool) -> tuple[Tensor, Tensor]:
         from torchvision.datasets.mnist import read_image_file, read_label_file
@@ -224,6 +239,7 @@ class PixelMNIST(PixelDataModule):
                 ) from error
 
         image_file, label_file = _MNIST_FILES[train]
+        self._check(_MNIST_FILES[train])
         images = read(read_image_file, image_file, "28x28 images")
         labels = read(read_label_file, label_file, "labels")
         sound = images.shape == (len(labels), 28, 28) and len(labels) > 0 and int(labels.max()) < self.classes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from datamodules import UserError
+from lit_rnn.files import refuse_links
 
 RUNS = Path("runs")
 _CHOSEN = "LIT_RNN_RUN_DIR"  # tells the processes that Lightning launches which folder the first one chose
@@ -49,7 +51,8 @@ def newest_config(folder: Path) -> Path | None:
     def number(path: Path) -> int:
         return int(path.stem.rpartition("-")[2]) if "-" in path.stem else 1
 
-    return max(folder.glob("config*.yaml"), key=number, default=None)
+    named = [path for path in folder.glob("config*.yaml") if re.fullmatch(r"config(-\d{1,9})?", path.stem)]
+    return max(named, key=number, default=None)
 
 
 def folder_of(checkpoint: Path) -> Path | None:
@@ -91,13 +94,14 @@ def forget_choice() -> None:
 
 
 def check(folder: Path, starts: bool) -> None:
-    """Refuse a folder that cannot be written, or where a run that ``starts`` would overwrite another.
+    """Refuse a folder that cannot be written, has links out of it, or where a run that ``starts`` would overwrite one.
 
     Leaves nothing behind.
 
     Raises:
         UserError: saying which folder, and what to do.
     """
+    refuse_links(folder)
     if starts and first_process():
         if (folder / "fit.json").is_file():
             raise UserError(f"run_dir {folder} already holds a finished run; name another folder with --run_dir.")
@@ -139,7 +143,7 @@ class Claim:
             return
         new = [self._made] if self._made else [path for path in self.folder.iterdir() if path not in self._before]
         for path in new:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def first_process() -> bool:

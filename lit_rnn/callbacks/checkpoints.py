@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,6 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from lit_rnn.class_paths import class_path, own_module
 from lit_rnn.models.resuming import owed_row
 from lit_rnn.run_folder import MetricsCSV, keeps_files
 
@@ -20,10 +22,11 @@ from lit_rnn.run_folder import MetricsCSV, keeps_files
 class Stopped(Exception):  # noqa: N818  # not an error: the user asked for it
     """The run was asked to stop by a signal and has saved where it was."""
 
-    def __init__(self, signum: int, step: int, run_dir: Path) -> None:
+    def __init__(self, signum: int, step: int, run_dir: Path, trust: Sequence[str] = ()) -> None:
         super().__init__(
             f"Stopped by {signal.Signals(signum).name} after step {step}; "
             f"go on with: python -m lit_rnn fit --run_dir {run_dir} --ckpt_path last"
+            + "".join(f" --trust {module}" for module in trust)
         )
         self.signum = signum
 
@@ -149,4 +152,6 @@ class LastCheckpoint(Checkpoint):
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
         if self._signal is not None:
-            raise Stopped(self._signal, trainer.global_step, self.path.parent.parent)
+            used = (trainer.lightning_module, trainer.datamodule)  # type: ignore[attr-defined]
+            own = sorted({type(one).__module__ for one in used if own_module(class_path(type(one)))})
+            raise Stopped(self._signal, trainer.global_step, self.path.parent.parent, own)

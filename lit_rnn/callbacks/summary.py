@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
-from rich.console import Console
 from rich.table import Table
 
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
+from lit_rnn.report.console import new_console
 from lit_rnn.run_folder import keeps_files
 
 METRIC_WORDS = {
@@ -88,7 +88,7 @@ class Summary(Callback):
         table.add_column(overflow="fold")  # a path is there to be copied
         for name, value in rows.items():
             table.add_row(name, value)
-        Console().print(table)
+        new_console().print(table)
         if not keeps_files(trainer):
             return
         (self.folder / f"{self._command}.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from datamodules import UserError
 from datamodules.errors import require
+from lit_rnn.files import read_json, refuse_links
 from lit_rnn.report.attack_certificates import Smoothing
 from lit_rnn.report.attack_outcome import (
     Outcome,
@@ -102,6 +103,8 @@ def one(options: argparse.Namespace, unknown: list[str], console: Console) -> No
     effort = Effort(options.steps, options.restarts, options.queries, options.draws)
     shots = plan(subject, options.attacks, options.norms, options.eps)
     out = options.out or (subject.folder or Path()) / "attack"
+    if subject.folder is not None and options.out is None:
+        refuse_links(subject.folder)
     claim(out)
     smoothing = Smoothing(options.smoothing_sigma, options.smoothing_draws, options.smoothing_samples)
     outcome = _run(subject, shots, effort, smoothing, options.seed, console)
@@ -122,7 +125,7 @@ def study(options: argparse.Namespace, unknown: list[str], console: Console) -> 
     runs, asked = finished_runs(options.study), as_asked(options, unknown)
     for folder in runs:
         path = folder / "attack" / "attack.json"
-        before = json.loads(path.read_text())["asked"] if path.is_file() else asked
+        before = read_json(path, ["asked"])["asked"] if path.is_file() else asked
         changed = next((key for key in asked if before.get(key) != asked[key]), None)
         if changed:
             raise UserError(
@@ -134,6 +137,7 @@ def study(options: argparse.Namespace, unknown: list[str], console: Console) -> 
     for number, folder in enumerate(left, 1):
         print(f"{number} of {len(left)}: {folder}", flush=True)
         one(argparse.Namespace(**{**vars(options), "run_dir": folder, "out": None}), unknown, console)
+    refuse_links(options.out or options.study[0])
     collect(runs, options.out or options.study[0], console)
 
 
@@ -167,6 +171,7 @@ def claim(out: Path) -> None:
     """
     if (out / "attack.json").is_file():
         raise UserError(f"{out} already holds a report; name another folder with --out.")
+    refuse_links(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -182,7 +187,12 @@ def _run(
     most = datetime.timedelta(seconds=round(total * seconds_per_gradient(subject.examples)))
     print(f"{subject.title}: {len(shots)} attacks on {len(subject.indices)} examples", flush=True)
     print(f"at most about {most}: a fooled example is not computed again", flush=True)
-    columns = (TextColumn("{task.description:<22}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description:<22}"),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=total)
 

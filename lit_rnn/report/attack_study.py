@@ -18,6 +18,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from datamodules import UserError
+from lit_rnn.files import file_name, read_json
 from lit_rnn.report.attack_page import SPECTRAL, percent, size_words
 from lit_rnn.report.page import Page
 
@@ -40,7 +41,7 @@ def finished_runs(folders: Sequence[Path]) -> list[Path]:
         if not found:
             raise UserError(f"--study {folder} holds no finished run (no */fit.json): name the folder of a study.")
         plan = folder / "plan.json"
-        order = list(json.loads(plan.read_text())) if plan.is_file() else []
+        order = list(read_json(plan)) if plan.is_file() else []
         runs += sorted(found, key=lambda run: order.index(run.name) if run.name in order else len(order))
     return runs
 
@@ -204,7 +205,7 @@ def _spread(summary: Mapping[str, Any], key: str) -> str:
 
 def collect(runs: Sequence[Path], out: Path, console: Console) -> None:
     """The table of all reports in the terminal, attack_study.csv, .json, .png and .html in ``out``."""
-    rows = [row_of(run, json.loads((run / "attack" / "attack.json").read_text())) for run in runs]
+    rows = [row_of(run, read_json(run / "attack" / "attack.json")) for run in runs]
     settings = over_seeds(rows)
     out.mkdir(parents=True, exist_ok=True)
     page = Page("Many runs under attack")
@@ -227,7 +228,7 @@ def collect(runs: Sequence[Path], out: Path, console: Console) -> None:
         for line in findings(ours):
             console.print(line, highlight=False)
             page.text(line)
-        picture = out / f"attack_study_{task}.png"
+        picture = out / file_name(f"attack_study_{task}.png")
         draw(task, ours, singles).savefig(picture, dpi=120)
         page.picture(picture)
         page.table(

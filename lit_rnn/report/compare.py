@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +10,7 @@ from typing import Any, NoReturn
 from rich.table import Table
 
 from datamodules import UserError
+from lit_rnn.files import read_json
 from lit_rnn.report.console import new_console
 from lit_rnn.report.curves import draw_curves
 
@@ -48,7 +48,7 @@ def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
     path = folder / f"{command}.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no finished run (no {path}); name folders that `fit` has ended in.")
-    return json.loads(path.read_text())
+    return read_json(path, ("model", "task", "parameters", "steps", "loss", "chance", "metric", "value", "seconds"))
 
 
 def table(results: Sequence[Result]) -> Table:

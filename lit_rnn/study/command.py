@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules import UserError
 from datamodules.errors import require
+from lit_rnn.files import refuse_links
 from lit_rnn.report.console import new_console
 from lit_rnn.study import export, local, summary
 from lit_rnn.study.plan import Run, Study, read_study, resolve
@@ -36,6 +37,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     options = parser.parse_args(list(arguments))
     study = read_study(options.file)
     folder = options.study_dir or Path("runs", study.path.stem)
+    refuse_links(folder)
     require(options.threads >= 1, "--threads", options.threads, "a whole number of at least 1")
     processes = options.processes or max(1, (os.cpu_count() or 1) // options.threads)
     require(processes >= 1, "--processes", processes, "a whole number of at least 1")
@@ -84,7 +86,13 @@ def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estima
         seconds = local.estimate(left[0].setting, threads) * len(left) / min(processes, len(left))
         print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as the first", flush=True)
     console = new_console()
-    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("runs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("runs", total=len(left))
 

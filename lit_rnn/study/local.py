@@ -17,6 +17,7 @@ from typing import Any
 from datamodules import SequenceDataModule
 from datamodules.errors import UserError
 from lit_rnn.class_paths import loaded
+from lit_rnn.files import read_json
 from lit_rnn.run_folder import last_checkpoint
 from lit_rnn.study.plan import Run, Setting, resolve
 
@@ -24,7 +25,9 @@ from lit_rnn.study.plan import Run, Setting, resolve
 def command(run: Run, folder: Path, threads: int) -> list[str]:
     """The command line that starts a run, or goes on with one that has a checkpoint."""
     place = ["--run_dir", str(folder / run.name), "--threads", str(threads)]
-    start = ["--ckpt_path", "last"] if last_checkpoint(folder / run.name).is_file() else run.arguments()
+    start = run.arguments()
+    if last_checkpoint(folder / run.name).is_file():  # the config is the run folder's, so the study's own word is added
+        start = ["--ckpt_path", "last", *(part for name in run.setting.own_modules() for part in ("--trust", name))]
     return [sys.executable, "-m", "lit_rnn", "fit", *start, *place]
 
 
@@ -39,7 +42,7 @@ def claim(runs: Sequence[Run], folder: Path) -> None:
         UserError: naming the first run whose options or base configs have changed since.
     """
     path = folder / "plan.json"
-    plan = json.loads(path.read_text()) if path.is_file() else {}
+    plan = read_json(path) if path.is_file() else {}
     for run in runs:
         now = {"arguments": run.arguments(), "configs": [Path(base).read_text() for base in run.setting.bases]}
         if is_finished(run, folder) and plan.get(run.name) != now:

@@ -17,6 +17,8 @@ import yaml
 from datamodules.errors import UserError, require
 from lit_rnn import cli
 from lit_rnn.arguments import find_config
+from lit_rnn.class_paths import own_module
+from lit_rnn.files import check_name, file_name, read_yaml
 
 KEYS = ("base", "grid", "seeds", "arms", "success")
 ARM_KEYS = ("base", "grid")
@@ -38,6 +40,22 @@ class Setting:
         """What follows ``python -m lit_rnn fit``."""
         files = [part for base in self.bases for part in ("-c", base)]
         return files + [part for key, value in self.values for part in (f"--{key}", text(value))]
+
+    def own_modules(self) -> list[str]:
+        """The modules of the user's own classes that the study and its base configs name."""
+        texts = [text for base in self.bases for text in _class_paths(read_yaml(Path(base), "config"))]
+        texts += [value for key, value in self.values if key in ("model", "data") or key.endswith("class_path")]
+        texts += [text for _, value in self.values for text in _class_paths(value)]
+        return sorted({module for text in texts if isinstance(text, str) and (module := own_module(text))})
+
+
+def _class_paths(value: Any) -> list[Any]:
+    """Every class_path inside a config."""
+    if isinstance(value, list):
+        return [path for item in value for path in _class_paths(item)]
+    if not isinstance(value, dict):
+        return []
+    return [value.get("class_path"), *(path for item in value.values() for path in _class_paths(item))]
 
 
 @dataclass(frozen=True)
@@ -95,10 +113,7 @@ def read_study(name: str) -> Study:
     """
     path = Path(find_config(name))
     require(path.is_file(), "study file", name, "a YAML file")
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"study file {name} is not YAML: {' '.join(str(error).split())}") from error
+    content = read_yaml(path, "study file")
     require(isinstance(content, dict), "study file", type(content).__name__, f"a mapping with {', '.join(KEYS)}")
     _only(content, KEYS, str(path))
     seeds = content.get("seeds", [1])
@@ -106,6 +121,8 @@ def read_study(name: str) -> Study:
     require(whole and len(set(seeds)) == len(seeds), "seeds", seeds, "a list of different whole numbers")
     arms = content.get("arms", {path.stem: {}})
     require(isinstance(arms, dict) and len(arms) > 0, "arms", arms, "a mapping from names to {base, grid}")
+    for arm in arms:
+        check_name(str(arm), "The name of an arm")
     settings = [setting for arm, what in arms.items() for setting in _settings(str(arm), what or {}, content)]
     names = [setting.name for setting in settings]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -149,7 +166,7 @@ def _settings(arm: str, what: Mapping[str, Any], common: Mapping[str, Any]) -> l
     for combination in itertools.product(*grid.values()):
         values = dict(zip(grid, combination, strict=True))
         varying = [f"{key.rpartition('.')[2]}={text(values[key])}" for key in grid if len(grid[key]) > 1]
-        settings.append(Setting(arm, bases, tuple(values.items()), "-".join([arm, *varying])))
+        settings.append(Setting(arm, bases, tuple(values.items()), file_name("-".join([arm, *varying]))))
     return settings
 
 

@@ -102,7 +102,7 @@ def shown_pixels(folder, **options):
     numbers = np.arange(784)
     write_idx(folder, TRAIN, np.zeros((30, 784)), np.zeros(30))
     write_idx(folder, TEST, np.stack([numbers % 256, numbers // 256]), np.array([0, 1]))
-    inputs, targets = draw(PixelMNIST(root=str(folder), val_size=10, batch_size=2, **options), "test")
+    inputs, targets = draw(PixelMNIST(root=str(folder), verify=False, val_size=10, batch_size=2, **options), "test")
     low, high = inputs[targets == 0].mul(255).round().flatten(), inputs[targets == 1].mul(255).round().flatten()
     return (low + 256 * high).int().tolist()
 
@@ -111,7 +111,7 @@ def shown_pixels(folder, **options):
 
 
 def test_test_set_equals_the_file_pixel_by_pixel(mnist):
-    inputs, targets = draw(PixelMNIST(root=str(mnist), val_size=500, batch_size=300), "test")
+    inputs, targets = draw(PixelMNIST(root=str(mnist), verify=False, val_size=500, batch_size=300), "test")
     assert inputs.shape == (1000, 784, 1) and inputs.dtype == torch.float32
     assert targets.shape == (1000,) and targets.dtype == torch.int64
     assert inputs.min() == 0 and inputs.max() == 1
@@ -119,7 +119,7 @@ def test_test_set_equals_the_file_pixel_by_pixel(mnist):
 
 
 def test_train_and_validation_together_are_the_training_file(mnist):
-    data = PixelMNIST(root=str(mnist), val_size=500, batch_size=250)
+    data = PixelMNIST(root=str(mnist), verify=False, val_size=500, batch_size=250)
     train, val = pairs(*draw(data, "train"), 255), pairs(*draw(data, "val"), 255)
     assert (len(train), len(val)) == (3500, 500)
     assert not set(train) & set(val)
@@ -129,7 +129,7 @@ def test_train_and_validation_together_are_the_training_file(mnist):
 def test_permuted_images_are_the_same_pixels_in_the_seeded_order(mnist):
     """Step t shows pixel perm[t], for every sample of every split."""
     perm = np.random.RandomState(92916).permutation(784)
-    data = PixelMNIST(root=str(mnist), permute=True, val_size=500, batch_size=250)
+    data = PixelMNIST(root=str(mnist), verify=False, permute=True, val_size=500, batch_size=250)
     assert Counter(pairs(*draw(data, "test"), 255)) == Counter(reordered(read_idx(mnist, TEST), perm))
     shown = pairs(*draw(data, "train"), 255) + pairs(*draw(data, "val"), 255)
     assert Counter(shown) == Counter(reordered(read_idx(mnist, TRAIN), perm))
@@ -137,7 +137,9 @@ def test_permuted_images_are_the_same_pixels_in_the_seeded_order(mnist):
 
 def test_validation_follows_split_seed_alone(mnist):
     def held_out(**options):
-        return set(pairs(*draw(PixelMNIST(root=str(mnist), val_size=500, batch_size=250, **options), "val"), 255))
+        return set(
+            pairs(*draw(PixelMNIST(root=str(mnist), verify=False, val_size=500, batch_size=250, **options), "val"), 255)
+        )
 
     chosen = held_out(split_seed=3, seed=0)
     assert len(chosen) == 500
@@ -147,12 +149,12 @@ def test_validation_follows_split_seed_alone(mnist):
 
 
 def test_validation_is_a_mixture_of_all_classes(mnist):
-    _, targets = draw(PixelMNIST(root=str(mnist), val_size=1000, batch_size=250), "val")
+    _, targets = draw(PixelMNIST(root=str(mnist), verify=False, val_size=1000, batch_size=250), "val")
     assert np.bincount(targets, minlength=10).min() > 50
 
 
 def test_predict_shows_validation_data(mnist):
-    data = PixelMNIST(root=str(mnist), val_size=500, batch_size=250)
+    data = PixelMNIST(root=str(mnist), verify=False, val_size=500, batch_size=250)
     val = pairs(*draw(data, "val"), 255)
     data.setup("predict")
     batches = list(data.predict_dataloader())
@@ -227,7 +229,7 @@ def refuses(*keys):
 
 def load(root, stage="fit", **options):
     """Number of training or test batches, all of them read."""
-    data = PixelMNIST(root=str(root), **{"val_size": 20, "batch_size": 10} | options)
+    data = PixelMNIST(root=str(root), verify=False, **{"val_size": 20, "batch_size": 10} | options)
     data.prepare_data()
     data.setup(stage)
     return len(list(data.train_dataloader() if stage == "fit" else data.test_dataloader()))
@@ -268,7 +270,7 @@ def test_the_test_set_is_read_by_test_only(few, offline):
     """A broken test file stops `test`, and nothing before it."""
     path = few / "MNIST" / "raw" / TEST[0]
     path.write_bytes(path.read_bytes()[:1000])
-    data = PixelMNIST(root=str(few), val_size=20, batch_size=10)
+    data = PixelMNIST(root=str(few), verify=False, val_size=20, batch_size=10)
     data.setup("fit")
     assert len(list(data.train_dataloader())) == 10
     assert len(list(data.val_dataloader())) == 2

@@ -394,7 +394,7 @@ def mnist(real: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def pixel(config: Any) -> str:
-    return config(data={"class_path": "PixelMNIST", "init_args": {"val_size": 10, "batch_size": 8}})
+    return config(data={"class_path": "PixelMNIST", "init_args": {"val_size": 10, "batch_size": 8, "verify": False}})
 
 
 @pytest.mark.parametrize("damage", ["truncated", "no magic", "labels as images", "short labels", "empty"])

@@ -41,7 +41,7 @@ SMALL: dict[str, list[object]] = {
     "Denoise": ["--data.delay", 3, "--data.symbols", 2, "--data.train_samples", 16, "--data.val_samples", 4],
     "Adding": ["--data.length", 6, "--data.train_samples", 8, "--data.val_samples", 4],
     "PixelDigits": ["--data.val_size", 8],
-    "PixelMNIST": ["--data.val_size", 6, "--data.root", "mnist"],
+    "PixelMNIST": ["--data.val_size", 6, "--data.root", "mnist", "--data.verify", "false"],
 }
 SMALL_MODEL: dict[str, list[object]] = {  # what goes with the hidden size
     "EURNN": ["--model.capacity", 2],

@@ -15,6 +15,7 @@ from datamodules import UserError
 from datamodules.base import Batch
 from datamodules.errors import require
 from lit_rnn import run_folder
+from lit_rnn.files import refuse_links
 from lit_rnn.models import SequenceModel
 from lit_rnn.report.analyze import measure, panels
 from lit_rnn.report.analyze.findings import rows, save, table
@@ -161,6 +162,7 @@ def _folder(given: Path | None, path: Path, against: str | None) -> Path:
     run = run_folder.folder_of(path) or Path()
     name = path.stem if against is None else f"{path.stem}-against-{Path(against).stem}"
     folder = given or run / "analysis" / name
+    refuse_links(folder if given else run / "analysis" if run == Path() else run)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from datamodules import UserError
@@ -24,6 +23,7 @@ from lit_rnn.models import SequenceModel
 from lit_rnn.report.analyze import measure
 from lit_rnn.report.analyze.measure import Finding, Settings
 from lit_rnn.report.analyze.subject import Matrix, layer_name, matrices, watched
+from lit_rnn.report.console import new_console
 
 PARTS = (*measure.MATRIX_PARTS, "dynamics")
 JACOBIAN = "mean Jacobian"  # of a step, over time and sequences
@@ -75,8 +75,13 @@ class Work:
         layers = len(self.moments[-1].model.cells) if self.batch else 0
         of_jacobians = [part for part in self.parts if part != "memory"]
         per_moment = len(self.parts) * len(self.subjects) + len(of_jacobians) * layers + bool(layers)
-        console = Console()
-        columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+        console = new_console()
+        columns = (
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False),
+        )
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task("", total=len(self.moments) * per_moment)
             for name, part, step in self._steps():
