@@ -157,7 +157,9 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
     - ``torch``: torch's own kernels, for LSTM without peepholes or output matrix, GRU with its reset after, tanh and
       relu VanillaRNN.
     - ``auto``: the first of ``native``, ``fused`` and ``torch`` that can; where none can, ``compiled`` where
-      ``expected_steps`` is at least 200,000, and ``loop`` below.
+      ``expected_steps`` is at least 200,000, and ``loop`` below. With one thread, in float32 and without autocast,
+      ``torch`` for the LSTMs that it takes: ``native`` needed 1.35 to 1.4 times as long there, for GRU and RNN a third
+      to a half (`benchmarks/README.md`).
 
     Args:
         asked: The name.
@@ -174,7 +176,16 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
         reason = f"{', '.join(['auto', *able])}: {type(cell).__name__} {_NEEDS.get(asked, '')}"
         require(asked in able, key, asked, reason)
         return asked
-    for name in ("native", "fused", "torch"):
+    order: tuple[Chosen, ...] = ("native", "fused", "torch")
+    for name in ("torch", *order) if _is_faster_in_torch(cell) else order:
         if supports(name, cell):
             return name
     return "compiled" if expected_steps >= COMPILE_FROM and supports("compiled", cell) else "loop"
+
+
+def _is_faster_in_torch(cell: Cell) -> bool:
+    """Whether oneDNN's LSTM runs it, alone on its thread: on two it is as fast as ``native``."""
+    if kernel_of(cell) is not torch.lstm or torch.get_num_threads() > 1 or not torch.backends.mkldnn.is_available():
+        return False
+    weight = cell.get_submodule("recurrent").weight
+    return weight.dtype == torch.float32 and weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")

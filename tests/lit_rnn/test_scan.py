@@ -294,7 +294,8 @@ def test_choices() -> None:
     cell = PLAIN["exprnn"]()
     best = "native" if supports("native", cell) else "fused"
     assert [choose_backend(asked, cell) for asked in ("auto", "fused", "loop")] == [best, "fused", "loop"]
-    assert choose_backend("auto", OTHERS["lstm"]()) == ("native" if supports("native", OTHERS["lstm"]()) else "torch")
+    lstm = OTHERS["lstm"]().double()
+    assert choose_backend("auto", lstm) == ("native" if supports("native", lstm) else "torch")
     slow = cells.NRUCell(I, N, 9, use_relu=True)
     few, many = (choose_backend("auto", slow, expected_steps=steps) for steps in (1_000, 10**6))
     assert (few, many) == ("loop", "compiled" if supports("compiled", slow) else "loop")
@@ -350,3 +351,19 @@ def test_the_decoder_reads_only_what_counts(monkeypatch: pytest.MonkeyPatch) -> 
         loss, nn.functional.cross_entropy(outputs[:, -10:].flatten(0, 1), targets[:, -10:].flatten())
     )
     torch.testing.assert_close(model.get_submodule("meters.train_metric").compute(), right.float().mean())  # type: ignore[operator]
+
+
+def test_an_lstm_alone_on_its_thread_is_torchs() -> None:
+    """As measured: torch's kernel is faster with one thread, in float32; not for other cells, and not with two."""
+    lstm, native = cells.LSTMCell(I, N), "native" if supports("native", cells.LSTMCell(I, N)) else "torch"
+    assert choose_backend("auto", lstm) == "torch"
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert choose_backend("auto", lstm) == native
+    assert choose_backend("auto", cells.LSTMCell(I, N).double()) == native
+    assert choose_backend("auto", cells.GRUCell(I, N)) == native
+    assert choose_backend("auto", cells.LSTMCell(I, N, peepholes=True)) != "torch"
+    try:
+        torch.set_num_threads(2)
+        assert choose_backend("auto", lstm) == native
+    finally:
+        torch.set_num_threads(1)
