@@ -207,7 +207,7 @@ class CLI(LightningCLI):
             raise
 
     def after_instantiate_classes(self) -> None:
-        """Refuse a checkpoint whose weights would not fit, before the run starts."""
+        """Refuse a checkpoint whose weights would not fit, or make another function, before the run starts."""
         made_with = getattr(self, "_made_with", None)
         if made_with is None:
             return
@@ -218,19 +218,15 @@ class CLI(LightningCLI):
                 f"targets, but the checkpoint was made on {kept['name']} with {kept['inputs']} of "
                 f"{kept['input_size']} and {kept['target_size']} targets: use the data it was made on."
             )
+        given, kept = (self.model.function_options(options) for options in (self.model.hparams, made_with))
+        for key, value in given.items():
+            if kept.get(key) != value:
+                raise UserError(
+                    f"model.init_args.{key} is {value!r}, but the checkpoint was made with {kept.get(key)!r}, and its "
+                    "weights are those of another function then: use the same."
+                )
         if self._shapes != {name: tensor.shape for name, tensor in self.model.state_dict().items()}:
-            options = self.model.hparams
-            other = [
-                key
-                for key in options
-                if key not in ("task", "optimizer", "group_optimizers") and options[key] != made_with.get(key)
-            ]
-            raise UserError(
-                f"model.init_args.{other[0]} is {options[other[0]]!r}, but the checkpoint was made with "
-                f"{made_with.get(other[0])!r}: use the same."
-                if other
-                else "The checkpoint's weights do not fit this version's model: train it again."
-            )
+            raise UserError("The checkpoint's weights do not fit this version's model: train it again.")
         if self.subcommand == "fit":
             changes.check(self.model, made_with)
 

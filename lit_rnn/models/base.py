@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -71,6 +72,25 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
             the training loss (Yoshida and Miyato 2017).
         adversarial: Train on inputs moved by PGD; the options of `lit_rnn.robustness.AdversarialTraining`, such as
             {eps: 0.1, bounds: [0, 1]}. Training loss and metric are then those under attack.
+    """
+
+    training_options: ClassVar[frozenset[str]] = frozenset(
+        (
+            "optimizer",
+            "group_optimizers",
+            "lr_scheduler",
+            "recurrent_lr_ratio",
+            "input_init",
+            "decoder_init",
+            "backend",
+            "checkpoint_every",
+            "norm_penalty",
+            "adversarial",
+        )
+    )
+    """Options that say how weights start, move or are computed; of given weights all others change the function.
+
+    A subclass names its own alone.
     """
 
     default_optimizer: ClassVar[Mapping[str, Any]] = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3}}
@@ -149,6 +169,26 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
             self.hparams["group_optimizers"] = {
                 name: optim.to_primitives(factory, f"{key}.{name}", Optimizer) for name, factory in own.items()
             }
+
+    @classmethod
+    def function_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of a constructor's ``options`` that decide the function, the defaults of what is not given among them.
+
+        `training_options` are left out, and the task; an option that nobody put there counts.
+        """
+        lineage = [base for base in reversed(cls.__mro__) if issubclass(base, SequenceModel)]
+        harmless = frozenset[str]().union(*(vars(base).get("training_options", ()) for base in lineage))
+        defaults = {
+            name: parameter.default
+            for base in lineage
+            for name, parameter in inspect.signature(base.__init__).parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in {**defaults, **options}.items()
+            if key not in harmless and key != "task" and not key.startswith("_")
+        }
 
     @property
     def options(self) -> Any:

@@ -30,6 +30,8 @@ class ExpRNN(OrthogonalRNN):
 
     cell_class = ExpRNNCell
 
+    training_options = frozenset(("init",))
+
     def __init__(
         self,
         task: dict[str, Any] | Task,
@@ -75,6 +77,8 @@ class DtrivRNN(ExpRNN):
     """
 
     cell_class = DtrivRNNCell
+
+    training_options = frozenset(("rebase_every", "project_every"))
 
     def __init__(
         self,

@@ -26,6 +26,8 @@ class LSTM(SequenceModel):
         **kwargs: Options of `SequenceModel`.
     """
 
+    training_options = frozenset(("forget_bias", "t_max", "chrono_integers", "init"))
+
     def __init__(
         self,
         task: dict[str, Any] | Task,
@@ -66,6 +68,8 @@ class GRU(SequenceModel):
         **kwargs: Options of `SequenceModel`.
     """
 
+    training_options = frozenset(("init",))
+
     def __init__(
         self,
         task: dict[str, Any] | Task,
@@ -94,6 +98,8 @@ class JANET(SequenceModel):
         init: Start of each gate's matrices, as for `LSTM`.
         **kwargs: Options of `SequenceModel`.
     """
+
+    training_options = frozenset(("forget_bias", "t_max", "chrono_integers", "init"))
 
     def __init__(
         self,

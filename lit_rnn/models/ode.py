@@ -25,6 +25,8 @@ class LipschitzRNN(SequenceModel):
         **kwargs: Options of `SequenceModel`.
     """
 
+    training_options = frozenset(("init_std",))
+
     def __init__(
         self,
         task: dict[str, Any] | Task,
@@ -57,6 +59,8 @@ class AntisymmetricRNN(SequenceModel):
         init_std: n times the standard deviation that M starts with.
         **kwargs: Options of `SequenceModel`.
     """
+
+    training_options = frozenset(("init_std",))
 
     def __init__(
         self,

@@ -45,6 +45,8 @@ class OrthogonalRNN(SequenceModel):
         **kwargs: Options of `SequenceModel`.
     """
 
+    training_options = frozenset(("double_precision_map", "modrelu_bias"))
+
     def __init__(
         self,
         task: dict[str, Any] | Task,
@@ -85,6 +87,8 @@ class ScoRNN(OrthogonalRNN):
         **kwargs: Options of `OrthogonalRNN`.
     """
 
+    training_options = frozenset(("init",))
+
     def __init__(
         self,
         task: dict[str, Any] | Task,
@@ -117,6 +121,8 @@ class ScuRNN(OrthogonalRNN):
         learn_initial_state: Train h_0, as the paper does.
         **kwargs: Options of `OrthogonalRNN`.
     """
+
+    training_options = frozenset(("init", "phase_lr_ratio"))
 
     def __init__(
         self,
@@ -241,6 +247,8 @@ class GORU(OrthogonalRNN):
         **kwargs: Options of `OrthogonalRNN`.
     """
 
+    training_options = frozenset(("released_biases",))
+
     def __init__(
         self,
         task: dict[str, Any] | Task,
@@ -306,6 +314,8 @@ class NnRNN(OrthogonalRNN):
             each 2x2 block, n/2 in all; see `lit_rnn.parametrizations.SchurForm`.
         **kwargs: Options of `OrthogonalRNN`.
     """
+
+    training_options = frozenset(("init", "gain_penalty", "upper_decay"))
 
     def __init__(
         self,

@@ -62,6 +62,8 @@ class VanillaRNN(SequenceModel):
         **kwargs: Options of `SequenceModel`.
     """
 
+    training_options = frozenset(("init", "lam", "alpha", "beta", "input_bias", "orthogonal_penalty"))
+
     def __init__(
         self,
         task: dict[str, Any] | Task,
