@@ -14,6 +14,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from datamodules.checks import check_batch
 from datamodules.errors import UserError, require
 from datamodules.task import Task
 
@@ -98,8 +99,9 @@ class SequenceLoader:
         world_size: int = 1,
         num_workers: int = 0,
         place: Callable[[], tuple[int, int] | None] = lambda: None,
+        check: Callable[[Batch, int, Indices], None] = lambda *_: None,
     ) -> None:
-        self.place = place
+        self.place, self.check = place, check
         self.split, self.batch_size, self.train, self.shuffle, self.seed = split, batch_size, train, shuffle, seed
         self.rank, self.world_size, self.num_workers = rank, world_size, num_workers
         self.epoch = 0
@@ -147,15 +149,17 @@ class SequenceLoader:
             self.position = 0
             self.epoch += int(self.train)
         self._resumed = False
+        given = self._batches()
         loader = DataLoader(
             self.split,
             batch_size=None,
-            sampler=self._batches()[self.position :],
+            sampler=given[self.position :],
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # else it draws its base seed from the model's random numbers
         )
         for batch in loader:
+            self.check(batch, self.position, given[self.position])
             self.position += 1
             yield batch
 
@@ -216,7 +220,13 @@ class SequenceDataModule(LightningDataModule, ABC):
 
     def examples(self, count: int) -> Batch:
         """The first ``count`` sequences of the validation split, or all, as one batch: for pictures and tables."""
-        return self._validation[np.arange(min(count, len(self._validation)))]
+        indices = np.arange(min(count, len(self._validation)))
+        batch = self._validation[indices]
+        self._check("val", batch, 0, indices)
+        return batch
+
+    def _check(self, split: Split, batch: Batch, number: int, indices: Indices) -> None:
+        check_batch(batch, self.task, type(self).__name__, split, number, indices)
 
     def loader(self, split: Split, rank: int = 0, world_size: int = 1) -> SequenceLoader:
         """The loader of one rank of ``world_size``."""
@@ -234,6 +244,7 @@ class SequenceDataModule(LightningDataModule, ABC):
             rank=rank,
             world_size=world_size,
             num_workers=self.num_workers,
+            check=functools.partial(self._check, split),
         )
 
     def _own_loader(self, split: Split) -> SequenceLoader:

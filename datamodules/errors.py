@@ -10,6 +10,10 @@ class UserError(Exception):
     """
 
 
+class BadBatchError(UserError):
+    """Data that is not what its Task says, found by the process that got it, and told by that one."""
+
+
 def require(ok: bool, key: str, given: object, accepted: str) -> None:
     """Raise `UserError` naming the config ``key`` unless ``ok``."""
     if not ok:

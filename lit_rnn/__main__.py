@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     os.environ.setdefault("WANDB_SILENT", "true")
     # imported here: torch and Lightning take seconds, and W&B reads its environment when imported
-    from datamodules import UserError
+    from datamodules.errors import BadBatchError, UserError
     from lit_rnn import class_paths
     from lit_rnn.callbacks import DivergedError, Stopped
     from lit_rnn.memory import keep_freed_memory
@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UserError, DivergedError, Stopped) as error:
         if debug:
             raise
-        if first_process() or not isinstance(error, UserError):  # every process refuses, one says why
+        told_by_one = isinstance(error, UserError) and not isinstance(error, BadBatchError)  # every process refuses
+        if first_process() or not told_by_one:
             print(f"lit_rnn: {printable(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 128 + error.signum if isinstance(error, Stopped) else 1
     return 0

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import platform
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import get_loader, set_loader, set_parsing_settings
+from jsonargparse import Namespace, get_loader, set_loader, set_parsing_settings
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -19,14 +21,15 @@ from yaml import YAMLError
 
 from datamodules import SequenceDataModule, UserError
 from datamodules.errors import require
-from lit_rnn import run_config, run_folder
+from lit_rnn import blame, run_config, run_folder, settings
 from lit_rnn.arguments import complete, explain, one_line
+from lit_rnn.callbacks import DivergedError, Stopped
 from lit_rnn.class_paths import class_path, loaded
 from lit_rnn.files import check_yaml
 from lit_rnn.models import SequenceModel, changes, read_checkpoint
 from lit_rnn.models.loading import class_of
 from lit_rnn.threads import use_threads
-from lit_rnn.trainer import draws_bar, run_callbacks, run_loggers, run_plugins
+from lit_rnn.trainer import chosen, draws_bar, run_callbacks, run_loggers, run_plugins
 
 _load_yaml = get_loader("yaml")
 
@@ -138,17 +141,17 @@ class CLI(LightningCLI):
         """Nothing: a checkpoint's hyperparameters must not beat the command line; `_checkpoint` compares them."""
 
     def before_instantiate_classes(self) -> None:
-        config = self.config[self.subcommand]
+        self.config[self.subcommand] = config = _plain(self.config[self.subcommand])
         run_config.check_places(config.as_dict())
         use_threads(config.threads)
         torch.set_flush_denormal(True)  # vanishing gradients are denormal, and x86 is up to 15 times slower on those
-        if config.trainer.max_epochs is None and config.trainer.max_steps == -1 and self.subcommand == "fit":
-            raise UserError("trainer.max_epochs is not given: set it, or trainer.max_steps, or the run has no end.")
-        if config.trainer.default_root_dir is not None:
-            raise UserError("trainer.default_root_dir is given, but the run folder is named by --run_dir: use that.")
+        settings.check_written(config.trainer, str(self.subcommand))
+        settings.check_written_whole(self.parser.dump(self.config))
+        if config.trainer.max_epochs is None and settings.has_timer(config.trainer):
+            config.trainer.max_epochs = -1  # else Lightning stops it after 1000
         if config.get("weights_only") not in (None, True):
             raise UserError("weights_only is false, but a checkpoint is read without running its code: leave it out.")
-        if config.data.init_args.get("seed") is None:
+        if "seed" in config.data.init_args and config.data.init_args.seed is None:
             config.data.init_args.seed = int(config.seed_everything)
         self.run_dir = self._choose_folder(config)
         if config.ckpt_path is not None:
@@ -201,13 +204,14 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as error:  # jsonargparse wraps what constructors raise
-            if isinstance(error.__cause__, UserError):
-                raise error.__cause__ from None
-            raise
+        except Exception as error:  # jsonargparse wraps what constructors raise
+            raise blame.refusal(error) or error from None
 
     def after_instantiate_classes(self) -> None:
         """Refuse a checkpoint whose weights would not fit, or make another function, before the run starts."""
+        config = self.config[self.subcommand]
+        if "seed" not in config.data.init_args:  # data of a user's own, which may not care
+            self.datamodule.seed = int(config.seed_everything)
         made_with = getattr(self, "_made_with", None)
         if made_with is None:
             return
@@ -231,35 +235,56 @@ class CLI(LightningCLI):
             changes.check(self.model, made_with)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        if self.config[self.subcommand].trainer.fast_dev_run:
-            return super()._run_subcommand(subcommand)
-        claim = run_folder.Claim(self.run_dir)
+        leaves_files = not self.config[self.subcommand].trainer.fast_dev_run
+        claim = run_folder.Claim(self.run_dir) if leaves_files else None
         try:
             super()._run_subcommand(subcommand)
-        except UserError:
-            claim.take_back()
+        except (DivergedError, Stopped):
             raise
-        except MisconfigurationException as error:  # what Lightning finds out late, such as max_epochs already passed
-            claim.take_back()
-            raise UserError(f"trainer cannot run this: {one_line(str(error))}") from error
+        except Exception as error:
+            refused = blame.refusal(error, self._added)
+            if refused is None:
+                raise
+            if claim is not None:
+                claim.take_back()
+            raise refused from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         return {**kwargs, "verbose": False} if "verbose" in kwargs else kwargs  # the table at the end is ours
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        settings, command = self._get(self.config_init, "trainer"), str(self.subcommand)
-        self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, settings, command)
+        given, command = self._get(self.config_init, "trainer"), str(self.subcommand)
+        settings.check_callbacks(chosen(given), self.model, validates=given["limit_val_batches"] != 0)
+        self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, given, command)
+        loggers = run_loggers(self.run_dir, given["logger"], command)
+        self._added = [*chosen(given), *(loggers if isinstance(loggers, list) else [])]
         try:
-            return super().instantiate_trainer(
-                default_root_dir=str(self.run_dir),
-                logger=run_loggers(self.run_dir, settings["logger"], command),
-                plugins=run_plugins(settings["plugins"]),
-                enable_progress_bar=draws_bar(settings),
-                **kwargs,
-            )
-        except (MisconfigurationException, ValueError, TypeError) as error:
+            with warnings.catch_warnings():
+                # Lightning would run bf16-mixed, and config.yaml say otherwise
+                warnings.filterwarnings("error", "You passed .*16-mixed.*not supported on CPU")
+                return super().instantiate_trainer(
+                    default_root_dir=str(self.run_dir),
+                    logger=loggers,
+                    plugins=run_plugins(given["plugins"]),
+                    enable_progress_bar=draws_bar(given),
+                    **kwargs,
+                )
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
             raise UserError(f"trainer cannot be built: {one_line(str(error))}") from error
+        except UserWarning as warning:
+            accepted = "bf16-mixed (or bf16-true, 16-true): a CPU has no float16 arithmetic for the mixed one"
+            raise UserError(f"trainer.precision is {given['precision']!r}, but it must be {accepted}.") from warning
+
+
+def _plain(value: Any) -> Any:
+    """A config with Lightning's enums, such as Timer's interval, as the text that YAML can hold."""
+    if isinstance(value, Namespace):
+        for key, inner in vars(value).items():
+            value[key] = _plain(inner)
+    elif isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return str(value.value) if isinstance(value, Enum) and isinstance(value, str) else value
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
@@ -268,6 +293,6 @@ def run(command: str, arguments: Sequence[str]) -> None:
     try:
         CLI(completed)
     except _RefusedError as error:
-        raise UserError(explain(str(error), completed)) from error
+        raise blame.refusal(error) or UserError(explain(str(error), completed)) from error
     finally:
         run_folder.forget_choice()

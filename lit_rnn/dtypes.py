@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -55,3 +55,21 @@ def _moved(tensor: Tensor, fn: Move, in_single: bool) -> Tensor:
 def as_plain(tensor: Tensor) -> Tensor:
     """The tensor in a dtype that NumPy has: bfloat16 and float16 as float32."""
     return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
+
+
+def as_precise(tensors: tuple[Tensor, ...], w: Any) -> tuple[Tensor, ...]:
+    """The tensors in the precision of W: with ``bf16-true`` maps keep theirs, and so does what W is applied to."""
+    W = first(w)
+    return tensors if W is None else tuple(as_inputs(tensor, W) for tensor in tensors)
+
+
+def first(w: Any) -> Tensor | None:
+    """W, where ``weights()`` gives it or a tuple that it comes first in."""
+    while isinstance(w, tuple) and w:
+        w = w[0]
+    return w if isinstance(w, Tensor) else None
+
+
+def as_inputs(y: Tensor, x: Tensor) -> Tensor:
+    """y in the dtype of x, unless one of them is complex or no number of floating point."""
+    return y.to(x.dtype) if y.is_floating_point() and x.is_floating_point() else y

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_fabric.plugins.io import CheckpointIO, TorchCheckpointIO
 from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from lit_rnn import callbacks
@@ -44,11 +44,15 @@ def run_plugins(chosen: Any) -> list[Any]:
 
 
 def draws_bar(trainer: dict[str, Any]) -> bool:
-    """Whether there is a terminal for a progress bar, and the config wants one."""
-    return sys.stdout.isatty() and trainer["enable_progress_bar"] is not False
+    """Whether the config names a progress bar, or there is a terminal for one and the config wants it."""
+    return trainer["enable_progress_bar"] is not False and (names_bar(trainer) or sys.stdout.isatty())
 
 
-def _chosen(trainer: dict[str, Any]) -> list[Any]:
+def names_bar(trainer: dict[str, Any]) -> bool:
+    return any(isinstance(callback, ProgressBar) for callback in chosen(trainer))
+
+
+def chosen(trainer: dict[str, Any]) -> list[Any]:
     """The callbacks that the config names."""
     named = trainer["callbacks"]
     return named if isinstance(named, list) else [] if named is None else [named]
@@ -58,7 +62,8 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
     """The callbacks of ``command`` on this folder, model and trainer config."""
     checkpoints = last_checkpoint(folder).parent
     watching: list[Callback] = [
-        callbacks.Progress() if draws_bar(trainer) else callbacks.EpochLines(),  # first: the table goes below the bar
+        # first: the table goes below the bar
+        callbacks.Progress() if draws_bar(trainer) and not names_bar(trainer) else callbacks.EpochLines(),
         callbacks.Header(),
         callbacks.Drift(),
         callbacks.FiniteLoss(last_checkpoint(folder)),
@@ -68,7 +73,7 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
         callbacks.PredictionFile(folder),
         callbacks.Summary(folder),
     ]
-    if not any(isinstance(callback, callbacks.WatchMatrices) for callback in _chosen(trainer)):
+    if not any(isinstance(callback, callbacks.WatchMatrices) for callback in chosen(trainer)):
         watching.append(callbacks.WatchMatrices())
     if trainer["enable_checkpointing"] is not False:
         watching += [callbacks.InitialCheckpoint(checkpoints), callbacks.LastCheckpoint(checkpoints)]

@@ -14,6 +14,7 @@ from torch import Tensor
 from datamodules.errors import require
 from lit_rnn.analysis.arrays import Real, array
 from lit_rnn.cells import Cell, State
+from lit_rnn.dtypes import as_inputs, as_precise
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
@@ -198,13 +199,13 @@ def states_and_gradients(
         y, layers = x.clone(), list[list[State]]()  # a batch made in inference mode cannot enter a graph
         for cell in cells:
             w = cell.weights()
-            state, states, outputs = cell.initial_state(y.shape[1]), list[State](), list[Tensor]()
-            for u in cell.drive(y, w):
+            state, states, outputs = as_precise(cell.initial_state(y.shape[1]), w), list[State](), list[Tensor]()
+            for u in as_precise((cell.drive(y, w),), w)[0]:
                 out, reached = cell.step(u, state, w)
                 state = reached if len(reached) == 1 else tuple(part.clone() for part in reached)
                 outputs.append(next((own for own, part in zip(state, reached, strict=True) if part is out), out))
                 states.append(state)
-            y = torch.stack(outputs)
+            y = as_inputs(torch.stack(outputs), y)
             layers.append(states)
         parts = [part for states in layers for state in states for part in state]
         gradients = iter(torch.autograd.grad(loss(y), parts, materialize_grads=True))

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lit_rnn.class_paths import class_path, own_module
@@ -143,7 +143,10 @@ class LastCheckpoint(Checkpoint):
             self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self._inside_epoch:  # once more: a run may have had nothing left but its end
+        # once more: a run may have had nothing left but its end. Not where the weights are a mean by now:
+        # the checkpoint of the epoch's end holds those that training goes on with, too
+        averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+        if not self._inside_epoch and not averages:
             self._save(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -17,8 +17,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from datamodules import Task
-from datamodules.errors import require
+from datamodules.errors import UserError, require
 from lit_rnn import optim
+from lit_rnn.blame import defined
 from lit_rnn.cells import Cell, State
 from lit_rnn.class_paths import class_path
 from lit_rnn.dtypes import KeepsKind, as_plain
@@ -116,6 +117,7 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         norm_penalty: float = 0.0,
         adversarial: dict[str, Any] | None = None,
     ) -> None:
+        given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         require(hidden_size >= 1, "model.init_args.hidden_size", hidden_size, "a whole number of at least 1")
         require(layers >= 1, "model.init_args.layers", layers, "a whole number of at least 1")
@@ -132,7 +134,7 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         require(norm_penalty >= 0, "model.init_args.norm_penalty", norm_penalty, "0 or positive")
         self.task = task if isinstance(task, Task) else Task(**task)
         self.adversarial = None if adversarial is None else AdversarialTraining.of(adversarial, self.task)
-        self._save_primitives()
+        self._save_primitives(given)
         self._passes: dict[tuple[bool, int], int] = {}  # by mode and batch size, once a Trainer tells
         self.changed_options: dict[str, tuple[Any, Any]] = {}  # of a resume: what was, what is
         self._noted: dict[str, Any] | None = None  # of the checkpoint that a fit goes on from
@@ -141,7 +143,11 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         self.cells = nn.ModuleList()
         for _ in range(layers):
             below = self.cell_list()[-1].output_size if len(self.cells) else self.task.input_size
-            self.cells.append(self.build_cell(below))
+            cell: object = self.build_cell(below)
+            if not isinstance(cell, Cell):
+                place = defined(type(self).build_cell)
+                raise UserError(f"{place}: build_cell returns {cell!r}, but it must return a lit_rnn.cells.Cell.")
+            self.cells.append(cell)
             if input_init != "cell":
                 self.cell_list()[-1].start_input_(input_init)
             constrain_recurrent(self.cell_list()[-1], recurrent_constraint, constraint_bound)
@@ -156,9 +162,11 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
         for name in ("train_loss", "train_metric"):
             self._meter(name).persistent(True)
 
-    def _save_primitives(self) -> None:
-        """Keep the constructor's arguments for the checkpoint, as primitives."""
+    def _save_primitives(self, given: dict[str, Any]) -> None:
+        """Keep the constructor's arguments for the checkpoint, as primitives, and ours where it hides some of them."""
         self.save_hyperparameters(logger=False)
+        for name, value in given.items():
+            self.hparams.setdefault(name, value)
         self.hparams["task"] = asdict(self.task)
         self.hparams["optimizer"] = self.hparams["optimizer"] or dict(self.default_optimizer)
         for key, base in (("optimizer", Optimizer), ("lr_scheduler", LRScheduler)):
@@ -213,6 +221,10 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
 
     def penalty(self) -> Tensor | None:
         """What is added to the training loss, and not to the loss that is shown; None adds nothing."""
+        return None
+
+    def not_averaged(self) -> str | None:
+        """Why a mean of the parameters over steps is no network of this kind, None if it is one."""
         return None
 
     def after_step(self, step: int) -> None:
@@ -420,6 +432,23 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
             watched in known, "model.init_args.lr_scheduler.init_args.monitor", watched, f"one of {', '.join(known)}"
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": watched}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning, but ``value`` also clips complex gradients, their real and imaginary parts apart."""
+        if gradient_clip_val is None or gradient_clip_algorithm != "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.resolve_conj()
+                    parts = torch.view_as_real(parameter.grad) if parameter.is_complex() else parameter.grad
+                    parts.clamp_(-gradient_clip_val, gradient_clip_val)
 
     @staticmethod
     def _watched(scheduler: Any) -> str:

@@ -93,6 +93,11 @@ class DtrivRNN(ExpRNN):
             require(every is None or every >= 1, f"model.init_args.{key}", every, accepted)
         super().__init__(task, hidden_size, **kwargs)
 
+    def not_averaged(self) -> str | None:
+        if self.options.rebase_every is None:
+            return None
+        return "A is measured from a base that moves, and has no mean (rebase_every: null keeps the base)"
+
     def after_step(self, step: int) -> None:
         every, project_every = self.options.rebase_every, self.options.project_every
         if every is None or step % every:

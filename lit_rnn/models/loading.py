@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -99,6 +100,9 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> SequenceModel:
     cls = class_of(checkpoint, path)
     options = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
     try:
+        takes = inspect.signature(cls).parameters
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+            options = {key: value for key, value in options.items() if key in takes}  # the others it gives itself
         model = cls(**options)
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"])

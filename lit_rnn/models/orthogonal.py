@@ -202,6 +202,9 @@ class FullURNN(URNN):
         options = super().group_options()
         return {**options, "recurrent": {**options["recurrent"], "manifold": True}}
 
+    def not_averaged(self) -> str | None:
+        return "W itself is averaged, and a mean of unitary matrices is not unitary (ExpRNN with unitary averages A)"
+
 
 class EURNN(OrthogonalRNN):
     """EURNN: W layers of 2x2 rotations, complex or real (Jing et al. 2017).

@@ -13,6 +13,7 @@ from torch import Tensor
 from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.plain import PlainCell
+from lit_rnn.dtypes import as_inputs, as_precise, first
 from lit_rnn.scan.checks import check_inputs, checked
 from lit_rnn.scan.compiled import run_compiled, steps, tell_of_the_loop
 from lit_rnn.scan.compiler import torch_compiles
@@ -70,7 +71,7 @@ def scan(
         tell_of_the_loop(cell, x.shape[1], "few of this size come")
         chosen = "loop"
     w = (layers_of(cell) if chosen == "native" else None) or cell.weights()
-    state = checked(cell, x, state, _first(w))
+    state = checked(cell, x, state, first(w))
     if not torch.is_autocast_enabled(x.device.type):  # a pass in chunks starts each of them with what it ends with
         state = as_precise(state, w)
     if checkpoint_every is None or not torch.is_grad_enabled():
@@ -100,24 +101,6 @@ def _run(cell: Cell, x: Tensor, state: State, w: Any, chosen: Chosen, last_only:
         y, state = run(cell, u, state, w)
     y = y[-1:] if last_only else y
     return y if torch.is_autocast_enabled(x.device.type) else as_inputs(y, x), state
-
-
-def as_precise(tensors: tuple[Tensor, ...], w: Any) -> tuple[Tensor, ...]:
-    """The tensors in the precision of W: with ``bf16-true`` maps keep theirs, and so does what W is applied to."""
-    W = _first(w)
-    return tensors if W is None else tuple(as_inputs(tensor, W) for tensor in tensors)
-
-
-def _first(w: Any) -> Tensor | None:
-    """W, where ``weights()`` gives it or a tuple that it comes first in."""
-    while isinstance(w, tuple) and w:
-        w = w[0]
-    return w if isinstance(w, Tensor) else None
-
-
-def as_inputs(y: Tensor, x: Tensor) -> Tensor:
-    """y in the dtype of x, unless one of them is complex or no number of floating point."""
-    return y.to(x.dtype) if y.is_floating_point() and x.is_floating_point() else y
 
 
 def supports(backend: Backend, cell: Cell) -> bool:

@@ -1,0 +1,90 @@
+"""What a batch must be for its Task, told of the sample that is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datamodules.errors import BadBatchError
+from datamodules.task import Task
+
+_WORDS = {"train": "training", "val": "validation", "test": "test"}
+
+
+def check_batch(
+    batch: Any, task: Task, owner: str, split: str, number: int, indices: NDArray[np.int64] | None = None
+) -> None:
+    """Refuse a batch that is not what ``task`` says: a few comparisons and a look at every number, on the CPU.
+
+    Targets count where the mask is true, if there is one.
+
+    Args:
+        batch: What the split gave.
+        task: What it should be.
+        owner: The data's class.
+        split: Its split.
+        number: Which batch of it, from 0.
+        indices: The samples of the batch.
+
+    Raises:
+        BadBatchError: naming the data's class, the split, the batch and, where one sample is wrong, that.
+    """
+    where = f"{owner} gives, in batch {number} of the {_WORDS[split]} split,"
+    if not isinstance(batch, tuple | list) or len(batch) < 2 or not all(isinstance(part, Tensor) for part in batch):
+        raise BadBatchError(
+            f"{where} {type(batch).__name__}, but it must give (inputs, targets) or with a mask, tensors."
+        )
+    inputs, targets, *more = batch
+    mask = next((part for part in more if part.dtype == torch.bool), None)
+    B, T = len(inputs), inputs.shape[1] if inputs.dim() > 1 else 0
+    symbols = task.inputs == "symbols"
+    read = torch.int64 if symbols else torch.float32
+    _check_form(where, "inputs", inputs, read, (B, T) if symbols else (B, T, task.input_size))
+    wanted = (B, T, task.target_size) if task.per_step else (B, task.target_size)
+    dtype = torch.int64 if task.classifies else torch.float32
+    _check_form(where, "targets", targets, dtype, wanted[:-1] if task.classifies else wanted)
+    if mask is not None:
+        _check_form(where, "the mask", mask, torch.bool, (B, T))
+    for name, part, size, counts in (
+        ("inputs", inputs, task.input_size if symbols else None, None),
+        ("targets", targets, task.target_size if task.classifies else None, mask),
+    ):
+        _check_numbers(where, name, part, size, counts, indices)
+
+
+def _check_form(where: str, name: str, part: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if part.dtype != dtype or tuple(part.shape) != shape:
+        raise BadBatchError(
+            f"{where} {name} of {part.dtype} and shape {tuple(part.shape)}, but its task needs {dtype} and {shape}."
+        )
+
+
+def _check_numbers(
+    where: str,
+    name: str,
+    part: Tensor,
+    size: int | None,
+    counts: Tensor | None,
+    indices: NDArray[np.int64] | None,
+) -> None:
+    """All finite, or all whole numbers from 0 to size - 1."""
+    looked_at = part if counts is None else part[counts]
+    if looked_at.numel() == 0:
+        return
+    low, high = (float(extreme) for extreme in torch.aminmax(looked_at))  # NaN where there is one
+    if size is None and np.isfinite(low) and np.isfinite(high):
+        return
+    if size is not None and low >= 0 and high < size:
+        return
+    bad = ~part.isfinite() if size is None else (part < 0) | (part >= size)
+    bad = bad if counts is None else bad & counts.view(*counts.shape, *(1,) * (bad.dim() - counts.dim()))
+    first = torch.nonzero(bad)[0].tolist()
+    sample = first[0] if indices is None else int(indices[first[0]])
+    step = f", step {first[1]}" if len(first) > 1 and (name == "inputs" or part.dim() > 2 or size is not None) else ""
+    accepted = "finite" if size is None else f"from 0 to {size - 1}"
+    number = part[tuple(first)].item()
+    raise BadBatchError(f"{where} {number} in the {name} of sample {sample}{step}, but they must be {accepted}.")

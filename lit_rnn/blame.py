@@ -1,0 +1,91 @@
+"""Errors of code that is not ours, in one sentence: a user's module, or what a config adds to the trainer."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sysconfig
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+import datamodules
+import lit_rnn
+from datamodules.errors import UserError
+
+_NOT_THE_USERS = [
+    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *(Path(str(package.__file__)).parent for package in (lit_rnn, datamodules)),
+]
+
+
+def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | None:
+    """The sentence for ``error`` where the user's code, or an object of ``added``, raised it; None where ours did.
+
+    It names the file and the line, the innermost that lie in a file of the user, or the class of the object.
+    """
+    chain = list(_chain(error))
+    for each in chain:
+        if isinstance(each, UserError):
+            return each
+    for each in reversed(chain):  # where it began
+        place = _place(each)
+        if place is not None:
+            return UserError(f"{place}: {_told(each)}.")
+        for frame, _ in traceback.walk_tb(each.__traceback__):
+            thrower = frame.f_locals.get("self")
+            if any(thrower is one for one in added):
+                return UserError(f"{type(thrower).__name__}, which the config adds, cannot be used: {_text(each)}")
+    wrapped = [name for each in chain for name in re.findall(r"Problem with given class_path '([\w.]+)'", str(each))]
+    if wrapped and not wrapped[-1].startswith(("lit_rnn.", "datamodules.")):
+        return UserError(f"{wrapped[-1]} cannot be used: {_text(chain[-1])}")
+    for each in chain:
+        if isinstance(each, MisconfigurationException):  # some of them late, such as max_epochs already passed
+            return UserError(f"trainer cannot run this: {_text(each)}")
+    return None
+
+
+def defined(function: Callable[..., Any]) -> str:
+    """FILE line N, in NAME, of a function."""
+    lines = inspect.getsourcelines(function)
+    return f"{inspect.getsourcefile(function)} line {lines[1]}, in {function.__name__}"
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, what it was raised from, and so on."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _is_users(file: str | None) -> bool:
+    if file is None or not Path(file).is_file():  # <string>, <frozen importlib>
+        return False
+    path = Path(file).absolute()
+    return not any(path.is_relative_to(folder) for folder in _NOT_THE_USERS)
+
+
+def _place(error: BaseException) -> str | None:
+    if isinstance(error, SyntaxError) and _is_users(error.filename):
+        return f"{error.filename} line {error.lineno}"
+    frames = [(frame.filename, frame.lineno, frame.name) for frame in traceback.extract_tb(error.__traceback__)]
+    # of an error in a worker of the DataLoader only the text comes over
+    frames += re.findall(r'File "([^"]+)", line (\d+), in (\S+)', str(error))
+    for file, line, name in reversed(frames):
+        if _is_users(file):
+            return f"{file} line {line}" + ("" if name == "<module>" else f", in {name}")
+    return None
+
+
+def _told(error: BaseException) -> str:
+    if "Original Traceback" in str(error):
+        return str(error).strip().splitlines()[-1].rstrip(".")
+    text = error.msg if isinstance(error, SyntaxError) else _text(error)
+    return f"{type(error).__name__}: {text}".rstrip(".")
+
+
+def _text(error: BaseException) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,111 @@
+"""What of Lightning's options this project cannot run, told before anything is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from pytorch_lightning.callbacks import (
+    EarlyStopping,
+    ModelCheckpoint,
+    WeightAveraging,
+)
+
+from datamodules.errors import UserError, require
+from lit_rnn.models import OrthogonalRNN, SequenceModel
+
+_REFUSED = {
+    "StochasticWeightAveraging": "it gives all groups one learning rate, and saves other weights than it validates; "
+    "WeightAveraging and EMAWeightAveraging do not",
+    "LearningRateFinder": "the rate of the run would not be the one in config.yaml; a study tries rates",
+    "BatchSizeFinder": "the batches would not be of the size in config.yaml; give data.init_args.batch_size",
+    "ModelPruning": "it puts other tensors where the recurrence reads its parameters",
+    "OnExceptionCheckpoint": "last.ckpt is kept whatever ends a run",
+}
+_PRECISIONS = "64-true, 32-true, bf16-true, 16-true, bf16-mixed, or 16-mixed on a GPU"
+
+
+def _named(entries: Any) -> list[Any]:
+    """Of what a config says of callbacks, each."""
+    return entries if isinstance(entries, list) else [] if entries is None else [entries]
+
+
+def has_end(trainer: Any) -> bool:
+    """Whether a trainer config says when training is over."""
+    if trainer.max_epochs is not None or trainer.max_steps != -1 or trainer.max_time is not None:
+        return True
+    return bool(trainer.fast_dev_run) or has_timer(trainer)
+
+
+def has_timer(trainer: Any) -> bool:
+    """Whether a Timer callback ends training."""
+    arguments = [(entry.class_path, entry.get("init_args")) for entry in _named(trainer.callbacks)]
+    return any(path.endswith(".Timer") and options.get("duration") is not None for path, options in arguments)
+
+
+def check_written(trainer: Any, command: str) -> None:
+    """Refuse what a trainer config says and no run here can do.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if command == "fit" and not has_end(trainer):
+        raise UserError(
+            "trainer.max_epochs is not given: set it, or trainer.max_steps or max_time, or the run has no end."
+        )
+    if trainer.default_root_dir is not None:
+        raise UserError("trainer.default_root_dir is given, but the run folder is named by --run_dir: use that.")
+    for entry in _named(trainer.callbacks):
+        name = entry.class_path.rpartition(".")[2]
+        if name in _REFUSED:
+            raise UserError(f"trainer.callbacks names {name}, which cannot be used here: {_REFUSED[name]}.")
+    require(not trainer.barebones, "trainer.barebones", True, "false: a run keeps its metrics and checkpoints")
+    replaced = "transformer-engine" in str(trainer.precision)
+    why = f"{_PRECISIONS}: Transformer Engine replaces linear layers whose weights the recurrence reads"
+    require(not replaced, "trainer.precision", trainer.precision, why)
+    strategy = str(trainer.strategy)
+    copied = re.search(r"spawn|fork|notebook", strategy) is not None
+    require(not copied, "trainer.strategy", strategy, "ddp, whose processes run the command themselves, for several")
+
+
+def check_written_whole(config: str) -> None:
+    """Refuse a config of which config.yaml could not keep all: it would not run again as it did.
+
+    Args:
+        config: The config as config.yaml would have it.
+    """
+    lost = re.search(r"^\s*-? ?(\w+): .*Unable to serialize instance (.*?)['\"]?$", config, re.MULTILINE)
+    if lost:
+        raise UserError(f"{lost[1]} is {lost[2]}, which config.yaml cannot keep: leave it out, or give it as text.")
+
+
+def check_callbacks(chosen: Sequence[Any], model: SequenceModel, validates: bool) -> None:
+    """Refuse callbacks that would train or tell something else than what the config says.
+
+    Args:
+        chosen: The callbacks that the config names.
+        model: What they would watch.
+        validates: Whether there is a validation split.
+
+    Raises:
+        UserError: naming the callback.
+    """
+    key = "trainer.callbacks"
+    for callback in chosen:
+        name = type(callback).__name__
+        reason = model.not_averaged()
+        if isinstance(callback, WeightAveraging) and reason is not None:
+            raise UserError(f"{key} names {name}, which cannot be used with {type(model).__name__}: {reason}.")
+        monitor = getattr(callback, "monitor", None)
+        if isinstance(callback, EarlyStopping | ModelCheckpoint) and monitor is not None:
+            _check_monitor(f"{key}: the monitor of {name}", monitor, model, validates)
+
+
+def _check_monitor(key: str, monitor: str, model: SequenceModel, validates: bool) -> None:
+    if not type(model).__module__.startswith("lit_rnn.") or monitor.startswith("lr-"):
+        return  # a user's own model may log more
+    stages = ("train", "val") if validates else ("train",)
+    known = [f"{stage}/{name}" for stage in stages for name in ("loss", model.task.metric)] + ["train/loss_step"]
+    known += ["recurrent/drift"] if isinstance(model, OrthogonalRNN) else []
+    require(monitor in (*known, "epoch", "step"), key, monitor, f"one of {', '.join(known)}")
