@@ -40,7 +40,9 @@ def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | N
             if any(thrower is one for one in added):
                 return UserError(f"{type(thrower).__name__}, which the config adds, cannot be used: {_text(each)}")
     wrapped = [name for each in chain for name in re.findall(r"Problem with given class_path '([\w.]+)'", str(each))]
-    if wrapped and not wrapped[-1].startswith(("lit_rnn.", "datamodules.")):
+    missing = getattr(chain[-1], "name", None) if isinstance(chain[-1], ModuleNotFoundError) else None
+    unknown = missing is not None and bool(wrapped) and wrapped[-1].startswith(missing)  # the class's own module
+    if wrapped and not unknown and not wrapped[-1].startswith(("lit_rnn.", "datamodules.")):
         return UserError(f"{wrapped[-1]} cannot be used: {_text(chain[-1])}")
     for each in chain:
         if isinstance(each, MisconfigurationException):  # some of them late, such as max_epochs already passed
