@@ -222,10 +222,10 @@ class SequenceDataModule(LightningDataModule, ABC):
         """The first ``count`` sequences of the validation split, or all, as one batch: for pictures and tables."""
         indices = np.arange(min(count, len(self._validation)))
         batch = self._validation[indices]
-        self._check("val", batch, 0, indices)
+        self._check_batch("val", batch, 0, indices)
         return batch
 
-    def _check(self, split: Split, batch: Batch, number: int, indices: Indices) -> None:
+    def _check_batch(self, split: Split, batch: Batch, number: int, indices: Indices) -> None:
         check_batch(batch, self.task, type(self).__name__, split, number, indices)
 
     def loader(self, split: Split, rank: int = 0, world_size: int = 1) -> SequenceLoader:
@@ -244,7 +244,7 @@ class SequenceDataModule(LightningDataModule, ABC):
             rank=rank,
             world_size=world_size,
             num_workers=self.num_workers,
-            check=functools.partial(self._check, split),
+            check=functools.partial(self._check_batch, split),
         )
 
     def _own_loader(self, split: Split) -> SequenceLoader:

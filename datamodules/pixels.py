@@ -208,7 +208,7 @@ class PixelMNIST(PixelDataModule):
     def prepare_data(self) -> None:
         """Download the four files unless they are there; check what is there by its sum."""
         if all(self._file(name).is_file() for pair in _MNIST_FILES.values() for name in pair):
-            self._check(_MNIST_SUMS)
+            self._check_files(_MNIST_SUMS)
             return
         from torchvision.datasets import MNIST  # slow to import, and other data does not need it
 
@@ -220,7 +220,7 @@ class PixelMNIST(PixelDataModule):
                 "put the four *-ubyte files there, or set data.init_args.root to the folder that holds MNIST/raw."
             ) from error
 
-    def _check(self, names: Iterable[str]) -> None:
+    def _check_files(self, names: Iterable[str]) -> None:
         if self.verify:
             check_sums(self._file(""), {name: _MNIST_SUMS[name] for name in names}, "data.init_args.verify")
 
@@ -239,7 +239,7 @@ class PixelMNIST(PixelDataModule):
                 ) from error
 
         image_file, label_file = _MNIST_FILES[train]
-        self._check(_MNIST_FILES[train])
+        self._check_files(_MNIST_FILES[train])
         images = read(read_image_file, image_file, "28x28 images")
         labels = read(read_label_file, label_file, "labels")
         sound = images.shape == (len(labels), 28, 28) and len(labels) > 0 and int(labels.max()) < self.classes
