@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,6 @@ def test_works_and_config_yaml_runs_again(cli: Any, config: Any, name: str, opti
         ("LearningRateFinder", {}, ["config.yaml", "study"]),
         ("BatchSizeFinder", {}, ["data.init_args.batch_size"]),
         ("ModelPruning", {"pruning_fn": "l1_unstructured"}, ["recurrence"]),
-        ("DeviceStatsMonitor", {"cpu_stats": True}, ["psutil"]),
         ("OnExceptionCheckpoint", {"dirpath": "x"}, ["last.ckpt"]),
         ("BackboneFinetuning", {}, ["backbone"]),
         ("EarlyStopping", {"monitor": "val_loss"}, ["'val_loss'", "val/loss"]),
@@ -64,6 +64,13 @@ def test_works_and_config_yaml_runs_again(cli: Any, config: Any, name: str, opti
 def test_is_refused(refused: Any, config: Any, name: str, options: dict[str, Any], words: list[str]) -> None:
     sentence = refused("fit", "-c", config(trainer={"callbacks": callback(name, **options)}), "--run_dir", "r")
     assert all(word in sentence for word in [name, *words]), sentence
+
+
+def test_a_package_that_a_callback_misses(refused: Any, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pytorch_lightning.callbacks.device_stats_monitor._PSUTIL_AVAILABLE", False)
+    path = config(trainer={"callbacks": callback("DeviceStatsMonitor", cpu_stats=True)})
+    sentence = refused("fit", "-c", path, "--run_dir", "r")
+    assert "DeviceStatsMonitor" in sentence and "psutil" in sentence
 
 
 def test_a_mean_of_unitary_matrices_is_refused(refused: Any, config: Any) -> None:
@@ -97,8 +104,13 @@ def test_the_average_resumes_as_it_was(cli: Any, config: Any) -> None:
             assert all(torch.equal(tensor, second[key][key2]) for key2, tensor in first[key].items()), key
 
 
-@pytest.mark.parametrize("logger", ["TensorBoardLogger", "MLFlowLogger", "CometLogger"])
-def test_a_logger_whose_package_is_missing(refused: Any, config: Any, logger: str) -> None:
+@pytest.mark.parametrize(
+    ("logger", "package"),
+    [("TensorBoardLogger", "tensorboard"), ("MLFlowLogger", "mlflow"), ("CometLogger", "comet_ml")],
+)
+def test_a_logger_whose_package_is_missing(refused: Any, config: Any, logger: str, package: str) -> None:
+    if find_spec(package) is not None:
+        pytest.skip(f"{package} is installed")
     options = {"save_dir": "x"} if logger == "TensorBoardLogger" else {}
     sentence = refused("fit", "-c", config(trainer={"logger": {"class_path": logger, "init_args": options}}))
     assert logger in sentence and "pip install" in sentence
