@@ -66,9 +66,14 @@ def test_is_refused(refused: Any, config: Any, name: str, options: dict[str, Any
     assert all(word in sentence for word in [name, *words]), sentence
 
 
-def test_a_package_that_a_callback_misses(refused: Any, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pytorch_lightning.callbacks.device_stats_monitor._PSUTIL_AVAILABLE", False)
-    path = config(trainer={"callbacks": callback("DeviceStatsMonitor", cpu_stats=True)})
+@pytest.mark.parametrize("options", [{}, {"cpu_stats": True}])
+def test_a_package_that_a_callback_misses(
+    refused: Any, config: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Found out at the start, or in the first step."""
+    for module in ("callbacks.device_stats_monitor", "accelerators.cpu"):
+        monkeypatch.setattr(f"pytorch_lightning.{module}._PSUTIL_AVAILABLE", False)
+    path = config(trainer={"callbacks": callback("DeviceStatsMonitor", **options)})
     sentence = refused("fit", "-c", path, "--run_dir", "r")
     assert "DeviceStatsMonitor" in sentence and "psutil" in sentence
 
