@@ -20,6 +20,7 @@ import io
 import itertools
 import json
 import struct
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -296,6 +297,52 @@ class Suite:
                 f"takes {share:.3f} of the bare steps' time"
             )
             return pairs
+
+    def busy(self) -> Iterator[Row]:
+        yield Row(
+            "busy/quickstart",
+            "training steps of configs/quickstart.yaml beside one busy process",
+            "the same on its own",
+            Bar("share", 1.8),
+            self.measure_busy,
+            most_rounds=3,
+        )
+
+    def measure_busy(self, rounds: int, tick: Tick) -> Pairs:
+        """By the command line in processes of its own, which says how threads wait, unless the environment does."""
+        limits = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "3"] if self.tiny else []
+        model, data = from_config("quickstart.yaml")
+        pairs = Pairs(backend=self.choice(model.cell_list()[0], size_of(data)))
+
+        def fit() -> float:
+            with tempfile.TemporaryDirectory() as folder:
+                command = [
+                    sys.executable,
+                    "-m",
+                    "lit_rnn",
+                    "fit",
+                    "--config",
+                    str(CONFIGS / "quickstart.yaml"),
+                    *limits,
+                ]
+                command += ["--run_dir", f"{folder}/run", "--threads", str(self.threads)]
+                command += ["--model.init_args.backend", self.backend]
+                done = subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False)
+                if done.returncode:
+                    raise SkipError(f"fit ended with status {done.returncode}: {done.stderr.strip().splitlines()[-1]}")
+                return json.loads(Path(folder, "run/fit.json").read_text())["seconds"]
+
+        pairs.first = fit()
+        for _ in range(rounds):
+            other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+            try:
+                pairs.ours.append(fit())
+            finally:
+                other.kill()
+                other.wait()
+            pairs.theirs.append(fit())
+            tick()
+        return pairs
 
     def memory(self) -> Iterator[Row]:
         size = Size(100, 64, 1, "last") if self.tiny else Size(784, 128, 1, "last")

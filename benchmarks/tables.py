@@ -22,6 +22,7 @@ GROUPS = {
     "nru": "NRU, forward and backward: how many times faster than the released form, step by step",
     "cells": "every other cell, forward and backward, at a published size: how many times faster than its own loop",
     "fit": "a whole fit (python -m lit_rnn fit) over its bare training steps",
+    "busy": "a fit beside one other process that keeps a core busy, over the same on its own",
     "memory": "peak memory of a forward and backward pass, over what is in use before it",
     "length": "time per step of longer sequences over that of a short one",
     "ddp": "samples per second of two processes with a thread each over those of one",

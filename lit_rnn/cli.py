@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import warnings
 from collections.abc import Sequence
@@ -128,7 +129,7 @@ class CLI(LightningCLI):
             "--threads",
             type=int | None,
             default=None,
-            help="CPU threads; if not given, torch's own choice, and one for NumPy.",
+            help="CPU threads; if not given, as many as there are cores for this process, and one for NumPy.",
         )
         parser.link_arguments(
             "data", "model.init_args.task", compute_fn=lambda data: asdict(data.task), apply_on="instantiate"
@@ -263,7 +264,7 @@ class CLI(LightningCLI):
             with warnings.catch_warnings():
                 # Lightning would run bf16-mixed, and config.yaml say otherwise
                 warnings.filterwarnings("error", "You passed .*16-mixed.*not supported on CPU")
-                return super().instantiate_trainer(
+                trainer = super().instantiate_trainer(
                     default_root_dir=str(self.run_dir),
                     logger=loggers,
                     plugins=run_plugins(given["plugins"]),
@@ -275,6 +276,10 @@ class CLI(LightningCLI):
         except UserWarning as warning:
             accepted = "bf16-mixed (or bf16-true, 16-true): a CPU has no float16 arithmetic for the mixed one"
             raise UserError(f"trainer.precision is {given['precision']!r}, but it must be {accepted}.") from warning
+        if trainer.num_devices > 1:
+            use_threads(self.config[self.subcommand].threads, processes=trainer.num_devices)
+            os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # or Lightning counts the cores in its own way
+        return trainer
 
 
 def _plain(value: Any) -> Any:

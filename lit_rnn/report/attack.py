@@ -80,7 +80,9 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--out", type=Path, help="folder for the report; attack in the run folder")
     where.add_argument("--batch_size", type=int, default=100, help="examples run at once; 100")
     where.add_argument("--device", help="cpu, cuda, ...; cuda where there is one")
-    where.add_argument("--threads", type=int, help="CPU threads; if not given, torch's own choice, and one for NumPy")
+    where.add_argument(
+        "--threads", type=int, help="CPU threads; if not given, as many as there are cores, and one for NumPy"
+    )
     return made
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -17,6 +16,7 @@ from lit_rnn.files import refuse_links
 from lit_rnn.report.console import new_console
 from lit_rnn.study import export, local, summary
 from lit_rnn.study.plan import Run, Study, read_study, resolve
+from lit_rnn.threads import cores
 
 
 class _Parser(argparse.ArgumentParser):
@@ -30,7 +30,11 @@ def run(command: str, arguments: Sequence[str]) -> None:
     parser.add_argument("file", help="the study, or the name of a shipped one such as studies/quickstart.yaml")
     parser.add_argument("--study_dir", type=Path, help="where the run folders go; runs/<name of the file>")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run")
-    parser.add_argument("--processes", type=int, help="runs side by side; as many as there are cores for")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        help="runs side by side; as many as there are cores for, Slurm's and a container's limits counted",
+    )
     parser.add_argument("--dry_run", action="store_true", help="only list the commands")
     parser.add_argument("--only", type=int, metavar="I", help="only run number I, from 0 (for job arrays)")
     parser.add_argument("--export", choices=("wandb", "slurm"), help="write the study for other schedulers instead")
@@ -39,7 +43,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     folder = options.study_dir or Path("runs", study.path.stem)
     refuse_links(folder)
     require(options.threads >= 1, "--threads", options.threads, "a whole number of at least 1")
-    processes = options.processes or max(1, (os.cpu_count() or 1) // options.threads)
+    processes = options.processes or max(1, cores() // options.threads)
     require(processes >= 1, "--processes", processes, "a whole number of at least 1")
     _check(study)
     runs = study.runs

@@ -1,13 +1,32 @@
-"""How many threads a command uses."""
+"""How many threads a command uses, and how they wait."""
 
 from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 from threadpoolctl import threadpool_info
 
 from datamodules import UserError
-from lit_rnn.threads import use_threads
+from lit_rnn import threads
+from lit_rnn.threads import cores, use_threads
+
+SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
+QUOTAS = threads._quotas
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+
+
+@pytest.fixture(autouse=True)
+def _no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight cores, whatever this machine has, and nobody's wish."""
+    for name in SLURM:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
+    monkeypatch.setattr(threads, "_quotas", lambda root: [])
 
 
 def blas() -> set[int]:
@@ -25,3 +44,106 @@ def test_torch_and_blas_are_limited() -> None:
     finally:
         use_threads(1)
     assert torch.get_num_threads() == 1 and blas() == {1}
+
+
+def test_a_process_takes_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never more than torch would take by itself; ``OMP_NUM_THREADS`` is the user's word, --threads before it."""
+    try:
+        for own, processes, expected in ((64, 1, 8), (64, 2, 4), (64, 3, 2), (64, 9, 1), (3, 1, 3)):
+            monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+            torch.set_num_threads(own)
+            use_threads(None, processes)
+            assert torch.get_num_threads() == expected
+        torch.set_num_threads(64)
+        monkeypatch.setenv("OMP_NUM_THREADS", "64")
+        use_threads(None, processes=2)
+        assert torch.get_num_threads() == 64
+        use_threads(5, processes=2)
+        assert torch.get_num_threads() == 5
+    finally:
+        use_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, 8),
+        ({"SLURM_CPUS_PER_TASK": "3"}, 3),
+        ({"SLURM_CPUS_ON_NODE": "4"}, 4),
+        ({"SLURM_CPUS_PER_TASK": "2", "SLURM_CPUS_ON_NODE": "6"}, 2),
+        ({"SLURM_CPUS_ON_NODE": "72"}, 8),
+        ({"SLURM_CPUS_ON_NODE": "4(x2)"}, 8),
+    ],
+)
+def test_slurm(environment: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert cores() == expected
+
+
+V2, V1 = "0::/jobs/one\n", "5:memory:/jobs\n4:cpu,cpuacct:/jobs/one\n1:name=systemd:/\n"
+
+
+@pytest.mark.parametrize(
+    ("told", "files", "expected"),
+    [
+        pytest.param(V2, {"jobs/one/cpu.max": "250000 100000\n"}, 2, id="version 2"),
+        pytest.param(V2, {"jobs/one/cpu.max": "max 100000\n"}, 8, id="version 2, no quota"),
+        pytest.param(
+            V2, {"jobs/one/cpu.max": "max 100000\n", "jobs/cpu.max": "30000 10000\n"}, 3, id="the group above"
+        ),
+        pytest.param("0::/\n", {"cpu.max": "50000 100000\n"}, 1, id="half a core in a container"),
+        pytest.param(V1, {"cpu,cpuacct/jobs/one/cpu.cfs_quota_us": "600000\n"}, 6, id="version 1"),
+        pytest.param(V1, {"cpu,cpuacct/cpu.cfs_quota_us": "400000\n"}, 4, id="version 1, in a container"),
+        pytest.param(V1, {"cpu,cpuacct/jobs/one/cpu.cfs_quota_us": "-1\n"}, 8, id="version 1, no quota"),
+        pytest.param(None, {}, 8, id="no control groups"),
+    ],
+)
+def test_control_groups(
+    told: str | None, files: dict[str, str], expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if told is not None:
+        (tmp_path / "proc/self").mkdir(parents=True)
+        (tmp_path / "proc/self/cgroup").write_text(told)
+    for name, text in files.items():
+        path = tmp_path / "sys/fs/cgroup" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        if "quota" in name:
+            path.with_name("cpu.cfs_period_us").write_text("100000\n")
+    limits = list(QUOTAS(tmp_path))
+    monkeypatch.setattr(threads, "_quotas", lambda root: limits)
+    assert cores() == expected
+
+
+# seconds of CPU time that two threads use in half a second in which they have nothing to do but wait for work
+IDLE = """
+import os, sys, time
+from lit_rnn.__main__ import main
+main(["compare", "nowhere"])
+import torch
+torch.set_num_threads(2)
+x = torch.randn(1000, 1000)
+used = 0.0
+for _ in range(25):
+    x.add(1)
+    start = time.process_time()
+    time.sleep(0.02)
+    used += time.process_time() - start
+print(os.environ.get("OMP_WAIT_POLICY"), used, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "policy"), [({}, "passive"), ({"OMP_WAIT_POLICY": "active"}, "active"), ({"GOMP_SPINCOUNT": "9"}, "None")]
+)
+def test_threads_that_wait_do_not_spin(given: dict[str, str], policy: str) -> None:
+    """Unless the user says so."""
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    child = subprocess.run(
+        [sys.executable, "-c", IDLE], env=environment | given, capture_output=True, text=True, check=False
+    )
+    said, used = child.stderr.split()[-2:]
+    assert said == policy
+    if policy == "passive":
+        assert float(used) < 0.1

@@ -81,7 +81,7 @@ def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace
     add("--points", type=int, default=100, help="of the pseudospectrum's grid, per axis (100)")
     add("--samples", type=int, default=8, help="validation sequences for the dynamics (8)")
     add("--steps", type=int, default=100, help="powers of W, and lags of its memory (100)")
-    add("--threads", type=int, help="CPU threads; if not given, torch's own choice, and one for NumPy")
+    add("--threads", type=int, help="CPU threads; if not given, as many as there are cores, and one for NumPy")
     options, unknown = parser.parse_known_args(list(arguments))
     for name, least in (("points", 2), ("samples", 1), ("steps", 1)):
         value = getattr(options, name)
