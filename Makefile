@@ -1,38 +1,47 @@
 # Two commands: `make run` trains the quickstart, `make test` runs the tests. Each makes .venv when there is none.
+# ARGS goes to either at its end: `make test ARGS=tests/test_install.py`.
 
 VENV := .venv
 # python3.11 is what constraints.txt was tested with. `make PYTHON=... run` takes another.
 PYTHON = $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: run test lint clean
+.PHONY: run test lint fresh clean
 .NOTPARALLEL:  # one pip at a time
 
 run: $(VENV)/.installed
-	$(VENV)/bin/python -m lit_rnn fit --config configs/quickstart.yaml
+	$(VENV)/bin/python -m lit_rnn fit --config configs/quickstart.yaml $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+# Both commands where nothing else is: Debian 12 in a folder, python3, python3-venv and make, an ordinary user.
+fresh:
+	bash .ci/fresh $(ARGS)
+
 # Not runs/ and data/: those are yours.
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist *.egg-info .fresh .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+install = $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
 $(VENV)/.installed-test: extras = [test]
 # whose attacks ours are compared with; the tests that need it are skipped without it
 $(VENV)/.installed-test: also = adversarial-robustness-toolbox
 $(VENV)/.installed-dev: extras = [dev]
 $(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: setup.cfg setup.py pyproject.toml constraints.txt | $(VENV)/.made
 	@echo "Installing lit_rnn$(extras) into $(VENV); the first time this takes a few minutes."
-	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.$(extras)'
-	@test -z "$(also)" || $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt $(also) || \
+	@$(install) -e '.$(extras)'
+	@test -z "$(also)" || $(install) $(also) || \
 		echo "$(also) could not be installed: the tests that need it are skipped." >&2
+	@$(VENV)/bin/python -c 'import sys; from lit_rnn.scan.compiler import find_compiler; sys.exit(not find_compiler())' || \
+		$(install) ziglang || \
+		echo "There is no C++ compiler, and ziglang could not be installed: backend fused runs instead of native." >&2
 	@touch $@
 
 $(VENV)/.made:

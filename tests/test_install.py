@@ -196,3 +196,46 @@ def test_make_names_the_missing_debian_package(checkout: Path, python: str, pack
     assert sentence.endswith(f"on Debian, apt install {package}.")
     assert all(line.startswith("make: ***") for line in rest)
     assert not (checkout / ".venv").exists()
+
+
+@pytest.fixture
+def bare(source: Path, tmp_path: Path) -> dict[str, str]:
+    """The checkout with its tests in another folder, and an environment in which no compiler is found."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "tests", source / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    (tools := tmp_path / "tools").mkdir()
+    make = shutil.which("make")
+    assert make is not None
+    (tools / "make").symlink_to(make)
+    (modules := tmp_path / "modules").mkdir()
+    (modules / "sitecustomize.py").write_text("import sys\nsys.modules['ziglang'] = None\n")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CXX", "PYTEST", "OMP_", "XDG_"))}
+    places = {"PATH": str(tools), "HOME": str(tmp_path / "home"), "PYTHONPATH": str(modules)}
+    return kept | places | {"MAKEFLAGS": "", "MAKELEVEL": "0", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+@pytest.mark.parametrize("brought", [False, True], ids=["no compiler", "ziglang alone"])
+def test_both_commands_without_a_compiler_on_the_path(brought: bool, bare: dict[str, str], source: Path) -> None:
+    """Cut small, in this environment as it is installed; `make fresh` installs one on a bare system."""
+    if brought:
+        pytest.importorskip("ziglang")
+        del bare["PYTHONPATH"]
+
+    def make(target: str, arguments: str) -> subprocess.CompletedProcess[str]:
+        installed = [part for name in ("", "-test") for part in ("-o", f"{sys.prefix}/.installed{name}")]
+        call = ["make", f"VENV={sys.prefix}", *installed, target, f"ARGS={arguments}"]
+        done = subprocess.run(call, cwd=source, env=bare, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    short = "--trainer.limit_train_batches 10 --trainer.limit_val_batches 1 --trainer.max_epochs 1 --data.init_args.delay 20"
+    done = make("run", short)
+    assert f"scan backend {'native' if brought else 'fused'}" in done.stdout and "no C++" not in done.stdout
+    assert done.stderr.count("no C++ compiler") == (not brought)
+    assert make("run", short).stderr == "", "it is said once"
+    files = "tests/lit_rnn/test_scan.py tests/lit_rnn/test_scan_library.py"
+    tests = make("test", f"-p no:cacheprovider {files} -k 'exprnn or choices or ziglang'")
+    assert tests.stdout.count("tests of it are skipped") == 1  # of compiled, if of nothing else
+    assert ("native and compiled" in tests.stdout) == (not brought)
+    assert " passed" in tests.stdout
