@@ -229,7 +229,8 @@ def test_both_commands_without_a_compiler_on_the_path(brought: bool, bare: dict[
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 
-    short = "--trainer.limit_train_batches 10 --trainer.limit_val_batches 1 --trainer.max_epochs 1 --data.init_args.delay 20"
+    cut = ("limit_train_batches 10", "limit_val_batches 1", "max_epochs 1")
+    short = " ".join(f"--trainer.{option}" for option in cut) + " --data.init_args.delay 20"
     done = make("run", short)
     assert f"scan backend {'native' if brought else 'fused'}" in done.stdout and "no C++" not in done.stdout
     assert done.stderr.count("no C++ compiler") == (not brought)
