@@ -57,10 +57,16 @@ class ScuRNNCell(UnitaryCell):
         hidden_size: n, complex units.
         init: Fills the real part of A.
         learn_initial_state: Keep h_0 zero if false.
+        released_order: The matrix of the released code, D Z^T acting on columns, instead of the paper's Z D.
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, init: SkewInit = cayley_, learn_initial_state: bool = True
+        self,
+        input_size: int,
+        hidden_size: int,
+        init: SkewInit = cayley_,
+        learn_initial_state: bool = True,
+        released_order: bool = False,
     ) -> None:
-        recurrent = UnitaryScaledCayley(hidden_size, init)
+        recurrent = UnitaryScaledCayley(hidden_size, init, released_order)
         super().__init__(input_size, hidden_size, recurrent, learn_initial_state=learn_initial_state)

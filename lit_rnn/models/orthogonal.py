@@ -119,6 +119,7 @@ class ScuRNN(OrthogonalRNN):
         init: Spectrum that the real part of A starts with.
         phase_lr_ratio: Learning rate of theta over that of the rest.
         learn_initial_state: Train h_0, as the paper does.
+        released_order: D = diag(e^{i theta}) last, as in the released code, instead of first, as in the paper.
         **kwargs: Options of `OrthogonalRNN`.
     """
 
@@ -131,6 +132,7 @@ class ScuRNN(OrthogonalRNN):
         init: SkewInitName = "cayley",
         phase_lr_ratio: float = 1.0,
         learn_initial_state: bool = True,
+        released_order: bool = False,
         **kwargs: Any,
     ) -> None:
         self.check_init(init)
@@ -139,7 +141,7 @@ class ScuRNN(OrthogonalRNN):
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
-        return ScuRNNCell(input_size, o.hidden_size, SKEW_INITS[o.init], o.learn_initial_state)
+        return ScuRNNCell(input_size, o.hidden_size, SKEW_INITS[o.init], o.learn_initial_state, o.released_order)
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         groups = super().parameter_groups()

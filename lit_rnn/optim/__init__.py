@@ -10,11 +10,12 @@ from lit_rnn.optim.riemannian import (
     retract,
     riemannian_gradient,
 )
-from lit_rnn.optim.rmsprop import RMSpropTF
 from lit_rnn.optim.schedule import build_scheduler
 from lit_rnn.optim.spec import Factory, build, options_of, to_primitives
+from lit_rnn.optim.tensorflow import AdamTF, RMSpropTF
 
 __all__ = [
+    "AdamTF",
     "Factory",
     "GroupedOptimizer",
     "RMSpropTF",

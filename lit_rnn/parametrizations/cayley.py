@@ -18,6 +18,11 @@ def cayley(A: Tensor) -> Tensor:
     return torch.linalg.solve(identity + A, identity - A)
 
 
+def order(released: bool) -> str:
+    """Which of the two scaled Cayley matrices, in words."""
+    return "its transpose, D last (released code)" if released else "D first (paper)"
+
+
 class Cayley(SkewMap):
     """W = (I + A)^-1 (I - A), A = -A^H: the rotations (unitary matrices) without eigenvalue -1, det 1 when real.
 
@@ -71,11 +76,10 @@ class ScaledCayley(Cayley):
         return W.mT if self.released_order else W
 
     def extra_repr(self) -> str:
-        order = "its transpose, D last (released code)" if self.released_order else "D first (paper)"
         det = -1 if self.negatives % 2 else 1
         return (
-            f"W = (I + A)^-1 (I - A) D in O({self.size}) with det {det}, {self.negatives} entries -1 in D, {order}, "
-            f"{self.skew.numel()} free numbers"
+            f"W = (I + A)^-1 (I - A) D in O({self.size}) with det {det}, {self.negatives} entries -1 in D, "
+            f"{order(self.released_order)}, {self.skew.numel()} free numbers"
         )
 
 
@@ -89,18 +93,21 @@ class UnitaryScaledCayley(Cayley):
     Args:
         size: n.
         init: Fills the real part of A.
+        released_order: W^T = diag(e^{i theta}) Z^T, Z = (I + A)^-1 (I - A), instead, as for `ScaledCayley`.
     """
 
-    def __init__(self, size: int, init: SkewInit = cayley_) -> None:
+    def __init__(self, size: int, init: SkewInit = cayley_, released_order: bool = False) -> None:
         super().__init__(size, init, unitary=True)
+        self.released_order = released_order
         self.phase = nn.Parameter(torch.empty(size).uniform_(0, 2 * math.pi))
 
     def matrix(self) -> Tensor:
         phase = self.read(self.phase)
-        return super().matrix() * torch.polar(torch.ones_like(phase), phase)
+        W = super().matrix() * torch.polar(torch.ones_like(phase), phase)
+        return W.mT if self.released_order else W
 
     def extra_repr(self) -> str:
         return (
             f"W = (I + A)^-1 (I - A) diag(e^(i theta)) in U({self.size}), A skew-Hermitian, "
-            f"{self.size**2 + self.size} free numbers"
+            f"{order(self.released_order)}, {self.size**2 + self.size} free numbers"
         )
