@@ -14,6 +14,12 @@ from datamodules.errors import require
 from datamodules.task import Task
 
 
+def value_first(x: Tensor) -> Tensor:
+    """A sequence (T, 2) of `Adding` as (u_t, m_t), whichever stands first: the marks are zeros and ones alone."""
+    first, second = ((x == 0) | (x == 1)).all(0).tolist()
+    return x.flip(-1) if first and not second else x
+
+
 class Adding(GeneratedDataModule):
     """Add the two marked numbers of a long sequence: y = sum of u_t where m_t = 1.
 
@@ -24,18 +30,27 @@ class Adding(GeneratedDataModule):
         length: T, the number of steps.
         protocol: Where the halves meet. ``scornn`` (scoRNN, scuRNN code): [0, h) and [h, T) with h = (T - 1) // 2;
             ``urnn``: h = T // 2.
+        mark_first: Channel 0 is m_t and channel 1 u_t, as in Orhan and Pitkow's code (2020): a start that sends channel
+            0 to the source of a chain sends the marks there.
         **kwargs: Sizes, seed and workers of `GeneratedDataModule`.
     """
 
     bounds = (0.0, 1.0)
 
-    def __init__(self, length: int = 200, protocol: Literal["scornn", "urnn"] = "scornn", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        length: int = 200,
+        protocol: Literal["scornn", "urnn"] = "scornn",
+        mark_first: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         require(protocol in ("scornn", "urnn"), "data.init_args.protocol", protocol, "scornn or urnn")
         shortest = 3 if protocol == "scornn" else 2
         require(length >= shortest, "data.init_args.length", length, f"at least {shortest}, one step for each mark")
         self.length, self.protocol = length, protocol
         self.half = (length - 1) // 2 if protocol == "scornn" else length // 2
+        self.value, self.mark = (1, 0) if mark_first else (0, 1)
         self.words_per_sample = length + 2
         self.task = Task(
             name="adding",
@@ -53,16 +68,16 @@ class Adding(GeneratedDataModule):
     def changeable(self, inputs: Tensor) -> Tensor:
         """The numbers that are not marked: neither the marks nor what is added."""
         free = torch.zeros_like(inputs, dtype=torch.bool)
-        free[..., 0] = inputs[..., 1] == 0
+        free[..., self.value] = inputs[..., self.mark] == 0
         return free
 
     def make(self, words: NDArray[np.uint64]) -> Batch:
         uniform = unit_interval(words)
         rows = np.arange(len(words))
         inputs = np.zeros((len(words), self.length, 2), dtype=np.float32)
-        inputs[:, :, 0] = uniform[:, 2:]
+        inputs[:, :, self.value] = uniform[:, 2:]
         first = (uniform[:, 0] * self.half).astype(np.int64)
         second = self.half + (uniform[:, 1] * (self.length - self.half)).astype(np.int64)
-        inputs[rows, first, 1] = inputs[rows, second, 1] = 1
-        targets = inputs[rows, first, 0] + inputs[rows, second, 0]
+        inputs[rows, first, self.mark] = inputs[rows, second, self.mark] = 1
+        targets = inputs[rows, first, self.value] + inputs[rows, second, self.value]
         return torch.from_numpy(inputs), torch.from_numpy(targets[:, None])

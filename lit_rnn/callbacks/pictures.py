@@ -11,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from datamodules import Task
+from datamodules.adding import value_first
 from lit_rnn.models import SequenceModel
 from lit_rnn.report.curves import draw_curves
 from lit_rnn.run_folder import keeps_files, show
@@ -102,6 +103,8 @@ def _draw_series(figure: FigureBase, task: Task, inputs: Tensor, targets: Tensor
     axes: Any = figure.subplots(3, 1 if task.per_step else 2, sharex=True, squeeze=False)
     for i, ax in enumerate(axes.flat[: len(inputs)]):
         x = inputs[i] if inputs.dim() == 3 else inputs[i, :, None]
+        if task.name == "adding":
+            x = value_first(x)
         ax.plot(x[:, 0].numpy(), linewidth=0.6, color="0.6")
         if task.name == "adding":
             marked = torch.nonzero(x[:, 1])[:, 0]

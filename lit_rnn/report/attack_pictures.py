@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.adding import value_first
 from datamodules.pixels import PixelDataModule
 from lit_rnn import analysis
 from lit_rnn.report.attack_outcome import PSEUDO_EPS, Outcome, adversarial, interval
@@ -186,7 +187,10 @@ def _draw_series(outcome: Outcome, chosen: Tensor, before: Tensor, after: dict[f
         for column, (norm, outputs) in enumerate(after.items()):
             result, inputs = outcome.moved[norm]
             ax = axes[row, column]
-            old, new = (_line(x[index]) for x in (e.x, inputs))
+            read, changed = e.x[index], inputs[index]
+            if task.name == "adding":
+                read, changed = value_first(read), value_first(changed)
+            old, new = _line(read), _line(changed)
             style = {"drawstyle": "steps-mid"} if task.inputs == "symbols" else {}
             ax.plot(old, color="0.6", linewidth=1, label="before", **style)
             ax.plot(new, color="tab:red", linewidth=0.8, label="after", **style)
@@ -198,7 +202,7 @@ def _draw_series(outcome: Outcome, chosen: Tensor, before: Tensor, after: dict[f
                 )
             ax.set_title(words, color="tab:red" if result.fooled[index] else "tab:green", fontsize=9)
             if task.name == "adding":
-                marked = np.flatnonzero(e.x[index, :, 1].cpu().numpy())
+                marked = np.flatnonzero(read[:, 1].cpu().numpy())
                 ax.plot(marked, old[marked], "o", markersize=4, color="tab:orange", label="marked")
             ax.spines[["top", "right"]].set_visible(False)
     for ax in axes[-1]:

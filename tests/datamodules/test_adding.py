@@ -6,6 +6,8 @@ import torch
 from scipy import stats
 
 from datamodules import Adding, UserError
+from datamodules.adding import value_first
+from lit_rnn.models import VanillaRNN
 
 
 def make(**options):
@@ -135,6 +137,25 @@ def test_bad_input_is_one_sentence_naming_the_key(key, options):
     assert "\n" not in message
     assert key in message
     assert str(options[key]) in message
+
+
+def test_the_mark_first_is_the_same_sequence_with_its_channels_exchanged():
+    """Words by hand: 2^64 k / 8 is the number k / 8; h = 2, so the marks are at steps 0.5 * 2 and 2 + 0.25 * 2."""
+    words = np.array([[4, 2, 1, 3, 5, 7]], dtype=np.uint64) << np.uint64(61)
+    inputs, targets = make(length=4, protocol="urnn", mark_first=True).make(words)
+    assert inputs.tolist() == [[[0, 0.125], [1, 0.375], [1, 0.625], [0, 0.875]]]
+    assert targets.tolist() == [[1.0]]
+    other, same = make(length=4, protocol="urnn").make(words)
+    assert torch.equal(other, inputs.flip(-1)) and torch.equal(same, targets)
+    assert torch.equal(value_first(inputs[0]), other[0]) and torch.equal(value_first(other[0]), other[0])
+    free = make(length=4, protocol="urnn", mark_first=True).changeable(inputs)
+    assert free.tolist() == [[[False, True], [False, False], [False, False], [False, True]]]
+
+
+def test_the_source_of_a_chain_reads_the_mark_where_it_is_first():
+    data = make(length=4, protocol="urnn", mark_first=True)
+    V = VanillaRNN(data.task, 5, init="chain").cell_list()[0].input.weight
+    assert (V[0] @ torch.tensor([1.0, 0.0])).item() == pytest.approx(0.9) and not (V[0] @ torch.tensor([0.0, 1.0]))
 
 
 def test_an_unknown_protocol_is_told_the_known_ones():
