@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0
     if command not in COMMANDS:
-        print(f"lit_rnn: {command} is not a command; accepted: {', '.join(COMMANDS)}.", file=sys.stderr)
+        print(f"lit_rnn: {printable(command)} is not a command; accepted: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     os.environ.setdefault("WANDB_SILENT", "true")
     # Threads that spin while they wait for work are 3 to 10 times slower beside another busy process, and no faster on

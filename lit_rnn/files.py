@@ -32,7 +32,7 @@ def check_yaml(text: str) -> None:
         YAMLLimitError: if it is beyond `MOST_CHARACTERS`, `DEEPEST` or `MOST_NODES`.
         yaml.YAMLError: if it is no YAML.
     """
-    if len(text) < DEEPEST:  # too short to be any of it
+    if len(text) < DEEPEST and "*" not in text:  # too short to be any of it, but an alias can stand inside itself
         return
     if len(text) > MOST_CHARACTERS:
         raise YAMLLimitError(f"it has {len(text):,} characters, and at most {MOST_CHARACTERS:,} are read")
@@ -106,7 +106,7 @@ def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
 
 # ---- names and links
 
-_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f]")
+_UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
 
 
 def check_name(name: str, key: str) -> None:

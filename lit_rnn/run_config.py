@@ -158,7 +158,18 @@ def check_state(state: Any, path: Path) -> None:
     Raises:
         UserError: naming the path.
     """
-    texts = [key for key, _ in _walk(state, "")] + [value for _, value in _walk(state, "") if isinstance(value, str)]
-    for text in texts:
+    for text in _texts(state):
         if _DOTS.search(text):
             raise UserError(f"ckpt_path {path} remembers the path {shorten(text)}, which leads out of its folder.")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text inside a value, keys too: best_k_models has paths as keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for pair in value.items():
+            yield from _texts(pair)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _texts(item)

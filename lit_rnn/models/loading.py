@@ -18,6 +18,7 @@ from lit_rnn import class_paths
 from lit_rnn.models.base import SequenceModel
 
 _CHUNK = 1 << 20
+_DOS_FOLDER = 0x10  # of the attributes of a member
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -58,6 +59,8 @@ def _check_sums(file: BinaryIO) -> None:
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:  # torch stores; a small file must not become a large one
                 raise zipfile.BadZipFile(f"{member.filename!r} is compressed")
+            if member.external_attr & _DOS_FOLDER:  # torch reads nothing for a folder: a tensor of foreign memory
+                raise zipfile.BadZipFile(f"{member.filename!r} is marked as a folder")
             with archive.open(member) as content:
                 while content.read(_CHUNK):
                     pass

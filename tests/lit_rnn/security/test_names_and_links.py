@@ -1,0 +1,229 @@
+"""SECURITY.md, "Names and paths": names are names, no link leads out of a folder, and text is text."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lit_rnn.models import load
+
+BAD_NAMES = [
+    *("", ".", "..", "../victim", "a/b", "/tmp/victim", "a\\b", "..\\victim", "victim/", "./victim"),
+    *("a\0b", "a\nb", "\x1b[31m", "a\x7f", "a\x85b", "n" * 81, "n" * 300),
+]
+
+
+def write_study(folder: Path, config: Callable[..., str], **study: Any) -> Path:
+    config("base.yaml")
+    path = folder / "some.yaml"
+    path.write_text(yaml.safe_dump({"base": str(folder / "base.yaml"), "seeds": [1], **study}))
+    return path
+
+
+@pytest.mark.parametrize("name", BAD_NAMES, ids=ascii)
+def test_an_arm_is_named_not_placed(
+    name: str, config: Callable[..., str], told: Callable[..., str], tmp_path: Path
+) -> None:
+    for victim in (tmp_path / "runs" / "victim", tmp_path / "victim"):
+        victim.mkdir(parents=True)
+        (victim / "thesis.txt").write_text("the only copy")
+    study = write_study(tmp_path, config, arms={name: {"grid": {"model.init_args.hidden_size": [4]}}})
+    told("study", study, "--dry_run")
+    told("study", study, "--only", "0")
+    told("study", study)
+
+
+@pytest.mark.parametrize("name", ["n" * 80, "a b", "[red]", "été", "-", "...", "a..b"], ids=ascii)
+def test_other_names_are_fine(name: str, config: Callable[..., str], cli: Callable[..., Any], tmp_path: Path) -> None:
+    study = write_study(tmp_path, config, arms={name: {"grid": {"model.init_args.hidden_size": [4]}}})
+    done = cli("study", study, "--dry_run")
+    assert done.status == 0, done
+    assert name in done.out
+
+
+def test_values_are_written_into_names_harmlessly(
+    config: Callable[..., str], cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Each run's folder lies directly in the study's, is short, and differs from the others'."""
+    values = ["../victim", "..\\victim", "a/b", "a_b", "a\x1bb", "long" * 100, "long" * 100 + "er", ".", "short"]
+    study = write_study(
+        tmp_path,
+        config,
+        base=str(tmp_path / "pixels.yaml"),
+        grid={"data.init_args.root": values},
+    )
+    config("pixels.yaml", data={"class_path": "PixelMNIST", "init_args": {"root": "data"}})
+    done = cli("study", study, "--dry_run", "--study_dir", "out")
+    assert done.status == 0, done
+    flat = re.sub(r"\s+", " ", done.out)
+    folders = re.findall(r"--run_dir[ =]'?(?:[^ ']*/)?out/([^ ']+)", flat)
+    assert len(folders) == len(set(folders)) == len(values), done.out
+    for folder in folders:
+        assert "/" not in folder and "\\" not in folder and folder not in (".", "..")
+        assert folder.isprintable() and len(folder) <= 140
+    assert sum(bool(re.search(r"-[0-9a-f]{8}", folder)) for folder in folders) >= 6
+    assert [folder for folder in folders if "short" in folder and not re.search(r"-[0-9a-f]{8}", folder)]
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "file").write_text("not yours")
+    return folder
+
+
+FRESH = [
+    *("config.yaml", "versions.json", "metrics.csv", "fit.json", "checkpoints", "checkpoints/last.ckpt"),
+    *("checkpoints/init.ckpt", "checkpoints/best.ckpt", "pictures", "pictures/task.png", "notes.txt", "a/b/c"),
+]
+
+
+def plant(place: Path, outside: Path, kind: str) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.unlink(missing_ok=True)
+    target = {"file": outside / "file", "folder": outside, "nowhere": outside / "new"}[kind]
+    place.symlink_to(
+        target if kind != "file" else Path("../" * (len(place.parts) - len(outside.parts))) / "outside/file"
+    )
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "nowhere"])
+@pytest.mark.parametrize("name", FRESH)
+def test_fit_writes_through_no_link(
+    name: str, kind: str, outside: Path, config: Callable[..., str], told: Callable[..., str], tmp_path: Path
+) -> None:
+    plant(tmp_path / "new" / name, outside, kind)
+    told("fit", "-c", config(), "--run_dir", "new")
+
+
+WRITTEN = {
+    "fit": (
+        "metrics.csv",
+        "fit.json",
+        "checkpoints/last.ckpt",
+        "checkpoints/new.ckpt",
+        "pictures",
+        "config-2.yaml",
+        "x",
+    ),
+    "test": ("test.json", "metrics.csv", "x"),
+    "validate": ("validate.json", "metrics.csv", "x"),
+    "predict": ("predictions.npz", "x"),
+    "analyze": ("analysis", "analysis/last", "analysis/last/analysis.json", "analysis/last/analysis.html", "x"),
+    "attack": ("attack", "attack/best", "attack/attack.json", "attack.json", "attack.html", "x"),
+}
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "nowhere"])
+@pytest.mark.parametrize(("command", "name"), [(command, name) for command, names in WRITTEN.items() for name in names])
+def test_commands_write_through_no_link(
+    command: str, name: str, kind: str, run: Path, outside: Path, told: Callable[..., str]
+) -> None:
+    checkpoint = "best" if name.startswith("checkpoints/last") else "last"
+    plant(run / name, outside, kind)
+    told(command, "--run_dir", "run", "--ckpt_path", checkpoint)
+
+
+@pytest.mark.parametrize("name", ["analysis.json", "analysis.html", "x", "a/x"])
+def test_a_report_writes_through_no_link(
+    name: str, run: Path, outside: Path, told: Callable[..., str], tmp_path: Path
+) -> None:
+    for command in ("analyze", "attack"):
+        plant(tmp_path / "report" / name.replace("analysis", command), outside, "file")
+        told(command, "--run_dir", "run", "--ckpt_path", "last", "--out", "report")
+
+
+@pytest.mark.parametrize("kind", ["file", "folder", "nowhere"])
+@pytest.mark.parametrize("name", ["plan.json", "study.json", "study.csv", "study.png", "x", "RUN", "RUN/config.yaml"])
+def test_a_study_writes_through_no_link(
+    name: str,
+    kind: str,
+    outside: Path,
+    config: Callable[..., str],
+    told: Callable[..., str],
+    cli: Callable[..., Any],
+    tmp_path: Path,
+) -> None:
+    study = write_study(tmp_path, config, arms={"one": {"grid": {"model.init_args.hidden_size": [4]}}})
+    flat = re.sub(r"\s+", " ", cli("study", study, "--dry_run", "--study_dir", "out").out)
+    folder = re.findall(r"--run_dir[ =]'?(?:[^ ']*/)?out/([^ ']+)", flat)[0]
+    plant(tmp_path / "out" / name.replace("RUN", folder), outside, kind)
+    told("study", study, "--study_dir", "out")
+    told("study", study, "--study_dir", "out", "--only", "0")
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_links_that_stay_inside_are_fine(run: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
+    (run / "checkpoints" / "chosen.ckpt").symlink_to("last.ckpt")
+    (run / "again.csv").symlink_to(run / "metrics.csv")
+    (tmp_path / "link").symlink_to(run)
+    done = cli("test", "--run_dir", "link", "--ckpt_path", "last")
+    assert done.status == 0, done
+    assert (run / "test.json").exists()
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_the_study_of_a_linked_folder_is_fine(
+    config: Callable[..., str], cli: Callable[..., Any], outside: Path, tmp_path: Path
+) -> None:
+    study = write_study(tmp_path, config, arms={"one": {"grid": {"model.init_args.hidden_size": [4]}}})
+    (tmp_path / "out").symlink_to(outside)
+    (outside / "inside").symlink_to("file")
+    done = cli("study", study, "--study_dir", "out", "--only", "0")
+    assert done.status == 0, done
+    assert (outside / "file").read_text() == "not yours"
+
+
+def test_reading_follows_links(run: Path, cli: Callable[..., Any], told: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "link.ckpt").symlink_to(run / "checkpoints" / "last.ckpt")
+    assert type(load(tmp_path / "link.ckpt")).__name__ == "ExpRNN"
+    done = cli("analyze", "--ckpt_path", "link.ckpt", "--out", "report", "--only", "spectrum")
+    assert done.status == 0, done
+    assert (tmp_path / "report" / "analysis.json").exists()
+    (run / "checkpoints" / "last.ckpt").write_bytes(b"damaged")
+    told("analyze", "--ckpt_path", "link.ckpt", "--out", "other")
+
+
+@pytest.mark.parametrize("name", ["[red]x[/red]", "[/red]", "[link=file:///etc]y[/link]", "[bold", "[@click=x]z[/]"])
+def test_brackets_are_text(name: str, run: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
+    folder = name.replace("/", "")  # a folder's name has no slash
+    run.rename(tmp_path / folder)
+    shutil.copytree(tmp_path / folder, tmp_path / "other")
+    done = cli("compare", folder, "other")
+    assert done.status == 0, done
+    assert folder in done.out.replace("\n", ""), done.out
+    done = cli("analyze", "--run_dir", folder, "--ckpt_path", "last", "--only", "spectrum")
+    assert done.status == 0 and folder in re.sub(r"\s+│?", "", done.out), done
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_slash_in_brackets_is_text(config: Callable[..., str], cli: Callable[..., Any]) -> None:
+    done = cli("fit", "-c", config(), "--run_dir", "a[/red]b[red]", "--trainer.max_epochs", "1")
+    assert done.status == 0 and "a[/red]b[red]" in done.out, done
+
+
+def test_control_characters_are_escaped(cli: Callable[..., Any], run: Path) -> None:
+    name = "a\x1b]0;title\x07\x1b[31mb\rc\x9b1m"
+    for call in (
+        ("compare", name),
+        ("analyze", "--run_dir", name),
+        ("test", "--run_dir", "run", "--ckpt_path", name),
+        ("fit", "-c", name),
+        ("fit", "--model", name),
+        ("analyze", "--run_dir", "run", "--trust", name),
+        ("study", name),
+        (name,),
+        ("fit", f"--{name}", "1"),
+    ):
+        done = cli(*call)
+        assert done.status == 2, done
+        assert done.err.endswith("\n") and done.err[:-1].isprintable(), done

@@ -1,0 +1,214 @@
+"""SECURITY.md, "A config found in a run folder" and "YAML": what lies there names no program and leads nowhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from .conftest import change_config
+from .test_class_names import with_name
+
+OUTSIDE = "OUTSIDE"
+LAMBDA = "torch.optim.lr_scheduler.LambdaLR"
+TIMES = "torch.optim.lr_scheduler.MultiplicativeLR"
+FROM = "pytorch_lightning.callbacks."
+LOGGERS = "pytorch_lightning.loggers."
+
+
+def classes(class_path: Any, **init_args: Any) -> dict[str, Any]:
+    return {"class_path": class_path, "init_args": init_args}
+
+
+PLANTED: list[tuple[str, Any]] = [
+    ("model", classes("PLANTED.Net", hidden_size=8)),
+    ("model", classes("subprocess.Popen", args="touch CALLED", shell=True)),
+    ("model", classes("torch.nn.Linear", in_features=1, out_features=1)),
+    ("model", "PLANTED.Net"),
+    ("data", classes("PLANTED.Data", delay=5)),
+    ("data", classes("subprocess.Popen", args="touch CALLED", shell=True)),
+    ("data", "PLANTED.Data"),
+    ("model.init_args.optimizer", classes("os.system", command="touch CALLED")),
+    ("model.init_args.optimizer", classes("PLANTED.Step", lr=0.1)),
+    ("model.init_args.optimizer", "PLANTED.Step"),
+    ("model.init_args.lr_scheduler", classes("PLANTED.Plan", step_size=1)),
+    ("model.init_args.lr_scheduler", classes(LAMBDA, lr_lambda="PLANTED.call")),
+    ("model.init_args.lr_scheduler", classes(LAMBDA, lr_lambda="math.exp")),
+    ("model.init_args.lr_scheduler", classes(TIMES, lr_lambda="PLANTED.call")),
+    ("model.init_args.group_optimizers", {"recurrent": classes("PLANTED.Step", lr=0.1)}),
+    ("model.init_args.group_optimizers", {"recurrent": classes("os.system", command="touch CALLED")}),
+    ("model.init_args.adversarial", classes("PLANTED.call")),
+    ("model.init_args.backend", classes("PLANTED.call")),
+    ("model.init_args.decoder_init", classes("PLANTED.call")),
+    ("model.init_args.hidden_size", classes("PLANTED.call")),
+    ("data.init_args.delay", classes("PLANTED.call")),
+    ("trainer.callbacks", [classes("PLANTED.Watch")]),
+    ("trainer.callbacks", classes("PLANTED.Watch")),
+    ("trainer.callbacks", "PLANTED.Watch"),
+    ("trainer.callbacks", [classes("os.system", command="touch CALLED")]),
+    ("trainer.callbacks", [classes(FROM + "LambdaCallback", on_test_start="PLANTED.call")]),
+    ("trainer.callbacks", [classes("LambdaCallback", setup="os.getcwd")]),
+    ("trainer.callbacks", [classes(FROM + "StochasticWeightAveraging", swa_lrs=0.1, avg_fn="PLANTED.call")]),
+    ("trainer.callbacks", [classes("StochasticWeightAveraging", swa_lrs=0.1)]),
+    ("trainer.callbacks", [classes("WeightAveraging", avg_fn="PLANTED.call")]),
+    ("trainer.callbacks", [classes(FROM + "ModelCheckpoint", dirpath=OUTSIDE)]),
+    ("trainer.callbacks", [classes(FROM + "ModelCheckpoint", dirpath="run/../OUTSIDE")]),
+    ("trainer.logger", classes("PLANTED.Log", save_dir="run")),
+    ("trainer.logger", [classes("PLANTED.Log", save_dir="run")]),
+    ("trainer.logger", classes("os.system", command="touch CALLED")),
+    ("trainer.logger", classes(LOGGERS + "CSVLogger", save_dir=OUTSIDE)),
+    ("trainer.logger", classes(LOGGERS + "CSVLogger", save_dir="run/../OUTSIDE")),
+    ("trainer.strategy", classes("PLANTED.Net")),
+    ("trainer.strategy", classes("pytorch_lightning.strategies.SingleDeviceStrategy", device="cpu")),
+    ("trainer.accelerator", classes("PLANTED.Net")),
+    ("trainer.plugins", [classes("PLANTED.Net")]),
+    ("trainer.plugins", classes("PLANTED.Net")),
+    ("trainer.profiler", classes("PLANTED.Net")),
+    ("trainer.profiler", classes("pytorch_lightning.profilers.SimpleProfiler", dirpath=OUTSIDE, filename="x")),
+    ("trainer.max_time", classes("PLANTED.call")),
+    ("trainer.devices", classes("PLANTED.call")),
+    ("trainer", "PLANTED.Net"),
+    ("trainer.precision", classes("PLANTED.call")),
+    ("PLANTED.Net", classes("PLANTED.Net")),
+    ("model.class_path", ["PLANTED", "Net"]),
+    ("model.class_path", {"PLANTED": "Net"}),
+]
+
+
+@pytest.mark.parametrize(("place", "value"), PLANTED, ids=[f"{n}-{place}" for n, (place, _) in enumerate(PLANTED)])
+def test_a_planted_config_is_refused(
+    place: str, value: Any, run: Path, told: Callable[..., str], planted: str, tmp_path: Path
+) -> None:
+    value = json.loads(json.dumps(with_name(value, planted)).replace(OUTSIDE, str(tmp_path / "outside")))
+    keys = [place] if place.startswith("PLANTED") else place.split(".")
+    change_config(run, *keys, value=value)
+    told("test", "--run_dir", "run", "--ckpt_path", "last")
+
+
+@pytest.mark.parametrize("command", ["fit", "validate", "predict", "attack"])
+def test_every_command_refuses_it(command: str, run: Path, told: Callable[..., str], planted: str) -> None:
+    change_config(run, "data", value=classes(f"{planted}.Data", delay=5))
+    told(command, "--run_dir", "run", "--ckpt_path", "last")
+
+
+def test_analyze_goes_without_such_data_and_says_so(run: Path, cli: Callable[..., Any], planted: str) -> None:
+    change_config(run, "data", value=classes(f"{planted}.Data", delay=5))
+    done = cli("analyze", "--run_dir", "run", "--ckpt_path", "last", "--only", "spectrum", "dynamics")
+    assert done.status in (0, 2) and planted not in sys.modules
+    assert f"{planted}.Data" in "".join((done.out + done.err).split())
+
+
+def test_the_config_of_a_resume_is_no_better(run: Path, told: Callable[..., str], planted: str) -> None:
+    first = (run / "config.yaml").read_text()
+    change_config(run, "trainer", "callbacks", value=[classes(f"{planted}.Watch")])
+    (run / "config.yaml").rename(run / "config-2.yaml")
+    (run / "config.yaml").write_text(first)
+    told("test", "--run_dir", "run", "--ckpt_path", "last")
+
+
+@pytest.mark.usefixtures("_no_pictures")
+@pytest.mark.parametrize("command", ["fit", "test", "predict", "validate", "analyze", "attack"])
+def test_commands_write_where_the_checkpoint_lies(
+    command: str, run: Path, cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    change_config(run, "run_dir", value=str(tmp_path / "elsewhere"))
+    change_config(run, "trainer", "default_root_dir", value=str(tmp_path / "elsewhere"))
+    change_config(run, "ckpt_path", value=str(tmp_path / "other.ckpt"))
+    more = {
+        "fit": ("--trainer.max_epochs", "3"),
+        "analyze": ("--only", "spectrum"),
+        "attack": ("--attacks", "random_swaps", "--samples", "2", "--queries", "2"),
+    }
+    done = cli(command, "--ckpt_path", run / "checkpoints" / "last.ckpt", *more.get(command, ()))
+    assert done.status in (0, 2), done  # default_root_dir may be refused
+    assert {path.name for path in tmp_path.iterdir()} <= {"run", "planted.py"}
+
+
+DEEP = "[" * 51 + "]" * 51
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 9)
+)
+MERGES = "m0: &m0 {a: 1}\n" + "".join(f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}], k{n}: 1}}\n" for n in range(1, 40))
+TEXTS = {
+    "bomb": BOMB,
+    "merges": MERGES,
+    "loop": "x: &x [*x]",
+    "loop by key": "x: &x {y: *x}",
+    "deep": f"x: {DEEP}",
+    "very deep": f"x: {'[' * 100_000}",
+    "deep blocks": "\n".join(" " * n + "x:" for n in range(200)),
+    "deep dashes": "- " * 20_000 + "x",
+    "long": "x: '" + "y" * 1_000_000 + "'",
+    "many": "x: [" + "y, " * 100_000 + "]",
+    "many keys": "\n".join(f"k{n}: 1" for n in range(100_000)),
+    "apply": "x: !!python/object/apply:os.system ['touch CALLED']",
+    "new": "x: !!python/object/new:os.system ['touch CALLED']",
+    "name": "x: !!python/name:os.system",
+    "module": "x: !!python/module:antigravity",
+    "tuple": "x: !!python/tuple [1]",
+    "tagged root": "!!python/object/apply:os.system ['touch CALLED']",
+    "two documents": "x: 1\n---\nx: !!python/object/apply:os.system ['touch CALLED']",
+    "not yaml": "{",
+    "bytes": "\0\1\2",
+    "text": "just a text",
+    "list": "[1, 2]",
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_hostile_yaml_is_refused(kind: str, run: Path, told: Callable[..., str], tmp_path: Path) -> None:
+    """In a config of a run folder, in one of your own, and in a study."""
+    text = TEXTS[kind]
+    mine, study = tmp_path / "mine.yaml", tmp_path / "study.yaml"
+    mine.write_text(text)
+    study.write_text(text)
+    told("fit", "-c", mine, "--run_dir", "new")
+    told("study", study, "--dry_run")
+    study.write_text(yaml.safe_dump({"base": str(mine), "seeds": [1], "grid": {"model.init_args.layers": [1]}}))
+    told("study", study, "--dry_run")
+    honest = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text if text.startswith(("!!", "{", "\0", "just", "[")) else honest + text + "\n")
+    told("test", "--run_dir", "run", "--ckpt_path", "last")
+
+
+@pytest.mark.parametrize("kind", ["bomb", "deep", "very deep", "apply", "many", "long"])
+@pytest.mark.parametrize("option", ["--model.init_args.optimizer", "--trainer.callbacks", "--data", "--model"])
+def test_hostile_yaml_on_the_command_line(
+    option: str, kind: str, config: Callable[..., str], told: Callable[..., str]
+) -> None:
+    text = TEXTS[kind].replace("x: ", "", 1) if kind != "bomb" else "{" + BOMB.strip().replace("\n", ", ") + "}"
+    told("fit", "-c", config(), option, text, "--run_dir", "new")
+
+
+def test_aliases_within_the_limits_work(config: Callable[..., str], cli: Callable[..., Any], tmp_path: Path) -> None:
+    path = Path(config())
+    text = (
+        path.read_text()
+        .replace("train_samples: 32", "train_samples: &n 8")
+        .replace("val_samples: 8", "val_samples: *n")
+    )
+    path.write_text(text)
+    assert "*n" in text and "&n" in text
+    done = cli("fit", "-c", path, "--print_config")
+    assert done.status == 0, done
+    init_args = yaml.safe_load(done.out)["data"]["init_args"]
+    assert init_args["train_samples"] == init_args["val_samples"] == 8
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", "[" * 100_000, '{"class_path": "os.system"}', "\0", "NaN"])
+def test_reports_that_are_planted_run_nothing(
+    text: str, run: Path, cli: Callable[..., Any], untouched: Callable[[], Any]
+) -> None:
+    """fit.json, metrics.csv and versions.json of somebody else, in a comparison: a table, or one sentence."""
+    for name in ("fit.json", "metrics.csv", "versions.json"):
+        (run / name).write_text(text)
+    with untouched():
+        done = cli("compare", "run")
+    assert done.status in (0, 2), done
+    if done.status == 2:
+        assert done.err.startswith("lit_rnn: ") and len(done.err.splitlines()) == 1, done.err
