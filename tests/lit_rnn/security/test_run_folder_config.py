@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from .conftest import change_config
+from lit_rnn.__main__ import main
+
+from .conftest import Watch, change_config
 from .test_class_names import with_name
 
 OUTSIDE = "OUTSIDE"
@@ -179,24 +181,24 @@ def test_hostile_yaml_is_refused(kind: str, run: Path, told: Callable[..., str],
 @pytest.mark.parametrize("kind", ["bomb", "deep", "very deep", "apply", "many", "long"])
 @pytest.mark.parametrize("option", ["--model.init_args.optimizer", "--trainer.callbacks", "--data", "--model"])
 def test_hostile_yaml_on_the_command_line(
-    option: str, kind: str, config: Callable[..., str], told: Callable[..., str]
+    option: str, kind: str, config: Callable[..., str], cli: Callable[..., Any], untouched: Watch
 ) -> None:
     text = TEXTS[kind].replace("x: ", "", 1) if kind != "bomb" else "{" + BOMB.strip().replace("\n", ", ") + "}"
-    told("fit", "-c", config(), option, text, "--run_dir", "new")
+    path = config()
+    with untouched():
+        done = cli("fit", "-c", path, option, text, "--run_dir", "new")
+    assert done.status == 2 and done.err.startswith("lit_rnn: ") and len(done.err.splitlines()) == 1, done
 
 
-def test_aliases_within_the_limits_work(config: Callable[..., str], cli: Callable[..., Any], tmp_path: Path) -> None:
+def test_aliases_within_the_limits_work(config: Callable[..., str], capfd: pytest.CaptureFixture[str]) -> None:
     path = Path(config())
-    text = (
-        path.read_text()
-        .replace("train_samples: 32", "train_samples: &n 8")
-        .replace("val_samples: 8", "val_samples: *n")
-    )
-    path.write_text(text)
-    assert "*n" in text and "&n" in text
-    done = cli("fit", "-c", path, "--print_config")
-    assert done.status == 0, done
-    init_args = yaml.safe_load(done.out)["data"]["init_args"]
+    text = path.read_text().replace("train_samples: 32", "train_samples: &n 8")
+    path.write_text(text.replace("val_samples: 8", "val_samples: *n"))
+    assert "*n" in path.read_text() and "&n" in path.read_text()
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "-c", str(path), "--print_config"])
+    assert not end.value.code
+    init_args = yaml.safe_load(capfd.readouterr().out)["data"]["init_args"]
     assert init_args["train_samples"] == init_args["val_samples"] == 8
 
 
