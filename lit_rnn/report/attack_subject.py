@@ -63,14 +63,14 @@ def read_subject(options: argparse.Namespace, unknown: list[str]) -> Subject:
         UserError: for whatever does not fit together.
     """
     checkpoint = find_checkpoint(options.ckpt_path, options.run_dir, "best")
+    model = load(checkpoint)
     folder = run_folder.folder_of(checkpoint)
     data = read_data(checkpoint, options.config, options.data, data_options(unknown, "attack"), options.seed)
-    model = load(checkpoint)
     check_task(data.task, asdict(model.task), checkpoint)
     symbols = symbols_mode(data.task, options.symbols, options.attacks)
     wrong = criterion(data.task, options.tolerance)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    model = model.eval().requires_grad_(False).to(device)
+    model.eval().requires_grad_(False).to(device)
     batch, indices = draw(data, options.split, options.samples, options.seed)
     x, y = batch[0].to(device), batch[1].to(device)
     mask = data.changeable(batch[0]).to(device)
