@@ -6,7 +6,7 @@ VENV := .venv
 PYTHON = $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: run test lint fresh clean
+.PHONY: run test lint docs fresh clean
 .NOTPARALLEL:  # one pip at a time
 
 run: $(VENV)/.installed
@@ -19,6 +19,10 @@ lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+
+docs: $(VENV)/.installed-dev  # the site, at http://127.0.0.1:8000, built anew when a page changes
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve
 
 # Both commands where nothing else is: Debian 12 in a folder, python3, python3-venv and make, an ordinary user.
 fresh:
@@ -26,7 +30,7 @@ fresh:
 
 # Not runs/ and data/: those are yours.
 clean:
-	rm -rf $(VENV) build dist *.egg-info .fresh .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site *.egg-info .fresh .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 install = $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt

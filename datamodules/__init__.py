@@ -1,7 +1,7 @@
 """Data: what a batch is. Knows nothing of models."""
 
 from datamodules.adding import Adding
-from datamodules.base import GeneratedDataModule, SequenceDataModule, SequenceLoader
+from datamodules.base import GeneratedDataModule, IndexedBatches, SequenceDataModule, SequenceLoader
 from datamodules.copying import CopyMemory
 from datamodules.denoising import Denoise
 from datamodules.errors import UserError
@@ -13,6 +13,7 @@ __all__ = [
     "CopyMemory",
     "Denoise",
     "GeneratedDataModule",
+    "IndexedBatches",
     "PixelDigits",
     "PixelMNIST",
     "SequenceDataModule",
