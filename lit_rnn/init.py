@@ -22,7 +22,7 @@ Fill = Callable[[Tensor], Tensor]
 SkewInit = Fill
 SkewInitName = Literal["henaff", "cayley", "cayley_circle", "haar", "torus"]
 InputInit = Literal["cell", "torch", "kaiming", "xavier", "xavier_normal", "uniform"]
-DecoderInit = Literal["torch", "kaiming", "xavier", "xavier_normal", "eunn"]
+DecoderInit = Literal["torch", "kaiming", "xavier", "xavier_normal", "tensorflow", "eunn"]
 
 
 @torch.no_grad()
@@ -224,9 +224,18 @@ def eunn_decoder_(decoder: nn.Linear, input_size: int) -> nn.Linear:
 
 
 def decoder_(decoder: nn.Linear, init: DecoderInit, input_size: int) -> nn.Linear:
-    """Start a decoder by name: ``torch`` as it is, ``eunn`` by `eunn_decoder_`, else `INPUT_INITS` and zero biases."""
+    """Start a decoder by name: ``torch`` as it is, ``eunn`` by `eunn_decoder_`, else `INPUT_INITS` and zero biases.
+
+    ``tensorflow`` is what TensorFlow 1's ``get_variable`` gives unless told: Glorot uniform, of the biases too, a
+    vector (O,) having O on both sides: U(-sqrt(3/O), sqrt(3/O)), 0.58 on copying (O = 9).
+    """
     if init == "eunn":
         return eunn_decoder_(decoder, input_size)
+    if init == "tensorflow":
+        bound = (3 / decoder.out_features) ** 0.5
+        nn.init.uniform_(decoder.bias, -bound, bound)
+        xavier_(decoder.weight)
+        return decoder
     if init != "torch":
         INPUT_INITS[init](decoder.weight)
         nn.init.zeros_(decoder.bias)

@@ -11,7 +11,7 @@ from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.init import Fill, chain_, chrono_, dense_, orthogonal_, ramp_, source_, xavier_, xavier_normal_
 
-GateInit = Literal["plain", "orthogonal", "chain", "mixed", "glorot", "xavier"]
+GateInit = Literal["plain", "orthogonal", "chain", "mixed", "glorot", "xavier", "xavier_normal_joint"]
 
 # per start: the recurrent matrix of sigmoid gates, that of the candidate, every input matrix
 _STARTS: dict[GateInit, tuple[Fill, Fill, Fill]] = {
@@ -35,15 +35,20 @@ def gates_start_(input: nn.Linear, recurrent: nn.Linear, init: GateInit, candida
     ``plain``: torch's. ``orthogonal``, ``chain``, ``mixed``: the treatments of Orhan and Pitkow 2020; ``mixed`` is a
     chain in the candidate (block number ``candidate``) and a rising ramp in the sigmoid gates. ``glorot``: orthogonal
     recurrent and Glorot normal input matrices, as in the NRU paper. ``xavier``: Glorot uniform throughout, as in the
-    uRNN papers.
+    uRNN papers. ``xavier_normal_joint``: Glorot normal, [W V] of a gate (n, n + I) being one matrix, as in the nnRNN
+    paper: all N(0, 2 / (2n + I)).
     """
     require(init in get_args(GateInit), "model.init_args.init", init, f"one of {', '.join(get_args(GateInit))}")
     n = recurrent.in_features
     _uniform_(n, input.weight, input.bias, recurrent.weight)
     if init == "plain":
         return
-    sigmoid_, candidate_, input_ = _STARTS[init]
     nn.init.zeros_(input.bias)
+    if init == "xavier_normal_joint":
+        for weight in (recurrent.weight, input.weight):
+            nn.init.normal_(weight, std=(2 / (2 * n + input.in_features)) ** 0.5)
+        return
+    sigmoid_, candidate_, input_ = _STARTS[init]
     for block, (W, V) in enumerate(zip(recurrent.weight.split(n), input.weight.split(n), strict=True)):
         with torch.no_grad():  # the blocks are views of the parameters
             (candidate_ if block == candidate else sigmoid_)(W)

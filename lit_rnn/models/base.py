@@ -55,7 +55,8 @@ class SequenceModel(KeepsKind, LightningModule, ABC):
             ``uniform`` (U(-0.01, 0.01)); see `lit_rnn.init`. Biases stay the cell's, but for ``torch`` in a cell
             without gates, which draws them too.
         decoder_init: Start of the decoder: ``torch`` (torch's own, biases too), ``kaiming``, ``xavier`` or
-            ``xavier_normal`` (the same laws, biases zero), or ``eunn`` (EUNN's and GORU's scripts, biases 0.01).
+            ``xavier_normal`` (the same laws, biases zero), ``tensorflow`` (xavier, of the biases too: scoRNN's and
+            scuRNN's copying scripts), or ``eunn`` (EUNN's and GORU's scripts, biases 0.01).
         recurrent_lr_ratio: Learning rate of the group ``recurrent`` over that of the rest.
         optimizer: Any torch optimizer, called with the parameter groups. In Python: a class, a ``functools.partial``
             of one, or {"class_path", "init_args"}. None: the class's ``default_optimizer``, RMSprop with lr 1e-3.

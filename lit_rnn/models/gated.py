@@ -20,7 +20,7 @@ class LSTM(SequenceModel):
         t_max: Chrono start for memories of up to t_max steps (Tallec and Ollivier 2018); null takes forget_bias.
         chrono_integers: Draw the chrono start from whole numbers 1 to t_max, as the NRU paper's code does.
         init: Start of each gate's matrices: plain (torch's), orthogonal, chain, mixed (Orhan and Pitkow 2020), glorot
-            (the NRU paper's) or xavier (Glorot uniform, the uRNN papers').
+            (the NRU paper's), xavier (Glorot uniform, the uRNN papers') or xavier_normal_joint (the nnRNN paper's).
         output_matrix: o_t sees V_o c_t, V_o (n, n), as in the baseline of the uRNN papers; with it they have forget
             bias 1, init xavier and a trained initial state.
         **kwargs: Options of `SequenceModel`.

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -100,6 +101,8 @@ def test_every_decoder_starts_as_named(name: str) -> None:
     decoder = build(name, decoder_init="eunn").decoder
     assert is_uniform(decoder.weight, math.sqrt(6 / (10 + 9)))
     assert (decoder.bias == 0.01).all()
+    decoder = build(name, decoder_init="tensorflow").decoder
+    assert LAWS["xavier"](decoder.weight) and 0 < decoder.bias.abs().max() <= math.sqrt(6 / (9 + 9))
 
 
 def test_published_standard_deviations() -> None:
@@ -110,6 +113,17 @@ def test_published_standard_deviations() -> None:
     V = build("NnRNN", 512, pixels, input_init="xavier_normal").cell_list()[0].input.weight
     assert V.std().item() == pytest.approx(0.062, abs=0.006)
     assert is_uniform(build("EURNN", 128, pixels, decoder_init="eunn").decoder.weight, math.sqrt(6 / 11))
+    many = Task(**{**asdict(COPY), "target_size": 2000})
+    assert is_uniform(build("ScoRNN", 8, many, decoder_init="tensorflow").decoder.bias, math.sqrt(6 / 4000))
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "JANET"])
+def test_a_gate_of_one_matrix(name: str) -> None:
+    """torch's xavier_normal_ of a gate's (n, n + I), as nnRNN's LSTM has it: fans n + I and n."""
+    cell = build(name, init="xavier_normal_joint").cell_list()[0]
+    for gate in torch.cat((cell.recurrent.weight, cell.input.weight), dim=1).split(N):
+        assert is_normal(gate, (2 / (N + N + 10)) ** 0.5) and is_normal(gate[:, N:], (2 / (N + N + 10)) ** 0.5)
+    assert set(cell.input.bias.tolist()) <= {0.0, 1.0}  # 1 where a forget gate is
 
 
 def test_the_defaults_draw_what_they_always_drew() -> None:
@@ -137,7 +151,7 @@ def test_biases_are_the_cells_own_but_for_torchs_start_of_a_plain_one() -> None:
     ("key", "accepted"),
     [
         ("input_init", "cell, torch, kaiming, xavier, xavier_normal, uniform"),
-        ("decoder_init", "torch, kaiming, xavier, xavier_normal, eunn"),
+        ("decoder_init", "torch, kaiming, xavier, xavier_normal, tensorflow, eunn"),
     ],
 )
 def test_an_unknown_name_is_one_sentence(key: str, accepted: str) -> None:
