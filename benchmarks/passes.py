@@ -125,10 +125,19 @@ def described(
     built = getattr(datamodules, config["data"]["class_path"])(**{**config["data"]["init_args"], **(data or {})})
     arguments = {**config["model"]["init_args"], **options}
     arguments.pop("lr_scheduler", None)
-    optimizer = arguments["optimizer"]["class_path"]  # a short name, which the command line would complete
-    home = torch.optim if hasattr(torch.optim, optimizer) else optim
-    arguments["optimizer"] = {**arguments["optimizer"], "class_path": f"{home.__name__}.{optimizer}"}
+    if "optimizer" in arguments:
+        arguments["optimizer"] = _completed(arguments["optimizer"])
+    if "group_optimizers" in arguments:
+        own = arguments["group_optimizers"]
+        arguments["group_optimizers"] = {group: _completed(spec) for group, spec in own.items()}
     return config["model"]["class_path"], arguments, built
+
+
+def _completed(spec: dict[str, Any]) -> dict[str, Any]:
+    """An optimizer with its module before its short name, as the command line would complete it."""
+    name = spec["class_path"]
+    home = torch.optim if hasattr(torch.optim, name) else optim
+    return {**spec, "class_path": f"{home.__name__}.{name}"}
 
 
 def from_config(
