@@ -36,6 +36,7 @@ class Adding(GeneratedDataModule):
     """
 
     bounds = (0.0, 1.0)
+    task_options = ("length", "protocol", "mark_first")
 
     def __init__(
         self,
@@ -50,6 +51,7 @@ class Adding(GeneratedDataModule):
         require(length >= shortest, "data.init_args.length", length, f"at least {shortest}, one step for each mark")
         self.length, self.protocol = length, protocol
         self.half = (length - 1) // 2 if protocol == "scornn" else length // 2
+        self.mark_first = mark_first
         self.value, self.mark = (1, 0) if mark_first else (0, 1)
         self.words_per_sample = length + 2
         self.task = Task(

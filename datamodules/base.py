@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -193,6 +193,13 @@ class SequenceDataModule(LightningDataModule, ABC):
     bounds: tuple[float, float] | None = None
     """The values that inputs can take, None where there is no limit."""
 
+    task_options: ClassVar[tuple[str, ...]] = ()
+    """Options that decide what is asked, or which samples a split has: attributes of these names hold them.
+
+    A checkpoint keeps them, and a command on it compares. Sizes of batches and of generated splits are none, nor is
+    the seed of what is drawn afresh.
+    """
+
     def __init__(self, batch_size: int = 128, seed: int | None = None, num_workers: int = 0) -> None:
         super().__init__()
         require(batch_size >= 1, "data.init_args.batch_size", batch_size, "a whole number of at least 1")
@@ -206,6 +213,10 @@ class SequenceDataModule(LightningDataModule, ABC):
     @abstractmethod
     def split(self, name: Split) -> IndexedBatches:
         """The split called ``name``, read or generated when asked for."""
+
+    def definition(self) -> dict[str, Any]:
+        """The `task_options`, as primitives."""
+        return {name: getattr(self, name) for name in self.task_options}
 
     def changeable(self, inputs: Tensor) -> Tensor:
         """Which entries of ``inputs`` may be changed without a change of the right answer: bool, shaped as they are.

@@ -41,6 +41,8 @@ class CopyMemory(GeneratedDataModule):
         **kwargs: Sizes, seed and workers of `GeneratedDataModule`.
     """
 
+    task_options = ("delay", "symbols", "alphabet", "protocol", "variable")
+
     def __init__(
         self,
         delay: int = 100,

@@ -30,6 +30,8 @@ class Denoise(GeneratedDataModule):
         **kwargs: Sizes, seed and workers of `GeneratedDataModule`.
     """
 
+    task_options = ("delay", "symbols", "alphabet")
+
     def __init__(self, delay: int = 100, symbols: int = 10, alphabet: int = 8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         require(symbols >= 1, "data.init_args.symbols", symbols, "a whole number of at least 1")

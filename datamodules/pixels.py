@@ -7,7 +7,7 @@ import random
 from abc import abstractmethod
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal, cast
+from typing import ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ _MNIST_SUMS = {
 }
 
 PublishedPermutation = Literal["urnn", "nnrnn", "eunn", "nru"]
+_SEEDS = {"urnn": 92916, "nnrnn": 1234}
 
 
 def pixel_permutation(seed: int | PublishedPermutation, pixels: int) -> NDArray[np.int64]:
@@ -53,7 +54,7 @@ def pixel_permutation(seed: int | PublishedPermutation, pixels: int) -> NDArray[
         state = np.random.RandomState(50)
         state.permutation(60_000)
         return state.permutation(pixels)
-    number = {"urnn": 92916, "nnrnn": 1234}.get(cast(str, seed), seed)
+    number = _SEEDS.get(cast(str, seed), seed)
     accepted = "a whole number from 0 to 2**32 - 1, or one of urnn, nnrnn, eunn, nru"
     require(isinstance(number, int) and 0 <= number < 2**32, "data.init_args.permutation_seed", seed, accepted)
     return np.random.RandomState(cast(int, number)).permutation(pixels)
@@ -86,6 +87,13 @@ class PixelDataModule(SequenceDataModule):
     classes = 10
     full_scale: float
     bounds = (0.0, 1.0)
+    task_options: ClassVar[tuple[str, ...]] = (
+        "permute",
+        "permutation_seed",
+        "pixels_per_step",
+        "val_size",
+        "split_seed",
+    )
 
     def __init__(
         self,
@@ -109,6 +117,8 @@ class PixelDataModule(SequenceDataModule):
         require(0 <= split_seed < 2**32, "data.init_args.split_seed", split_seed, "a whole number of at least 0")
         self.val_size, self.split_seed, self.blank_steps = val_size, split_seed, blank_steps
         permutation = pixel_permutation(permutation_seed, steps)  # refused even where it is not used
+        self.permute = permute
+        self.permutation_seed = _SEEDS.get(cast(str, permutation_seed), permutation_seed) if permute else None
         self.order = torch.from_numpy(permutation if permute else np.arange(steps))
         self.channels, self.pixels_per_step = channels, pixels_per_step
         steps //= pixels_per_step
@@ -169,6 +179,7 @@ class PixelMNIST(PixelDataModule):
     """
 
     full_scale = 255.0
+    task_options = (*PixelDataModule.task_options, "protocol")
 
     def __init__(
         self,
@@ -286,6 +297,7 @@ class PixelDigits(PixelDataModule):
     """
 
     full_scale = 16.0
+    task_options = (*PixelDataModule.task_options, "test_size")
     total = 1_797
 
     def __init__(

@@ -8,7 +8,6 @@ from typing import Literal
 Inputs = Literal["symbols", "values"]
 Targets = Literal["label", "label_per_step", "value", "frame_per_step", "next_symbol"]
 Scored = Literal["last", "all", "mask"]
-MetricName = Literal["accuracy", "mse", "within_0.04", "bits_per_symbol"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,10 @@ class Task:
             (B, T) is true.
         recall: The headline metric counts only the last ``recall`` steps; None counts the steps of the loss.
         chance: Loss of the best predictor that does not look at the input, in nats or squared units.
-        metric: The headline metric. ``within_0.04``: share of predictions closer than 0.04 to their value.
+        metric: The headline metric. Of classes: ``accuracy``, ``cross_entropy``, ``bits_per_symbol``, ``perplexity``,
+            ``f1`` and ``auroc`` (means of the classes); of numbers: ``mse``, ``rmse``, ``mae``, ``r2``, ``within_0.04``
+            (share of predictions closer than 0.04 to their value). Or a class of torchmetrics by its name, such as
+            ``MulticlassJaccardIndex``: see `lit_rnn.models.objectives.headline`.
         higher_is_better: Direction of the headline metric.
     """
 
@@ -42,7 +44,7 @@ class Task:
     length: int | None
     scored: Scored
     chance: float
-    metric: MetricName
+    metric: str
     higher_is_better: bool
     recall: int | None = None
 

@@ -27,7 +27,7 @@ from lit_rnn.arguments import complete, explain, one_line
 from lit_rnn.callbacks import DivergedError, Stopped
 from lit_rnn.class_paths import class_path, loaded
 from lit_rnn.files import check_yaml
-from lit_rnn.models import SequenceModel, changes, read_checkpoint
+from lit_rnn.models import SequenceModel, changes, made_on, read_checkpoint
 from lit_rnn.models.loading import class_of
 from lit_rnn.threads import use_threads
 from lit_rnn.trainer import chosen, draws_bar, run_callbacks, run_loggers, run_plugins
@@ -186,9 +186,9 @@ class CLI(LightningCLI):
         named = {"last": run_folder.last_checkpoint, "best": run_folder.best_checkpoint}
         path = named[config.ckpt_path](self.run_dir) if config.ckpt_path in named else Path(config.ckpt_path)
         kept = read_checkpoint(path)
-        held, self._made_with = class_of(kept, path), kept["hyper_parameters"]
+        held, self._made_with, self._kept = class_of(kept, path), kept["hyper_parameters"], kept["lit_rnn"]
         run_config.check_state(kept.get("callbacks"), path)
-        self._shapes = {name: tensor.shape for name, tensor in kept["state_dict"].items()}
+        self._shapes = {name: tensor.shape for name, tensor in held.weights_in(kept["state_dict"]).items()}
         if held is not loaded(config.model.class_path, SequenceModel):
             raise UserError(
                 f"ckpt_path {path} holds a {class_path(held)}, but model.class_path is {config.model.class_path}; "
@@ -230,10 +230,13 @@ class CLI(LightningCLI):
                     f"model.init_args.{key} is {value!r}, but the checkpoint was made with {kept.get(key)!r}, and its "
                     "weights are those of another function then: use the same."
                 )
-        if self._shapes != {name: tensor.shape for name, tensor in self.model.state_dict().items()}:
+        weights = self.model.weights_in(self.model.state_dict())
+        if self._shapes != {name: tensor.shape for name, tensor in weights.items()}:
             raise UserError("The checkpoint's weights do not fit this version's model: train it again.")
         if self.subcommand == "fit":
             changes.check(self.model, made_with)
+            checkpoint = {"lit_rnn": self._kept, "hyper_parameters": made_with}
+            made_on.refuse(made_on.differences(checkpoint, self.datamodule, self.model.task))
 
     def _run_subcommand(self, subcommand: str) -> None:
         leaves_files = not self.config[self.subcommand].trainer.fast_dev_run

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import Logger, WandbLogger
 
 from lit_rnn import callbacks
 from lit_rnn.models import SequenceModel, read_checkpoint
+from lit_rnn.models.objectives import better
 from lit_rnn.run_folder import MetricsCSV, best_checkpoint, last_checkpoint
 
 
@@ -84,7 +85,7 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
             dirpath=checkpoints,
             filename=best_checkpoint(folder).stem,
             monitor=f"val/{model.task.metric}",
-            mode="max" if model.task.higher_is_better else "min",
+            mode=better(model.task),
             enable_version_counter=False,
             save_on_train_epoch_end=False,  # a run stopped inside an epoch has no new validation
         )

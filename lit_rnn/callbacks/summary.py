@@ -12,21 +12,9 @@ from rich.table import Table
 
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
+from lit_rnn.models.objectives import metric_words
 from lit_rnn.report.console import new_console
 from lit_rnn.run_folder import keeps_files
-
-METRIC_WORDS = {
-    "accuracy": "accuracy",
-    "mse": "mean squared error",
-    "within_0.04": "predictions within 0.04",
-    "bits_per_symbol": "bits per symbol",
-}
-
-
-def metric_words(model: SequenceModel) -> str:
-    """The headline metric as a person reads it."""
-    words = METRIC_WORDS[model.task.metric]
-    return f"{words} of the {model.task.recall} recalled symbols" if model.task.recall else words
 
 
 class Summary(Callback):
@@ -80,7 +68,7 @@ class Summary(Callback):
             "optimizer steps": f"{result['steps']:,}",
             f"{split} loss": "not validated" if loss is None else f"{float(loss):.4g}",
             "chance level": f"{task.chance:.4g}",
-            metric_words(pl_module): "not validated" if metric is None else f"{float(metric):.4f}",
+            metric_words(task): "not validated" if metric is None else f"{float(metric):.4f}",
             "seconds": f"{result['seconds']:.1f}",
             "run folder": str(self.folder) if keeps_files(trainer) else "none (fast_dev_run)",
         }

@@ -19,7 +19,7 @@ from datamodules.errors import require
 from lit_rnn import optim
 
 if TYPE_CHECKING:
-    from lit_rnn.models.base import SequenceModel
+    from lit_rnn.models.training import Training
 
 Options = Mapping[str, Any]
 _KEY = "model.init_args"
@@ -33,7 +33,7 @@ class _Built(NamedTuple):
     scheduler: Any
 
 
-def _made_with(model: SequenceModel, kept: Options) -> dict[str, Any]:
+def _made_with(model: Training, kept: Options) -> dict[str, Any]:
     """A checkpoint's options, with those of now where it comes from before an option was there."""
     return {
         **model.hparams,
@@ -57,7 +57,7 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, list(value) if isinstance(value, tuple) else value
 
 
-def changed_options(model: SequenceModel, kept: Options) -> dict[str, tuple[Any, Any]]:
+def changed_options(model: Training, kept: Options) -> dict[str, tuple[Any, Any]]:
     """By config key, what the option was in the checkpoint and what it is now; the task and classes are left out."""
     both = []
     for options in (_made_with(model, kept), model.hparams):
@@ -69,7 +69,7 @@ def changed_options(model: SequenceModel, kept: Options) -> dict[str, tuple[Any,
     return {key: (was.get(key), value) for key, value in now.items() if was.get(key) != value}
 
 
-def check(model: SequenceModel, kept: Options) -> None:
+def check(model: Training, kept: Options) -> None:
     """Refuse to go on training from a checkpoint made with the options ``kept`` where that has no meaning.
 
     Raises:
@@ -102,7 +102,7 @@ def check(model: SequenceModel, kept: Options) -> None:
                 )
 
 
-def apply(model: SequenceModel, checkpoint: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+def apply(model: Training, checkpoint: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Put changed options over the states of optimizer and scheduler in ``checkpoint``, before they are restored.
 
     Returns:
@@ -139,7 +139,7 @@ def _replace(saved: dict[str, Any], before: Options, after: Options) -> None:
             saved[key] = value
 
 
-def _build(model: SequenceModel, options: Options, epochs: int = 0) -> _Built:
+def _build(model: Training, options: Options, epochs: int = 0) -> _Built:
     """The optimizer and the scheduler that ``options`` stand for, after so many epochs."""
     now, model._hparams = model.hparams, AttributeDict(options)
     try:

@@ -1,10 +1,13 @@
-"""A weighted mean over batches and ranks."""
+"""What gathers a value over batches and ranks: torchmetrics' classes, and where they are not exact, ours."""
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, classification, regression
+from torchmetrics.utilities import dim_zero_cat
 
 
 class WeightedMean(Metric):
@@ -23,12 +26,45 @@ class WeightedMean(Metric):
         self.add_state("weight", torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, value: Tensor, weight: int) -> None:
-        self.total += value * weight
-        self.weight += weight
-
-    def update_called_before(self) -> None:
-        """Take the state that was loaded for one that was updated, so that `compute` does not warn."""
-        self._update_count = max(1, self._update_count)
+        if weight:  # the mean of nothing is NaN
+            self.total += value * weight
+            self.weight += weight
 
     def compute(self) -> Tensor:
         return self.total / self.weight
+
+
+class ExpOfMean(WeightedMean):
+    """exp of the mean: torchmetrics' Perplexity, which is infinite where a softmax underflows."""
+
+    def compute(self) -> Tensor:
+        return super().compute().exp()
+
+
+class AUROC(classification.MulticlassAUROC):
+    """One class against the rest, averaged over the classes for which both are there; torchmetrics counts others as 0.
+
+    Exact: it keeps every score of the epoch.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes, average="none")
+
+    def compute(self) -> Tensor:  # type: ignore[override]  # it declares its parent's
+        targets = dim_zero_cat(self.target)
+        counts = torch.bincount(targets, minlength=self.num_classes)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "No (positive|negative) samples")
+            return super().compute()[(counts > 0) & (counts < len(targets))].mean()
+
+
+class RMSE(regression.MeanSquaredError):
+    def __init__(self) -> None:
+        super().__init__(squared=False)
+
+
+class R2(regression.R2Score):
+    """NaN, not an error, for fewer than two samples."""
+
+    def compute(self) -> Tensor:
+        return super().compute() if self.total > 1 else self.residual.sum() * torch.nan

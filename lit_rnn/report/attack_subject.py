@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from datamodules import SequenceDataModule, Task, UserError
 from datamodules.errors import require
 from lit_rnn import run_folder
 from lit_rnn.class_paths import class_path
-from lit_rnn.models import SequenceModel, load
-from lit_rnn.report.trained import check_task, data_options, find_checkpoint, read_data
+from lit_rnn.models import SequenceModel, load, read_checkpoint
+from lit_rnn.report.trained import check_data, data_options, find_checkpoint, read_data
 from lit_rnn.robustness import Examples, off_by
 from lit_rnn.robustness.objective import Wrong
 
@@ -66,7 +66,7 @@ def read_subject(options: argparse.Namespace, unknown: list[str]) -> Subject:
     model = load(checkpoint)
     folder = run_folder.folder_of(checkpoint)
     data = read_data(checkpoint, options.config, options.data, data_options(unknown, "attack"), options.seed)
-    check_task(data.task, asdict(model.task), checkpoint)
+    check_data(data, read_checkpoint(checkpoint), checkpoint)
     symbols = symbols_mode(data.task, options.symbols, options.attacks)
     wrong = criterion(data.task, options.tolerance)
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import datamodules
-from datamodules import SequenceDataModule, Task, UserError
+from datamodules import SequenceDataModule, UserError
 from datamodules.errors import require
 from lit_rnn import run_folder
 from lit_rnn.class_paths import class_in, import_class
 from lit_rnn.files import parse_yaml, read_yaml
+from lit_rnn.models import made_on
 
 _DATA = "--data."
 
@@ -122,12 +123,13 @@ def _parameters(cls: type) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def check_task(given: Task, made_with: dict[str, Any], path: Path) -> None:
-    """Refuse data that the checkpoint's model was not trained on.
+def check_data(data: SequenceDataModule, checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Refuse data that the checkpoint's model was not trained on, and warn where only its options differ.
 
     Raises:
         UserError: saying what differs.
     """
+    given, made_with = data.task, checkpoint["hyper_parameters"]["task"]
     for key in ("name", "inputs", "input_size", "targets", "target_size"):
         if getattr(given, key) != made_with[key]:
             sizes = ("", "") if key == "name" else (f" ({key} {getattr(given, key)})", f" ({key} {made_with[key]})")
@@ -135,3 +137,4 @@ def check_task(given: Task, made_with: dict[str, Any], path: Path) -> None:
                 f"data gives {given.name}{sizes[0]}, but {path} was trained on {made_with['name']}{sizes[1]}: "
                 "give that data by --data."
             )
+    made_on.warn(made_on.differences(checkpoint, data, given))

@@ -38,7 +38,8 @@ def command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str
     """The command line in its own process; a rank that hangs is ended with all it started."""
     # a clean slate: pytest's own process may have run the command line before
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LIT_RNN", "MASTER_"))}
-    env |= {"PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    here = str(Path(__file__).parents[2])  # this tree, wherever it is installed from
+    env |= {"PYTHONPATH": os.pathsep.join([str(folder), here]), "OMP_NUM_THREADS": "1"}
     call = [sys.executable, "-m", "lit_rnn", *map(str, arguments)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(call, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)

@@ -16,7 +16,7 @@ from datamodules.base import Batch
 from datamodules.errors import require
 from lit_rnn import run_folder
 from lit_rnn.files import refuse_links
-from lit_rnn.models import SequenceModel
+from lit_rnn.models import SequenceModel, read_checkpoint
 from lit_rnn.report.analyze import measure, panels
 from lit_rnn.report.analyze.findings import rows, save, table
 from lit_rnn.report.analyze.measure import Settings
@@ -24,7 +24,7 @@ from lit_rnn.report.analyze.subject import load_finite, validation_batch
 from lit_rnn.report.analyze.work import PARTS, Moment, Work, estimate
 from lit_rnn.report.console import new_console
 from lit_rnn.report.page import Page
-from lit_rnn.report.trained import check_task, data_options, find_checkpoint, read_data
+from lit_rnn.report.trained import check_data, data_options, find_checkpoint, read_data
 from lit_rnn.threads import use_threads
 
 
@@ -131,7 +131,7 @@ def _require_same(other_path: Path, other: SequenceModel, path: Path, model: Seq
             f"--against {other_path} holds a {type(other).__name__}, but {path} a {type(model).__name__}: "
             "name a checkpoint of the same model."
         )
-    shapes, others = ({name: t.shape for name, t in m.state_dict().items()} for m in (model, other))
+    shapes, others = ({name: t.shape for name, t in m.weights_in(m.state_dict()).items()} for m in (model, other))
     if shapes != others:
         raise UserError(
             f"--against {other_path} holds a {type(other).__name__} of other sizes than {path}: "
@@ -149,7 +149,7 @@ def _batch(
     """
     try:
         data = read_data(path, options.config, options.data, given, seed=0)
-        check_task(data.task, asdict(model.task), path)
+        check_data(data, read_checkpoint(path), path)
         return validation_batch(data, options.samples), ""
     except UserError as error:
         if options.config or options.data or given:

@@ -42,7 +42,7 @@ def test_the_batch_is_what_pgd_makes_of_it(monkeypatch: pytest.MonkeyPatch) -> N
     assert (moved - x).abs().max() <= 0.1 + 1e-6 and moved.min() >= 0 and moved.max() <= 1
     assert model.training and all(p.grad is None and p.requires_grad for p in model.parameters())
     with torch.no_grad():
-        losses = [model._loss(model(inputs), y, None)[0] for inputs in (x, moved)]
+        losses = [model.loss_of(model(inputs), y) for inputs in (x, moved)]
     assert losses[1] > losses[0]
 
 

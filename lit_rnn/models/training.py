@@ -1,0 +1,197 @@
+"""How a Trainer trains a model: one optimizer of named groups, its scheduler, and checkpoints that go on exactly."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from datamodules import Task
+from datamodules.errors import require
+from lit_rnn import optim
+from lit_rnn.class_paths import class_path
+from lit_rnn.models import changes, made_on, resuming
+from lit_rnn.models.objectives import Meters
+
+
+class Training(LightningModule, ABC):
+    """The hooks around the steps of a model, which says its task, its meters and its parameter groups."""
+
+    task: Task
+    meters: Meters
+
+    default_optimizer: ClassVar[Mapping[str, Any]] = {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3}}
+    # what a checkpoint that names none means, where that is not default_optimizer: those of today name it
+    unnamed_optimizer: ClassVar[Mapping[str, Any] | None] = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.optimizer_steps = 0  # not trainer.global_step: it has to hold without a Trainer too
+        self.changed_options: dict[str, tuple[Any, Any]] = {}  # of a resume: what was, what is
+        self._passes: dict[tuple[bool, int], int] = {}  # by mode and batch size, once a Trainer tells
+        self._noted: dict[str, Any] | None = None  # of the checkpoint that a fit goes on from
+        self._validated = False
+
+    @property
+    def options(self) -> Any:
+        """The constructor's arguments, as the checkpoint keeps them."""
+        return self.hparams
+
+    @abstractmethod
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        """Parameters by group name, a partition."""
+
+    @abstractmethod
+    def group_options(self) -> dict[str, dict[str, Any]]:
+        """Optimizer options by group name."""
+
+    def after_step(self, step: int) -> None:
+        """Called behind optimizer step number ``step`` (from 1), under no_grad, the same on every rank.
+
+        Change tensors in place.
+        """
+
+    # ---- optimizer and scheduler
+
+    def configure_optimizers(self) -> Any:
+        options = self.group_options()
+        groups = [
+            {**group, **options.get(group["name"], {})} for group in optim.named_groups(self, self.parameter_groups())
+        ]
+        optimizer = optim.build_optimizer(groups, self.options.optimizer, self.options.group_optimizers)
+        optimizer.register_step_post_hook(self._count_step)
+        if self.options.lr_scheduler is None:
+            return optimizer
+        scheduler = optim.build_scheduler(self.options.lr_scheduler, optimizer)
+        watched = self._watched(scheduler)
+        known = [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", self.task.metric)]
+        require(
+            watched in known, "model.init_args.lr_scheduler.init_args.monitor", watched, f"one of {', '.join(known)}"
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": watched}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning, but ``value`` also clips complex gradients, their real and imaginary parts apart."""
+        if gradient_clip_val is None or gradient_clip_algorithm != "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad.resolve_conj()
+                    parts = torch.view_as_real(parameter.grad) if parameter.is_complex() else parameter.grad
+                    parts.clamp_(-gradient_clip_val, gradient_clip_val)
+
+    @staticmethod
+    def _watched(scheduler: Any) -> str:
+        """The metric that a scheduler steps on, if it does."""
+        return getattr(scheduler, "monitor", "val/loss")
+
+    @torch.no_grad()
+    def _count_step(self, *_: Any) -> None:
+        self.optimizer_steps += 1
+        self.after_step(self.optimizer_steps)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        """Lightning's step of a scheduler, but for those that watch a metric: `on_train_epoch_end` has theirs."""
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            super().lr_scheduler_step(scheduler, metric)
+
+    def on_train_epoch_end(self) -> None:
+        """Step schedulers that watch a metric: here, so that it is in the checkpoint of the epoch's end."""
+        metrics = self.trainer.callback_metrics  # on every rank: reading it synchronises
+        for config in self.trainer.lr_scheduler_configs if self.trainer.is_last_batch else ():
+            watched = metrics.get(self._watched(config.scheduler))
+            if isinstance(config.scheduler, ReduceLROnPlateau) and watched is not None:
+                config.scheduler.step(float(watched))
+
+    # ---- epochs
+
+    def on_train_start(self) -> None:
+        self.expect_passes()
+        if self._noted is not None:
+            noted, self._noted = self._noted, None
+            place = resuming.take_up(self.trainer, self, noted)
+            if place == "behind the last batch":
+                self.meters.mark_updated("train")  # no step is left that would
+                self._log_meters("train")
+                resuming.close_epoch(self.trainer)
+            elif place == "between epochs":
+                self.meters.reset("train")
+
+    def expect_passes(self) -> None:
+        """Tell the scan how often it will run, so that it compiles where that pays."""
+        trainer, batch = self.trainer, getattr(self._data(), "batch_size", None)
+        epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
+        steps = trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else math.inf
+        if batch is None or (epochs < 0 and steps == math.inf):  # no end is known
+            return
+        trained = min(steps, trainer.num_training_batches * epochs if epochs >= 0 else math.inf)
+        rounds = trained / max(1, trainer.num_training_batches) / (trainer.check_val_every_n_epoch or 1)
+        validated = rounds * sum(trainer.num_val_batches)
+        self._passes = {(True, batch): int(trained), (False, batch): int(validated)}
+
+    def on_train_epoch_start(self) -> None:
+        self.meters.reset("train")  # they travel in checkpoints, so that an epoch goes on with its values
+
+    def _log_meters(self, stage: str) -> None:
+        for label, meter in self.meters.of(stage).items():
+            self.log(f"{stage}/{label}", meter, on_step=False, on_epoch=True, prog_bar=stage != "train")
+
+    # ---- checkpoints
+
+    @staticmethod
+    def weights_in(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """A state_dict but for what was measured."""
+        return {name: tensor for name, tensor in state.items() if not name.startswith("meters.")}
+
+    def on_validation_start(self) -> None:
+        self._validated = False
+
+    def on_validation_epoch_end(self) -> None:
+        self._validated = True
+
+    def _data(self) -> object:
+        """The data module, where the trainer has one."""
+        return getattr(self.trainer, "datamodule", None)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kept: dict[str, Any] = {"class_path": class_path(type(self)), "optimizer_steps": self.optimizer_steps}
+        if self._noted is not None:  # not yet taken up
+            kept = {**self._noted, **kept}
+        elif self.trainer.state.fn == "fit":
+            kept |= resuming.note(self.trainer, self, self._validated and self.trainer.validating)
+            checkpoint["state_dict"] |= self.meters.of_all_ranks("meters.")
+        checkpoint["lit_rnn"] = {**kept, "data": made_on.note(self._data())}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Before the weights are put in: they would be rounded to float32, and moved to float64 after that."""
+        self.optimizer_steps = checkpoint["lit_rnn"]["optimizer_steps"]
+        if self._trainer is not None:
+            found = made_on.differences(checkpoint, self._data(), self.task)
+            if self.trainer.state.fn == "fit":
+                made_on.refuse(found)
+            elif self.trainer.is_global_zero:
+                made_on.warn(found)
+        weights = self.weights_in(checkpoint["state_dict"])
+        in_double = any(tensor.dtype == torch.float64 for tensor in weights.values())
+        if in_double and (self._trainer is None or self.trainer.precision == "64-true"):
+            self.double()
+        goes_on = self._trainer is not None and self.trainer.state.fn == "fit" and "optimizer_states" in checkpoint
+        self.changed_options = changes.apply(self, checkpoint) if goes_on else {}
+        self._noted = resuming.straighten(checkpoint) if goes_on else None
+        if self._trainer is not None and self.global_rank > 0:  # the first has the measurements of all
+            self.meters.reset("train")
+            checkpoint["state_dict"] |= self.meters.state_dict(prefix="meters.")
