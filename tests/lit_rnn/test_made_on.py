@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -81,6 +82,7 @@ def test_in_python(tmp_path: Any) -> None:
     trainer.save_checkpoint(path := tmp_path / "a.ckpt")
 
     def test(other: Any, **changes: Any) -> None:
+        warnings.filterwarnings("ignore", ".*LeafSpec.*")  # inside pytest.warns too
         model = VanillaRNN({**vars(other.task), **changes}, 4)
         pl.Trainer(**quiet).test(model, other, ckpt_path=path, verbose=False, weights_only=True)
 

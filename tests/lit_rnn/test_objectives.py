@@ -305,9 +305,10 @@ class Answers(Callback):
         self.seen.append((pl_module(batch[0]), batch[1]))
 
     def on_train_end(self, trainer, pl_module):
-        seen = [torch.cat(parts) for parts in zip(*self.seen)]
-        value = trainer.callback_metrics["val/auroc"]
-        torch.save((*seen, value), f"{self.folder}/answers{trainer.global_rank}.pt")
+        value = trainer.callback_metrics.get("val/auroc")
+        if value is not None:  # a run that was stopped has not validated
+            seen = [torch.cat(parts) for parts in zip(*self.seen)]
+            torch.save((*seen, value), f"{self.folder}/answers{trainer.global_rank}.pt")
 '''
 
 
@@ -331,4 +332,6 @@ def test_two_processes(tmp_path: Path, write_tiny: Any, own: str) -> None:
     done = command(tmp_path, "fit", "-c", "a.yaml", *more, "--ckpt_path", "last", "--trainer.max_steps", -1)
     assert done.returncode == 0, done.stderr
     (a,), (b,) = ([row for row in rows(tmp_path / run) if "train/auroc" in row] for run in ("whole", "r"))
-    assert a == b
+    assert a.keys() == b.keys() and a["train/auroc"] == b["train/auroc"]
+    for key in a:  # sums of two ranks and of one are rounded apart
+        assert float(a[key]) == pytest.approx(float(b[key]), rel=1e-6), key
