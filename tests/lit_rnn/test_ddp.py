@@ -103,7 +103,7 @@ def test_two_ranks(tmp_path: Path, write_tiny: Any) -> None:
     # stopped inside the second epoch, behind a rebase, and taken up again
     done = command(tmp_path, "fit", "-c", "half.yaml", *DDP, "--run_dir", "r", "--trainer.max_steps", 6)
     assert done.returncode == 0, done.stderr
-    again = ("--run_dir", "r", "--ckpt_path", "last", "--trust", "ddp_recorder")
+    again = ("-c", "half.yaml", "--run_dir", "r", "--ckpt_path", "last")
     done = command(tmp_path, "fit", *again, *DDP, "--trainer.max_steps", -1)
     assert done.returncode == 0, done.stderr
     for uninterrupted, resumed in zip(whole, ranks(tmp_path / "half"), strict=True):
