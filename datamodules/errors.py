@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """Bad input, told in one sentence: what was given, what is accepted, which key or file to change.
@@ -18,3 +20,12 @@ def require(ok: bool, key: str, given: object, accepted: str) -> None:
     """Raise `UserError` naming the config ``key`` unless ``ok``."""
     if not ok:
         raise UserError(f"{key} is {given!r}, but it must be {accepted}.")
+
+
+def did_you_mean(given: str, accepted: Iterable[str]) -> str:
+    """`` (did you mean NAME?)`` where a name is like what was given, upper and lower case alike; else nothing."""
+    import difflib  # for refusals alone
+
+    names = {name.lower(): name for name in accepted}
+    near = difflib.get_close_matches(given.lower(), names, n=1)
+    return f" (did you mean {names[near[0]]}?)" if near else ""

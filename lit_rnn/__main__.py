@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
-import warnings
 from collections.abc import Sequence
 
+from datamodules.errors import BadBatchError, UserError, did_you_mean
+from lit_rnn import __version__
+
 COMMANDS = {
-    "fit": ("lit_rnn.cli", "train a model; without a config, the quickstart"),
-    "validate": ("lit_rnn.cli", "measure a checkpoint on the validation split"),
-    "test": ("lit_rnn.cli", "measure a checkpoint on the test split"),
-    "predict": ("lit_rnn.cli", "write inputs, targets and predictions of the validation split"),
-    "study": ("lit_rnn.study.command", "many runs from one file: a grid, seeds, mean and spread"),
-    "analyze": ("lit_rnn.report.analyze.command", "what training did to the recurrent matrices, in pictures"),
-    "attack": ("lit_rnn.report.attack", "accuracy under attack, with certificates and honesty checks"),
-    "compare": ("lit_rnn.report.compare", "finished runs side by side, as a table and a picture"),
+    "fit": ("lit_rnn.commands.fit.command", "train a model; without a config, the quickstart"),
+    "validate": ("lit_rnn.commands.fit.command", "measure a checkpoint on the validation split"),
+    "test": ("lit_rnn.commands.fit.command", "measure a checkpoint on the test split"),
+    "predict": ("lit_rnn.commands.fit.command", "write inputs, targets and predictions of the validation split"),
+    "study": ("lit_rnn.commands.study.command", "many runs from one file: a grid, seeds, mean and spread"),
+    "analyze": ("lit_rnn.commands.analyze.command", "what training did to the recurrent matrices, in pictures"),
+    "attack": ("lit_rnn.commands.attack.command", "accuracy under attack, with certificates and honesty checks"),
+    "compare": ("lit_rnn.commands.compare.command", "finished runs side by side, as a table and a picture"),
 }
 
 USAGE = """usage: python -m lit_rnn COMMAND [options] [--trust MODULE] [--debug]
 
 {commands}
 
---debug shows the traceback of an error.
+--debug shows the traceback of an error; --version tells this program's.
 --trust MODULE imports a module of your own, so that a checkpoint or a run folder may name its classes.
 Exit status: 0 done, 1 the run failed, 2 bad input, 128 + n stopped by signal n.
 python -m lit_rnn COMMAND --help lists a command's options.""".format(
@@ -32,20 +33,8 @@ python -m lit_rnn COMMAND --help lists a command's options.""".format(
 )
 
 
-def quiet() -> None:
-    """Keep what others print about themselves out of the way; warnings stay."""
-    # Lightning with this torch; a resume, in its own folder and into another
-    for about in (".*LeafSpec.*deprecated", "Checkpoint directory .* exists", "The dirpath has changed from"):
-        warnings.filterwarnings("ignore", message=about)
-    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"  # not the line of code that gave it
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
 def trusted_modules(options: Sequence[str]) -> tuple[list[str], list[str]]:
     """The options without every ``--trust NAME``, and those names."""
-    from datamodules import UserError
-
     rest, names, left = [], [], list(options)
     while left:
         option = left.pop(0)
@@ -73,23 +62,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command in ("-h", "--help"):
         print(USAGE)
         return 0
+    if command == "--version":
+        print(f"lit_rnn {__version__}")
+        return 0
     if command not in COMMANDS:
-        print(f"lit_rnn: {printable(command)} is not a command; accepted: {', '.join(COMMANDS)}.", file=sys.stderr)
+        meant = did_you_mean(command, COMMANDS)
+        shown = printable(command)
+        print(f"lit_rnn: {shown} is not a command{meant}; accepted: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     os.environ.setdefault("WANDB_SILENT", "true")
     # Threads that spin while they wait for work are 3 to 10 times slower beside another busy process, and no faster on
     # an idle machine. OpenMP reads this when torch loads it.
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
         os.environ["OMP_WAIT_POLICY"] = "passive"
-    # imported here: torch and Lightning take seconds, and W&B reads its environment when imported
-    from datamodules.errors import BadBatchError, UserError
+    # imported here, because W&B and OpenMP read their environment when imported; a wing imports torch and Lightning
+    # behind its own --help, because they take seconds
     from lit_rnn import class_paths
-    from lit_rnn.callbacks import DivergedError, Stopped
+    from lit_rnn.commands.quiet import quiet_warnings
     from lit_rnn.memory import keep_freed_memory
-    from lit_rnn.run_folder import first_process
+    from lit_rnn.runs.endings import DivergedError, Stopped
+    from lit_rnn.runs.folder import first_process
 
     module = importlib.import_module(COMMANDS[command][0])
-    quiet()  # after the imports: Lightning sets its own levels then
+    quiet_warnings()
     keep_freed_memory()
     try:
         options, trusted = trusted_modules(options)

@@ -6,10 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import scipy.linalg  # noqa: F401  # loaded, or its OpenBLAS would not be limited
-import torch
-from threadpoolctl import threadpool_limits
-
 from datamodules.errors import require
 
 
@@ -25,6 +21,10 @@ def use_threads(count: int | None, processes: int = 1) -> None:
     Raises:
         UserError: for a count below 1.
     """
+    import scipy.linalg  # noqa: F401  # loaded, or its OpenBLAS would not be limited
+    import torch
+    from threadpoolctl import threadpool_limits
+
     if count is not None:
         require(count >= 1, "--threads", count, "a whole number of at least 1")
         torch.set_num_threads(count)

@@ -1,4 +1,4 @@
-"""The house has floors: a module imports only what lies below it, and no circle closes."""
+"""The house has floors: a module imports only what lies below it, no circle closes, and every wing has one plan."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import ast
 from pathlib import Path
 
 import pytest
+
+from lit_rnn.__main__ import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 # from the ground up; modules of one floor may import each other inside their own folder only
@@ -26,17 +28,21 @@ FLOORS = [
     "lit_rnn.robustness",
     "lit_rnn.optim",
     "lit_rnn.models",
-    "lit_rnn.run_folder",
+    "lit_rnn.runs",
     "lit_rnn.report",
     "lit_rnn.callbacks",
-    "lit_rnn.trainer",
-    "lit_rnn.run_config",
-    "lit_rnn.settings",
-    "lit_rnn.arguments",
-    "lit_rnn.cli",
-    "lit_rnn.study",
+    "lit_rnn.commands",
     "lit_rnn.__main__",
 ]
+WINGS = ("fit", "study", "analyze", "attack", "compare")
+PLAN = {  # what the modules of a wing are called; fit is watched by callbacks, and draws nothing itself
+    "fit": {"command", "subject", "settings", "trainer", "saved"},
+    "study": {"command", "subject", "local", "export", "measure", "pictures", "page"},
+    "analyze": {"command", "subject", "settings", "work", "measure", "pictures", "page", "findings"},
+    "attack": {"command", "subject", "work", "measure", "pictures", "page", "findings", "words"},
+    "compare": {"command", "pictures", "page"},
+}
+DRAWS = ("matplotlib", "rich", "lit_rnn.report")
 FILES = sorted(path for package in ("datamodules", "lit_rnn") for path in (ROOT / package).rglob("*.py"))
 
 
@@ -51,16 +57,28 @@ def floor(name: str) -> int:
     return found[0]
 
 
-def imports(path: Path) -> set[str]:
+def every_import(path: Path) -> set[str]:
+    """What a file imports, modules of ours by their full name."""
+    known = {module(file) for file in FILES}
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             full = [f"{node.module}.{alias.name}" for alias in node.names]
-            known = {module(file) for file in FILES}
             found |= {name if name in known else node.module for name in full}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return {name for name in found if name.split(".")[0] in ("datamodules", "lit_rnn") and name != "lit_rnn"}
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """What a file imports of ours."""
+    ours = {name for name in every_import(path) if name.split(".")[0] in ("datamodules", "lit_rnn")}
+    return ours - {"lit_rnn"}
+
+
+def wing(name: str) -> str | None:
+    parts = name.split(".")
+    return parts[2] if parts[:2] == ["lit_rnn", "commands"] and len(parts) > 2 and parts[2] in WINGS else None
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if module(path) != "lit_rnn"], ids=module)
@@ -74,3 +92,50 @@ def test_data_knows_nothing_of_models() -> None:
     for path in FILES:
         if module(path).startswith("datamodules"):
             assert not {name for name in imports(path) if name.startswith("lit_rnn")}
+
+
+@pytest.mark.parametrize("package", ["analysis", "robustness", "scan", "cells", "init", "parametrizations"])
+def test_the_mathematics_knows_no_lightning_and_no_pictures(package: str) -> None:
+    """Nowhere, inside functions neither; `test_startup` holds it for all that comes with it."""
+    for path in FILES:
+        if module(path).startswith(f"lit_rnn.{package}"):
+            above = {
+                name for name in every_import(path) if name.startswith(("pytorch_lightning", "lightning", "matplotlib"))
+            }
+            assert not above, f"{module(path)} imports {above}"
+
+
+def test_no_wing_imports_another() -> None:
+    for path in FILES:
+        here = wing(module(path))
+        others = {name for name in imports(path) if wing(name)}
+        if here is not None:
+            assert not {name for name in others if wing(name) != here}, f"{module(path)} reaches into another wing"
+        else:
+            assert not others, f"{module(path)} is what wings share, and imports one"
+
+
+@pytest.mark.parametrize("name", WINGS)
+def test_every_wing_has_one_plan(name: str) -> None:
+    folder = ROOT / "lit_rnn" / "commands" / name
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} == PLAN[name]
+    assert len((folder / "command.py").read_text().splitlines()) < 150
+    for path in folder.rglob("measure.py"):
+        drawing = {one for one in every_import(path) if one.startswith(DRAWS)}
+        assert not drawing, f"{path} measures, and imports {drawing}"
+
+
+def test_the_table_of_commands_leads_to_the_wings() -> None:
+    assert {home for home, _ in COMMANDS.values()} == {f"lit_rnn.commands.{name}.command" for name in WINGS}
+
+
+def test_arguments_are_parsed_in_commands_alone() -> None:
+    parsers = ("argparse", "jsonargparse")
+    for path in FILES:
+        if not module(path).startswith("lit_rnn.commands"):
+            assert not {name for name in every_import(path) if name.startswith(parsers)}, module(path)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module)
+def test_no_file_is_longer_than_one_sitting(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400, f"{path} has more than 400 lines: split it"

@@ -1,8 +1,8 @@
 """What watches a run."""
 
-from lit_rnn.callbacks.checkpoints import InitialCheckpoint, LastCheckpoint, Stopped
+from lit_rnn.callbacks.checkpoints import InitialCheckpoint, LastCheckpoint
 from lit_rnn.callbacks.drift import Drift
-from lit_rnn.callbacks.finite import DivergedError, FiniteLoss
+from lit_rnn.callbacks.finite import FiniteLoss
 from lit_rnn.callbacks.pictures import TaskPicture
 from lit_rnn.callbacks.predictions import PredictionFile
 from lit_rnn.callbacks.progress import EpochLines, Header, Progress
@@ -10,6 +10,7 @@ from lit_rnn.callbacks.spectrum import SpectrumPicture
 from lit_rnn.callbacks.states import StatePicture
 from lit_rnn.callbacks.summary import Summary
 from lit_rnn.callbacks.watch import WatchMatrices
+from lit_rnn.runs.endings import DivergedError, Stopped
 
 __all__ = [
     "DivergedError",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -16,19 +15,9 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from lit_rnn.class_paths import class_path, own_module
 from lit_rnn.models.resuming import owed_row
-from lit_rnn.run_folder import MetricsCSV, keeps_files
-
-
-class Stopped(Exception):  # noqa: N818  # not an error: the user asked for it
-    """The run was asked to stop by a signal and has saved where it was."""
-
-    def __init__(self, signum: int, step: int, run_dir: Path, trust: Sequence[str] = ()) -> None:
-        super().__init__(
-            f"Stopped by {signal.Signals(signum).name} after step {step}; "
-            f"go on with: python -m lit_rnn fit --run_dir {run_dir} --ckpt_path last"
-            + "".join(f" --trust {module}" for module in trust)
-        )
-        self.signum = signum
+from lit_rnn.runs.endings import Stopped
+from lit_rnn.runs.folder import keeps_files
+from lit_rnn.runs.metrics import MetricsCSV
 
 
 class InitialCheckpoint(Callback):

@@ -8,9 +8,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-
-class DivergedError(Exception):
-    """The loss became NaN or infinite."""
+from lit_rnn.runs.endings import DivergedError
 
 
 class FiniteLoss(Callback):

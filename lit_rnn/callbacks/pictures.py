@@ -10,11 +10,12 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from datamodules import Task
 from datamodules.adding import value_first
+from datamodules.task import Task
+from lit_rnn.callbacks.images import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.report.curves import draw_curves
-from lit_rnn.run_folder import keeps_files, show
+from lit_rnn.runs.folder import keeps_files
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase

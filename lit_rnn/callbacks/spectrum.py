@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from lit_rnn.callbacks.images import show
 from lit_rnn.models import SequenceModel
-from lit_rnn.report.analyze.subject import recurrent_matrices
-from lit_rnn.run_folder import keeps_files, show
+from lit_rnn.models.probes import recurrent_matrices
+from lit_rnn.runs.folder import keeps_files
 
 Spectra = dict[str, NDArray[np.complex128]]
 

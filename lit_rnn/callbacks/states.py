@@ -10,9 +10,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_rnn.analysis import states_and_gradients
+from lit_rnn.callbacks.images import show
 from lit_rnn.models import SequenceModel
-from lit_rnn.report.analyze.measure import summed_loss
-from lit_rnn.run_folder import keeps_files, show
+from lit_rnn.models.probes import summed_loss
+from lit_rnn.runs.folder import keeps_files
 
 Traces = dict[str, NDArray[np.float64]]
 

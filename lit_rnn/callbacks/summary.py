@@ -14,7 +14,7 @@ from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
 from lit_rnn.models.objectives import metric_words
 from lit_rnn.report.console import new_console
-from lit_rnn.run_folder import keeps_files
+from lit_rnn.runs.folder import keeps_files
 
 
 class Summary(Callback):

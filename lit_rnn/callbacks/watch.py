@@ -13,15 +13,13 @@ import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from datamodules import UserError
 from datamodules.base import Batch
-from datamodules.errors import require
+from datamodules.errors import UserError, require
 from lit_rnn import analysis
 from lit_rnn.models import SequenceModel
+from lit_rnn.models.probes import extrapolated, gradient_flows, layer_name, recurrent_matrices, shortened
 from lit_rnn.parametrizations.orthogonal import drift
-from lit_rnn.report.analyze.measure import extrapolated, gradient_flows, shortened
-from lit_rnn.report.analyze.subject import layer_name, recurrent_matrices
-from lit_rnn.run_folder import keeps_files
+from lit_rnn.runs.folder import keeps_files
 
 _LAGS = 5
 _PIECE = 32  # units of the piece that a first estimate is made on

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from datamodules import Task
 from datamodules.errors import UserError, require
+from datamodules.task import Task
 from lit_rnn import optim
 from lit_rnn.blame import defined
 from lit_rnn.cells import Cell, State

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from datamodules import Task
 from datamodules.errors import require
+from datamodules.task import Task
 from lit_rnn.cells import Cell, DtrivRNNCell, ExpRNNCell, UnitaryExpRNNCell
 from lit_rnn.init import SKEW_INITS, SkewInitName
 from lit_rnn.models.orthogonal import OrthogonalRNN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from datamodules import Task
+from datamodules.task import Task
 from lit_rnn.cells import Cell, GateInit, GRUCell, JANETCell, LSTMCell, NRUCell, NRUForm, StatisticalRUCell
 from lit_rnn.models.base import SequenceModel
 

@@ -13,7 +13,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from datamodules import UserError
+from datamodules.errors import UserError
 from lit_rnn import class_paths
 from lit_rnn.models.base import SequenceModel
 

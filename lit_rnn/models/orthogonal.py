@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from datamodules import Task
 from datamodules.errors import require
+from datamodules.task import Task
 from lit_rnn.activations import ModReLU, NonlinearityOrModReLU
 from lit_rnn.cells import (
     Cell,

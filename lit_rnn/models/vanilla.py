@@ -10,8 +10,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from datamodules import Task
 from datamodules.errors import require
+from datamodules.task import Task
 from lit_rnn.activations import NonlinearityOrModReLU
 from lit_rnn.cells import Cell, LayerNormRNNCell, VanillaRNNCell
 from lit_rnn.init import Fill, chain_, dense_, fbchain_, gaussian_, identity_, orthogonal_, source_

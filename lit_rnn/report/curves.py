@@ -1,23 +1,15 @@
-"""Loss against steps, read from the metrics.csv of run folders."""
+"""Loss against steps, from the metrics.csv of run folders."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lit_rnn.runs.curves import read_curve
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-
-def read_curve(metrics: Path, column: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one column of a metrics.csv, where it has values; two empty lists if there is none."""
-    if not metrics.is_file():
-        return [], []
-    with metrics.open(newline="") as file:
-        points = [(int(row["step"]) + 1, float(row[column])) for row in csv.DictReader(file) if row.get(column)]
-    return [step for step, _ in points], [value for _, value in points]
 
 
 def draw_curves(axes: Axes, runs: Sequence[tuple[str, Path]], chance: float) -> None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datamodules import Task
 from datamodules.errors import UserError, require
+from datamodules.task import Task
 from lit_rnn.robustness.attacks import pgd
 from lit_rnn.robustness.state import Model
 

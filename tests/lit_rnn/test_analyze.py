@@ -22,12 +22,13 @@ from datamodules import Adding, CopyMemory, PixelMNIST, UserError
 from lit_rnn.__main__ import main
 from lit_rnn.cells import Cell, VanillaRNNCell
 from lit_rnn.class_paths import class_path
+from lit_rnn.commands.analyze import pictures
+from lit_rnn.commands.analyze.findings import number, plain
+from lit_rnn.commands.analyze.pictures import _levels, _pseudospectrum
+from lit_rnn.commands.analyze.subject import Matrix, matrices
 from lit_rnn.init import fbchain_
 from lit_rnn.models import GRU, JANET, LSTM, NRU, LipschitzRNN, ScuRNN, SequenceModel, StatisticalRU, VanillaRNN, load
-from lit_rnn.report.analyze import measure, panels
-from lit_rnn.report.analyze.findings import number, plain
-from lit_rnn.report.analyze.panels import _levels, _pseudospectrum
-from lit_rnn.report.analyze.subject import Matrix, matrices
+from lit_rnn.models.probes import extrapolated
 
 ADDING: dict[str, Any] = {"length": 12, "train_samples": 32, "val_samples": 8, "test_samples": 8, "batch_size": 8}
 QUICK = ("--points", 8, "--steps", 6, "--samples", 3)
@@ -67,7 +68,7 @@ def complexes(pairs: list[list[float]]) -> np.ndarray:
 @pytest.fixture
 def _no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most of the time of a small analysis is its pictures."""
-    monkeypatch.setattr(panels, "draw_page", lambda *_: False)
+    monkeypatch.setattr(pictures, "draw_page", lambda *_: False)
 
 
 @pytest.fixture(scope="module")
@@ -418,7 +419,8 @@ def test_checkpoint_of_another_version(refused: Any, kept: dict[str, Any], damag
         kept["lit_rnn"]["class_path"] = names[damage]
     torch.save(kept, "other.ckpt")
     sentence = refused("analyze", "--ckpt_path", "other.ckpt")
-    assert "other.ckpt" in sentence and "another version" in sentence
+    told = "another version" if damage in ("option", "weights") else "no loaded SequenceModel"
+    assert "other.ckpt" in sentence and told in sentence
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -497,8 +499,8 @@ def test_bad_options(refused: Any, kept: dict[str, Any], tmp_path: Path, options
 def test_time_is_extrapolated_exactly_where_it_is_a_power() -> None:
     for power in (2, 3):
         small, large, whole = (0.7 + 0.01 * n**power for n in (4, 8, 100))
-        assert measure.extrapolated(small, large, 100 / 8, power) == pytest.approx(whole)
-    assert measure.extrapolated(2.0, 1.0, 10.0, 3) == 1.0, "noise"
+        assert extrapolated(small, large, 100 / 8, power) == pytest.approx(whole)
+    assert extrapolated(2.0, 1.0, 10.0, 3) == 1.0, "noise"
 
 
 @pytest.mark.usefixtures("_no_pages")

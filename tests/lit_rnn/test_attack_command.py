@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import math
@@ -18,12 +19,15 @@ from torch import nn
 from datamodules import Adding, CopyMemory, PixelDigits, SequenceDataModule
 from datamodules.pixels import PixelDataModule
 from lit_rnn.class_paths import class_path
+from lit_rnn.commands.attack.many.findings import short
+from lit_rnn.commands.attack.many.measure import correlations, half_size, over_seeds, shown_sizes
+from lit_rnn.commands.attack.many.subject import setting_of
+from lit_rnn.commands.attack.pictures import image_of
+from lit_rnn.commands.attack.work import as_asked
 from lit_rnn.models import LSTM, SequenceModel, VanillaRNN
-from lit_rnn.report.attack_certificates import Certificate, soundness
-from lit_rnn.report.attack_outcome import interval
-from lit_rnn.report.attack_pictures import image_of
-from lit_rnn.report.attack_study import correlations, half_size, over_seeds, setting_of, short, shown_sizes
 from lit_rnn.robustness import AttackResult
+from lit_rnn.robustness.certified import Certificate, soundness
+from lit_rnn.robustness.worst import interval
 
 DIGITS = {"pixels_per_step": 8}
 ADDING = {"length": 6, "test_samples": 60, "val_samples": 8, "train_samples": 8, "batch_size": 8, "seed": 3}
@@ -208,6 +212,12 @@ def test_a_real_run_is_attacked_by_its_folder_alone(cli: Any, config: Any) -> No
 
 
 # ---- parts of it
+
+
+def test_options_of_the_data_are_told_apart() -> None:
+    options = argparse.Namespace(seed=0, steps=5, data="PixelDigits", out=None)
+    assert as_asked(options, {"seed": 1}) == {"seed": 0, "steps": 5, "data_options": {"seed": 1}}
+    assert as_asked(options, {}) == {"seed": 0, "steps": 5}, "as reports of before have it"
 
 
 def test_the_interval_is_clopper_pearson() -> None:

@@ -6,6 +6,7 @@ import json
 import shutil
 import struct
 import urllib.request
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -437,3 +438,22 @@ def test_options_count_wherever_they_stand(cli: Any, config: Any) -> None:
     assert cli("fit", *options, "-c", config(), "--run_dir", "r").status == 0
     weights = torch.load("r/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert weights["decoder.weight"].shape[1] == 9
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        (("anlyze",), "analyze"),
+        (("FIT",), "fit"),
+        (("fit", "--model", "exprnn"), "ExpRNN"),
+        (("fit", "--data", "copymemory", "--model", "LSTM"), "CopyMemory"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else " ".join(given),
+)
+def test_what_was_meant(refused: Any, given: tuple[str, ...], meant: str) -> None:
+    assert f"(did you mean {meant}?)" in refused(*given)
+
+
+def test_the_version(cli: Any) -> None:
+    done = cli("--version")
+    assert (done.status, done.out) == (0, f"lit_rnn {version('lit_rnn')}\n")

@@ -28,7 +28,7 @@ import datamodules
 import lit_rnn
 from datamodules import SequenceDataModule
 from lit_rnn import models
-from lit_rnn.arguments import config_folder
+from lit_rnn.commands.configs import config_folder
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
 

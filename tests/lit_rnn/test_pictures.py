@@ -13,7 +13,8 @@ from matplotlib.image import imread
 
 from datamodules import Adding, CopyMemory, PixelDigits, Task
 from lit_rnn.callbacks.pictures import draw_task
-from lit_rnn.report.curves import draw_curves, read_curve
+from lit_rnn.report.curves import draw_curves
+from lit_rnn.runs.curves import read_curve
 
 B, T, V, C = 6, 16, 5, 4
 

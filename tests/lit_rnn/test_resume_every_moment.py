@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from datamodules import CopyMemory, PixelDigits
 from lit_rnn import callbacks
-from lit_rnn import cli as command_line
+from lit_rnn.commands.fit import command as command_line
 from lit_rnn.models import GRU, ExpRNN
 from tests.lit_rnn.test_resume import ADAM, MODELS, PLATEAU, differences, rows, state
 

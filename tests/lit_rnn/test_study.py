@@ -15,10 +15,10 @@ import pytest
 import yaml
 
 from datamodules import UserError
-from lit_rnn import cli
-from lit_rnn.arguments import config_folder
-from lit_rnn.study import command, export, local, summary
-from lit_rnn.study.plan import read_study, resolve
+from lit_rnn.commands.configs import config_folder
+from lit_rnn.commands.fit import command as cli
+from lit_rnn.commands.study import command, export, local, measure
+from lit_rnn.commands.study.subject import read_study, resolved
 
 BASE = {
     "model": {
@@ -56,7 +56,7 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Any) ->
     last = plan.runs[-1].arguments()
     expected = f"-c base.yaml --{LR} 0.001 --model.init_args.init identity --seed_everything 5"
     assert last == expected.split()
-    assert resolve(plan.settings[-1])["model"]["init_args"]["init"] == "identity"
+    assert resolved(plan.settings[-1])["model"]["init_args"]["init"] == "identity"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_mean_and_spread_by_hand() -> None:
         {"setting": s, "loss": loss, "best_loss": loss / 2, "value": v, "success": v > 0.5}
         for s, loss, v in (("a", 4.0, 0.1), ("a", 8.0, 0.9), ("b", 2.0, 1.0))
     ]
-    b, a = summary.over_seeds(rows)
+    b, a = measure.over_seeds(rows)
     assert (a["loss_mean"], a["best_loss_mean"], a["successes"], a["runs"]) == (6.0, 3.0, 1, 2)
     assert a["loss_std"] == pytest.approx(8**0.5) and b["loss_std"] is None and b["setting"] == "b"
 
@@ -223,6 +223,6 @@ def test_shipped_studies(path: Path) -> None:
     if path.stem == "nru_ablation_psmnist":  # one axis at a time through the released point
         assert len(plan.runs) == 1 + 3 + 3 + 2 + 1
     for setting in plan.settings[:: max(1, len(plan.settings) // 4)]:
-        model = resolve(setting)["model"]["class_path"]
+        model = resolved(setting)["model"]["class_path"]
         expected = "NRU" if path.stem.startswith("nru") else "VanillaRNN"
         assert model.endswith(expected) or path.stem.startswith("robustness"), model

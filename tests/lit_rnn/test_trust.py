@@ -15,13 +15,14 @@ import torch
 import yaml
 
 from datamodules import CopyMemory, UserError
-from lit_rnn import class_paths, files, run_config
+from lit_rnn import class_paths, files
 from lit_rnn.__main__ import main
+from lit_rnn.commands.attack.many.subject import finished_runs
+from lit_rnn.commands.study.local import command as run_command
+from lit_rnn.commands.study.subject import read_study
 from lit_rnn.models import ExpRNN, VanillaRNN, load, read_checkpoint
-from lit_rnn.report.attack_study import finished_runs
-from lit_rnn.report.compare import read_result
-from lit_rnn.study.local import command as run_command
-from lit_rnn.study.plan import read_study
+from lit_rnn.runs import config as run_config
+from lit_rnn.runs.results import read_result
 
 FIT = ["fit", "--model", "ExpRNN", "--model.hidden_size", "4", "--data", "CopyMemory", "--data.delay", "3"]
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

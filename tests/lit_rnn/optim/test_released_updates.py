@@ -32,7 +32,7 @@ from numpy.random import RandomState
 import lit_rnn.models
 import lit_rnn.optim
 from datamodules import CopyMemory
-from lit_rnn.arguments import config_folder
+from lit_rnn.commands.configs import config_folder
 from lit_rnn.models import SequenceModel
 
 Array = np.ndarray

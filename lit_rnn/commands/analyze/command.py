@@ -1,0 +1,94 @@
+"""``python -m lit_rnn analyze``: what training did to the recurrent matrices, as pictures, a table and numbers."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import UserError, require
+from lit_rnn.commands.analyze.settings import PARTS, Settings
+from lit_rnn.commands.parser import Parser, data_options
+from lit_rnn.commands.quiet import quiet_lightning
+from lit_rnn.files import refuse_links
+from lit_rnn.runs.checkpoints import find_checkpoint, folder_of
+from lit_rnn.threads import use_threads
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Take the recurrent matrices of a checkpoint apart: pictures, a table, analysis.json and analysis.html."""
+    options, given_data = _options(command, arguments)
+    from lit_rnn.commands.analyze.page import write  # behind --help: torch and Lightning take seconds
+    from lit_rnn.commands.analyze.subject import read_batch, read_moments
+    from lit_rnn.commands.analyze.work import Work, estimate
+
+    quiet_lightning()
+    use_threads(options.threads)
+    path = find_checkpoint(options.ckpt_path, options.run_dir, "last")
+    moments = read_moments(path, options.against)
+    settings = Settings(options.points, options.steps, options.samples)
+    batch, missing = read_batch(path, moments[-1].model, options.config, options.data, given_data, options.samples)
+    parts = options.only or PARTS
+    if missing and "dynamics" in (options.only or ()):
+        raise UserError(f"--only names dynamics, which need the run's data: {missing}")
+    work = Work(moments, batch, parts, settings)
+    if not work.subjects and "dynamics" not in (options.only or ()):
+        raise UserError(
+            f"ckpt_path {path} holds a {type(moments[-1].model).__name__}, which has no square recurrent matrix; "
+            "--only dynamics looks at its step Jacobian."
+        )
+    folder = _folder(options.out, path, options.against)
+    if sentence := estimate(work):
+        print(sentence, flush=True)
+    work.run()
+    missed = [f"Dynamics are left out: {missing}"] if missing and "dynamics" in parts else []
+    write(work, [*missed, *work.sentences], folder)
+
+
+_PARTS = """parts: spectrum: eigenvalues and singular values; pseudospectrum: contours, and how far they reach;
+nonnormality: Henrici's departure, Schur form, hidden chain; transient: |W^k| and its bounds; memory: Fisher's and a
+linear decoder's; dynamics, on validation data: Lyapunov exponents, gradients, the mean step Jacobian as a matrix"""
+
+
+def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    parser = Parser(command, run.__doc__, epilog=_PARTS)
+    add = parser.add_argument
+    add("--ckpt_path", metavar="FILE", help="a checkpoint file, or last or best with --run_dir")
+    add("--run_dir", type=Path, metavar="DIR", help="a run folder; its last checkpoint if no other is named")
+    add("-c", "--config", type=Path, help="take the data from this config, not from the run folder's")
+    add("--data", help="a data module; --data.init_args.KEY VALUE sets its options")
+    add("--against", metavar="WHAT", help="init, where the run began, or a checkpoint file of the same model")
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where it all goes; analysis/<checkpoint> in the run folder",
+    )
+    add("--only", nargs="+", metavar="PART", help=f"some of {', '.join(PARTS)}")
+    add("--points", type=int, default=100, help="of the pseudospectrum's grid, per axis (100)")
+    add("--samples", type=int, default=8, help="validation sequences for the dynamics (8)")
+    add("--steps", type=int, default=100, help="powers of W, and lags of its memory (100)")
+    add("--threads", type=int, help="CPU threads; if not given, as many as there are cores, and one for NumPy")
+    options, unknown = parser.parse_known_args(list(arguments))
+    for name, least in (("points", 2), ("samples", 1), ("steps", 1)):
+        value = getattr(options, name)
+        require(value is None or value >= least, f"--{name}", value, f"a whole number of at least {least}")
+    for name in options.only or ():
+        require(name in PARTS, "--only", name, f"some of {', '.join(PARTS)}")
+    return options, data_options(unknown, command)
+
+
+def _folder(given: Path | None, path: Path, against: str | None) -> Path:
+    """Where the report goes, made."""
+    run = folder_of(path) or Path()
+    name = path.stem if against is None else f"{path.stem}-against-{Path(against).stem}"
+    folder = given or run / "analysis" / name
+    refuse_links(folder if given else run / "analysis" if run == Path() else run)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--out {folder} cannot be made ({error.strerror}); name a folder that can be written."
+        ) from error
+    return folder

@@ -1,0 +1,131 @@
+"""What `analyze` found, as rows of a table, as JSON, and as arrays."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from lit_rnn.commands.analyze.measure import EPS, Finding
+
+Findings = Mapping[str, Mapping[str, Finding]]  # by matrix, by moment
+
+_BULK = ("matrix", "sigma", "schur", "jacobian_singular_values")  # n^2 numbers: not in the JSON
+
+_NUMBERS = {  # key: symbol, name
+    "spectral_radius": ("ρ", "spectral radius, the largest |eigenvalue|"),
+    "spectral_norm": ("σ", "spectral norm, the largest singular value"),
+    "numerical_radius": ("w", "numerical radius"),
+    "henrici": ("d", "Henrici's departure from normality"),
+    "henrici_normalized": ("d/|W|", "d over the Frobenius norm"),
+    "eigenvector_condition": ("κ(V)", "condition of the eigenvectors"),
+    **{f"pseudospectral_radius_{eps:g}": (f"ρ_{eps:g}", f"pseudospectral radius, ε = {eps:g}") for eps in EPS},
+    "distance_to_instability": ("β", "distance to instability"),
+    "kreiss_lower_bound": ("K", "Kreiss constant, a lower bound"),
+    "largest_power": ("|W^k|", "the largest of its powers"),
+    "fisher_total": ("J", "total Fisher memory"),
+    "largest_lyapunov": ("λ1", "largest Lyapunov exponent"),
+    "gradient_kept": ("", "gradient at the first step over that at the last"),
+    "zero_gradients": ("", "share of gradients that are exactly zero"),
+    "saturated": ("", "share of saturated units"),
+}
+_DIGITS = {"spectral_radius": 4, "pseudospectral_radius_0.01": 4}  # on which side of 1, matters
+_MOMENT = 12  # characters of " step 12,345"
+_NARROW = (  # what a terminal has room for
+    "spectral_radius",
+    "spectral_norm",
+    "henrici_normalized",
+    "eigenvector_condition",
+    "pseudospectral_radius_0.01",
+    "distance_to_instability",
+    "kreiss_lower_bound",
+    "largest_power",
+    "largest_lyapunov",
+)
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number as a table shows it: 0.9871, 3.2e4, ∞."""
+    if math.isinf(value):
+        return "∞"
+    if value == 0 or 1e-3 <= abs(value) < 1e3:
+        return f"{value:.{digits}g}"
+    mantissa, exponent = f"{value:.{digits - 2}e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def rows(by_moment: Mapping[str, Finding]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of one matrix: a row per number, a column per moment."""
+    there = [key for key in _NUMBERS if any(key in finding for finding in by_moment.values())]
+    cells = [[number(f[key]) if key in f else "" for f in by_moment.values()] for key in there]
+    return ["", *by_moment], [
+        [" ".join(reversed(_NUMBERS[key])), *line] for key, line in zip(there, cells, strict=True)
+    ]
+
+
+def table(findings: Findings) -> tuple[Table, str]:
+    """The most telling numbers of all matrices, a row for each moment; and a legend of the symbols."""
+    every = [finding for by_moment in findings.values() for finding in by_moment.values()]
+    shown = [key for key in _NARROW if any(key in finding for finding in every)]
+    lines = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    lines.add_column("", min_width=_MOMENT)
+    for key in shown:
+        lines.add_column(_NUMBERS[key][0], justify="right", no_wrap=True)
+    for name, by_moment in findings.items():
+        lines.add_row(name, style="bold")
+        for moment, finding in by_moment.items():
+            cells = (number(finding[key], _DIGITS.get(key, 3)) if key in finding else "" for key in shown)
+            lines.add_row(f" {moment}", *cells)
+    return lines, "; ".join(" ".join(_NUMBERS[key]) for key in shown)
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: complex numbers as [Re, Im], infinity as text, NaN as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, complex):
+        return [plain(value.real), plain(value.imag)]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "infinity" if value > 0 else "-infinity"
+    return value
+
+
+def _json(value: Any, indent: str = "") -> str:
+    """JSON with a line for each key, and every list on one."""
+    if not isinstance(value, dict) or not value:
+        return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    inner = indent + " "
+    lines = [f"{inner}{json.dumps(key, ensure_ascii=False)}: {_json(item, inner)}" for key, item in value.items()]
+    return "{\n" + ",\n".join(lines) + f"\n{indent}}}"
+
+
+def save(head: Mapping[str, Any], findings: Findings, left_out: Sequence[str], folder: Path) -> list[Path]:
+    """analysis.json with all numbers, and analysis.npz with what is as large as a matrix; the paths of both."""
+    small = {
+        name: {m: {key: v for key, v in finding.items() if key not in _BULK} for m, finding in moments.items()}
+        for name, moments in findings.items()
+    }
+    text = _json(plain({**head, "left_out": left_out, "matrices": small}))
+    numbers, arrays = folder / "analysis.json", folder / "analysis.npz"
+    numbers.write_text(text + "\n")
+    bulk = {
+        f"{name}/{moment}/{key}": finding[key]
+        for name, moments in findings.items()
+        for moment, finding in moments.items()
+        for key in _BULK
+        if key in finding
+    }
+    np.savez_compressed(arrays, allow_pickle=False, **bulk)
+    return [numbers, arrays]

@@ -1,0 +1,54 @@
+"""What `analyze` found, as a page, pictures, files and a table in the terminal."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.progress import track
+
+from lit_rnn.commands.analyze import measure, pictures
+from lit_rnn.commands.analyze.findings import rows, save, table
+from lit_rnn.commands.analyze.work import Work
+from lit_rnn.report.console import new_console
+from lit_rnn.report.page import Page
+
+
+def write(work: Work, left_out: Sequence[str], folder: Path) -> None:
+    """analysis.html, analysis.json and a picture for each matrix in ``folder``; the table in the terminal."""
+    moments, findings = work.moments, work.findings
+    model = moments[-1].model
+    title = f"{type(model).__name__} on {model.task.name}: {' and '.join(moment.label for moment in moments)}"
+    head = {
+        "model": type(model).__name__,
+        "task": model.task.name,
+        "moments": {
+            moment.label: {"ckpt_path": moment.path, "steps": moment.model.optimizer_steps} for moment in moments
+        },
+        "parts": [*work.parts, *(["dynamics"] if work.batch else [])],
+        "settings": {**asdict(work.settings), "eps": measure.EPS, "decoder_noise": measure.NOISE},
+    }
+    page = Page(title)
+    page.text(", ".join(f"{moment.label}: {moment.path}" for moment in moments))
+    for sentence in left_out:
+        page.text(sentence, warning=True)
+    console = new_console()
+    hidden = not console.is_terminal
+    for name, by_moment in track(
+        findings.items(), "pictures", len(findings), console=console, transient=True, disable=hidden
+    ):
+        page.section(name)
+        picture = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.png"
+        if pictures.draw_page(f"{name}, {title}", by_moment, picture):
+            page.picture(picture, pictures.caption(by_moment))
+        page.table(*rows(by_moment))
+    page.save(folder / "analysis.html")
+    files = save(head, findings, left_out, folder)
+    lines, legend = table(findings)
+    console.print(title, lines, legend, sep="\n", highlight=False)
+    for sentence in left_out:
+        console.print(sentence, highlight=False)
+    print(f"report: {folder / 'analysis.html'}")
+    print(f"numbers: {', '.join(str(file) for file in files)}")

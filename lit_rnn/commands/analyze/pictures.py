@@ -1,0 +1,345 @@
+"""The pictures of `analyze`: a panel draws one finding, a page all panels of one matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lit_rnn.analysis.arrays import Real
+from lit_rnn.commands.analyze.measure import EPS, NOISE, Finding
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Findings = Mapping[str, Finding]  # by moment, in the order in which they are shown
+Draw = Callable[[Sequence["Axes"], Findings], None]
+
+_FLOOR = 1e-13  # times |W|: below it sigma_min is rounding
+_NOTHING = 1e-9  # of what there was: not shown
+_FORGOTTEN = -10  # an exponent: e^-10 of a perturbation is left after a step
+_DECADES = 6  # that a heat map shows
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One picture.
+
+    Args:
+        needs: The finding's key without which there is nothing to draw.
+        draw: Draws the findings into one axes, or into one for each moment.
+        apart: Whether each moment has an axes of its own.
+        note: What a reader must know; {source} stands for the finding of that name.
+    """
+
+    needs: str
+    draw: Draw
+    apart: bool = False
+    note: str = ""
+
+
+def draw_page(title: str, findings: Findings, path: Path) -> bool:
+    """All panels that have something to show, on one page; whether there was any."""
+    from matplotlib.figure import Figure  # not pyplot: no global state, no window system
+
+    there = [panel for panel in PANELS if _having(panel.needs, findings)]
+    widths = [len(_having(panel.needs, findings)) if panel.apart else 1 for panel in there]
+    if not there:
+        return False
+    columns = min(sum(widths), 4 if len(findings) > 1 else 3)
+    rows = -(-sum(widths) // columns)
+    figure = Figure(figsize=(3.8 * columns, 3.4 * rows), layout="constrained")
+    free = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for panel, width in zip(there, widths, strict=True):
+        panel.draw(free[:width], findings)
+        free = free[width:]
+    for axes in free:
+        axes.set_axis_off()
+    figure.suptitle(title, fontsize=14)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return True
+
+
+def caption(findings: Findings) -> str:
+    """The notes of the panels that `draw_page` draws."""
+    every = {key: value for finding in findings.values() for key, value in finding.items()}
+    notes = [panel.note for panel in PANELS if panel.note and panel.needs in every]
+    return " ".join(notes).format(source=every.get("source", ""))
+
+
+# ---- what panels share
+
+
+def _having(key: str, findings: Findings) -> list[tuple[int, str, Finding]]:
+    """Number, name and finding of every moment at which ``key`` was found."""
+    return [(number, moment, finding) for number, (moment, finding) in enumerate(findings.items()) if key in finding]
+
+
+def _finish(axes: Axes, title: str, x: str, y: str, legend: bool = True) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.spines[["top", "right"]].set_visible(False)
+    if legend:
+        axes.legend(frameon=False, fontsize=8)
+
+
+def _from_zero(axes: Axes) -> None:
+    """Zero at the bottom, and room above the highest curve: one that is level must not lie on the frame."""
+    axes.set_ylim(0, 1.15 * axes.dataLim.ymax)
+
+
+def _style(number: int, findings: Findings) -> dict[str, Any]:
+    """How an overlaid moment is drawn: the earlier one broad and pale, so that it shows below the later."""
+    earlier = number < len(findings) - 1
+    return {"color": f"C{number}", "linewidth": 3.0 if earlier else 1.4, "alpha": 0.5 if earlier else 1.0}
+
+
+def _bar(axes: Sequence[Axes], image: Any, name: str) -> None:
+    """One colour bar for axes that share their colours."""
+    axes[-1].figure.colorbar(image, ax=list(axes), fraction=0.05, pad=0.02, aspect=30).set_label(name)
+
+
+def _of(moment: str, findings: Findings) -> str:
+    """How a title names a moment, where there is more than one."""
+    return f", {moment}" if len(findings) > 1 else ""
+
+
+def _positive(values: Real) -> Real:
+    """Values for a logarithmic axis, which has no zero."""
+    return np.where((values > 0) & np.isfinite(values), values, np.nan)
+
+
+# ---- the spectrum
+
+
+def _singular_values(axes: Sequence[Axes], findings: Findings) -> None:
+    """Moduli of eigenvalues lie on the singular values exactly where W is normal."""
+    for number, moment, finding in _having("singular_values", findings):
+        index = np.arange(1, len(finding["singular_values"]) + 1)
+        name = f" {moment}" if len(findings) > 1 else ""
+        axes[0].plot(index, finding["singular_values"], **_style(number, findings), label=f"σ{name}")
+        moduli = np.sort(np.abs(finding["eigenvalues"]))[::-1]
+        axes[0].plot(index, moduli, ".", color=f"C{number}", markersize=4, label=f"|λ|{name}")
+    _finish(axes[0], "singular values, moduli of eigenvalues", "index", "")
+    _from_zero(axes[0])
+
+
+def _history(axes: Sequence[Axes], findings: Findings) -> None:
+    """What was logged while training; the last run's, where two are compared."""
+    names = {"spectral_radius": "ρ", "pseudospectral_radius": "ρ_ε", "spectral_norm": "σ", "henrici": "Henrici d"}
+    for _, _, finding in _having("history", findings):
+        for key, name in names.items():
+            if key in finding["history"]:
+                axes[0].plot(*finding["history"][key], ".-", linewidth=1, markersize=3, label=name)
+    _finish(axes[0], "over training", "optimizer steps", "")
+
+
+def _pseudospectrum(axes: Sequence[Axes], findings: Findings) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import BoundaryNorm
+
+    levels = _levels([finding["sigma"] for _, _, finding in _having("sigma", findings)])
+    colours = colormaps["Blues_r"]
+    norm = BoundaryNorm(levels, colours.N, extend="both")
+    angles = np.linspace(0, 2 * np.pi, 400)
+    for ax, (_, moment, finding) in zip(axes, _having("sigma", findings), strict=True):
+        shown = np.log10(np.maximum(finding["sigma"], 1e-300))
+        filled = ax.contourf(finding["x"], finding["y"], shown, levels, cmap=colours, norm=norm, extend="both")
+        ax.contour(finding["x"], finding["y"], shown, levels, colors="0.4", linewidths=0.4, linestyles="solid")
+        limits = ax.axis()
+        outline = np.append(finding["numerical_range"], finding["numerical_range"][:1])
+        ax.plot(outline.real, outline.imag, color="C2", linewidth=1.2, label="numerical range")
+        ax.plot(np.cos(angles), np.sin(angles), color="black", linestyle="--", linewidth=1, label="unit circle")
+        values = finding["eigenvalues"]
+        ax.plot(values.real, values.imag, ".", color="C1", markersize=5, label="eigenvalues")
+        ax.axis(limits)
+        ax.set_aspect("equal")
+        precise = "" if finding["eigenvalues_in_double"] else "\neigenvalues in high precision: float64's are wrong"
+        _finish(ax, f"pseudospectrum{_of(moment, findings)}{precise}", "Re z", "Im z", legend=False)
+    axes[0].legend(fontsize=7, loc="lower left", framealpha=0.8)
+    _bar(axes, filled, "log₁₀ ε")
+
+
+def _levels(sigmas: Sequence[Real]) -> Real:
+    """Levels of log10 eps, from where 1 % of the grid is inside to the largest; wider apart where they are deep."""
+    values = np.concatenate([sigma.ravel() for sigma in sigmas])
+    values = np.log10(np.maximum(values, _FLOOR * values.max()))
+    low, high = np.quantile(values, 0.01), values.max()
+    step = 0.25 if low > -2 else 0.5
+    shallow = np.arange(np.floor(max(low, -2) / step), np.ceil(high / step) + 1) * step
+    deep = [level for level in (-12.0, -10.0, -8.0, -6.0, -4.0, -3.0) if level >= low]
+    return np.concatenate((deep, shallow))
+
+
+def _reach(axes: Sequence[Axes], findings: Findings) -> None:
+    """rho_eps - rho against eps; eps itself for a normal matrix."""
+    for number, moment, finding in _having("sigma", findings):
+        reach = np.array([finding[f"pseudospectral_radius_{eps:g}"] for eps in EPS])
+        beyond = reach - np.abs(finding["eigenvalues"]).max()
+        axes[0].loglog(EPS, _positive(beyond), "o-", markersize=4, **_style(number, findings), label=moment)
+    axes[0].loglog(EPS, EPS, color="0.5", linestyle="--", linewidth=1, label="normal: ε")
+    _finish(axes[0], "how far perturbations push the spectrum", "ε", "ρ_ε − ρ")
+
+
+# ---- non-normality
+
+
+def _schur(axes: Sequence[Axes], findings: Findings) -> None:
+    largest = max(float(finding["schur"].max()) for _, _, finding in _having("schur", findings)) or 1.0
+    top = np.ceil(np.log10(largest))
+    for ax, (_, moment, finding) in zip(axes, _having("schur", findings), strict=True):
+        with np.errstate(divide="ignore"):
+            shown = np.log10(finding["schur"])
+        shown = np.ma.masked_where(np.tril(np.ones_like(shown), -1) > 0, np.maximum(shown, top - _DECADES))
+        image = ax.imshow(shown, cmap="viridis", vmin=top - _DECADES, vmax=top, interpolation="nearest")
+        precise = "" if finding["eigenvalues_in_double"] else "\nits diagonal is not the eigenvalues: float64"
+        _finish(ax, f"|T| of the Schur form{_of(moment, findings)}{precise}", "", "", legend=False)
+    _bar(axes, image, "log₁₀ |T|")
+
+
+def _feedforward(axes: Sequence[Axes], findings: Findings) -> None:
+    for number, moment, finding in _having("feedforward", findings):
+        profile = finding["feedforward"]
+        axes[0].semilogy(_positive(profile), ".-", markersize=3, **_style(number, findings), label=moment)
+    _finish(axes[0], "feedforward profile of the Schur form", "distance from the diagonal", "Frobenius norm")
+
+
+def _chain(axes: Sequence[Axes], findings: Findings) -> None:
+    for number, moment, finding in _having("chain", findings):
+        n = (len(finding["chain"]) + 1) // 2
+        often = np.abs(finding["chain_offsets"]) <= 0.9 * n  # beyond, it is the mean of a few
+        axes[0].plot(finding["chain_offsets"][often], finding["chain"][often], **_style(number, findings), label=moment)
+    axes[0].axhline(0, color="0.8", linewidth=0.8, zorder=0)
+    axes[0].axvline(0, color="0.8", linewidth=0.8, zorder=0)
+    _finish(axes[0], "hidden chain: weights in order of peaks", "i − j", "mean W_ij")
+
+
+# ---- powers
+
+
+def _transient(axes: Sequence[Axes], findings: Findings) -> None:
+    """|W^k| between its bounds; bounds far off the curve are cut."""
+    curves = np.concatenate([_positive(finding["powers"]) for _, _, finding in _having("powers", findings)])
+    low, high = max(np.nanmin(curves), _NOTHING), np.nanmax(curves)
+    bounds = {  # dashes that show each other: for a normal matrix three of them are |W^k| itself
+        "bound_eigenvector": ("κ(V) ρ^k", "C1", (0, (6, 6))),
+        "bound_numerical": ("2 w^k", "C2", "-"),
+        "bound_level_curve": ("ρ_ε^(k+1) / ε", "C4", "-"),
+        "bound_spectral": ("ρ^k (from below)", "C3", (6, (6, 6))),
+    }
+    for ax, (_, moment, finding) in zip(axes, _having("powers", findings), strict=True):
+        k = np.arange(len(finding["powers"]))
+        ax.plot(k, _positive(finding["powers"]), color="0.6", linewidth=5, label="|W^k|")  # broad: bounds touch it
+        for key, (label, colour, line) in bounds.items():
+            ax.plot(k, _positive(finding[key]), color=colour, linestyle=line, linewidth=1, label=label)
+        if np.isfinite(finding["kreiss_lower_bound"]):
+            ax.axhline(finding["kreiss_lower_bound"], color="C5", linestyle=":", linewidth=1, label="K ≤ max |W^k|")
+        ax.set_yscale("log")
+        ax.set_ylim(low / 3, high * 30)
+        _finish(ax, f"powers and their bounds{_of(moment, findings)}", "k", "spectral norm")
+
+
+# ---- memory
+
+
+def _fisher(axes: Sequence[Axes], findings: Findings) -> None:
+    for number, moment, finding in _having("fisher", findings):
+        total = f"{moment}, total {finding['fisher_total']:.3g}"
+        axes[0].semilogy(_positive(finding["fisher"]), **_style(number, findings), label=total)
+    largest = max(float(finding["fisher"].max()) for _, _, finding in _having("fisher", findings))
+    axes[0].set_ylim(max(axes[0].get_ylim()[0], _NOTHING * largest), 3 * largest)
+    _finish(axes[0], "Fisher memory curve", "lag", "J(lag)")
+
+
+def _decoder(axes: Sequence[Axes], findings: Findings) -> None:
+    for number, moment, finding in _having("decoder", findings):
+        axes[0].plot(np.maximum(finding["decoder"], 0), **_style(number, findings), label=moment)
+    _finish(axes[0], f"linear decoder's memory, noise {NOISE:g}", "lag", "R²")
+    axes[0].set_ylim(-0.03, 1.03)
+
+
+# ---- dynamics
+
+
+def _lyapunov(axes: Sequence[Axes], findings: Findings) -> None:
+    for number, moment, finding in _having("lyapunov", findings):
+        exponents = np.where(np.isfinite(finding["lyapunov"]), finding["lyapunov"], np.nan)
+        index = np.arange(1, exponents.shape[1] + 1)
+        axes[0].plot(index, exponents.mean(0), **_style(number, findings), label=moment)
+        axes[0].fill_between(index, exponents.min(0), exponents.max(0), color=f"C{number}", alpha=0.25, linewidth=0)
+    axes[0].axhline(0, color="0.6", linewidth=0.8, zorder=0)
+    axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], _FORGOTTEN))
+    _finish(axes[0], "Lyapunov spectrum on data", "index", "exponent per step (natural log)")
+
+
+def _jacobian(axes: Sequence[Axes], findings: Findings) -> None:
+    for number, moment, finding in _having("jacobian_singular_values", findings):
+        low, middle, high = np.quantile(finding["jacobian_singular_values"], (0.05, 0.5, 0.95), axis=0)
+        index = np.arange(1, len(middle) + 1)
+        axes[0].plot(index, middle, **_style(number, findings), label=moment)
+        axes[0].fill_between(index, low, high, color=f"C{number}", alpha=0.25, linewidth=0)
+    _finish(axes[0], "step Jacobian's σ along data (5 to 95 %)", "index", "")
+    _from_zero(axes[0])
+
+
+def _against_lag(key: str, title: str, y: str, logarithmic: bool) -> Draw:
+    def draw(axes: Sequence[Axes], findings: Findings) -> None:
+        for number, moment, finding in _having(key, findings):
+            values = _positive(finding[key]) if logarithmic else finding[key]
+            axes[0].plot(values, **_style(number, findings), label=moment)
+        if logarithmic:
+            axes[0].set_yscale("log")
+        else:
+            axes[0].set_ylim(-0.03, 1.03)
+        _finish(axes[0], title, "lag: steps before the last", y)
+
+    return draw
+
+
+PANELS = [
+    Panel(
+        "sigma",
+        _pseudospectrum,
+        apart=True,
+        note="Eigenvalues of W + E for all |E| ≤ ε lie inside the contour log₁₀ ε: disks of radius ε for a normal W.",
+    ),
+    Panel("powers", _transient, apart=True),
+    Panel("schur", _schur, apart=True),
+    Panel("sigma", _reach),
+    Panel(
+        "singular_values",
+        _singular_values,
+        note="Singular values are the moduli of the eigenvalues exactly where W is normal.",
+    ),
+    Panel("history", _history),
+    Panel("feedforward", _feedforward),
+    Panel(
+        "chain",
+        _chain,
+        note="Hidden chain: the mean weight from unit j to i, numbered in the order in which they peak after a pulse.",
+    ),
+    Panel("fisher", _fisher),
+    Panel(
+        "decoder",
+        _decoder,
+        note=(
+            f"Memory is the linear network's of W and its {{source}}; the decoder reads after as many steps as "
+            f"there are lags (or n, if more), from a state of zero, with noise of variance {NOISE:g}."
+        ),
+    ),
+    Panel(
+        "lyapunov",
+        _lyapunov,
+        note="Lyapunov exponents and gradients are of validation sequences, bands over sequences.",
+    ),
+    Panel("jacobian_singular_values", _jacobian),
+    Panel("gradient", _against_lag("gradient", "gradient of the loss by the state", "|dL/ds|", True)),
+    Panel("zero_fraction", _against_lag("zero_fraction", "gradients that are exactly zero", "share", False)),
+    Panel("saturation", _against_lag("saturation", "saturated units", "share", False)),
+    Panel("state_norm", _against_lag("state_norm", "norm of the state", "|s|", True)),
+]

@@ -1,0 +1,120 @@
+"""What the user typed, made complete: configs put first, and one found where none was given."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.errors import UserError
+from lit_rnn.commands.configs import QUICKSTART, check_config, find_config
+from lit_rnn.files import YAMLLimitError, check_yaml, parse_yaml
+from lit_rnn.runs import config as run_config
+from lit_rnn.runs.checkpoints import folder_of
+from lit_rnn.runs.folder import newest_config
+
+
+def complete(command: str, arguments: Sequence[str]) -> list[str]:
+    """The arguments of ``command`` with shipped configs found and put first, and a config where none was given.
+
+    ``fit`` alone runs the quickstart; a command on a checkpoint takes the config of the run it belongs to.
+    """
+    rest = _split_equals(arguments)
+    if {"-h", "--help"} & set(rest):
+        return rest
+    configs: list[str] = []
+    others: list[str] = []
+    while rest:  # configs first: what is given on the command line counts wherever it stands
+        argument = rest.pop(0)
+        if argument in ("-c", "--config") and rest:
+            configs += ["--config", find_config(rest.pop(0))]
+            check_config(configs[-1])
+        else:
+            others.append(argument)
+            _check_text(argument)
+    options = dict(itertools.pairwise([*others, ""]))
+    _refuse_task(configs[1::2], options)
+    if command != "fit" and "--ckpt_path" not in options and not any("print_config" in name for name in options):
+        raise UserError(
+            f"ckpt_path is not given, but {command} needs trained weights: "
+            "--ckpt_path FILE, or --ckpt_path best with --run_dir."
+        )
+    if not configs and not options.keys() & {"--model", "--model.class_path", "--data", "--data.class_path"}:
+        checkpoint = options.get("--ckpt_path")
+        if checkpoint is None:
+            configs = ["--config", find_config(QUICKSTART)]
+        else:
+            found = _config_of(checkpoint, options.get("--run_dir"))
+            run_config.check(found)
+            configs = ["--config", str(found)]
+            if "--run_dir" not in options:  # where the file lies, whatever it says itself
+                others += ["--run_dir", str(found.parent)]
+    return [*configs, *others]
+
+
+def _check_text(argument: str) -> None:
+    """Refuse an option's value that the parser would expand beyond measure."""
+    try:
+        check_yaml(argument)
+    except YAMLLimitError as error:
+        raise UserError(f"The value {argument[:40]!r}... of an option is refused: {error}.") from error
+    except yaml.YAMLError:
+        pass  # a text, then
+
+
+def _split_equals(arguments: Sequence[str]) -> list[str]:
+    """The arguments with every --name=value in two, but for --print_config, whose value is optional."""
+
+    def split(argument: str) -> list[str]:
+        whole = argument[:2] != "--" or argument.startswith("--print_config")
+        return [argument] if whole else argument.split("=", 1)
+
+    return [part for argument in arguments for part in split(argument)]
+
+
+def _refuse_task(configs: Sequence[str], options: Mapping[str, str]) -> None:
+    """Refuse a task set by hand: the parser would drop what is linked from the data without a word."""
+    for where in itertools.chain(_tasks_in(configs), _tasks_among(options)):
+        raise UserError(f"{where} sets model.init_args.task, but the task comes from the data: leave it out.")
+
+
+def _tasks_in(configs: Sequence[str]) -> Iterator[str]:
+    for name in configs:
+        if _has_task(run_config.section(run_config.read_config(Path(name)), "model").get("init_args")):
+            yield f"config {name}"
+
+
+def _tasks_among(options: Mapping[str, str]) -> Iterator[str]:
+    for name, value in options.items():
+        inside = parse_yaml(value, name) if name in ("--model", "--model.init_args") and value[:1] == "{" else {}
+        given = inside.get("init_args", inside) if isinstance(inside, dict) else {}
+        if re.match(r"--model(\.init_args)?\.task(\.|$)", name) or _has_task(given):
+            yield name
+
+
+def _has_task(init_args: Any) -> bool:
+    return isinstance(init_args, dict) and "task" in init_args
+
+
+def _config_of(checkpoint: str, run_dir: str | None) -> Path:
+    """The config of the run that a checkpoint file, or 'last' and 'best' with --run_dir, speaks of."""
+    if checkpoint in ("last", "best"):
+        if not run_dir:
+            raise UserError(
+                f"ckpt_path is {checkpoint}, but neither a config nor the run's folder is given: add --run_dir."
+            )
+        config = newest_config(Path(run_dir))
+        if config is None:
+            raise UserError(f"run_dir {run_dir} holds no run (no config.yaml): name the folder of one.")
+        return config
+    if not Path(checkpoint).is_file():
+        raise UserError(f"ckpt_path is {checkpoint}, but it must be last, best or a checkpoint file.")
+    run = folder_of(Path(checkpoint))
+    config = newest_config(run) if run else None
+    if config is None:
+        raise UserError(f"ckpt_path {checkpoint} lies in no run folder: give the config it was made with by --config.")
+    return config

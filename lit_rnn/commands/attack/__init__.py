@@ -1,0 +1,1 @@
+"""``python -m lit_rnn attack``: how much of a model's accuracy is left under attack."""

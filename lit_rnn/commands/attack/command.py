@@ -1,0 +1,83 @@
+"""``python -m lit_rnn attack``: how much of a model's accuracy is left under attack."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+
+from datamodules.errors import require
+from lit_rnn.commands.parser import Parser, data_options
+from lit_rnn.commands.quiet import quiet_lightning
+from lit_rnn.robustness.effort import NAMES, Effort
+from lit_rnn.threads import use_threads
+
+
+def _size(text: str) -> float:
+    """0.1, 1e-2 or 8/255."""
+    return float(Fraction(text)) if "/" in text else float(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options, with their defaults in words."""
+    effort = Effort()
+    made = Parser("attack", run.__doc__)
+    what = made.add_argument_group("what is attacked")
+    what.add_argument("--ckpt_path", help="a checkpoint file, or best or last with --run_dir")
+    what.add_argument("--run_dir", type=Path, help="a run folder: its best checkpoint, and its data")
+    what.add_argument("--study", type=Path, nargs="+", metavar="DIR", help="every run of these studies, and one table")
+    what.add_argument("-c", "--config", type=Path, help="take the data from this config, not from the run folder's")
+    what.add_argument("--data", help="a data module; --data.init_args.KEY VALUE sets its options")
+    what.add_argument("--split", choices=("test", "val", "train"), default="test")
+    what.add_argument("--samples", type=int, help="examples, drawn by --seed; 200 if the split has them")
+    what.add_argument("--seed", type=int, default=0, help="of all that is drawn")
+    how = made.add_argument_group("how")
+    how.add_argument("--attacks", nargs="+", metavar="NAME", help=f"all that apply of {', '.join(NAMES)}")
+    how.add_argument("--norms", nargs="+", metavar="NORM", help="inf, 2 or both; both, or inf where --eps is given")
+    how.add_argument("--eps", nargs="+", type=_size, metavar="E", help="sizes in the inputs' own units, 8/255 is one")
+    how.add_argument("--bounds", nargs=2, type=float, metavar=("LOW", "HIGH"), help="valid inputs; the data's own")
+    how.add_argument("--symbols", choices=("swaps", "embedding"), help="how symbols are attacked; swaps")
+    how.add_argument("--tolerance", type=float, help="how far off a predicted number is wrong; 0.04 for adding")
+    how.add_argument("--steps", type=int, default=effort.steps, help=f"of PGD; {effort.steps}")
+    how.add_argument("--restarts", type=int, default=effort.restarts, help=f"starts of PGD; {effort.restarts}")
+    how.add_argument("--queries", type=int, default=effort.queries, help=f"of searches; {effort.queries}")
+    how.add_argument("--draws", type=int, default=effort.draws, help=f"of uniform noise; {effort.draws}")
+    how.add_argument("--smoothing_sigma", type=float, default=0.25, help="noise of randomised smoothing; 0.25")
+    how.add_argument("--smoothing_draws", type=int, default=1000, help="its votes; 1000")
+    how.add_argument("--smoothing_samples", type=int, default=20, help="its examples; 20, 0 leaves it out")
+    where = made.add_argument_group("where")
+    where.add_argument("--out", type=Path, help="folder for the report; attack in the run folder")
+    where.add_argument("--batch_size", type=int, default=100, help="examples run at once; 100")
+    where.add_argument("--device", help="cpu, cuda, ...; cuda where there is one")
+    where.add_argument(
+        "--threads", type=int, help="CPU threads; if not given, as many as there are cores, and one for NumPy"
+    )
+    return made
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Attack a trained model: accuracy against the size of the perturbation, in the inputs' own units."""
+    options, unknown = parser().parse_known_args(list(arguments))
+    given = data_options(unknown, command)
+    _check(options)
+    import torch  # behind --help: it takes a second
+
+    from lit_rnn.commands.attack.work import check_device, one, study
+    from lit_rnn.report.console import new_console
+
+    check_device(options.device)
+    quiet_lightning()
+    torch.set_flush_denormal(True)  # as in training
+    use_threads(options.threads)
+    work = one if options.study is None else study
+    work(options, given, new_console())
+
+
+def _check(options: argparse.Namespace) -> None:
+    for name in ("batch_size", "smoothing_draws"):
+        value = getattr(options, name)
+        require(value is None or value >= 1, f"--{name}", value, "a whole number of at least 1")
+    require(options.seed >= 0, "--seed", options.seed, "0 or a positive whole number")
+    require(options.smoothing_samples >= 0, "--smoothing_samples", options.smoothing_samples, "0 or positive")
+    require(options.smoothing_sigma > 0, "--smoothing_sigma", options.smoothing_sigma, "positive")

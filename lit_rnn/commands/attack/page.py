@@ -1,0 +1,187 @@
+"""An evaluation as a table in the terminal and as a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from lit_rnn.commands.attack.measure import Outcome
+from lit_rnn.commands.attack.words import NORM_WORDS, SPECTRAL, percent, size_words
+from lit_rnn.report.page import Page
+from lit_rnn.robustness import ATTACKS, AttackResult, Check
+from lit_rnn.robustness.worst import CONFIDENCE, adversarial, interval
+
+_INTERVAL = f"Clopper-Pearson, {CONFIDENCE:.0%}"
+_SYMBOLS = dict(zip(SPECTRAL.values(), ("ρ", "σ", "d", "ρ_ε"), strict=True))
+
+
+def rows_of(outcome: Outcome, norm: float | str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of one norm: accuracy in percent by attack, then worst case, its interval and certificates.
+
+    The norm ``noise`` stands for all that has no adversary.
+    """
+    results = [r for r in outcome.results if (r.norm == norm if norm != "noise" else not adversarial(r))]
+    sizes = sorted({r.eps for r in results})
+    rows = [[_row_name(name, norm), *_cells(results, name, sizes)] for name in dict.fromkeys(r.attack for r in results)]
+    if norm != "noise":
+        worst = outcome.worst(norm)
+        ranges = [interval(w.fooled) for w in worst]
+        rows.append(["worst case", *(percent((~w.fooled).mean()) for w in worst)])
+        rows.append(["  at least", *(percent(low) for low, _ in ranges)])
+        rows.append(["  at most", *(percent(high) for _, high in ranges)])
+        rows += [
+            [f"certified {c.name}" + ("" if c.of_model else "*"), *(_certified(c.holds.get(eps)) for eps in sizes)]
+            for c in outcome.certificates
+            if c.norm == norm and c.holds
+        ]
+    return [f"{NORM_WORDS[norm]} ≤" if norm != "noise" else "noise of size", *map(size_words, sizes)], rows
+
+
+def _row_name(name: str, norm: float | str) -> str:
+    return f"{name}, {ATTACKS[name].unit}" if norm == "noise" else name
+
+
+def _cells(results: Sequence[AttackResult], name: str, sizes: Sequence[float]) -> list[str]:
+    found = {r.eps: percent(1 - r.success) for r in results if r.attack == name}
+    return [found.get(eps, "") for eps in sizes]
+
+
+def _certified(holds: np.ndarray | None) -> str:
+    return "" if holds is None else percent(float(holds.mean()))
+
+
+def _norms(outcome: Outcome) -> list[float | str]:
+    noise = any(not adversarial(result) for result in outcome.results)
+    return [*(["noise"] if noise else []), *outcome.norms]
+
+
+def failed(checks: Sequence[Check]) -> list[Check]:
+    return [check for check in checks if check.passed is False]
+
+
+def matrix_rows(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
+    shown = [key for key in SPECTRAL if any(key in numbers for numbers in outcome.matrices.values())]
+    rows = [[name, *(f"{numbers[key]:.4g}" for key in shown)] for name, numbers in outcome.matrices.items()]
+    return ["matrix", *(SPECTRAL[key] for key in shown)], rows
+
+
+def sentences(outcome: Outcome) -> list[str]:
+    """The threat model, and how to read the numbers."""
+    subject = outcome.subject
+    e = subject.examples
+    free = float(e.mask.float().mean())
+    allowed = (
+        "Every entry may be changed"
+        if free == 1
+        else f"{free:.1%} of the entries may be changed: those that do not decide the answer"
+    )
+    lines = [
+        f"{len(e.x)} examples of the {subject.split} split, {percent(1 - outcome.clean.success)} % right as they are. "
+        f"Untargeted, white box (noise and searches see less). {allowed}.",
+    ]
+    if subject.symbols == "swaps":
+        lines.append(
+            "Symbols are attacked by swaps: ε counts the symbols of a sequence that are changed, to any other."
+        )
+    elif subject.symbols == "embedding":
+        lines.append(
+            "Symbols are attacked in embedding space: their one-hot vectors are moved, to points that no symbol has. "
+            f"Two symbols are {math.sqrt(2):.3g} apart in L2."
+        )
+    elif e.bounds is not None:
+        read = ", read off the examples" if subject.measured_bounds else ""
+        lines.append(f"Inputs stay in [{e.bounds[0]:.4g}, {e.bounds[1]:.4g}]{read}; ε is in their own units.")
+    if subject.task.per_step:
+        lines.append("A sequence counts as right when every step that is judged is.")
+    elif not e.classes:
+        error = f"mean squared error {outcome.clean.loss.mean():.3g} as they are"
+        lines.append(f"A prediction off by more than the tolerance counts as fooled; {error}.")
+    lines.append(f"Intervals: {_INTERVAL}, for the choice of examples alone.")
+    return lines
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """The tables, the checks that failed, and what certificates say."""
+    console.print(f"\n{outcome.subject.title}: accuracy in % under attack", style="bold", highlight=False)
+    for line in sentences(outcome):
+        console.print(line, highlight=False)
+    for norm in _norms(outcome):
+        header, rows = rows_of(outcome, norm)
+        console.print(_table(header, rows))
+    if any(not c.of_model for c in outcome.certificates if c.holds):
+        console.print("* of the smoothed classifier, not of the model", highlight=False)
+    if outcome.matrices:
+        (first, *names), rows = matrix_rows(outcome)
+        symbols = [_SYMBOLS[name] for name in names]
+        console.print(_table([first, *symbols], rows))
+        legend = "; ".join(f"{symbol} {name}" for symbol, name in zip(symbols, names, strict=True))
+        console.print(f"{legend}\n", highlight=False)
+    wrong = failed(outcome.checks)
+    for check in wrong:
+        console.print(f"check failed, {check.name}: {check.sentence}", style="yellow", highlight=False)
+    counts = f"{sum(c.passed is True for c in outcome.checks)} passed, {len(wrong)} failed"
+    console.print(f"checks of Carlini et al. and of the certificates: {counts}", highlight=False)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    for number, name in enumerate(header):
+        table.add_column(name, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*row, style="bold" if row[0] == "worst case" else None)
+    return table
+
+
+def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[str, object], path: Path) -> None:
+    """attack.html, with everything in it."""
+    page = Page(f"{outcome.subject.title} under attack")
+    for line in sentences(outcome):
+        page.text(line)
+    for check in failed(outcome.checks):
+        page.text(f"{check.name}: {check.sentence}", warning=True)
+    page.section("Accuracy against size")
+    page.picture(pictures["accuracy"], "The worst case takes, for each example, whichever attack fooled it.")
+    for norm in _norms(outcome):
+        header, rows = rows_of(outcome, norm)
+        page.table(header, rows, f"Accuracy in %, {_norm_words(norm)}")
+    page.section("Perturbed inputs")
+    page.picture(pictures["inputs"])
+    page.section("Where in time")
+    page.picture(pictures["time"], "Share of |change| (L∞), of its square (L2), or of the swaps, over examples fooled.")
+    if outcome.matrices:
+        page.section("Recurrent matrices")
+        page.text(
+            "W is not the system: gates, activations and inputs decide too. Radius and norm are different things."
+        )
+        page.table(*matrix_rows(outcome))
+        page.picture(pictures["spectrum"])
+    page.section("Certificates")
+    for certificate in outcome.certificates:
+        page.text(f"{certificate.name} ({NORM_WORDS[certificate.norm]}): {certificate.sentence}")
+    if not outcome.certificates:
+        page.text("None: they are for values in and one label out.")
+    page.section("Is the evaluation honest?")
+    page.table(["check", "", "what was seen"], [[c.name, _mark(c), c.sentence] for c in outcome.checks])
+    page.section("Attacks")
+    used = dict.fromkeys(r.attack for r in outcome.results)
+    settings = {r.attack: r.settings for r in outcome.results}
+    page.table(
+        ["attack", "what it does", "settings"],
+        [[name, ATTACKS[name].words, ", ".join(f"{k} {v}" for k, v in settings[name].items())] for name in used],
+    )
+    page.table(["", ""], [[key, str(value)] for key, value in about.items()], "Where the numbers are from")
+    page.save(path)
+
+
+def _norm_words(norm: float | str) -> str:
+    return NORM_WORDS.get(norm, "under noise, which has no adversary")
+
+
+def _mark(check: Check) -> str:
+    return {True: "passed", False: "FAILED", None: "not checked"}[check.passed]

@@ -1,0 +1,171 @@
+"""What is attacked: the model of a checkpoint, on examples of its data."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules import SequenceDataModule, Task, UserError
+from datamodules.errors import require
+from lit_rnn.class_paths import class_path
+from lit_rnn.models import SequenceModel, load, read_checkpoint
+from lit_rnn.robustness import Examples, off_by
+from lit_rnn.robustness.objective import Wrong
+from lit_rnn.runs.checkpoints import find_checkpoint, folder_of
+from lit_rnn.runs.data import check_data, read_data
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, the examples it is attacked on, and where both are from.
+
+    Args:
+        examples: What the attacks see.
+        model: The model in evaluation mode.
+        data: The data module.
+        checkpoint: The file.
+        folder: Its run folder, if it lies in one.
+        split: Which split the examples are of.
+        indices: Their numbers in it.
+        symbols: How symbols are attacked (``swaps`` or ``embedding``); None for values.
+        measured_bounds: Whether the bounds were read off the examples.
+    """
+
+    examples: Examples
+    model: SequenceModel
+    data: SequenceDataModule
+    checkpoint: Path
+    folder: Path | None
+    split: str
+    indices: np.ndarray
+    symbols: str | None
+    measured_bounds: bool
+
+    @property
+    def task(self) -> Task:
+        return self.model.task
+
+    @property
+    def title(self) -> str:
+        return f"{type(self.model).__name__} on {self.task.name}"
+
+
+def read_subject(options: argparse.Namespace, given: dict[str, Any]) -> Subject:
+    """What the options of the command line name; ``given`` are those of the data.
+
+    Raises:
+        UserError: for whatever does not fit together.
+    """
+    checkpoint = find_checkpoint(options.ckpt_path, options.run_dir, "best")
+    model = load(checkpoint)
+    folder = folder_of(checkpoint)
+    data = read_data(checkpoint, options.config, options.data, given, options.seed)
+    check_data(data, read_checkpoint(checkpoint), checkpoint)
+    symbols = symbols_mode(data.task, options.symbols, options.attacks)
+    wrong = criterion(data.task, options.tolerance)
+    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.eval().requires_grad_(False).to(device)
+    batch, indices = draw(data, options.split, options.samples, options.seed)
+    x, y = batch[0].to(device), batch[1].to(device)
+    mask = data.changeable(batch[0]).to(device)
+    if symbols == "embedding":
+        x = model.encode(x)
+        mask = mask[..., None].expand_as(x)
+    bounds, measured = None, False
+    if symbols is None:
+        bounds, measured = (tuple(options.bounds), False) if options.bounds else (data.bounds, data.bounds is None)
+        bounds = bounds or (float(x[mask].min()), float(x[mask].max()))
+    elif options.bounds:
+        raise UserError("--bounds is given, but inputs are symbols, which have none: leave it out.")
+    examples = Examples(
+        model,
+        x,
+        y,
+        mask,
+        bounds,
+        scored(data.task, batch, device),
+        wrong,
+        data.task.input_size if symbols == "swaps" else 0,
+        options.batch_size,
+    )
+    return Subject(examples, model, data, checkpoint, folder, options.split, indices, symbols, measured)
+
+
+def symbols_mode(task: Task, mode: str | None, attacks: list[str] | None) -> str | None:
+    """How symbols are attacked; None for values."""
+    if task.inputs == "values":
+        if mode:
+            raise UserError(f"--symbols is {mode}, but the inputs of {task.name} are values: leave it out.")
+        return None
+    moving = [name for name in attacks or [] if "swaps" not in name]
+    if mode is None and moving:
+        raise UserError(
+            f"--attacks names {moving[0]}, which moves values, but the inputs of {task.name} are symbols: add "
+            "--symbols embedding to move their one-hot vectors, or take --attacks swaps."
+        )
+    return mode or "swaps"
+
+
+def criterion(task: Task, tolerance: float | None) -> Wrong | None:
+    """When a prediction counts as wrong; None for classes.
+
+    Raises:
+        UserError: where only a person can say.
+    """
+    if task.targets == "next_symbol":
+        raise UserError(
+            f"{task.name} predicts every next symbol, of which some are always wrong: attack has no measure."
+        )
+    if task.classifies:
+        if tolerance is not None:
+            raise UserError(f"--tolerance is given, but {task.name} has classes, right or wrong: leave it out.")
+        return None
+    if tolerance is None and task.metric == "within_0.04":
+        tolerance = 0.04
+    if tolerance is None:
+        raise UserError(f"--tolerance is not given, but {task.name} predicts numbers: say how far off is wrong.")
+    require(tolerance >= 0, "--tolerance", tolerance, "0 or positive")
+    return off_by(tolerance)
+
+
+def draw(
+    data: SequenceDataModule, split: Any, samples: int | None, seed: int, default: int = 200
+) -> tuple[tuple[Tensor, ...], np.ndarray]:
+    """``samples`` examples of a split, chosen by ``seed`` and in order, and their numbers."""
+    data.prepare_data()
+    data.setup("test" if split == "test" else "fit")
+    source = data.split(split)
+    count = min(default, len(source)) if samples is None else samples
+    require(1 <= count <= len(source), "--samples", samples, f"from 1 to {len(source)}, the {split} split's size")
+    indices = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
+    return source[indices], indices
+
+
+def scored(task: Task, batch: tuple[Tensor, ...], device: torch.device) -> Tensor | None:
+    """(B, T) bool: the steps whose prediction is judged, in a task with a target per step."""
+    if not task.per_step:
+        return None
+    counts = batch[2].clone() if len(batch) > 2 else torch.ones(batch[1].shape[:2], dtype=torch.bool)
+    if task.recall is not None:
+        counts[:, : -task.recall] = False
+    return counts.to(device)
+
+
+def describe(subject: Subject) -> dict[str, Any]:
+    """Where the numbers are from, as primitives."""
+    return {
+        "checkpoint": str(subject.checkpoint),
+        "run": None if subject.folder is None else str(subject.folder),
+        "model": type(subject.model).__name__,
+        "optimizer_steps": subject.model.optimizer_steps,
+        "task": subject.task.name,
+        "data": class_path(type(subject.data)),
+        "split": subject.split,
+        "samples": len(subject.indices),
+    }

@@ -1,0 +1,1 @@
+"""``python -m lit_rnn compare``: finished runs side by side."""

@@ -1,0 +1,118 @@
+"""The parser of a run's config: Lightning's, which raises, with the Task linked from data to model."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import yaml
+from jsonargparse import get_loader, set_loader, set_parsing_settings
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+
+from datamodules import SequenceDataModule
+from datamodules.errors import UserError
+from lit_rnn import blame, callbacks  # noqa: F401  # callbacks, so that configs may name them by short names
+from lit_rnn.commands.arguments import complete
+from lit_rnn.commands.sentences import explain
+from lit_rnn.files import check_yaml
+from lit_rnn.models import SequenceModel
+
+_load_yaml = get_loader("yaml")
+
+
+def _load_measured(text: str) -> Any:
+    check_yaml(text)
+    return _load_yaml(text)
+
+
+# no YAML is built before it is measured, and no class is made where an option takes anything
+set_loader("yaml", _load_measured, (yaml.YAMLError,))
+set_parsing_settings(instantiate_subclass_spec_in_any=False)
+
+
+class _RefusedError(Exception):
+    """What the parser says, before it is put in a sentence."""
+
+
+class ConfigParser(LightningArgumentParser):
+    """Raises instead of printing usage and leaving; takes no abbreviated options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("allow_abbrev", False)  # or a misspelt --trainer.max_epoch would pass
+        super().__init__(*args, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        raise _RefusedError(message) from ex
+
+
+class ConfigCLI(LightningCLI):
+    """LightningCLI with our options, parsed from a list; what follows is of those who derive from it."""
+
+    def __init__(self, arguments: Sequence[str], **kwargs: Any) -> None:
+        self._command = arguments[0]
+        super().__init__(
+            SequenceModel,
+            SequenceDataModule,
+            trainer_defaults={"log_every_n_steps": 10, "enable_model_summary": False},
+            seed_everything_default=1,
+            parser_class=ConfigParser,
+            parser_kwargs={"prog": "python -m lit_rnn"},
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            args=list(arguments),
+            **kwargs,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is static
+        """The one that is asked for: a parser takes a tenth of a second to build."""
+        return {self._command: LightningCLI.subcommands()[self._command]}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir", type=str | None, default=None, help="Run folder; runs/<data>-<model>-<number> if not given."
+        )
+        parser.add_argument(
+            "--threads",
+            type=int | None,
+            default=None,
+            help="CPU threads; if not given, as many as there are cores for this process, and one for NumPy.",
+        )
+        parser.link_arguments(
+            "data", "model.init_args.task", compute_fn=lambda data: asdict(data.task), apply_on="instantiate"
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        self.config = parser.parse_args(args)  # type: ignore[arg-type]  # `run` gives a list
+
+    def _parse_ckpt_path(self) -> None:
+        """Nothing: a checkpoint's hyperparameters must not beat the command line; `fit` compares them."""
+
+
+@contextlib.contextmanager
+def in_sentences(arguments: Sequence[str]) -> Iterator[None]:
+    """Turn what the parser refuses of ``arguments`` into one sentence."""
+    try:
+        yield
+    except _RefusedError as error:
+        raise blame.refusal(error) or UserError(explain(str(error), arguments)) from error
+
+
+def resolve(arguments: Sequence[str]) -> dict[str, Any]:
+    """The whole config that ``fit`` would run with; nothing is built.
+
+    Args:
+        arguments: What follows ``python -m lit_rnn fit``.
+
+    Raises:
+        UserError: what `fit` itself would say.
+    """
+    completed = ["fit", *complete("fit", [*arguments, "--print_config"])]
+    printed = io.StringIO()
+    with in_sentences(completed), contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        ConfigCLI(completed)
+    config: dict[str, Any] = yaml.safe_load(printed.getvalue())
+    return config

@@ -1,0 +1,35 @@
+"""The shipped configs, found by name; nothing here needs torch."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import lit_rnn
+from datamodules.errors import UserError
+
+QUICKSTART = "configs/quickstart.yaml"
+
+
+def config_folder() -> Path:
+    """Where the configs lie: inside the package when installed from a wheel, beside it in a source tree."""
+    package = Path(lit_rnn.__file__).parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def find_config(name: str) -> str:
+    """``name`` if there is such a file, else the shipped config of that name (``configs/`` before it or not)."""
+    shipped = config_folder() / name.removeprefix("configs/")
+    return name if Path(name).is_file() or not shipped.is_file() else str(shipped)
+
+
+def check_config(name: str) -> None:
+    """Refuse the name of a config that is no file, with those that are like it.
+
+    Raises:
+        UserError: naming some that are shipped.
+    """
+    if not Path(name).is_file():
+        shipped = sorted(str(path.relative_to(config_folder())) for path in config_folder().rglob("*.yaml"))
+        near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.5) or shipped[:5]
+        raise UserError(f"config {name} is not a file; shipped configs are, among others, {', '.join(near)}.")

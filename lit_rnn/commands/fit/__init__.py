@@ -1,0 +1,1 @@
+"""``python -m lit_rnn fit|validate|test|predict``: LightningCLI with run folders and checkpoints checked first."""

@@ -1,0 +1,135 @@
+"""``python -m lit_rnn fit|validate|test|predict``: the config parsed and checked, then Lightning's loops."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Trainer
+
+from datamodules.errors import UserError
+from lit_rnn import blame
+from lit_rnn.commands.arguments import complete
+from lit_rnn.commands.config_parser import ConfigCLI, in_sentences
+from lit_rnn.commands.fit import settings
+from lit_rnn.commands.fit.saved import SaveRun
+from lit_rnn.commands.fit.subject import Taken, check_fits, choose_folder, keep_wandb_in, plain, take
+from lit_rnn.commands.fit.trainer import chosen, draws_bar, run_callbacks, run_loggers, run_plugins
+from lit_rnn.commands.quiet import quiet_lightning
+from lit_rnn.commands.sentences import one_line
+from lit_rnn.runs import config as run_config
+from lit_rnn.runs import folder as run_folder
+from lit_rnn.runs.endings import DivergedError, Stopped
+from lit_rnn.threads import use_threads
+
+
+class CLI(ConfigCLI):
+    """Lightning's commands with run folders, and checkpoints checked before they load."""
+
+    run_dir: Path
+    _taken: Taken | None = None
+
+    def __init__(self, arguments: Sequence[str]) -> None:
+        super().__init__(arguments, save_config_callback=SaveRun, save_config_kwargs={"save_to_log_dir": False})
+
+    def before_instantiate_classes(self) -> None:
+        self.config[self.subcommand] = config = plain(self.config[self.subcommand])
+        run_config.check_places(config.as_dict())
+        use_threads(config.threads)
+        torch.set_flush_denormal(True)  # vanishing gradients are denormal, and x86 is up to 15 times slower on those
+        settings.check_written(config.trainer, str(self.subcommand))
+        settings.check_written_whole(self.parser.dump(self.config))
+        if config.trainer.max_epochs is None and settings.has_timer(config.trainer):
+            config.trainer.max_epochs = -1  # else Lightning stops it after 1000
+        if config.get("weights_only") not in (None, True):
+            raise UserError("weights_only is false, but a checkpoint is read without running its code: leave it out.")
+        if "seed" in config.data.init_args and config.data.init_args.seed is None:
+            config.data.init_args.seed = int(config.seed_everything)
+        self.run_dir = choose_folder(config, str(self.subcommand))
+        if config.ckpt_path is not None:
+            self._taken = take(config, self.run_dir)
+            config.ckpt_path = str(self._taken.path)
+        if not config.trainer.fast_dev_run:
+            run_folder.check(self.run_dir, starts=self.subcommand == "fit" and config.ckpt_path is None)
+        keep_wandb_in(self.run_dir, config.trainer.logger)
+
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise UserError(f"seed_everything cannot be used: {error}.") from error
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except Exception as error:  # jsonargparse wraps what constructors raise
+            raise blame.refusal(error) or error from None
+
+    def after_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        if "seed" not in config.data.init_args:  # data of a user's own, which may not care
+            self.datamodule.seed = int(config.seed_everything)
+        if self._taken is not None:
+            check_fits(self.model, self.datamodule, self._taken, str(self.subcommand))
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        leaves_files = not self.config[self.subcommand].trainer.fast_dev_run
+        claim = run_folder.Claim(self.run_dir) if leaves_files else None
+        try:
+            super()._run_subcommand(subcommand)
+        except (DivergedError, Stopped):
+            raise
+        except Exception as error:
+            refused = blame.refusal(error, self._added)
+            if refused is None:
+                raise
+            if claim is not None:
+                claim.take_back()
+            raise refused from error
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        return {**kwargs, "verbose": False} if "verbose" in kwargs else kwargs  # the table at the end is ours
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        given, command = self._get(self.config_init, "trainer"), str(self.subcommand)
+        settings.check_callbacks(chosen(given), self.model, validates=given["limit_val_batches"] != 0)
+        self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, given, command)
+        loggers = run_loggers(self.run_dir, given["logger"], command)
+        self._added = [*chosen(given), *(loggers if isinstance(loggers, list) else [])]
+        try:
+            with warnings.catch_warnings():
+                # Lightning would run bf16-mixed, and config.yaml say otherwise
+                warnings.filterwarnings("error", "You passed .*16-mixed.*not supported on CPU")
+                trainer = super().instantiate_trainer(
+                    default_root_dir=str(self.run_dir),
+                    logger=loggers,
+                    plugins=run_plugins(given["plugins"]),
+                    enable_progress_bar=draws_bar(given),
+                    **kwargs,
+                )
+        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+            raise UserError(f"trainer cannot be built: {one_line(str(error))}") from error
+        except UserWarning as warning:
+            accepted = "bf16-mixed (or bf16-true, 16-true): a CPU has no float16 arithmetic for the mixed one"
+            raise UserError(f"trainer.precision is {given['precision']!r}, but it must be {accepted}.") from warning
+        if trainer.num_devices > 1:
+            use_threads(self.config[self.subcommand].threads, processes=trainer.num_devices)
+            os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # or Lightning counts the cores in its own way
+        return trainer
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Run one Lightning subcommand."""
+    quiet_lightning()
+    completed = [command, *complete(command, arguments)]
+    try:
+        with in_sentences(completed):
+            CLI(completed)
+    finally:
+        run_folder.forget_choice()

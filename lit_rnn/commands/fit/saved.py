@@ -1,0 +1,55 @@
+"""What a run writes down of itself before it starts: config.yaml and versions.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.cli import SaveConfigCallback
+
+from lit_rnn.runs.folder import keeps_files
+
+
+class SaveRun(SaveConfigCallback):
+    """config.yaml and versions.json in the run folder, and the config to every logger."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit" or not keeps_files(trainer):
+            return
+        folder = Path(trainer.default_root_dir)
+        config = self.parser.dump(self.config, skip_none=False)
+        for name, text in (("config.yaml", config), ("versions.json", json.dumps(versions(), indent=1) + "\n")):
+            path = folder / name
+            number = 1
+            while path.exists() and path.read_text() != text:  # a resume with other options: keep both
+                number += 1
+                path = folder / f"{Path(name).stem}-{number}{path.suffix}"
+            path.write_text(text)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(json.loads(self.parser.dump(self.config, skip_none=False, format="json")))
+
+
+def versions() -> dict[str, Any]:
+    """What the numbers of a run depend on besides its config."""
+    packages = (
+        "lit_rnn",
+        "pytorch-lightning",
+        "torchmetrics",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "jsonargparse",
+    )
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,  # with its build: CPU and CUDA round differently
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        **{package: version(package) for package in packages},
+    }

@@ -1,0 +1,124 @@
+"""What a run is of: its folder, the config made plain, and the checkpoint that it takes up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+
+from datamodules.errors import UserError, require
+from lit_rnn.class_paths import class_path, loaded
+from lit_rnn.models import SequenceModel, changes, made_on, read_checkpoint
+from lit_rnn.models.loading import class_of
+from lit_rnn.runs import config as run_config
+from lit_rnn.runs import folder as run_folder
+from lit_rnn.runs.checkpoints import best_checkpoint, folder_of, last_checkpoint
+
+
+def plain(value: Any) -> Any:
+    """A config with Lightning's enums, such as Timer's interval, as the text that YAML can hold."""
+    if isinstance(value, Namespace):
+        for key, inner in vars(value).items():
+            value[key] = plain(inner)
+    elif isinstance(value, list):
+        return [plain(inner) for inner in value]
+    return str(value.value) if isinstance(value, Enum) and isinstance(value, str) else value
+
+
+# ---- the folder
+
+
+def choose_folder(config: Any, command: str) -> Path:
+    """The folder that --run_dir names, else that of the checkpoint, else a new one."""
+    if config.run_dir is not None:
+        require(config.run_dir.strip() != "", "run_dir", config.run_dir, "the name of a folder")
+        return Path(config.run_dir)
+    data, model = (str(config[key].class_path).rpartition(".")[2] for key in ("data", "model"))
+    name = f"{data}-{model}".lower()
+    if config.ckpt_path in ("last", "best"):
+        return run_folder.newest(name) or run_folder.RUNS / f"{name}-1"
+    if config.ckpt_path is not None and command != "fit":
+        return folder_of(Path(config.ckpt_path)) or run_folder.fresh(name)
+    return run_folder.fresh(name)
+
+
+def keep_wandb_in(folder: Path, loggers: Any) -> None:
+    """W&B's own folder goes into the run folder, unless the config puts it elsewhere."""
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        arguments = getattr(logger, "init_args", None)
+        if arguments is not None and logger.class_path.endswith("WandbLogger") and arguments.save_dir == ".":
+            arguments.save_dir = str(folder)
+
+
+# ---- the checkpoint
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A checkpoint that a run takes up.
+
+    Args:
+        path: The file.
+        made_with: The options of the model in it.
+        notes: What else this project keeps in a checkpoint.
+        shapes: Of its weights.
+    """
+
+    path: Path
+    made_with: Mapping[str, Any]
+    notes: Mapping[str, Any]
+    shapes: Mapping[str, torch.Size]
+
+
+def take(config: Any, folder: Path) -> Taken:
+    """The file that ckpt_path means, after a look inside: it must hold the model that the config describes.
+
+    Raises:
+        UserError: if it holds another.
+    """
+    named = {"last": last_checkpoint, "best": best_checkpoint}
+    path = named[config.ckpt_path](folder) if config.ckpt_path in named else Path(config.ckpt_path)
+    kept = read_checkpoint(path)
+    held = class_of(kept, path)
+    run_config.check_state(kept.get("callbacks"), path)
+    if held is not loaded(config.model.class_path, SequenceModel):
+        raise UserError(
+            f"ckpt_path {path} holds a {class_path(held)}, but model.class_path is {config.model.class_path}; "
+            "give the config that the checkpoint was made with."
+        )
+    shapes = {name: tensor.shape for name, tensor in held.weights_in(kept["state_dict"]).items()}
+    return Taken(path, kept["hyper_parameters"], kept["lit_rnn"], shapes)
+
+
+def check_fits(model: SequenceModel, data: object, taken: Taken, command: str) -> None:
+    """Refuse a checkpoint whose weights would not fit, or make another function, before the run starts.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    given, kept = model.hparams["task"], taken.made_with["task"]
+    if any(given[size] != kept[size] for size in ("inputs", "input_size", "targets", "target_size")):
+        raise UserError(
+            f"data gives a task with {given['inputs']} of {given['input_size']} and {given['target_size']} "
+            f"targets, but the checkpoint was made on {kept['name']} with {kept['inputs']} of "
+            f"{kept['input_size']} and {kept['target_size']} targets: use the data it was made on."
+        )
+    given, kept = (model.function_options(options) for options in (model.hparams, taken.made_with))
+    for key, value in given.items():
+        if kept.get(key) != value:
+            raise UserError(
+                f"model.init_args.{key} is {value!r}, but the checkpoint was made with {kept.get(key)!r}, and its "
+                "weights are those of another function then: use the same."
+            )
+    weights = model.weights_in(model.state_dict())
+    if taken.shapes != {name: tensor.shape for name, tensor in weights.items()}:
+        raise UserError("The checkpoint's weights do not fit this version's model: train it again.")
+    if command == "fit":
+        changes.check(model, taken.made_with)
+        checkpoint = {"lit_rnn": taken.notes, "hyper_parameters": taken.made_with}
+        made_on.refuse(made_on.differences(checkpoint, data, model.task))

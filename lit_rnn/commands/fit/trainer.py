@@ -1,0 +1,94 @@
+"""What every run of the command line carries: loggers, checkpoints and callbacks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.plugins.io import CheckpointIO, TorchCheckpointIO
+from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from lit_rnn import callbacks
+from lit_rnn.models import SequenceModel, read_checkpoint
+from lit_rnn.models.objectives import better
+from lit_rnn.runs.checkpoints import best_checkpoint, last_checkpoint
+from lit_rnn.runs.metrics import MetricsCSV
+
+
+def run_loggers(folder: Path, chosen: Any, command: str) -> list[Logger] | bool:
+    """metrics.csv first, then what the config names; ``trainer.logger: false`` leaves none.
+
+    metrics.csv is the curve of training: other commands leave it alone.
+    """
+    if chosen is False:
+        return False
+    others = [] if chosen in (None, True) else chosen if isinstance(chosen, list) else [chosen]
+    for logger in others:
+        if isinstance(logger, WandbLogger):
+            logger._wandb_init.pop("anonymous", None)  # Lightning always sends it, and wandb warns about it
+    return [MetricsCSV(folder), *others] if command == "fit" else others or False
+
+
+class CheckedCheckpoints(TorchCheckpointIO):
+    """Reads a checkpoint as `read_checkpoint` does, so that what a run goes on from is what was checked."""
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return read_checkpoint(path)
+
+
+def run_plugins(chosen: Any) -> list[Any]:
+    """What the config names, and `CheckedCheckpoints` unless that brings another way to read checkpoints."""
+    named = [] if chosen is None else chosen if isinstance(chosen, list) else [chosen]
+    return named if any(isinstance(plugin, CheckpointIO) for plugin in named) else [*named, CheckedCheckpoints()]
+
+
+def draws_bar(trainer: dict[str, Any]) -> bool:
+    """Whether the config names a progress bar, or there is a terminal for one and the config wants it."""
+    return trainer["enable_progress_bar"] is not False and (names_bar(trainer) or sys.stdout.isatty())
+
+
+def names_bar(trainer: dict[str, Any]) -> bool:
+    return any(isinstance(callback, ProgressBar) for callback in chosen(trainer))
+
+
+def chosen(trainer: dict[str, Any]) -> list[Any]:
+    """The callbacks that the config names."""
+    named = trainer["callbacks"]
+    return named if isinstance(named, list) else [] if named is None else [named]
+
+
+def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], command: str) -> list[Callback]:
+    """The callbacks of ``command`` on this folder, model and trainer config."""
+    checkpoints = last_checkpoint(folder).parent
+    watching: list[Callback] = [
+        # first: the table goes below the bar
+        callbacks.Progress() if draws_bar(trainer) and not names_bar(trainer) else callbacks.EpochLines(),
+        callbacks.Header(),
+        callbacks.Drift(),
+        callbacks.FiniteLoss(last_checkpoint(folder)),
+        callbacks.TaskPicture(folder),
+        callbacks.SpectrumPicture(folder),
+        callbacks.StatePicture(folder),
+        callbacks.PredictionFile(folder),
+        callbacks.Summary(folder),
+    ]
+    if not any(isinstance(callback, callbacks.WatchMatrices) for callback in chosen(trainer)):
+        watching.append(callbacks.WatchMatrices())
+    if trainer["enable_checkpointing"] is not False:
+        watching += [callbacks.InitialCheckpoint(checkpoints), callbacks.LastCheckpoint(checkpoints)]
+    if trainer["logger"] is not False and command == "fit":
+        watching.append(LearningRateMonitor("epoch"))
+    if trainer["limit_val_batches"] != 0 and trainer["enable_checkpointing"] is not False:
+        best = ModelCheckpoint(
+            dirpath=checkpoints,
+            filename=best_checkpoint(folder).stem,
+            monitor=f"val/{model.task.metric}",
+            mode=better(model.task),
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,  # a run stopped inside an epoch has no new validation
+        )
+        watching.append(best)
+    return watching

@@ -1,0 +1,40 @@
+"""Options of the commands, refused in one sentence; nothing here needs torch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from datamodules.errors import UserError
+from lit_rnn.files import parse_yaml
+
+_DATA = "--data."
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises a sentence instead of printing usage and leaving; takes no abbreviated options."""
+
+    def __init__(self, command: str, description: str | None, **kwargs: Any) -> None:
+        super().__init__(prog=f"python -m lit_rnn {command}", description=description, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see {self.prog} --help.")
+
+
+def data_options(unknown: Sequence[str], command: str) -> dict[str, Any]:
+    """--data.init_args.KEY VALUE (or --data.KEY VALUE) as a mapping.
+
+    Raises:
+        UserError: for any other option.
+    """
+    options: dict[str, Any] = {}
+    rest = [part for argument in unknown for part in argument.split("=", 1 if argument.startswith("--") else 0)]
+    while rest:
+        name = rest.pop(0)
+        key = name.removeprefix(_DATA).removeprefix("init_args.")
+        if not name.startswith(_DATA) or not rest:
+            problem = "needs a value" if name.startswith(_DATA) else "is not an option"
+            raise UserError(f"{name} {problem}; see python -m lit_rnn {command} --help.")
+        options[key] = parse_yaml(rest.pop(0), name)
+    return options

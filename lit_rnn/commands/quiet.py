@@ -1,0 +1,22 @@
+"""What others print about themselves is kept out of the way; warnings stay."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+
+def quiet_warnings() -> None:
+    """Leave out what Lightning warns of in every run, and the lines of code that gave the other warnings."""
+    # Lightning with this torch; a resume, in its own folder and into another
+    for about in (".*LeafSpec.*deprecated", "Checkpoint directory .* exists", "The dirpath has changed from"):
+        warnings.filterwarnings("ignore", message=about)
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+
+
+def quiet_lightning() -> None:
+    """Let Lightning, imported here because it sets its own levels then, log warnings alone."""
+    import pytorch_lightning  # noqa: F401
+
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

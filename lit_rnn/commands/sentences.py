@@ -1,0 +1,151 @@
+"""What the parser refuses, in one sentence: the key, what was given, what is accepted."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import itertools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+from pytorch_lightning import Trainer
+
+from datamodules import SequenceDataModule
+from datamodules.errors import did_you_mean
+from lit_rnn.class_paths import loaded, subclasses
+from lit_rnn.models import SequenceModel
+from lit_rnn.runs.config import read_config, section
+
+BASES: dict[str, type] = {"model": SequenceModel, "data": SequenceDataModule}
+
+
+def explain(message: str, arguments: Sequence[str]) -> str:
+    """One sentence for a message of the parser: the key, what was given, what is accepted."""
+    keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
+    key = _join(keys)
+    if found := re.search(r"Option '([^']+)' is not accepted", message):
+        return _no_key(_join([*keys, found[1]]), arguments, message)
+    if found := re.search(r"does not accept option '([^']+)'", message):
+        return _no_key(found[1], arguments, message)
+    if found := re.search(r"unrecognized arguments: --(\S+)", message):
+        return f"--{_no_key(found[1], arguments, message)}"
+    if found := re.search(r"arguments are required: ([\w, .]+)", message):
+        missing = ", ".join(_join([*keys, name.strip()]) for name in found[1].split(","))
+        return f"{missing} is missing; give it in the config or as --{missing}."
+    if found := re.search(r"Multiple subclasses .* (\w+)", message):
+        return f"{key} names a class that more than one module has: give its full import path."
+    for option, base in (("optimizer", "Optimizer"), ("lr_scheduler", "LRScheduler")):
+        if f'Parser key "{option}"' in message and "callable class" in message and "class_path" not in message:
+            named = re.search(r"Given value: ([\w.]+)", message)
+            what = named[1] if named else "what was given"
+            return f"model.init_args.{option} is {what}, but it must be a subclass of torch's {base}."
+    if re.search(r"dot import path|given class_path|subclass|is abstract", message) and not _expected(message):
+        return _no_class(keys, message)
+    if kinds := _expected(message):
+        return f"{key} is {_given(message)}, but it must be {' or '.join(kinds)}."
+    return one_line(message)
+
+
+def _no_class(keys: Sequence[str], message: str) -> str:
+    found = re.findall(r"import path string: (\S+)|class_path '?([\w.]+)'?:?|[Ii]mport path (\S+) does", message)
+    named = next((name for names in found for name in names if name), None) or _given(message)
+    if inside := re.match(r"Namespace\(class_path='([\w.]+)'", named):
+        named = inside[1]
+    key = f"{_join(keys)}.class_path"
+    if len(keys) == 1 and keys[0] in BASES:
+        return f"{key} is {named}, which is no class of that kind{_instead(named, sorted(_subclasses(BASES[keys[0]])))}"
+    return f"{key} is {named}, which is no known class: give a torch or Lightning class, or a full import path."
+
+
+def _expected(message: str) -> list[str]:
+    """What the parser would have taken, in words."""
+    found = re.findall(r"Expected (?:a )?(<class '[^']*'>|typing\.Literal\[[^\]]*\])", message)
+    kinds = dict.fromkeys(_kind(kind) for kind in found)
+    kinds.pop("null", None)
+    return list(kinds)
+
+
+def _given(message: str) -> str:
+    values = re.findall(r"(?:Got value|Given value): (.*)", message)
+    value = values[-1] if values else "what was given"
+    nested = re.match(r"NestedArg\(key='[^']*', val='?(.*?)'?\)$", value)
+    inner = re.findall(r"Got value: (.*)", message)
+    given = inner[0] if inner else nested[1] if nested else value
+    return repr(given) if re.fullmatch(r"[A-Za-z_]\w*", given) else given
+
+
+def _join(keys: Sequence[str]) -> str:
+    """model, optimizer, lr -> model.init_args.optimizer.init_args.lr."""
+    parts: list[str] = []
+    for key in keys:
+        if parts and not key.startswith(("init_args", "class_path")) and parts[0] in BASES:
+            parts.append("init_args")
+        parts.append(key)
+    return ".".join(parts)
+
+
+def _no_key(path: str, arguments: Sequence[str], message: str) -> str:
+    """That ``path`` is not a key, with the keys there are beside it."""
+    top, _, below = path.partition(".")
+    if top == "trainer" and below:
+        accepted = [name for name in inspect.signature(Trainer).parameters if name != "self"]
+    elif top in BASES and path.count("init_args") > 1:  # an option of an optimizer, say
+        named = re.findall(r"'?class_path'?[=:] ?'([\w.]+)'", message)
+        cls = _torch_class(named[-1]) if named else None
+        accepted = list(inspect.signature(cls).parameters)[1:] if cls else []
+    elif top in BASES and below:
+        accepted = _accepted(top, arguments)
+    else:
+        accepted = ["config", "seed_everything", "model", "data", "trainer", "run_dir", "threads", "ckpt_path", "debug"]
+        below = top
+    return f"{path} is not a key{_instead(below.rpartition('.')[2], accepted)}"
+
+
+def _torch_class(name: str) -> type | None:
+    """The class of an import path or of a torch optimizer's short name."""
+    return loaded(name, object) if "." in name else getattr(torch.optim, name, None)
+
+
+def _instead(given: str, accepted: Sequence[str]) -> str:
+    return f"{did_you_mean(given, accepted)}; accepted: {', '.join(accepted)}." if accepted else "."
+
+
+def _kind(expected: str) -> str:
+    """<class 'int'> and typing.Literal['a', 'b'] in words."""
+    if found := re.search(r"Literal(\[.*\])", expected):
+        return f"one of {', '.join(str(choice) for choice in ast.literal_eval(found[1]))}"
+    found = re.fullmatch(r"<class '(.*)'>", expected)
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+    return words.get(found[1], found[1]) if found else expected
+
+
+def _accepted(top: str, arguments: Sequence[str]) -> list[str]:
+    """The init_args of the class that the arguments name under ``top``."""
+    name = _class_named(top, arguments)
+    cls = _subclasses(BASES[top]).get(name.rpartition(".")[2]) if top in BASES and name else None
+    if cls is None:
+        return []
+    return [key for key in ArgumentParser().add_class_arguments(cls, skip={"task"}) if key]
+
+
+def _class_named(top: str, arguments: Sequence[str]) -> str | None:
+    named = None
+    for option, value in itertools.pairwise(arguments):
+        if option in (f"--{top}", f"--{top}.class_path"):
+            named = value
+        elif option in ("-c", "--config"):
+            named = section(read_config(Path(value)), top).get("class_path", named)
+    return named
+
+
+def _subclasses(base: type) -> dict[str, type]:
+    """The concrete classes below ``base`` by short name."""
+    return {cls.__name__: cls for cls in subclasses(base) if not getattr(cls, "__abstractmethods__", None)}
+
+
+def one_line(text: str) -> str:
+    """The text with all white space folded."""
+    return " ".join(text.split())

@@ -1,0 +1,121 @@
+"""``python -m lit_rnn study FILE``."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from datamodules.errors import UserError, require
+from lit_rnn.commands.parser import Parser
+from lit_rnn.commands.study import export, local
+from lit_rnn.commands.study.subject import Run, Study, read_study, resolved
+from lit_rnn.files import refuse_links
+from lit_rnn.report.console import new_console
+from lit_rnn.threads import cores
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Run every setting and seed of a study file, or go on with what is left of it; ends with a table over seeds."""
+    parser = Parser(command, run.__doc__)
+    parser.add_argument("file", help="the study, or the name of a shipped one such as studies/quickstart.yaml")
+    parser.add_argument("--study_dir", type=Path, help="where the run folders go; runs/<name of the file>")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run")
+    parser.add_argument(
+        "--processes",
+        type=int,
+        help="runs side by side; as many as there are cores for, Slurm's and a container's limits counted",
+    )
+    parser.add_argument("--dry_run", action="store_true", help="only list the commands")
+    parser.add_argument("--only", type=int, metavar="I", help="only run number I, from 0 (for job arrays)")
+    parser.add_argument("--export", choices=("wandb", "slurm"), help="write the study for other schedulers instead")
+    options = parser.parse_args(list(arguments))
+    study = read_study(options.file)
+    folder = options.study_dir or Path("runs", study.path.stem)
+    refuse_links(folder)
+    require(options.threads >= 1, "--threads", options.threads, "a whole number of at least 1")
+    processes = options.processes or max(1, cores() // options.threads)
+    require(processes >= 1, "--processes", processes, "a whole number of at least 1")
+    _check(study)
+    runs = study.runs
+    if options.only is not None:
+        require(0 <= options.only < len(runs), "--only", options.only, f"a run from 0 to {len(runs) - 1}")
+        runs = [runs[options.only]]
+    if options.export:
+        files = export.sweeps(study) if options.export == "wandb" else export.slurm(study, folder, options.threads)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            (folder / name).write_text(text)
+            print(f"written: {folder / name}")
+        return
+    if options.dry_run:
+        for number, one in enumerate(runs):
+            print(number, " ".join(local.command(one, folder, options.threads)[1:]))
+        return
+    if options.only is None:
+        local.claim(runs, folder)
+    _run(runs, folder, processes, options.threads, estimated=options.only is None)
+    if options.only is None:
+        _report(study, folder)
+
+
+def _check(study: Study) -> None:
+    """Refuse what any run would be refused for, before the first starts: every value is tried once in its arm."""
+    seen: set[tuple[str, str, str]] = set()
+    for setting in study.settings:
+        values = {(setting.arm, key, str(value)) for key, value in setting.values} or {(setting.arm, "", "")}
+        if not values <= seen:
+            resolved(setting)
+        seen |= values
+
+
+def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estimated: bool) -> None:
+    """Run what is not finished, with a bar; tell of broken runs at the end."""
+    left = [one for one in runs if not local.is_finished(one, folder)]
+    kept = len(runs) - len(left)
+    print(f"{len(runs)} runs in {folder}: {kept} finished, {len(left)} to go, {processes} side by side")
+    if not left:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if estimated:
+        seconds = local.estimate(left[0].setting, threads) * len(left) / min(processes, len(left))
+        print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as the first", flush=True)
+    console = new_console()
+    columns = (
+        TextColumn("runs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("runs", total=len(left))
+
+        def tell(one: Run, status: int, seconds: float) -> None:
+            bar.advance(task)
+            what = "done" if status == 0 else f"broken (status {status}), see {pool.log(one)}"
+            bar.console.print(f"{one.name}: {what}, {seconds:.0f} s", highlight=False, soft_wrap=True)
+
+        pool = local.Pool(folder, processes, threads, tell)
+        try:
+            ended = pool.run_all(left)
+        except KeyboardInterrupt:
+            raise UserError("stopped; the runs have saved: give the same command to go on.") from None
+    broken = [one for one, status in ended.items() if status]
+    if broken:
+        print(f"{len(broken)} broken, tried again by the same command: {', '.join(one.name for one in broken)}")
+
+
+def _report(study: Study, folder: Path) -> None:
+    from lit_rnn.commands.study import measure, page, pictures
+
+    rows = measure.results(study, folder)
+    if not rows:
+        raise UserError(f"no run of {study.path} has finished; the logs are in {folder}.")
+    settings = measure.over_seeds(rows)
+    measure.write(rows, settings, folder)
+    new_console().print(page.table(rows, settings))
+    print(f"picture: {pictures.draw(rows, settings, folder)}")
+    print(f"numbers: {folder / 'study.json'}, {folder / 'study.csv'}")

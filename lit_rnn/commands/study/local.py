@@ -1,0 +1,163 @@
+"""The runs of a study on this machine: side by side, with pinned threads, going on where they were stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import UserError
+from lit_rnn.class_paths import loaded
+from lit_rnn.commands.study.subject import Run, Setting, resolved
+from lit_rnn.files import read_json
+from lit_rnn.runs.checkpoints import last_checkpoint
+
+
+def command(run: Run, folder: Path, threads: int) -> list[str]:
+    """The command line that starts a run, or goes on with one that has a checkpoint."""
+    place = ["--run_dir", str(folder / run.name), "--threads", str(threads)]
+    start = run.arguments()
+    if last_checkpoint(folder / run.name).is_file():  # the config is the run folder's, so the study's own word is added
+        start = ["--ckpt_path", "last", *(part for name in run.setting.own_modules() for part in ("--trust", name))]
+    return [sys.executable, "-m", "lit_rnn", "fit", *start, *place]
+
+
+def is_finished(run: Run, folder: Path) -> bool:
+    return (folder / run.name / "fit.json").is_file()
+
+
+def claim(runs: Sequence[Run], folder: Path) -> None:
+    """Write down what the runs are, and refuse a folder whose finished runs were something else.
+
+    Raises:
+        UserError: naming the first run whose options or base configs have changed since.
+    """
+    path = folder / "plan.json"
+    plan = read_json(path) if path.is_file() else {}
+    for run in runs:
+        now = {"arguments": run.arguments(), "configs": [Path(base).read_text() for base in run.setting.bases]}
+        if is_finished(run, folder) and plan.get(run.name) != now:
+            raise UserError(
+                f"{folder / run.name} is a finished run with other options or base configs than the study has now: "
+                "name another folder with --study_dir."
+            )
+        plan[run.name] = now
+    folder.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plan, indent=1))
+
+
+def estimate(setting: Setting, threads: int) -> float:
+    """Seconds that one run of ``setting`` takes, from short trials; also fetches the data once for all."""
+    from datamodules import SequenceDataModule  # here: Lightning takes seconds
+
+    config = resolved(setting)
+    trainer, data = config["trainer"], config["data"]
+    cls = loaded(data["class_path"], SequenceDataModule)  # the parser has imported it
+    assert cls is not None
+    module: SequenceDataModule = cls(**data["init_args"])
+    module.prepare_data()
+    batches = len(module.split("train")) // module.batch_size
+    steps = trainer["max_steps"] if trainer["max_steps"] > 0 else batches * (trainer["max_epochs"] or 1)
+    few, start = _trial(setting, threads, 5)
+    many, seconds = _trial(setting, threads, 35)
+    if seconds - start < 3:  # within what starting varies by
+        many, seconds = _trial(setting, threads, 500)
+    step = max(0.0, seconds - start) / (many - few) if many > few else seconds / many
+    return seconds + step * (steps - many)
+
+
+def _trial(setting: Setting, threads: int, batches: int) -> tuple[int, float]:
+    """Steps made and seconds taken by a run of so many batches, or of all if they are fewer."""
+    trial = [*setting.arguments(), "--threads", str(threads), "--trainer.max_epochs", "1"]
+    trial += ["--trainer.limit_train_batches", str(batches), "--trainer.limit_val_batches", "1"]
+    trial += ["--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1"]
+    trial += ["--trainer.log_every_n_steps", "1", "--trainer.enable_checkpointing", "false"]
+    with tempfile.TemporaryDirectory() as folder:
+        place = ["--run_dir", str(Path(folder, "trial"))]
+        done = subprocess.run(
+            [sys.executable, "-m", "lit_rnn", "fit", *trial, *place],
+            capture_output=True,
+            text=True,
+            env=_pinned(threads),
+        )
+        result = Path(folder, "trial", "fit.json")
+        if done.returncode or not result.is_file():
+            raise UserError(
+                f"a trial of {setting.name} fails: {(done.stderr.strip() or 'no message').splitlines()[-1]}"
+            )
+        numbers = json.loads(result.read_text())
+    return max(int(numbers["steps"]), 1), float(numbers["seconds"])
+
+
+def _pinned(threads: int) -> dict[str, str]:
+    count = str(threads)
+    return {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
+
+
+class Pool:
+    """Keeps ``processes`` runs going until none is left; a run that breaks does not stop the others."""
+
+    def __init__(self, folder: Path, processes: int, threads: int, tell: Callable[[Run, int, float], None]) -> None:
+        self.folder, self.processes, self.threads, self.tell = folder, processes, threads, tell
+        self.going: dict[Run, tuple[subprocess.Popen[bytes], float]] = {}
+
+    def log(self, run: Run) -> Path:
+        """Where a run's output goes."""
+        return self.folder / f"{run.name}.log"
+
+    def run_all(self, runs: Sequence[Run]) -> dict[Run, int]:
+        """Exit status by run. SIGINT and SIGTERM are passed on once, the runs save, and they are waited for."""
+        waiting, ended = list(runs), dict[Run, int]()
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            while waiting or self.going:
+                while waiting and len(self.going) < self.processes:
+                    self._start(waiting.pop(0))
+                ended |= self._collect()
+                time.sleep(0.1)
+        except BaseException:  # whatever it is, no run stays behind
+            for process, _ in self.going.values():
+                process.send_signal(signal.SIGINT)
+            for process, _ in self.going.values():
+                process.wait()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        return ended
+
+    def _start(self, run: Run) -> None:
+        place = self.folder / run.name
+        if place.is_dir() and not last_checkpoint(place).is_file():
+            shutil.rmtree(place)  # broken before its first checkpoint: nothing to go on from
+        with self.log(run).open("ab") as log:
+            process = subprocess.Popen(
+                command(run, self.folder, self.threads),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=_pinned(self.threads),
+                start_new_session=True,  # Ctrl-C reaches it once, through us
+            )
+        self.going[run] = (process, time.monotonic())
+
+    def _collect(self) -> dict[Run, int]:
+        ended: dict[Run, int] = {}
+        for run, (process, started) in list(self.going.items()):
+            status = process.poll()
+            if status is not None:
+                del self.going[run]
+                ended[run] = status
+                self.tell(run, status, time.monotonic() - started)
+        return ended
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,183 @@
+"""From a study file to its runs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import UserError, require
+from lit_rnn.class_paths import own_module
+from lit_rnn.commands.configs import find_config
+from lit_rnn.commands.quiet import quiet_lightning
+from lit_rnn.files import check_name, file_name, read_yaml
+
+KEYS = ("base", "grid", "seeds", "arms", "success")
+ARM_KEYS = ("base", "grid")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the runs of one row share: an arm's base configs and one value for each key of the grid.
+
+    ``name`` is the arm and what varies in it, by the last part of its key: chain-alpha=1.02-lr=0.0001.
+    """
+
+    arm: str
+    bases: tuple[str, ...]
+    values: tuple[tuple[str, Any], ...] = field(hash=False)  # a value may be a list
+    name: str
+
+    def arguments(self) -> list[str]:
+        """What follows ``python -m lit_rnn fit``."""
+        files = [part for base in self.bases for part in ("-c", base)]
+        return files + [part for key, value in self.values for part in (f"--{key}", text(value))]
+
+    def own_modules(self) -> list[str]:
+        """The modules of the user's own classes that the study and its base configs name."""
+        texts = [text for base in self.bases for text in _class_paths(read_yaml(Path(base), "config"))]
+        texts += [value for key, value in self.values if key in ("model", "data") or key.endswith("class_path")]
+        texts += [text for _, value in self.values for text in _class_paths(value)]
+        return sorted({module for text in texts if isinstance(text, str) and (module := own_module(text))})
+
+
+def _class_paths(value: Any) -> list[Any]:
+    """Every class_path inside a config."""
+    if isinstance(value, list):
+        return [path for item in value for path in _class_paths(item)]
+    if not isinstance(value, dict):
+        return []
+    return [value.get("class_path"), *(path for item in value.values() for path in _class_paths(item))]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One setting with one seed."""
+
+    setting: Setting
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.setting.name}-seed={self.seed}"
+
+    def arguments(self) -> list[str]:
+        return [*self.setting.arguments(), "--seed_everything", str(self.seed)]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study file, read and checked.
+
+    Args:
+        path: The file.
+        settings: In the order of the file.
+        seeds: Of every setting.
+        below: A run succeeds when its validation loss once falls below this; None: below_chance decides.
+        below_chance: The same, as a share of the task's chance level.
+    """
+
+    path: Path
+    settings: tuple[Setting, ...]
+    seeds: tuple[int, ...]
+    below: float | None
+    below_chance: float
+
+    @property
+    def runs(self) -> list[Run]:
+        return [Run(setting, seed) for setting in self.settings for seed in self.seeds]
+
+
+def text(value: Any) -> str:
+    """A grid's value as it follows its option on the command line."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def read_study(name: str) -> Study:
+    """The study of a YAML file, or of a shipped one by its name.
+
+    Keys: ``base``, a config or a list of them, as for ``fit -c``; ``grid``, option to list of values, all combinations;
+    ``seeds``; ``arms``, name to {base, grid}, which are added to the common ones; ``success``, {below: loss} or
+    {below_chance: share}, half of chance unless told otherwise.
+
+    Raises:
+        UserError: naming the key.
+    """
+    path = Path(find_config(name))
+    require(path.is_file(), "study file", name, "a YAML file")
+    content = read_yaml(path, "study file")
+    require(isinstance(content, dict), "study file", type(content).__name__, f"a mapping with {', '.join(KEYS)}")
+    _only(content, KEYS, str(path))
+    seeds = content.get("seeds", [1])
+    whole = isinstance(seeds, list) and len(seeds) > 0 and all(type(seed) is int for seed in seeds)
+    require(whole and len(set(seeds)) == len(seeds), "seeds", seeds, "a list of different whole numbers")
+    arms = content.get("arms", {path.stem: {}})
+    require(isinstance(arms, dict) and len(arms) > 0, "arms", arms, "a mapping from names to {base, grid}")
+    for arm in arms:
+        check_name(str(arm), "The name of an arm")
+    settings = [setting for arm, what in arms.items() for setting in _settings(str(arm), what or {}, content)]
+    names = [setting.name for setting in settings]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    require(not twice, "grid", ", ".join(twice[:3]), "such that every run has a name of its own")
+    success = content.get("success", {})
+    require(isinstance(success, dict), "success", success, "{below: loss} or {below_chance: share}")
+    _only(success, ("below", "below_chance"), "success")
+    below, below_chance = _positive(success, "below"), _positive(success, "below_chance")
+    require(below is None or below_chance is None, "success", success, "below or below_chance, not both")
+    return Study(path, tuple(settings), tuple(seeds), below, 0.5 if below_chance is None else below_chance)
+
+
+def _positive(success: Mapping[str, Any], key: str) -> float | None:
+    """A number, which YAML reads as text where it has no point: 1e-1."""
+    given = success.get(key)
+    with contextlib.suppress(TypeError, ValueError):
+        number = None if given is None or isinstance(given, bool) else float(given)
+        if given is None or (number is not None and 0 < number < math.inf):
+            return number
+    raise UserError(f"success.{key} is {given!r}, but it must be a positive number.")
+
+
+def _only(given: Mapping[str, Any], accepted: Sequence[str], where: str) -> None:
+    for key in given:
+        require(key in accepted, f"{where}: the key", key, f"one of {', '.join(accepted)}")
+
+
+def _settings(arm: str, what: Mapping[str, Any], common: Mapping[str, Any]) -> list[Setting]:
+    require(isinstance(what, Mapping), f"arms.{arm}", what, "a mapping with base and grid")
+    _only(what, ARM_KEYS, f"arms.{arm}")
+    bases = tuple(find_config(base) for given in (common, what) for base in _list(given.get("base", [])))
+    require(len(bases) > 0, "base", "not given", f"a config, in the study or in arms.{arm}")
+    grid: dict[str, list[Any]] = {}
+    for where, given in (("grid", common.get("grid") or {}), (f"arms.{arm}.grid", what.get("grid") or {})):
+        require(isinstance(given, dict), where, given, "a mapping from options to lists of values")
+        for key, values in given.items():
+            some = isinstance(values, list) and len(values) > 0
+            require(some, f"{where}.{key}", values, "a list with at least one value")
+            grid[str(key)] = values
+    settings = []
+    for combination in itertools.product(*grid.values()):
+        values = dict(zip(grid, combination, strict=True))
+        varying = [f"{key.rpartition('.')[2]}={text(values[key])}" for key in grid if len(grid[key]) > 1]
+        settings.append(Setting(arm, bases, tuple(values.items()), file_name("-".join([arm, *varying]))))
+    return settings
+
+
+def _list(given: Any) -> list[str]:
+    return given if isinstance(given, list) else [given]
+
+
+def resolved(setting: Setting) -> dict[str, Any]:
+    """The whole config of a setting, as `fit` reads it; nothing is built.
+
+    Raises:
+        UserError: what `fit` itself would say.
+    """
+    from lit_rnn.commands.config_parser import resolve  # here: torch and Lightning take seconds
+
+    quiet_lightning()
+    return resolve(setting.arguments())

@@ -1,0 +1,72 @@
+"""A trained model looked at from outside: its matrices, its gradients on a batch, and what a look costs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from datamodules.base import Batch
+from lit_rnn import analysis
+from lit_rnn.models.base import SequenceModel
+from lit_rnn.parametrizations.orthogonal import double
+
+
+def layer_name(model: SequenceModel, layer: int, name: str) -> str:
+    """``name``, with its layer where there is more than one."""
+    return f"layer {layer} {name}" if len(model.cells) > 1 else name
+
+
+@torch.no_grad()
+def recurrent_matrices(model: SequenceModel) -> dict[str, Tensor]:
+    """Every recurrent matrix by layer and name, gates apart, in double precision."""
+    return {
+        layer_name(model, layer, name): double(W)
+        for layer, cell in enumerate(model.cell_list())
+        for name, W in cell.recurrent_matrices().items()
+    }
+
+
+@torch.no_grad()
+def spectra(model: SequenceModel, eps: float) -> dict[str, dict[str, float]]:
+    """Spectral radius, norm, Henrici's departure over |W|_F and pseudospectral radius of every recurrent matrix."""
+    return {
+        layer_name(model, layer, name): {
+            "spectral_radius": analysis.spectral_radius(W),
+            "spectral_norm": analysis.spectral_norm(W),
+            "henrici": analysis.henrici(W, normalized=True),
+            "pseudospectral_radius": analysis.pseudospectral_radius(W, eps),
+        }
+        for layer, cell in enumerate(model.cell_list())
+        for name, W in cell.recurrent_matrices().items()
+    }
+
+
+def summed_loss(model: SequenceModel, batch: Batch) -> Callable[[Tensor], Tensor]:
+    """From the last cell's outputs (T, B, output_size) to the loss on a batch, summed over its sequences."""
+    inputs, targets = batch[:2]
+    mask = batch[2] if len(batch) > 2 else None
+    return lambda y: model.loss_of(model.decode(y), targets, mask) * len(inputs)
+
+
+def gradient_flows(model: SequenceModel, batch: Batch) -> list[analysis.GradientFlow]:
+    """`lit_rnn.analysis.gradient_against_lag` of every layer, on a batch."""
+    x = model.encode(batch[0]).transpose(0, 1)
+    return analysis.gradient_against_lag(model.cell_list(), x, summed_loss(model, batch))
+
+
+def state_sizes(model: SequenceModel) -> list[int]:
+    """Width of each layer's joint state, complex units counted twice: N of its (N, N) Jacobian."""
+    return [analysis.flat_state(cell.initial_state(1)).shape[-1] for cell in model.cell_list()]
+
+
+def shortened(model: SequenceModel, batch: Batch, steps: int) -> Batch:
+    """The first ``steps`` steps of a batch."""
+    inputs, *rest = batch
+    return (inputs[:, :steps], *(part[:, :steps] if model.task.per_step else part for part in rest))
+
+
+def extrapolated(small: float, large: float, ratio: float, power: int) -> float:
+    """a + b n^power at ``ratio`` times the size of ``large``, which is twice that of ``small``: a cost, say."""
+    return large + max(large - small, 0.0) / (1 - 2.0**-power) * (ratio**power - 1)

@@ -1,0 +1,195 @@
+"""A config that a command finds in a run folder is somebody's file, not the user's word: what it may say."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pytorch_lightning import Callback
+from pytorch_lightning.loggers import Logger
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from datamodules import SequenceDataModule, UserError
+from lit_rnn.class_paths import class_in, class_path, loaded, shorten
+from lit_rnn.files import YAMLLimitError, check_yaml, inside, read_yaml
+from lit_rnn.models import SequenceModel
+
+PLACES: dict[str, type] = {
+    "model": SequenceModel,
+    "model.init_args.optimizer": Optimizer,
+    "model.init_args.lr_scheduler": LRScheduler,
+    "data": SequenceDataModule,
+    "trainer.callbacks": Callback,
+    "trainer.logger": Logger,
+}
+_GROUPS = "model.init_args.group_optimizers"
+_WORDS = ("strategy", "accelerator", "plugins", "profiler")  # options of the Trainer that would take a class too
+_SECTIONS = ("model", "data", "trainer")
+_FOLDERS = ("dirpath", "save_dir", "log_dir", "root_dir", "dir")
+_DOTS = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A config as it is written.
+
+    Raises:
+        UserError: if it is no mapping.
+    """
+    config = read_yaml(path, "config")
+    if not isinstance(config, dict):
+        raise UserError(
+            f"config {path} holds {type(config).__name__}, but it must hold keys such as model, data, trainer."
+        )
+    return config
+
+
+def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The mapping under ``key``; empty where there is none, or a class's name alone."""
+    found = config.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def check(path: Path) -> None:
+    """Refuse a run folder's config that names what is not loaded, or a place to write outside of the folder.
+
+    Raises:
+        UserError: naming the key.
+    """
+    config = read_yaml(path, "config")
+    if not isinstance(config, dict) or "config" in config:
+        raise UserError(f"config {path} is none that fit wrote: give the run's config by -c.")
+    for key, value in config.items():
+        if key in _SECTIONS and not isinstance(value, dict):
+            raise _refusal(path, str(key), value, "a mapping, as fit writes it")
+    for key in _WORDS:
+        for value in _list(config.get("trainer", {}).get(key)):
+            if isinstance(value, dict | list) or (isinstance(value, str) and not re.fullmatch(r"[\w-]*", value)):
+                raise _refusal(
+                    path, f"trainer.{key}", value, "a plain word in a run folder's config: give the config by -c"
+                )
+    for key, value in _walk(config, ""):
+        _check_value(path, key, value)
+
+
+def check_places(config: Mapping[str, Any]) -> None:
+    """Refuse the user's own config, parsed, where a place holds no class that belongs there; nothing is called yet.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key, value in _walk(config, ""):
+        base, name = _base(key), value.get("class_path") if isinstance(value, Mapping) else None
+        if base is not None and name is not None and loaded(name, base) is None:
+            raise UserError(f"{key}.class_path is {name}, but it must be a subclass of {class_path(base)}.")
+
+
+def _check_value(path: Path, key: str, value: Any) -> None:
+    base = _base(key)
+    if isinstance(value, Mapping) and "class_path" in value:
+        if base is None:
+            raise _refusal(path, f"{key}.class_path", value["class_path"], "left out: no class belongs there")
+        cls = class_in(f"config {path}", f"{key}.class_path", value["class_path"], base)
+        arguments: dict[str, Any] = {}
+        for part in ("init_args", "dict_kwargs"):
+            if not isinstance(value.get(part) or {}, dict):
+                raise _refusal(path, f"{key}.{part}", value[part], "a mapping")
+            arguments |= value.get(part) or {}
+        for name in _functions(cls):
+            if (
+                arguments.get(name) is not None
+                and _base(f"{key}.init_args.{name}") is None
+                and name != "group_optimizers"
+            ):
+                text = f"null in a run folder's config: it would name a function for {cls.__name__}; use -c"
+                raise _refusal(path, f"{key}.init_args.{name}", arguments[name], text)
+        if base in (Callback, Logger):
+            _check_folders(path, key, arguments)
+    elif key == _GROUPS and not isinstance(value, Mapping | None):
+        raise _refusal(path, key, value, "a mapping from groups to optimizers")
+    elif base is not None and value is not None and not isinstance(value, bool | list):
+        raise _refusal(path, key, value, "a mapping with class_path and init_args")
+    if isinstance(value, str):
+        try:
+            check_yaml(value)  # the parser reads YAML in a text once more
+        except YAMLLimitError as error:
+            raise _refusal(path, key, value, "a shorter text") from error
+        except yaml.YAMLError:
+            pass  # a text it is, then
+    if isinstance(value, Mapping):
+        for name in value:
+            if not (isinstance(name, str) and name.isidentifier()):
+                raise _refusal(
+                    path, f"a key of {key or 'it'}", name, "one plain word: dots and signs are for the command line"
+                )
+
+
+def _check_folders(path: Path, key: str, arguments: Mapping[str, Any]) -> None:
+    """What a callback or logger writes goes into the run folder."""
+    for name, text in _walk(arguments, f"{key}.init_args"):
+        if not isinstance(text, str):
+            continue
+        place = name.rpartition(".")[2] in _FOLDERS or Path(text).is_absolute() or _DOTS.search(text)
+        if place and text != "." and not inside(text, path.parent):
+            raise _refusal(path, name, text, f"a folder inside {path.parent}, or the config given by -c")
+
+
+def _base(key: str) -> type | None:
+    """What a class under ``key`` has to be below."""
+    return Optimizer if key.rpartition(".")[0] == _GROUPS else PLACES.get(key)
+
+
+def _functions(cls: type) -> set[str]:
+    """The options of a class, and of those above it, that take a function."""
+    found: set[str] = set()
+    for above in cls.__mro__:
+        if "__init__" in vars(above) and above is not object:
+            parameters = inspect.signature(above.__init__).parameters.values()  # type: ignore[misc]
+            found |= {p.name for p in parameters if "Callable" in str(p.annotation)}
+    return found
+
+
+def _walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every value inside a value, by dotted key; items of a list have the list's key."""
+    yield key, value
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _walk(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _walk(item, key)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _refusal(path: Path, key: str, value: Any, accepted: str) -> UserError:
+    return UserError(f"config {path}: {key} is {shorten(value)}, but it must be {accepted}.")
+
+
+def check_state(state: Any, path: Path) -> None:
+    """Refuse what callbacks kept in a checkpoint where it has paths with ``..``: Lightning deletes files they name.
+
+    Raises:
+        UserError: naming the path.
+    """
+    for text in _texts(state):
+        if _DOTS.search(text):
+            raise UserError(f"ckpt_path {path} remembers the path {shorten(text)}, which leads out of its folder.")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every text inside a value, keys too: best_k_models has paths as keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for pair in value.items():
+            yield from _texts(pair)
+    elif isinstance(value, list | tuple | set):
+        for item in value:
+            yield from _texts(item)

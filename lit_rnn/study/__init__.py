@@ -1,1 +1,0 @@
-"""Many runs from one file: planned, run here or elsewhere, and summed up over seeds."""
