@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 import datamodules
 import lit_rnn.models
@@ -129,7 +130,7 @@ def run_python(text: str, names: dict[str, Any]) -> None:
         value = float(eval(compile(code.strip(), "page", "eval"), names))
         number = told[1].rstrip(".")
         digits = len(number.partition(".")[2])
-        assert abs(value - float(number)) < 0.6 * 10**-digits, f"{code.strip()} is {value}"
+        assert abs(value - float(number)) < 0.6 * 10**-digits, f"`{code.strip()}` gives {value}"
 
 
 @pytest.mark.parametrize("page", RUNNING, ids=relative)
@@ -153,6 +154,12 @@ def test_what_a_page_says_runs(
         else:
             assert block.language == "text", f"a block of {block.language or 'no language'} has no title"
     capsys.readouterr()
+
+
+def test_a_wrong_number_on_a_page_is_noticed() -> None:
+    run_python("x = 2.0\nx / 3  # 0.667 = two thirds", {})
+    with pytest.raises(AssertionError, match=r"0\.66666"):
+        run_python("x = 2.0\nx / 3  # 0.665", {})
 
 
 def test_few_blocks_are_not_run() -> None:
@@ -195,3 +202,11 @@ def test_every_link_of_the_files_on_github_leads_somewhere() -> None:
     for page in PAGES[:4]:
         for link in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
             assert link.startswith("https:") or (page.parent / link).is_file(), f"{relative(page)} links to {link}"
+
+
+def test_github_runs_what_a_laptop_runs() -> None:
+    steps = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text())["jobs"]["check"]["steps"]
+    assert [step["run"] for step in steps if "run" in step] == ["make --keep-going lint test"]
+    for template in (ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"):
+        form = yaml.safe_load(template.read_text())
+        assert template.name == "config.yml" or {"name", "description", "body"} <= form.keys()

@@ -189,6 +189,18 @@ def test_a_browser_shows_every_page_without_a_fault(site: Path, browser: Browser
         assert browser.evaluate(FLAT_FORMULAS) == 0, page.name
 
 
+def test_a_fault_would_be_noticed(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "broken.html").write_text(
+        """<body style="width: 5000px"><img src="none.png"><math></math>
+        <script src="http://127.0.0.1:9/none.js"></script><script>console.error("no"); undefined.x</script>"""
+    )
+    told = " ".join(faults(browser.open((tmp_path / "broken.html").as_uri())))
+    for fault in ("asks for http://127.0.0.1:9/none.js", "cannot load", "console: ", "Uncaught"):
+        assert fault in told
+    assert browser.evaluate(BROKEN_IMAGES) == [(tmp_path / "none.png").as_uri()]
+    assert browser.evaluate(OUTSIDE) and browser.evaluate(FLAT_FORMULAS) == 1
+
+
 def test_the_search_finds_without_a_server(site: Path, browser: Browser) -> None:
     browser.open((site / "models/exprnn.html").as_uri())
     found = browser.evaluate(
