@@ -53,7 +53,7 @@ def module(path: Path) -> str:
 
 def floor(name: str) -> int:
     found = [number for number, start in enumerate(FLOORS) if name == start or name.startswith(start + ".")]
-    assert len(found) == 1, f"{name} stands on no floor: add it to FLOORS and to the README"
+    assert len(found) == 1, f"{name} stands on no floor: add it to FLOORS and to docs/contributing.md"
     return found[0]
 
 
