@@ -36,12 +36,20 @@ def use_threads(count: int | None, processes: int = 1) -> None:
 def cores() -> int:
     """The cores that this process may keep busy: those it is bound to, within its control groups' quota and Slurm's.
 
-    Slurm's are those of one task (``SLURM_CPUS_PER_TASK``), however many tasks a node runs.
+    Slurm's are those of one task (``SLURM_CPUS_PER_TASK``), or else the job's on this node, shared by the tasks that
+    ``srun`` started on it.
     """
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    slurm = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE", "")
-    limits = [bound, *_quotas(Path("/")), *([int(slurm)] if slurm.isdecimal() else [])]
-    return max(1, int(min(limits)))
+    task, node = _number("SLURM_CPUS_PER_TASK"), _number("SLURM_CPUS_ON_NODE")
+    if task is None and node is not None:
+        tasks, nodes = _number("SLURM_STEP_NUM_TASKS") or 1, _number("SLURM_STEP_NUM_NODES") or 1
+        task = node // -(-tasks // nodes)
+    return max(1, int(min([bound, *_quotas(Path("/")), *([] if task is None else [task])])))
+
+
+def _number(variable: str) -> int | None:
+    value = os.environ.get(variable, "")
+    return int(value) if value.isdecimal() else None
 
 
 def _quotas(root: Path) -> Iterator[float]:

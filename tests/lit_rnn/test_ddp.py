@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import torch
 
+from lit_rnn.threads import cores
+
 RECORDER = '''
 """What each rank saw and ended with."""
 import torch
@@ -28,18 +30,20 @@ class Recorder(Callback):
 
     def on_train_end(self, trainer, pl_module):
         kept = {"seen": self.seen, "state": pl_module.state_dict(), "steps": pl_module.optimizer_steps}
+        kept["threads"] = torch.get_num_threads()
         kept["optimizer"] = trainer.optimizers[0].state_dict()["state"]
         torch.save(kept, f"{self.folder}/rank{trainer.global_rank}.pt")
 '''
 DDP = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.accelerator", "cpu"]
 
 
-def command(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def command(folder: Path, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
     """The command line in its own process; a rank that hangs is ended with all it started."""
     # a clean slate: pytest's own process may have run the command line before
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LIT_RNN", "MASTER_"))}
     here = str(Path(__file__).parents[2])  # this tree, wherever it is installed from
-    env |= {"PYTHONPATH": os.pathsep.join([str(folder), here]), "OMP_NUM_THREADS": "1"}
+    env |= {"PYTHONPATH": os.pathsep.join([str(folder), here]), "OMP_NUM_THREADS": "1"} | variables
+    env = {key: value for key, value in env.items() if value}
     call = [sys.executable, "-m", "lit_rnn", *map(str, arguments)]
     pipe = subprocess.PIPE
     process = subprocess.Popen(call, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
@@ -103,8 +107,8 @@ def test_two_ranks(tmp_path: Path, write_tiny: Any) -> None:
     # stopped inside the second epoch, behind a rebase, and taken up again
     done = command(tmp_path, "fit", "-c", "half.yaml", *DDP, "--run_dir", "r", "--trainer.max_steps", 6)
     assert done.returncode == 0, done.stderr
-    again = ("-c", "half.yaml", "--run_dir", "r", "--ckpt_path", "last")
-    done = command(tmp_path, "fit", *again, *DDP, "--trainer.max_steps", -1)
+    again = ("--run_dir", "r", "--ckpt_path", "last")  # by -c, for a run folder's config may not name our own class
+    done = command(tmp_path, "fit", "-c", "half.yaml", *DDP, *again, "--trainer.max_steps", -1)
     assert done.returncode == 0, done.stderr
     for uninterrupted, resumed in zip(whole, ranks(tmp_path / "half"), strict=True):
         assert len(resumed["seen"]) == 2
@@ -115,11 +119,57 @@ def test_two_ranks(tmp_path: Path, write_tiny: Any) -> None:
 
     # seven validation sequences, each counted once, as one process counts them
     one_process = ("--trainer.devices", 1, "--trainer.strategy", "auto")
-    done = command(tmp_path, "validate", "--ckpt_path", "last", "--run_dir", run, *one_process)
+    done = command(tmp_path, "validate", "-c", "whole.yaml", "--ckpt_path", "last", "--run_dir", run, *one_process)
     assert done.returncode == 0, done.stderr
     both, one = (json.loads((run / name).read_text()) for name in ("fit.json", "validate.json"))
     assert both["loss"] == pytest.approx(one["loss"], rel=1e-5)
     assert both["value"] == pytest.approx(one["value"], abs=1e-6)
+
+
+@pytest.mark.parametrize("threads", [None, 3])
+def test_every_rank_has_the_threads_it_was_given_or_its_share(
+    threads: int | None, tmp_path: Path, write_tiny: Any
+) -> None:
+    (tmp_path / "ddp_recorder.py").write_text(RECORDER)
+    recorder = {"class_path": "ddp_recorder.Recorder", "init_args": {"folder": str(tmp_path)}}
+    trainer = {"callbacks": [recorder], "max_steps": 1, "limit_val_batches": 0, "enable_checkpointing": False}
+    write_tiny(tmp_path / "c.yaml", {"threads": threads, "trainer": trainer})
+    done = command(tmp_path, "fit", "-c", "c.yaml", *DDP, OMP_NUM_THREADS="")
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    assert [rank["threads"] for rank in ranks(tmp_path)] == [threads or max(1, cores() // 2)] * 2
+
+
+POISONED = '''
+"""One rank's third batch has a sample that is no number."""
+import os
+from datamodules import Adding
+
+
+class Poisoned(Adding):
+    def __init__(self, rank: int, **kwargs):
+        super().__init__(**kwargs)
+        self.rank, self.batches = rank, 0
+
+    def make(self, words):
+        inputs, targets = super().make(words)
+        self.batches += len(words) == self.batch_size
+        if self.batches == 3 and int(os.environ.get("LOCAL_RANK", 0)) == self.rank:
+            inputs[5, 2, 0] = float("nan")
+        return inputs, targets
+'''
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_bad_sample_of_one_rank_ends_both(rank: int, tmp_path: Path, write_tiny: Any) -> None:
+    (tmp_path / "poisoned.py").write_text(POISONED)
+    options = {"rank": rank, "length": 9, "batch_size": 8, "train_samples": 64, "val_samples": 4}
+    data = {"class_path": "poisoned.Poisoned", "init_args": options}
+    write_tiny(tmp_path / "c.yaml", {"data": data})
+    done = command(tmp_path, "fit", "-c", "c.yaml", *DDP, "--run_dir", "r")
+    assert done.returncode == 2, done
+    (sentence,) = done.stderr.splitlines()
+    assert sentence.startswith("lit_rnn: Poisoned gives, in batch 2 of the training split, nan in the inputs of sample")
+    assert not (tmp_path / "r").exists()
 
 
 def test_bad_input_is_told_once(tmp_path: Path, write_tiny: Any) -> None:

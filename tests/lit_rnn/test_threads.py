@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from threadpoolctl import threadpool_info
 
 from datamodules import UserError
 from lit_rnn import threads
+from lit_rnn.ranks import processes_per_share
 from lit_rnn.threads import cores, use_threads
 
-SLURM = ("SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
+LAUNCHERS = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
 QUOTAS = threads._quotas
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -23,7 +25,7 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 @pytest.fixture(autouse=True)
 def _no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight cores, whatever this machine has, and nobody's wish."""
-    for name in SLURM:
+    for name in (*LAUNCHERS, *(name for name in os.environ if name.startswith("SLURM_"))):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
     monkeypatch.setattr(threads, "_quotas", lambda root: [])
@@ -73,12 +75,65 @@ def test_a_process_takes_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch)
         ({"SLURM_CPUS_PER_TASK": "2", "SLURM_CPUS_ON_NODE": "6"}, 2),
         ({"SLURM_CPUS_ON_NODE": "72"}, 8),
         ({"SLURM_CPUS_ON_NODE": "4(x2)"}, 8),
+        # srun's tasks: as many cores each as it says, or what the job has of this node, shared
+        ({"SLURM_CPUS_PER_TASK": "3", "SLURM_CPUS_ON_NODE": "6", "SLURM_STEP_NUM_TASKS": "2"}, 3),
+        ({"SLURM_CPUS_ON_NODE": "6", "SLURM_STEP_NUM_TASKS": "3"}, 2),
+        ({"SLURM_CPUS_ON_NODE": "6", "SLURM_STEP_NUM_TASKS": "3", "SLURM_STEP_NUM_NODES": "2"}, 3),
+        ({"SLURM_CPUS_ON_NODE": "6", "SLURM_NTASKS": "3"}, 6),  # sbatch's own script has all cores
     ],
 )
 def test_slurm(environment: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert cores() == expected
+
+
+RANK = {"LOCAL_RANK": "1", "RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1234"}
+TORCHRUN = {**RANK, "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "TORCHELASTIC_RUN_ID": "none"}
+SRUN = {
+    "SLURM_NTASKS": "2",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_PROCID": "1",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "0",
+    "SLURM_JOB_ID": "12345",
+}
+
+
+@pytest.mark.parametrize(
+    ("environment", "processes", "expected"),
+    [
+        pytest.param({}, 2, 4, id="started by Lightning"),
+        pytest.param(TORCHRUN, 2, 4, id="torchrun"),
+        pytest.param({**SRUN, "SLURM_CPUS_PER_TASK": "3"}, 1, 3, id="srun"),
+        pytest.param({**SRUN, "SLURM_CPUS_ON_NODE": "6", "SLURM_STEP_NUM_TASKS": "2"}, 1, 3, id="srun, a node's cores"),
+        pytest.param({"SLURM_CPUS_PER_TASK": "6"}, 2, 3, id="sbatch, started by Lightning"),
+    ],
+)
+def test_ranks_share_the_cores_of_their_launcher(
+    environment: dict[str, str], processes: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two ranks on one node of eight cores."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False)
+    assert processes_per_share(trainer) == processes
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    try:
+        torch.set_num_threads(64)
+        use_threads(None, processes)
+        assert torch.get_num_threads() == expected
+    finally:
+        use_threads(1)
+
+
+def test_another_number_of_tasks_than_of_devices_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would not compare them, and give every task the samples of one of two."""
+    for name, value in {**SRUN, "SLURM_NTASKS": "4"}.items():
+        monkeypatch.setenv(name, value)
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False)
+    with pytest.raises(UserError, match="ask for 2 processes, but SLURM_NTASKS is 4"):
+        processes_per_share(trainer)
 
 
 V2, V1 = "0::/jobs/one\n", "5:memory:/jobs\n4:cpu,cpuacct:/jobs/one\n1:name=systemd:/\n"

@@ -25,6 +25,7 @@ from lit_rnn.commands.sentences import one_line
 from lit_rnn.runs import config as run_config
 from lit_rnn.runs import folder as run_folder
 from lit_rnn.runs.endings import DivergedError, Stopped
+from lit_rnn.runs.ranks import end_all, processes_per_share
 from lit_rnn.threads import use_threads
 
 
@@ -86,6 +87,12 @@ class CLI(ConfigCLI):
             raise
         except Exception as error:
             refused = blame.refusal(error, self._added)
+            try:
+                end_all(self.trainer, error, told=refused is not None)
+            except SystemExit as ended:
+                if claim is not None and ended.code == 2:
+                    claim.take_back()
+                raise
             if refused is None:
                 raise
             if claim is not None:
@@ -113,13 +120,13 @@ class CLI(ConfigCLI):
                     enable_progress_bar=draws_bar(given),
                     **kwargs,
                 )
-        except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
             raise UserError(f"trainer cannot be built: {one_line(str(error))}") from error
         except UserWarning as warning:
             accepted = "bf16-mixed (or bf16-true, 16-true): a CPU has no float16 arithmetic for the mixed one"
             raise UserError(f"trainer.precision is {given['precision']!r}, but it must be {accepted}.") from warning
-        if trainer.num_devices > 1:
-            use_threads(self.config[self.subcommand].threads, processes=trainer.num_devices)
+        if trainer.strategy.launcher is not None:
+            use_threads(self.config[self.subcommand].threads, processes=processes_per_share(trainer))
             os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # or Lightning counts the cores in its own way
         return trainer
 
