@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"lit_rnn: {shown} is not a command{meant}; accepted: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
     os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls what it deprecates
     # Threads that spin while they wait for work are 3 to 10 times slower beside another busy process, and no faster on
     # an idle machine. OpenMP reads this when torch loads it.
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):

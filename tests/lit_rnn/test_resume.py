@@ -202,8 +202,7 @@ def test_rows_written_after_the_last_checkpoint_are_not_doubled(cli: Any, whole:
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_resume_warns_of_nothing(cli: Any, whole: Whole, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "all")  # not only in the first test that meets them
+def test_a_resume_warns_of_nothing(cli: Any, whole: Whole) -> None:
     path = whole("ExpRNN") / "c.yaml"
     assert cli("fit", "-c", path, "--run_dir", "r", "--trainer.max_steps", 3).status == 0
     done = cli("fit", "--run_dir", "r", "--ckpt_path", "last", "--trainer.max_steps", -1)

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info
 
 from datamodules import UserError
 from lit_rnn import threads
-from lit_rnn.ranks import processes_per_share
+from lit_rnn.runs.ranks import processes_per_share
 from lit_rnn.threads import cores, use_threads
 
 LAUNCHERS = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_PORT", "TORCHELASTIC_RUN_ID")
