@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric.utilities import rank_zero as fabric_rank_zero
 from pytorch_lightning import Trainer
+from pytorch_lightning.utilities import rank_zero
 from threadpoolctl import threadpool_info
 
 from datamodules import UserError
@@ -29,6 +31,8 @@ def _no_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8), raising=False)
     monkeypatch.setattr(threads, "_quotas", lambda root: [])
+    for module in (fabric_rank_zero, rank_zero):  # Trainer leaves the rank that the environment tells it here
+        monkeypatch.setattr(module.rank_zero_only, "rank", 0)
 
 
 def blas() -> set[int]:
