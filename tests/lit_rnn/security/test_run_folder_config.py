@@ -163,23 +163,36 @@ TEXTS = {
 
 
 @pytest.mark.parametrize("kind", TEXTS)
-def test_hostile_yaml_is_refused(kind: str, run: Path, told: Callable[..., str], tmp_path: Path) -> None:
-    """In a config of a run folder, in one of your own, and in a study."""
+def test_hostile_yaml_in_a_run_folder_is_refused(kind: str, run: Path, told: Callable[..., str]) -> None:
     text = TEXTS[kind]
-    mine, study = tmp_path / "mine.yaml", tmp_path / "study.yaml"
-    mine.write_text(text)
-    study.write_text(text)
-    told("fit", "-c", mine, "--run_dir", "new")
-    told("study", study, "--dry_run")
-    study.write_text(yaml.safe_dump({"base": str(mine), "seeds": [1], "grid": {"model.init_args.layers": [1]}}))
-    told("study", study, "--dry_run")
     honest = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text if text.startswith(("!!", "{", "\0", "just", "[")) else honest + text + "\n")
     told("test", "--run_dir", "run", "--ckpt_path", "last")
 
 
-@pytest.mark.parametrize("kind", ["bomb", "deep", "very deep", "apply", "many", "long"])
-@pytest.mark.parametrize("option", ["--model.init_args.optimizer", "--trainer.callbacks", "--data", "--model"])
+# one text for each limit, and what is no config at all
+@pytest.mark.parametrize("kind", ["bomb", "merges", "deep", "long", "apply", "two documents", "bytes", "text"])
+def test_hostile_yaml_of_your_own_is_refused(kind: str, told: Callable[..., str], tmp_path: Path) -> None:
+    """In a config, in a study, and in the base of a study."""
+    mine, study = tmp_path / "mine.yaml", tmp_path / "study.yaml"
+    mine.write_text(TEXTS[kind])
+    study.write_text(TEXTS[kind])
+    told("fit", "-c", mine, "--run_dir", "new")
+    told("study", study, "--dry_run")
+    study.write_text(yaml.safe_dump({"base": str(mine), "seeds": [1], "grid": {"model.init_args.layers": [1]}}))
+    told("study", study, "--dry_run")
+
+
+OPTIONS = ["--model.init_args.optimizer", "--trainer.callbacks", "--data", "--model"]
+
+
+@pytest.mark.parametrize(
+    ("option", "kind"),
+    [
+        *((option, kind) for option in OPTIONS for kind in ("bomb", "deep", "apply")),
+        *((OPTIONS[0], kind) for kind in ("very deep", "many", "long")),
+    ],
+)
 def test_hostile_yaml_on_the_command_line(
     option: str, kind: str, config: Callable[..., str], cli: Callable[..., Any], untouched: Watch
 ) -> None:
