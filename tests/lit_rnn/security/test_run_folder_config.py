@@ -98,11 +98,20 @@ def test_every_command_refuses_it(command: str, run: Path, told: Callable[..., s
     told(command, "--run_dir", "run", "--ckpt_path", "last")
 
 
-def test_analyze_goes_without_such_data_and_says_so(run: Path, cli: Callable[..., Any], planted: str) -> None:
-    change_config(run, "data", value=classes(f"{planted}.Data", delay=5))
-    done = cli("analyze", "--run_dir", "run", "--ckpt_path", "last", "--only", "spectrum", "dynamics")
-    assert done.status in (0, 2) and planted not in sys.modules
-    assert f"{planted}.Data" in "".join((done.out + done.err).split())
+@pytest.mark.parametrize("kind", ["class", "bomb"])
+def test_analyze_goes_without_such_data_and_says_so(
+    kind: str, run: Path, cli: Callable[..., Any], told: Callable[..., str], planted: str
+) -> None:
+    if kind == "class":
+        change_config(run, "data", value=classes(f"{planted}.Data", delay=5))
+    else:
+        (run / "config.yaml").write_text(BOMB)
+    why = f"{planted}.Data" if kind == "class" else "refused:"
+    assert why in told("analyze", "--run_dir", "run", "--ckpt_path", "last", "--only", "spectrum", "dynamics")
+    done = cli("analyze", "--run_dir", "run", "--ckpt_path", "last", "--points", "4", "--steps", "4")
+    assert done.status == 0 and planted not in sys.modules, done
+    said = "".join(done.out.split())
+    assert "Dynamicsareleftout" in said and why in said
 
 
 def test_the_config_of_a_resume_is_no_better(run: Path, told: Callable[..., str], planted: str) -> None:
