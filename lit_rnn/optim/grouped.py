@@ -10,6 +10,7 @@ import torch
 from torch.optim import LBFGS, Optimizer, SparseAdam
 
 from datamodules.errors import UserError, require
+from lit_rnn.optim.closure import evaluated
 from lit_rnn.optim.riemannian import RiemannianOptimizer
 from lit_rnn.optim.spec import Factory, build, to_primitives
 
@@ -58,10 +59,7 @@ class GroupedOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for part in self.parts:
             part.step()
         return loss

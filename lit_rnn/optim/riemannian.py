@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from datamodules.errors import require
+from lit_rnn.optim.closure import evaluated
 from lit_rnn.parametrizations.orthogonal import polar_
 
 Metric = Literal["euclidean", "canonical"]
@@ -111,10 +112,7 @@ class RiemannianOptimizer(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         flat = self._flat()  # made anew: a copied or restored optimizer has nothing but state and groups
         flat.param_groups = [group for group in self.param_groups if not group["manifold"]]
         flat.state = self.state

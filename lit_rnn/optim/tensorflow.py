@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from datamodules.errors import UserError, require
+from lit_rnn.optim.closure import evaluated
 
 Tensors = list[Tensor]
 
@@ -35,10 +36,7 @@ class _Elementwise(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = evaluated(closure)
         for group in self.param_groups:
             self._step_group(group)
         return loss
