@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,30 @@ def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     return content
 
 
+# ---- writing
+
+
+def make_folder(folder: Path, key: str) -> None:
+    """Make a folder and those above it.
+
+    Raises:
+        UserError: naming ``key``, if it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{key} {folder} cannot be made ({error.strerror}); name a writable folder.") from error
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line per row; a column for every key, empty where a row lacks it."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 # ---- names and links
 
 _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
@@ -140,7 +165,7 @@ def refuse_links(folder: Path) -> None:
     for place, folders, names in os.walk(root):
         for name in (*folders, *names):
             path = os.path.join(place, name)
-            if os.path.islink(path) and os.path.commonpath([root, os.path.realpath(path)]) != root:
+            if os.path.islink(path) and not inside(path, folder):
                 shown = folder / os.path.relpath(path, root)
                 raise UserError(
                     f"{shown} is a symbolic link out of {folder}, and nothing is written through one: remove it, or "

@@ -11,7 +11,7 @@ from datamodules.errors import UserError, require
 from lit_rnn.commands.analyze.settings import PARTS, Settings
 from lit_rnn.commands.parser import Parser, data_options
 from lit_rnn.commands.quiet import quiet_lightning
-from lit_rnn.files import refuse_links
+from lit_rnn.files import make_folder, refuse_links
 from lit_rnn.runs.checkpoints import find_checkpoint, folder_of
 from lit_rnn.threads import use_threads
 
@@ -85,10 +85,5 @@ def _folder(given: Path | None, path: Path, against: str | None) -> Path:
     name = path.stem if against is None else f"{path.stem}-against-{Path(against).stem}"
     folder = given or run / "analysis" / name
     refuse_links(folder if given else run / "analysis" if run == Path() else run)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"--out {folder} cannot be made ({error.strerror}); name a folder that can be written."
-        ) from error
+    make_folder(folder, "--out")
     return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import datetime
 import json
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from lit_rnn.commands.attack.measure import Outcome, plan, run_shots
 from lit_rnn.commands.attack.page import show, write_page
 from lit_rnn.commands.attack.pictures import draw_all
 from lit_rnn.commands.attack.subject import Subject, describe, read_subject
-from lit_rnn.files import read_json, refuse_links
+from lit_rnn.files import make_folder, read_json, refuse_links, write_csv
 from lit_rnn.robustness import Effort
 from lit_rnn.robustness.certified import Smoothing
 from lit_rnn.robustness.shots import Shot, gradients_of, seconds_per_gradient
@@ -98,10 +97,7 @@ def claim(out: Path) -> None:
     if (out / "attack.json").is_file():
         raise UserError(f"{out} already holds a report; name another folder with --out.")
     refuse_links(out)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be made ({error.strerror}); name a writable folder.") from error
+    make_folder(out, "--out")
 
 
 def run_all(
@@ -133,9 +129,5 @@ def write(outcome: Outcome, out: Path, asked: dict[str, Any]) -> None:
     about = {**describe(outcome.subject), "asked": asked}
     pictures = draw_all(outcome, out / "pictures")
     write_page(outcome, pictures, {**about, "seconds": round(outcome.seconds, 1)}, out / "attack.html")
-    rows = example_rows(outcome)
-    with (out / "examples.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(out / "examples.csv", example_rows(outcome))
     (out / "attack.json").write_text(json.dumps(as_json(outcome, about), indent=1) + "\n")  # last: marks it as whole

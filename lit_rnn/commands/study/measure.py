@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 
 from lit_rnn.commands.study.local import is_finished
 from lit_rnn.commands.study.subject import Study
+from lit_rnn.files import write_csv
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.results import read_result
 
@@ -64,8 +64,4 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def write(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], folder: Path) -> None:
     """study.json holds both; study.csv a line per run."""
     (folder / "study.json").write_text(json.dumps({"settings": settings, "runs": rows}, indent=1))
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with (folder / "study.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(folder / "study.csv", rows)
