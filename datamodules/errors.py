@@ -22,6 +22,11 @@ def require(ok: bool, key: str, given: object, accepted: str) -> None:
         raise UserError(f"{key} is {given!r}, but it must be {accepted}.")
 
 
+def one_line(text: object) -> str:
+    """A text, such as another library's error, with all white space folded, to stand in a sentence."""
+    return " ".join(str(text).split())
+
+
 def did_you_mean(given: str, accepted: Iterable[str]) -> str:
     """`` (did you mean NAME?)`` where a name is like what was given, upper and lower case alike; else nothing."""
     import difflib  # for refusals alone

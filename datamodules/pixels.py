@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamodules.base import Batch, IndexedBatches, Indices, SequenceDataModule, Split
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, one_line, require
 from datamodules.sums import check_sums
 from datamodules.task import Task
 
@@ -61,7 +61,7 @@ def pixel_permutation(seed: int | PublishedPermutation, pixels: int) -> NDArray[
 
 
 def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__
 
 
 class _Pixels(IndexedBatches):

@@ -14,7 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 import datamodules
 import lit_rnn
-from datamodules.errors import UserError
+from datamodules.errors import UserError, one_line
 
 _NOT_THE_USERS = [
     *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
@@ -38,15 +38,15 @@ def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | N
         for frame, _ in traceback.walk_tb(each.__traceback__):
             thrower = frame.f_locals.get("self")
             if any(thrower is one for one in added):
-                return UserError(f"{type(thrower).__name__}, which the config adds, cannot be used: {_text(each)}")
+                return UserError(f"{type(thrower).__name__}, which the config adds, cannot be used: {one_line(each)}")
     wrapped = [name for each in chain for name in re.findall(r"Problem with given class_path '([\w.]+)'", str(each))]
     missing = getattr(chain[-1], "name", None) if isinstance(chain[-1], ModuleNotFoundError) else None
     unknown = missing is not None and bool(wrapped) and wrapped[-1].startswith(missing)  # the class's own module
     if wrapped and not unknown and not wrapped[-1].startswith(("lit_rnn.", "datamodules.")):
-        return UserError(f"{wrapped[-1]} cannot be used: {_text(chain[-1])}")
+        return UserError(f"{wrapped[-1]} cannot be used: {one_line(chain[-1])}")
     for each in chain:
         if isinstance(each, MisconfigurationException):  # some of them late, such as max_epochs already passed
-            return UserError(f"trainer cannot run this: {_text(each)}")
+            return UserError(f"trainer cannot run this: {one_line(each)}")
     return None
 
 
@@ -85,9 +85,5 @@ def _place(error: BaseException) -> str | None:
 def _told(error: BaseException) -> str:
     if "Original Traceback" in str(error):
         return str(error).strip().splitlines()[-1].rstrip(".")
-    text = error.msg if isinstance(error, SyntaxError) else _text(error)
+    text = error.msg if isinstance(error, SyntaxError) else one_line(error)
     return f"{type(error).__name__}: {text}".rstrip(".")
-
-
-def _text(error: BaseException) -> str:
-    return " ".join(str(error).split())

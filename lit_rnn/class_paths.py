@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, one_line
 
 _SHIPPED = ("datamodules", "lit_rnn", "torch", "pytorch_lightning", "lightning_fabric")
 
@@ -109,6 +109,6 @@ def trust(names: Sequence[str]) -> None:
                 importlib.import_module(".".join(parts[:-1]))
         except Exception as error:  # whatever a module does when it is imported
             raise UserError(
-                f"--trust {name} cannot be imported ({type(error).__name__}: {' '.join(str(error).split())}): "
+                f"--trust {name} cannot be imported ({type(error).__name__}: {one_line(error)}): "
                 "name a module that Python finds from here."
             ) from error

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, one_line, require
 
 MOST_CHARACTERS, MOST_NODES, DEEPEST = 1_000_000, 100_000, 50
 LONGEST_ARM, LONGEST_NAME = 80, 120
@@ -74,7 +74,7 @@ def parse_yaml(text: str, what: str) -> Any:
     except YAMLLimitError as error:
         raise UserError(f"{what} is refused: {error}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
-        raise UserError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{what} is not YAML: {one_line(error)}") from error
 
 
 def read_yaml(path: Path, what: str) -> Any:
@@ -84,7 +84,7 @@ def read_yaml(path: Path, what: str) -> Any:
             raise UserError(f"{what} {path} is refused: at most {MOST_CHARACTERS:,} characters of YAML are read.")
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{what} {path} is not YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{what} {path} is not YAML: {one_line(error)}") from error
     return parse_yaml(text, f"{what} {path}")
 
 

@@ -14,7 +14,7 @@ from jsonargparse import ArgumentParser
 from pytorch_lightning import Trainer
 
 from datamodules import SequenceDataModule
-from datamodules.errors import did_you_mean
+from datamodules.errors import did_you_mean, one_line
 from lit_rnn.class_paths import loaded, subclasses
 from lit_rnn.models import SequenceModel
 from lit_rnn.runs.config import read_config, section
@@ -144,8 +144,3 @@ def _class_named(top: str, arguments: Sequence[str]) -> str | None:
 def _subclasses(base: type) -> dict[str, type]:
     """The concrete classes below ``base`` by short name."""
     return {cls.__name__: cls for cls in subclasses(base) if not getattr(cls, "__abstractmethods__", None)}
-
-
-def one_line(text: str) -> str:
-    """The text with all white space folded."""
-    return " ".join(text.split())

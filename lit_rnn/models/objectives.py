@@ -13,7 +13,7 @@ from torchmetrics import Metric, classification, regression
 from torchmetrics.utilities import dim_zero_cat, dim_zero_max, dim_zero_min, dim_zero_sum
 
 from datamodules import Task, UserError
-from datamodules.errors import require
+from datamodules.errors import one_line, require
 from lit_rnn.models.meter import AUROC, R2, RMSE, ExpOfMean, WeightedMean
 
 STAGES = ("train", "val", "test")
@@ -169,7 +169,7 @@ def _meter(task: Task) -> Metric:
             value = meter.compute()
         meter.reset()
     except Exception as error:  # whatever a class of torchmetrics raises
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise UserError(
             f"task.metric is {task.metric!r}, which torchmetrics refuses for this task: {reason}"
         ) from error

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, one_line
 from lit_rnn import blame
 from lit_rnn.commands.arguments import complete
 from lit_rnn.commands.config_parser import ConfigCLI, in_sentences
@@ -21,7 +21,6 @@ from lit_rnn.commands.fit.saved import SaveRun
 from lit_rnn.commands.fit.subject import Taken, check_fits, choose_folder, keep_wandb_in, plain, take
 from lit_rnn.commands.fit.trainer import chosen, draws_bar, run_callbacks, run_loggers, run_plugins
 from lit_rnn.commands.quiet import quiet_lightning
-from lit_rnn.commands.sentences import one_line
 from lit_rnn.runs import config as run_config
 from lit_rnn.runs import folder as run_folder
 from lit_rnn.runs.endings import DivergedError, Stopped
@@ -121,7 +120,7 @@ class CLI(ConfigCLI):
                     **kwargs,
                 )
         except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
-            raise UserError(f"trainer cannot be built: {one_line(str(error))}") from error
+            raise UserError(f"trainer cannot be built: {one_line(error)}") from error
         except UserWarning as warning:
             accepted = "bf16-mixed (or bf16-true, 16-true): a CPU has no float16 arithmetic for the mixed one"
             raise UserError(f"trainer.precision is {given['precision']!r}, but it must be {accepted}.") from warning
