@@ -54,6 +54,11 @@ def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def listed(value: Any) -> list[Any]:
+    """What a config gives where one thing or a list of them may stand: each; none for null."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def check(path: Path) -> None:
     """Refuse a run folder's config that names what is not loaded, or a place to write outside of the folder.
 
@@ -67,7 +72,7 @@ def check(path: Path) -> None:
         if key in _SECTIONS and not isinstance(value, dict):
             raise _refusal(path, str(key), value, "a mapping, as fit writes it")
     for key in _WORDS:
-        for value in _list(config.get("trainer", {}).get(key)):
+        for value in listed(config.get("trainer", {}).get(key)):
             if isinstance(value, dict | list) or (isinstance(value, str) and not re.fullmatch(r"[\w-]*", value)):
                 raise _refusal(
                     path, f"trainer.{key}", value, "a plain word in a run folder's config: give the config by -c"
@@ -162,10 +167,6 @@ def _walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list):
         for item in value:
             yield from _walk(item, key)
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _refusal(path: Path, key: str, value: Any, accepted: str) -> UserError:

@@ -14,6 +14,7 @@ from pytorch_lightning.callbacks import (
 
 from datamodules.errors import UserError, require
 from lit_rnn.models import OrthogonalRNN, SequenceModel
+from lit_rnn.runs.config import listed
 
 _REFUSED = {
     "StochasticWeightAveraging": "it gives all groups one learning rate, and saves other weights than it validates; "
@@ -26,11 +27,6 @@ _REFUSED = {
 _PRECISIONS = "64-true, 32-true, bf16-true, 16-true, bf16-mixed, or 16-mixed on a GPU"
 
 
-def _named(entries: Any) -> list[Any]:
-    """Of what a config says of callbacks, each."""
-    return entries if isinstance(entries, list) else [] if entries is None else [entries]
-
-
 def has_end(trainer: Any) -> bool:
     """Whether a trainer config says when training is over."""
     if trainer.max_epochs is not None or trainer.max_steps != -1 or trainer.max_time is not None:
@@ -40,7 +36,7 @@ def has_end(trainer: Any) -> bool:
 
 def has_timer(trainer: Any) -> bool:
     """Whether a Timer callback ends training."""
-    arguments = [(entry.class_path, entry.get("init_args")) for entry in _named(trainer.callbacks)]
+    arguments = [(entry.class_path, entry.get("init_args")) for entry in listed(trainer.callbacks)]
     return any(path.endswith(".Timer") and options.get("duration") is not None for path, options in arguments)
 
 
@@ -56,7 +52,7 @@ def check_written(trainer: Any, command: str) -> None:
         )
     if trainer.default_root_dir is not None:
         raise UserError("trainer.default_root_dir is given, but the run folder is named by --run_dir: use that.")
-    for entry in _named(trainer.callbacks):
+    for entry in listed(trainer.callbacks):
         name = entry.class_path.rpartition(".")[2]
         if name in _REFUSED:
             raise UserError(f"trainer.callbacks names {name}, which cannot be used here: {_REFUSED[name]}.")

@@ -49,7 +49,7 @@ def choose_folder(config: Any, command: str) -> Path:
 
 def keep_wandb_in(folder: Path, loggers: Any) -> None:
     """W&B's own folder goes into the run folder, unless the config puts it elsewhere."""
-    for logger in loggers if isinstance(loggers, list) else [loggers]:
+    for logger in run_config.listed(loggers):
         arguments = getattr(logger, "init_args", None)
         if arguments is not None and logger.class_path.endswith("WandbLogger") and arguments.save_dir == ".":
             arguments.save_dir = str(folder)

@@ -15,6 +15,7 @@ from lit_rnn import callbacks
 from lit_rnn.models import SequenceModel, read_checkpoint
 from lit_rnn.models.objectives import better
 from lit_rnn.runs.checkpoints import best_checkpoint, last_checkpoint
+from lit_rnn.runs.config import listed
 from lit_rnn.runs.metrics import MetricsCSV
 
 
@@ -25,7 +26,7 @@ def run_loggers(folder: Path, chosen: Any, command: str) -> list[Logger] | bool:
     """
     if chosen is False:
         return False
-    others = [] if chosen in (None, True) else chosen if isinstance(chosen, list) else [chosen]
+    others = [] if chosen is True else listed(chosen)
     for logger in others:
         if isinstance(logger, WandbLogger):
             logger._wandb_init.pop("anonymous", None)  # Lightning always sends it, and wandb warns about it
@@ -41,7 +42,7 @@ class CheckedCheckpoints(TorchCheckpointIO):
 
 def run_plugins(chosen: Any) -> list[Any]:
     """What the config names, and `CheckedCheckpoints` unless that brings another way to read checkpoints."""
-    named = [] if chosen is None else chosen if isinstance(chosen, list) else [chosen]
+    named = listed(chosen)
     return named if any(isinstance(plugin, CheckpointIO) for plugin in named) else [*named, CheckedCheckpoints()]
 
 
@@ -56,8 +57,7 @@ def names_bar(trainer: dict[str, Any]) -> bool:
 
 def chosen(trainer: dict[str, Any]) -> list[Any]:
     """The callbacks that the config names."""
-    named = trainer["callbacks"]
-    return named if isinstance(named, list) else [] if named is None else [named]
+    return listed(trainer["callbacks"])
 
 
 def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], command: str) -> list[Callback]:
