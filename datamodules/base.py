@@ -227,7 +227,17 @@ class SequenceDataModule(LightningDataModule, ABC):
 
     @functools.cached_property
     def _validation(self) -> IndexedBatches:
-        return self.split("val")
+        return self._checked_split("val")
+
+    def _checked_split(self, name: Split) -> IndexedBatches:
+        """`split`, which may be somebody's own."""
+        batches = self.split(name)
+        if not isinstance(batches, IndexedBatches):
+            raise UserError(
+                f"{type(self).__name__}.split({name!r}) returns {type(batches).__name__}, but it must return an "
+                "IndexedBatches, which answers an array of indices with one batch."
+            )
+        return batches
 
     def examples(self, count: int) -> Batch:
         """The first ``count`` sequences of the validation split, or all, as one batch: for pictures and tables."""
@@ -241,7 +251,7 @@ class SequenceDataModule(LightningDataModule, ABC):
 
     def loader(self, split: Split, rank: int = 0, world_size: int = 1) -> SequenceLoader:
         """The loader of one rank of ``world_size``."""
-        batches = self._validation if split == "val" else self.split(split)
+        batches = self._validation if split == "val" else self._checked_split(split)
         # overfitting means the same few batches again and again: neither shuffled nor fresh
         overfit = bool(getattr(self.trainer, "overfit_batches", 0))
         if overfit and batches.endless:

@@ -35,12 +35,18 @@ def check_batch(
     """
     where = f"{owner} gives, in batch {number} of the {_WORDS[split]} split,"
     if not isinstance(batch, tuple | list) or len(batch) < 2 or not all(isinstance(part, Tensor) for part in batch):
-        raise BadBatchError(
-            f"{where} {type(batch).__name__}, but it must give (inputs, targets) or with a mask, tensors."
-        )
+        given = type(batch).__name__
+        if isinstance(batch, tuple | list):
+            given = f"({', '.join(type(part).__name__ for part in batch)})"
+        raise BadBatchError(f"{where} {given}, but it must give (inputs, targets) or with a mask, tensors.")
     inputs, targets, *more = batch
     mask = next((part for part in more if part.dtype == torch.bool), None)
     B, T = len(inputs), inputs.shape[1] if inputs.dim() > 1 else 0
+    if indices is not None and inputs.dim() > 1 and (len(indices) != B or not T):
+        raise BadBatchError(
+            f"{where} inputs of shape {tuple(inputs.shape)}, but it must give {len(indices)} sequences, as many as "
+            "indices were asked for, of at least one step."
+        )
     symbols = task.inputs == "symbols"
     read = torch.int64 if symbols else torch.float32
     _check_form(where, "inputs", inputs, read, (B, T) if symbols else (B, T, task.input_size))

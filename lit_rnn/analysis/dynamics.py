@@ -14,6 +14,7 @@ from torch import Tensor
 from datamodules.errors import require
 from lit_rnn.analysis.arrays import Real, array
 from lit_rnn.cells import Cell, State
+from lit_rnn.cells.base import check_step
 from lit_rnn.dtypes import as_inputs, as_precise
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -201,7 +202,10 @@ def states_and_gradients(
             w = cell.weights()
             state, states, outputs = as_precise(cell.initial_state(y.shape[1]), w), list[State](), list[Tensor]()
             for u in as_precise((cell.drive(y, w),), w)[0]:
-                out, reached = cell.step(u, state, w)
+                stepped = cell.step(u, state, w)
+                if not states:  # they are all alike
+                    check_step(cell, stepped, state)
+                out, reached = stepped
                 state = reached if len(reached) == 1 else tuple(part.clone() for part in reached)
                 outputs.append(next((own for own, part in zip(state, reached, strict=True) if part is out), out))
                 states.append(state)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
+from datamodules.errors import UserError, require
 from lit_rnn.dtypes import KeepsKind
 from lit_rnn.init import INPUT_INITS, InputInit
 
@@ -90,3 +90,22 @@ class Cell(KeepsKind, ABC):
     def recurrent_parameters(self) -> list[nn.Parameter]:
         """The parameters behind the recurrent matrices: those of the submodule ``recurrent``."""
         return list(self.get_submodule("recurrent").parameters())
+
+
+def check_step(cell: Cell, stepped: object, before: State) -> None:
+    """Raise `UserError` unless what a step returned is (y, state), the state with the shapes that it had before."""
+    should = f"(({len(before[0])}, {cell.output_size}), {_structure(tuple(before))})"
+    if _structure(stepped) != should:
+        raise UserError(
+            f"{type(cell).__name__}.step returns {_structure(stepped)}, but it must return (y, state), here {should}: "
+            "the state is a tuple, of the shapes that came in."
+        )
+
+
+def _structure(value: object) -> str:
+    """Shapes of tensors, in the tuples that hold them; the types of all else."""
+    if isinstance(value, Tensor):
+        return str(tuple(value.shape))
+    if isinstance(value, tuple | list):
+        return f"({', '.join(map(_structure, value))}{',' * (len(value) == 1)})"
+    return type(value).__name__

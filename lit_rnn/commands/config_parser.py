@@ -12,7 +12,7 @@ import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from datamodules import SequenceDataModule
+from datamodules import SequenceDataModule, Task
 from datamodules.errors import UserError
 from lit_rnn import blame, callbacks  # noqa: F401  # callbacks, so that configs may name them by short names
 from lit_rnn.commands.arguments import complete
@@ -31,6 +31,14 @@ def _load_measured(text: str) -> Any:
 # no YAML is built before it is measured, and no class is made where an option takes anything
 set_loader("yaml", _load_measured, (yaml.YAMLError,))
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
+
+
+def _task_of(data: SequenceDataModule) -> dict[str, Any]:
+    task = getattr(data, "task", None)
+    if not isinstance(task, Task):
+        given = "sets no task" if task is None else f"sets task to a {type(task).__name__}"
+        raise UserError(f"{type(data).__name__} {given}, but its __init__ must set self.task to a datamodules.Task.")
+    return asdict(task)
 
 
 class _RefusedError(Exception):
@@ -81,9 +89,7 @@ class ConfigCLI(LightningCLI):
             default=None,
             help="CPU threads; if not given, as many as there are cores for this process, and one for NumPy.",
         )
-        parser.link_arguments(
-            "data", "model.init_args.task", compute_fn=lambda data: asdict(data.task), apply_on="instantiate"
-        )
+        parser.link_arguments("data", "model.init_args.task", compute_fn=_task_of, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # `run` gives a list

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import itertools
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,10 +54,16 @@ def explain(message: str, arguments: Sequence[str]) -> str:
 def _no_class(keys: Sequence[str], message: str) -> str:
     found = re.findall(r"import path string: (\S+)|class_path '?([\w.]+)'?:?|[Ii]mport path (\S+) does", message)
     named = next((name for names in found for name in names if name), None) or _given(message)
-    if inside := re.match(r"Namespace\(class_path='([\w.]+)'", named):
-        named = inside[1]
+    if inside := re.match(r"Namespace\(class_path='([\w.]+)'|\{'class_path': '([\w.]+)'", named):
+        named = inside[1] or inside[2]
     key = f"{_join(keys)}.class_path"
     if len(keys) == 1 and keys[0] in BASES:
+        module, _, name = named.rpartition(".")
+        if re.fullmatch(r"[\w.]+", module) and importlib.util.find_spec(module.partition(".")[0]) is None:
+            instead = _instead(named, sorted(_subclasses(BASES[keys[0]])))
+            return f"{key} is {named}, but there is no module {module} in this folder or on PYTHONPATH{instead}"
+        if missing := sorted(getattr(getattr(sys.modules.get(module), name, None), "__abstractmethods__", ())):
+            return f"{key} is {named}, which lacks what its kind must define: {', '.join(missing)}."
         return f"{key} is {named}, which is no class of that kind{_instead(named, sorted(_subclasses(BASES[keys[0]])))}"
     return f"{key} is {named}, which is no known class: give a torch or Lightning class, or a full import path."
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from datamodules.base import Batch
+from datamodules.errors import UserError
 from lit_rnn import analysis
+from lit_rnn.blame import defined
+from lit_rnn.cells.base import Cell
 from lit_rnn.models.base import SequenceModel
 from lit_rnn.parametrizations.orthogonal import double
 
@@ -18,28 +21,37 @@ def layer_name(model: SequenceModel, layer: int, name: str) -> str:
     return f"layer {layer} {name}" if len(model.cells) > 1 else name
 
 
+def cell_matrices(cell: Cell) -> Mapping[str, Tensor]:
+    """``cell.recurrent_matrices()``; raises `UserError` unless they are tensors by name."""
+    named: object = cell.recurrent_matrices()
+    if not isinstance(named, Mapping) or not all(isinstance(W, Tensor) for W in named.values()):
+        place = defined(type(cell).recurrent_matrices)
+        raise UserError(f"{place}: it returns a {type(named).__name__}, but it must return {{name: (n, n) tensor}}.")
+    return named
+
+
+def _named_matrices(model: SequenceModel) -> Iterator[tuple[str, Tensor]]:
+    for layer, cell in enumerate(model.cell_list()):
+        yield from ((layer_name(model, layer, name), W) for name, W in cell_matrices(cell).items())
+
+
 @torch.no_grad()
 def recurrent_matrices(model: SequenceModel) -> dict[str, Tensor]:
     """Every recurrent matrix by layer and name, gates apart, in double precision."""
-    return {
-        layer_name(model, layer, name): double(W)
-        for layer, cell in enumerate(model.cell_list())
-        for name, W in cell.recurrent_matrices().items()
-    }
+    return {name: double(W) for name, W in _named_matrices(model)}
 
 
 @torch.no_grad()
 def spectra(model: SequenceModel, eps: float) -> dict[str, dict[str, float]]:
     """Spectral radius, norm, Henrici's departure over |W|_F and pseudospectral radius of every recurrent matrix."""
     return {
-        layer_name(model, layer, name): {
+        name: {
             "spectral_radius": analysis.spectral_radius(W),
             "spectral_norm": analysis.spectral_norm(W),
             "henrici": analysis.henrici(W, normalized=True),
             "pseudospectral_radius": analysis.pseudospectral_radius(W, eps),
         }
-        for layer, cell in enumerate(model.cell_list())
-        for name, W in cell.recurrent_matrices().items()
+        for name, W in _named_matrices(model)
     }
 
 

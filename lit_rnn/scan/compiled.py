@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lit_rnn.cells.base import Cell, State
+from lit_rnn.cells.base import Cell, State, check_step
 from lit_rnn.scan.recurrence import refuse_a_graph
 
 log = logging.getLogger(__name__)
@@ -35,9 +35,12 @@ class _Kind(NamedTuple):
 
 def steps(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
     """The loop: outputs (T, B, output_size) and final state from drive u (T, B, G)."""
-    outputs = []
+    outputs: list[Tensor] = []
     for u_t in u.unbind(0):
-        y, state = cell.step(u_t, state, w)
+        stepped = cell.step(u_t, state, w)
+        if not outputs and not torch.compiler.is_compiling():  # they are all alike
+            check_step(cell, stepped, state)
+        y, state = stepped
         outputs.append(y)
     return torch.stack(outputs), state
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from datamodules import CopyMemory, UserError
+from lit_rnn.commands.analyze.subject import matrices
 from lit_rnn.models import load
+from lit_rnn.models.probes import recurrent_matrices
 
 pytestmark = pytest.mark.usefixtures("_no_pictures")
 
@@ -92,6 +96,62 @@ def test_a_model_names_file_and_line(
     assert not Path("r").exists()
 
 
+CELL = """\
+from lit_rnn.cells import Cell
+class Plain(Cell):
+    def __init__(self, input_size, hidden_size):
+        super().__init__(input_size, hidden_size)
+        self.input = torch.nn.Linear(input_size, hidden_size)
+        self.recurrent = torch.nn.Linear(hidden_size, hidden_size)
+    def weights(self):
+        return self.recurrent.weight
+    def step(self, u, state, W):
+        h = torch.tanh(u + state[0] @ W.mT)
+        return h, (h,)
+    def recurrent_matrices(self):
+        return {"recurrent": self.recurrent.weight}
+""" + MODEL.replace("VanillaRNNCell", "Plain")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ("return h, (h,)", "return h", ["Plain.step returns (", "(y, state)"]),
+        ("return h, (h,)", "return h, h", ["Plain.step returns ((", "state is a tuple"]),
+        ("return h, (h,)", "return h, (h, h)", ["Plain.step returns ((", "(y, state)"]),
+        ("return h, (h,)", "return h[:, :-1], (h,)", [", 7)", ", 8)"]),
+        ("return h, (h,)", "return h, (h[:1],)", ["(1, 8)"]),
+        ("return h, (h,)", "pass", ["Plain.step returns NoneType"]),
+    ],
+)
+def test_what_a_cell_returns_is_told(
+    refused: Any, config: Any, write: Write, right: str, wrong: str, words: list[str]
+) -> None:
+    _, path = write(CELL.replace(right, wrong))
+    sentence = refused("fit", "-c", config(model=own_model(path)), "--run_dir", "r", leaves=True)
+    assert all(word in sentence for word in words), sentence
+
+
+@pytest.mark.parametrize("wrong", ["self.recurrent.weight", "{'W': 3}"])
+def test_matrices_are_tensors_by_name(write: Write, wrong: str) -> None:
+    module, path = write(CELL.replace('{"recurrent": self.recurrent.weight}', wrong))
+    own = getattr(importlib.import_module(module), path.rpartition(".")[2])
+    model = own(CopyMemory(delay=5).task, 8)
+    with pytest.raises(UserError, match=rf"{module}.py line 17, in recurrent_matrices: .* \(n, n\) tensor"):
+        recurrent_matrices(model)
+    with pytest.raises(UserError, match="line 17"):
+        next(matrices(model, model))
+
+
+def test_a_class_that_is_not_finished_or_not_there(refused: Any, config: Any, write: Write) -> None:
+    _, path = write("class {name}(SequenceModel):\n    pass\n")
+    assert "build_cell" in refused("fit", "-c", config(model=own_model(path)), "--run_dir", "r")
+    _, path = write("class {name}(SequenceDataModule):\n    pass\n")
+    assert "split" in refused("fit", "-c", config(**own_data(path)), "--run_dir", "r")
+    sentence = refused("fit", "-c", config(model=own_model("no_such_file.Mine")), "--run_dir", "r")
+    assert "no module no_such_file" in sentence
+
+
 def test_debug_shows_where_it_was_raised(cli: Any, config: Any, write: Write) -> None:
     _, path = write(MODEL.replace("VanillaRNNCell(", "VanilaRNNCell("))
     with pytest.raises(Exception, match="VanilaRNNCell"):
@@ -140,6 +200,9 @@ def test_data_without_a_seed_takes_the_runs(cli: Any, config: Any, write: Write)
         ("targets = targets[:, None]", ["targets", "(10, 1)", "(10,)"]),
         ("targets = targets.where(indices != 17, 3)", ["sample 17", "targets", "3", "from 0 to 2"]),
         ("targets = targets.where(indices != 17, -1)", ["sample 17", "targets", "-1", "from 0 to 2"]),
+        ("inputs = inputs[:, :0]", ["(10, 0, 2)", "at least one step"]),
+        ("inputs, targets = inputs[1:], targets[1:]", ["(9, 5, 2)", "10 sequences"]),
+        ("inputs = inputs.numpy()", ["(ndarray, Tensor)", "tensors"]),
         ("inputs[indices == 17, 2] = float('nan')", ["sample 17, step 2", "inputs", "nan", "finite"]),
         ("inputs[indices == 17, 4, 1] = float('inf')", ["sample 17, step 4", "inputs", "inf", "finite"]),
     ],
@@ -154,6 +217,21 @@ def test_a_bad_batch_names_the_sample(
     sentence = refused("fit", "-c", config(**own_data(path, num_workers=num_workers)), "--run_dir", "r", leaves=True)
     assert all(word in sentence for word in [path.rpartition(".")[2], *words]), sentence
     assert not Path("r").exists()
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "words"),
+    [
+        ("self.task = Task(", "self.tasks = Task(", ["sets no task", "self.task"]),
+        ("return Split(self, name)", "pass", ["split('val') returns NoneType", "IndexedBatches"]),
+    ],
+)
+def test_data_without_a_task_or_a_split(
+    refused: Any, config: Any, write: Write, right: str, wrong: str, words: list[str]
+) -> None:
+    _, path = write(data().replace(right, wrong))
+    sentence = refused("fit", "-c", config(**own_data(path)), "--run_dir", "r")
+    assert all(word in sentence for word in words), sentence
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

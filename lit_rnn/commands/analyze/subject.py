@@ -17,7 +17,7 @@ from datamodules.errors import require
 from lit_rnn.analysis.arrays import Complex, Real
 from lit_rnn.cells import Cell
 from lit_rnn.models import SequenceModel, load, read_checkpoint
-from lit_rnn.models.probes import layer_name
+from lit_rnn.models.probes import cell_matrices, layer_name
 from lit_rnn.parametrizations.orthogonal import double
 from lit_rnn.runs.checkpoints import folder_of, initial_checkpoint
 from lit_rnn.runs.curves import read_curve
@@ -84,7 +84,7 @@ def matrices(model: SequenceModel, chosen_by: SequenceModel) -> Iterator[Matrix]
         UserError: for a matrix that is not square, or empty.
     """
     for layer, (cell, chooser) in enumerate(zip(model.cell_list(), chosen_by.cell_list(), strict=True)):
-        named = cell.recurrent_matrices()
+        named = cell_matrices(cell)
         for number, (name, W) in enumerate(named.items()):
             full_name = layer_name(model, layer, name)
             require(
