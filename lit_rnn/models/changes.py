@@ -80,7 +80,7 @@ def check(model: Training, kept: Options) -> None:
         for options in (_made_with(model, kept), model.hparams)
     )
     for key in {**now, **was}:
-        held = f"{was.get(key, 'left out')}, whose state the checkpoint holds"
+        held = f"{was[key]}, whose state the checkpoint holds" if key in was else "left out, as in the checkpoint"
         require(now.get(key) == was.get(key), f"{_KEY}.{key}", now.get(key), held)
     changed = changed_options(model, kept)
     for key, (old, new) in changed.items():

@@ -53,6 +53,12 @@ def rates(folder: str = "r") -> tuple[float, float]:
     return groups(folder)["recurrent"]["lr"], groups(folder)["other"]["lr"]
 
 
+def test_a_scheduler_that_the_checkpoint_has_not_is_refused(cli: Any, config: Any, refused: Any) -> None:
+    assert cli("fit", "-c", config(model=exprnn()), "--run_dir", "r", "--trainer.max_epochs", 1).status == 0
+    again = ("fit", "-c", config(model=exprnn(lr_scheduler=STEP)), "--run_dir", "r", "--ckpt_path", "last")
+    assert "lr_scheduler is 'StepLR', but it must be left out, as in the checkpoint." in refused(*again, leaves=True)
+
+
 def test_the_issues_own_case(cli: Any, config: Any) -> None:
     """The same as a checkpoint in which the rate is written by hand: moments are kept, weights move at the new rate."""
     assert cli("fit", "-c", config(model=exprnn()), "--run_dir", "r", "--trainer.max_epochs", 1).status == 0
