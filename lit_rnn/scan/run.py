@@ -170,5 +170,5 @@ def _is_faster_in_torch(cell: Cell) -> bool:
     """Whether oneDNN's LSTM runs it, alone on its thread: on two it is as fast as ``native``."""
     if kernel_of(cell) is not torch.lstm or torch.get_num_threads() > 1 or not torch.backends.mkldnn.is_available():
         return False
-    weight = cell.get_submodule("recurrent").weight
+    weight = cell.recurrent_parameters()[0]  # not recurrent.weight: a constraint computes it anew at every look
     return weight.dtype == torch.float32 and weight.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
