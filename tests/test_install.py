@@ -235,7 +235,7 @@ def test_both_commands_without_a_compiler_on_the_path(brought: bool, bare: dict[
     assert f"scan backend {'native' if brought else 'fused'}" in done.stdout and "no C++" not in done.stdout
     assert done.stderr.count("no C++ compiler") == (not brought)
     assert make("run", short).stderr == "", "it is said once"
-    files = "tests/lit_rnn/test_scan.py tests/lit_rnn/test_scan_library.py"
+    files = "tests/lit_rnn/scan/test_scan.py tests/lit_rnn/scan/test_library.py"
     tests = make("test", f"-p no:cacheprovider {files} -k 'exprnn or choices or ziglang'")
     assert tests.stdout.count("tests of it are skipped") == 1  # of compiled, if of nothing else
     assert ("native and compiled" in tests.stdout) == (not brought)

@@ -16,7 +16,7 @@ from datamodules import CopyMemory, PixelDigits
 from lit_rnn import callbacks
 from lit_rnn.commands.fit import command as command_line
 from lit_rnn.models import GRU, ExpRNN
-from tests.lit_rnn.test_resume import ADAM, MODELS, PLATEAU, differences, rows, state
+from tests.lit_rnn.runs.test_resume import ADAM, MODELS, PLATEAU, differences, rows, state
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),

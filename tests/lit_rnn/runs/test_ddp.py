@@ -41,7 +41,7 @@ def command(folder: Path, *arguments: object, **variables: str) -> subprocess.Co
     """The command line in its own process; a rank that hangs is ended with all it started."""
     # a clean slate: pytest's own process may have run the command line before
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LIT_RNN", "MASTER_"))}
-    here = str(Path(__file__).parents[2])  # this tree, wherever it is installed from
+    here = str(Path(__file__).parents[3])  # this tree, wherever it is installed from
     env |= {"PYTHONPATH": os.pathsep.join([str(folder), here]), "OMP_NUM_THREADS": "1"} | variables
     env = {key: value for key, value in env.items() if value}
     call = [sys.executable, "-m", "lit_rnn", *map(str, arguments)]

@@ -20,8 +20,8 @@ from torchmetrics.text import Perplexity
 from datamodules import Adding, CopyMemory, Task, UserError
 from lit_rnn.models import VanillaRNN
 from lit_rnn.models.objectives import METRICS, Meters, better, metric_words
-from tests.lit_rnn.test_ddp import DDP, command
-from tests.lit_rnn.test_resume import differences, rows, state
+from tests.lit_rnn.runs.test_ddp import DDP, command
+from tests.lit_rnn.runs.test_resume import differences, rows, state
 
 Array = NDArray[Any]
 CLASSES = 4
