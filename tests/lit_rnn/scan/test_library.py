@@ -186,6 +186,8 @@ def test_what_ziglang_compiles_is_the_loop(monkeypatch: pytest.MonkeyPatch, cach
 OWN_THREADS = """
 import ctypes, sys
 import numpy as np
+if sys.platform == "linux":
+    ctypes.CDLL("libstdc++.so.6", ctypes.RTLD_GLOBAL)  # torch has loaded it where a library of ours is loaded
 native = ctypes.CDLL(sys.argv[1])
 assert not hasattr(ctypes.CDLL(None), "GOMP_parallel")
 steps, B, n = 2, 5, 3
