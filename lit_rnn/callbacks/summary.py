@@ -8,12 +8,12 @@ from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import WandbLogger
-from rich.table import Table
 
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
 from lit_rnn.models.objectives import metric_words
 from lit_rnn.report.console import new_console
+from lit_rnn.report.tables import Table
 from lit_rnn.runs.folder import keeps_files
 
 
@@ -62,7 +62,6 @@ class Summary(Callback):
             "value": None if metric is None else float(metric),
             "seconds": round(self._before + time.monotonic() - self._start, 1),
         }
-        table = Table(title=f"{result['model']} on {task.name}", show_header=False, title_justify="left")
         rows = {
             "parameters": f"{result['parameters']:,}",
             "optimizer steps": f"{result['steps']:,}",
@@ -72,11 +71,8 @@ class Summary(Callback):
             "seconds": f"{result['seconds']:.1f}",
             "run folder": str(self.folder) if keeps_files(trainer) else "none (fast_dev_run)",
         }
-        table.add_column()
-        table.add_column(overflow="fold")  # a path is there to be copied
-        for name, value in rows.items():
-            table.add_row(name, value)
-        new_console().print(table)
+        table = Table(["", ""], list(rows.items()), texts=2, title=f"{result['model']} on {task.name}")
+        new_console().print(table.terminal())
         if not keeps_files(trainer):
             return
         (self.folder / f"{self._command}.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from lit_rnn.commands.analyze.measure import EPS, Finding
+from lit_rnn.report.tables import Table, number
 
 Findings = Mapping[str, Mapping[str, Finding]]  # by matrix, by moment
 
@@ -36,7 +35,6 @@ _NUMBERS = {  # key: symbol, name
     "saturated": ("", "share of saturated units"),
 }
 _DIGITS = {"spectral_radius": 4, "pseudospectral_radius_0.01": 4}  # on which side of 1, matters
-_MOMENT = 12  # characters of " step 12,345"
 _NARROW = (  # what a terminal has room for
     "spectral_radius",
     "spectral_norm",
@@ -50,39 +48,28 @@ _NARROW = (  # what a terminal has room for
 )
 
 
-def number(value: float, digits: int = 4) -> str:
-    """A number as a table shows it: 0.9871, 3.2e4, ∞."""
-    if math.isinf(value):
-        return "∞"
-    if value == 0 or 1e-3 <= abs(value) < 1e3:
-        return f"{value:.{digits}g}"
-    mantissa, exponent = f"{value:.{digits - 2}e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
-
-
-def rows(by_moment: Mapping[str, Finding]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of one matrix: a row per number, a column per moment."""
+def rows(by_moment: Mapping[str, Finding]) -> Table:
+    """All numbers of one matrix: a row per number, a column per moment."""
     there = [key for key in _NUMBERS if any(key in finding for finding in by_moment.values())]
-    cells = [[number(f[key]) if key in f else "" for f in by_moment.values()] for key in there]
-    return ["", *by_moment], [
-        [" ".join(reversed(_NUMBERS[key])), *line] for key, line in zip(there, cells, strict=True)
+    lines = [
+        [" ".join(reversed(_NUMBERS[key])), *(float(f[key]) if key in f else None for f in by_moment.values())]
+        for key in there
     ]
+    return Table(["", *by_moment], lines)
 
 
 def table(findings: Findings) -> tuple[Table, str]:
     """The most telling numbers of all matrices, a row for each moment; and a legend of the symbols."""
     every = [finding for by_moment in findings.values() for finding in by_moment.values()]
     shown = [key for key in _NARROW if any(key in finding for finding in every)]
-    lines = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    lines.add_column("", min_width=_MOMENT)
-    for key in shown:
-        lines.add_column(_NUMBERS[key][0], justify="right", no_wrap=True)
+    lines = []
     for name, by_moment in findings.items():
-        lines.add_row(name, style="bold")
+        lines.append([name, *("" for _ in shown)])
         for moment, finding in by_moment.items():
             cells = (number(finding[key], _DIGITS.get(key, 3)) if key in finding else "" for key in shown)
-            lines.add_row(f" {moment}", *cells)
-    return lines, "; ".join(" ".join(_NUMBERS[key]) for key in shown)
+            lines.append([f" {moment}", *cells])
+    symbols = [_NUMBERS[key][0] for key in shown]
+    return Table(["", *symbols], lines, bold=list(findings)), "; ".join(" ".join(_NUMBERS[key]) for key in shown)
 
 
 def plain(value: Any) -> Any:

@@ -43,11 +43,11 @@ def write(work: Work, left_out: Sequence[str], folder: Path) -> None:
         picture = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.png"
         if pictures.draw_page(f"{name}, {title}", by_moment, picture):
             page.picture(picture, pictures.caption(by_moment))
-        page.table(*rows(by_moment))
+        page.table(rows(by_moment))
     page.save(folder / "analysis.html")
     files = save(head, findings, left_out, folder)
     lines, legend = table(findings)
-    console.print(title, lines, legend, sep="\n", highlight=False)
+    console.print(title, lines.terminal(), legend, sep="\n", highlight=False)
     for sentence in left_out:
         console.print(sentence, highlight=False)
     print(f"report: {folder / 'analysis.html'}")

@@ -5,24 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 
 from lit_rnn.commands.attack.measure import Outcome
 from lit_rnn.commands.attack.words import NORM_WORDS, SPECTRAL, percent, size_words
 from lit_rnn.report.page import Page
+from lit_rnn.report.tables import Table
 from lit_rnn.robustness import ATTACKS, AttackResult, Check
 from lit_rnn.robustness.worst import CONFIDENCE, adversarial, interval
 
 _INTERVAL = f"Clopper-Pearson, {CONFIDENCE:.0%}"
-_SYMBOLS = dict(zip(SPECTRAL.values(), ("ρ", "σ", "d", "ρ_ε"), strict=True))
+_SYMBOLS = dict(zip(SPECTRAL, ("ρ", "σ", "d", "ρ_ε"), strict=True))
 
 
-def rows_of(outcome: Outcome, norm: float | str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of one norm: accuracy in percent by attack, then worst case, its interval and certificates.
+def table_of(outcome: Outcome, norm: float | str) -> Table:
+    """One norm: accuracy in percent by attack, then worst case, its interval and certificates.
 
     The norm ``noise`` stands for all that has no adversary.
     """
@@ -40,7 +40,9 @@ def rows_of(outcome: Outcome, norm: float | str) -> tuple[list[str], list[list[s
             for c in outcome.certificates
             if c.norm == norm and c.holds
         ]
-    return [f"{NORM_WORDS[norm]} ≤" if norm != "noise" else "noise of size", *map(size_words, sizes)], rows
+    title = "Accuracy in %, " + NORM_WORDS.get(norm, "under noise, which has no adversary")
+    first = f"{NORM_WORDS[norm]} ≤" if norm != "noise" else "noise of size"
+    return Table([first, *map(size_words, sizes)], rows, title=title, bold=["worst case"])
 
 
 def _row_name(name: str, norm: float | str) -> str:
@@ -65,10 +67,11 @@ def failed(checks: Sequence[Check]) -> list[Check]:
     return [check for check in checks if check.passed is False]
 
 
-def matrix_rows(outcome: Outcome) -> tuple[list[str], list[list[str]]]:
+def matrix_table(outcome: Outcome, names: Mapping[str, str] = SPECTRAL) -> Table:
+    """Spectral numbers by recurrent matrix; ``names`` stand above the columns."""
     shown = [key for key in SPECTRAL if any(key in numbers for numbers in outcome.matrices.values())]
-    rows = [[name, *(f"{numbers[key]:.4g}" for key in shown)] for name, numbers in outcome.matrices.items()]
-    return ["matrix", *(SPECTRAL[key] for key in shown)], rows
+    rows = [[name, *(numbers[key] for key in shown)] for name, numbers in outcome.matrices.items()]
+    return Table(["matrix", *(names[key] for key in shown)], rows)
 
 
 def sentences(outcome: Outcome) -> list[str]:
@@ -112,15 +115,13 @@ def show(outcome: Outcome, console: Console) -> None:
     for line in sentences(outcome):
         console.print(line, highlight=False)
     for norm in _norms(outcome):
-        header, rows = rows_of(outcome, norm)
-        console.print(_table(header, rows))
+        console.print(table_of(outcome, norm).terminal())
     if any(not c.of_model for c in outcome.certificates if c.holds):
         console.print("* of the smoothed classifier, not of the model", highlight=False)
     if outcome.matrices:
-        (first, *names), rows = matrix_rows(outcome)
-        symbols = [_SYMBOLS[name] for name in names]
-        console.print(_table([first, *symbols], rows))
-        legend = "; ".join(f"{symbol} {name}" for symbol, name in zip(symbols, names, strict=True))
+        table = matrix_table(outcome, _SYMBOLS)
+        console.print(table.terminal())
+        legend = "; ".join(f"{symbol} {SPECTRAL[key]}" for key, symbol in _SYMBOLS.items() if symbol in table.header)
         console.print(f"{legend}\n", highlight=False)
     wrong = failed(outcome.checks)
     for check in wrong:
@@ -129,16 +130,7 @@ def show(outcome: Outcome, console: Console) -> None:
     console.print(f"checks of Carlini et al. and of the certificates: {counts}", highlight=False)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
-    for number, name in enumerate(header):
-        table.add_column(name, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*row, style="bold" if row[0] == "worst case" else None)
-    return table
-
-
-def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[str, object], path: Path) -> None:
+def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[str, Any], path: Path) -> None:
     """attack.html, with everything in it."""
     page = Page(f"{outcome.subject.title} under attack")
     for line in sentences(outcome):
@@ -148,8 +140,7 @@ def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[st
     page.section("Accuracy against size")
     page.picture(pictures["accuracy"], "The worst case takes, for each example, whichever attack fooled it.")
     for norm in _norms(outcome):
-        header, rows = rows_of(outcome, norm)
-        page.table(header, rows, f"Accuracy in %, {_norm_words(norm)}")
+        page.table(table_of(outcome, norm))
     page.section("Perturbed inputs")
     page.picture(pictures["inputs"])
     page.section("Where in time")
@@ -159,7 +150,7 @@ def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[st
         page.text(
             "W is not the system: gates, activations and inputs decide too. Radius and norm are different things."
         )
-        page.table(*matrix_rows(outcome))
+        page.table(matrix_table(outcome))
         page.picture(pictures["spectrum"])
     page.section("Certificates")
     for certificate in outcome.certificates:
@@ -167,20 +158,14 @@ def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[st
     if not outcome.certificates:
         page.text("None: they are for values in and one label out.")
     page.section("Is the evaluation honest?")
-    page.table(["check", "", "what was seen"], [[c.name, _mark(c), c.sentence] for c in outcome.checks])
+    checks = [[check.name, _mark(check), check.sentence] for check in outcome.checks]
+    page.table(Table(["check", "", "what was seen"], checks, texts=3))
     page.section("Attacks")
-    used = dict.fromkeys(r.attack for r in outcome.results)
     settings = {r.attack: r.settings for r in outcome.results}
-    page.table(
-        ["attack", "what it does", "settings"],
-        [[name, ATTACKS[name].words, ", ".join(f"{k} {v}" for k, v in settings[name].items())] for name in used],
-    )
-    page.table(["", ""], [[key, str(value)] for key, value in about.items()], "Where the numbers are from")
+    attacks = [[name, ATTACKS[name].words, used] for name, used in settings.items()]
+    page.table(Table(["attack", "what it does", "settings"], attacks, texts=3))
+    page.table(Table(["", ""], list(about.items()), texts=2, title="Where the numbers are from"))
     page.save(path)
-
-
-def _norm_words(norm: float | str) -> str:
-    return NORM_WORDS.get(norm, "under noise, which has no adversary")
 
 
 def _mark(check: Check) -> str:

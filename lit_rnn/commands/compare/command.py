@@ -22,7 +22,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
     results = [(folder, read_result(folder)) for folder in options.runs]
     tasks = {(result["task"], result["chance"], result["metric"]) for _, result in results}
     for task in sorted(tasks):
-        new_console().print(table([(f, r) for f, r in results if (r["task"], r["chance"], r["metric"]) == task]))
+        ours = [(f, r) for f, r in results if (r["task"], r["chance"], r["metric"]) == task]
+        new_console().print(table(ours).terminal())
     if len(tasks) > 1:
         print("No picture: these runs are not on one task.")
         return

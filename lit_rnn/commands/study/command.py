@@ -116,6 +116,6 @@ def _report(study: Study, folder: Path) -> None:
         raise UserError(f"no run of {study.path} has finished; the logs are in {folder}.")
     settings = measure.over_seeds(rows)
     measure.write(rows, settings, folder)
-    new_console().print(page.table(rows, settings))
+    new_console().print(page.table(rows, settings).terminal())
     print(f"picture: {pictures.draw(rows, settings, folder)}")
     print(f"numbers: {folder / 'study.json'}, {folder / 'study.csv'}")

@@ -23,7 +23,7 @@ from lit_rnn.__main__ import main
 from lit_rnn.cells import Cell, VanillaRNNCell
 from lit_rnn.class_paths import class_path
 from lit_rnn.commands.analyze import pictures
-from lit_rnn.commands.analyze.findings import number, plain
+from lit_rnn.commands.analyze.findings import plain
 from lit_rnn.commands.analyze.pictures import _levels, _pseudospectrum
 from lit_rnn.commands.analyze.subject import Matrix, matrices
 from lit_rnn.init import fbchain_
@@ -511,14 +511,6 @@ def test_large_matrices_are_estimated_first(cli: Any) -> None:
     (line,) = (line for line in done.out.splitlines() if "small pieces" in line)
     assert re.fullmatch(r"about \d:\d\d:\d\d to \d:\d\d:\d\d \(h:mm:ss\) and \d+ MiB beside .*", line)
     assert "small pieces" not in cli("analyze", "--ckpt_path", "small.ckpt", "--only", "nonnormality").out
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0.98712, "0.987"), (0.0, "0"), (32_100.0, "3.2e4"), (3e-8, "3.0e-8"), (math.inf, "∞"), (-0.5, "-0.5")],
-)
-def test_numbers_as_a_table_shows_them(value: float, text: str) -> None:
-    assert number(value, 3) == text
 
 
 def test_json_holds_what_json_can() -> None:
