@@ -5,5 +5,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["lit_rnn*", "datamodules*"]), "lit_rnn.configs"],
     package_dir={"lit_rnn.configs": "configs"},
-    package_data={"lit_rnn.configs": ["**/*.yaml"], "lit_rnn.scan": ["*.cpp", "*.h"]},
+    package_data={"lit_rnn": ["published.yaml"], "lit_rnn.configs": ["**/*.yaml"], "lit_rnn.scan": ["*.cpp", "*.h"]},
 )

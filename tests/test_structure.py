@@ -15,6 +15,7 @@ FLOORS = [
     "datamodules",
     "lit_rnn.class_paths",
     "lit_rnn.files",
+    "lit_rnn.published",
     "lit_rnn.threads",
     "lit_rnn.memory",
     "lit_rnn.blame",
@@ -40,7 +41,7 @@ PLAN = {  # what the modules of a wing are called; fit is watched by callbacks, 
     "study": {"command", "subject", "local", "export", "measure", "pictures", "page"},
     "analyze": {"command", "subject", "settings", "work", "measure", "pictures", "page", "findings"},
     "attack": {"command", "subject", "work", "measure", "pictures", "page", "findings", "words"},
-    "compare": {"command", "pictures", "page"},
+    "compare": {"command", "subject", "measure", "pictures", "page"},
 }
 DRAWS = ("matplotlib", "rich", "lit_rnn.report")
 FILES = sorted(path for package in ("datamodules", "lit_rnn") for path in (ROOT / package).rglob("*.py"))

@@ -1,8 +1,9 @@
-"""A table, described once: it prints in the terminal and goes into an HTML page, looking the same."""
+"""A table, described once: for the terminal, an HTML page, Markdown and LaTeX, looking the same."""
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,6 +85,52 @@ class Table:
         line = (f"<{tag}{mark}>{escape(cell)}</{tag}>" for mark, cell in zip(marks, cells, strict=True))
         mark = ' class="bold"' if bold else ""
         return f"<tr{mark}>{''.join(line)}</tr>"
+
+    def markdown(self) -> str:
+        """A table of GitHub's Markdown, under its title."""
+        kinds = ["---" if column < self.texts else "---:" for column in range(len(self.header))]
+        lines = [[plain_markdown(name) for name in self.header], kinds]
+        for row in self.cells:
+            mark = "**" if row[0] in self.bold else ""
+            lines.append([f"{mark}{plain_markdown(cell)}{mark}" if cell else "" for cell in row])
+        title = [plain_markdown(self.title), ""] if self.title else []
+        return "\n".join([*title, *(f"| {' | '.join(line)} |" for line in lines)])
+
+    def latex(self) -> str:
+        """A floating table with the rules of booktabs, its title as the caption."""
+        kinds = "l" * self.texts + "r" * (len(self.header) - self.texts)
+        lines = [r"\begin{table}", r"\centering"]
+        lines += [rf"\caption{{{_latex(self.title)}}}"] if self.title else []
+        lines += [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule"]
+        lines += [" & ".join(map(_latex, self.header)) + r" \\", r"\midrule"] if any(self.header) else []
+        for row in self.cells:
+            bold = row[0] in self.bold
+            lines.append(" & ".join(rf"\textbf{{{_latex(cell)}}}" if bold else _latex(cell) for cell in row) + r" \\")
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+_LATEX = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "∞": r"$\infty$",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "[": "{[}",  # behind the end of a row it would be an option
+    "\n": " ",
+}
+
+
+def _latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(_LATEX.get(sign, sign) for sign in text)
+
+
+def plain_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, in one line."""
+    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", " ".join(text.split()))
 
 
 def words(cell: Cell) -> str:

@@ -1,4 +1,4 @@
-"""The numbers that a finished command left in a run folder."""
+"""The numbers that a finished command left in a run folder, and the run folders below a study's."""
 
 from __future__ import annotations
 
@@ -8,16 +8,45 @@ from typing import Any
 from datamodules.errors import UserError
 from lit_rnn.files import read_json
 
-Result = tuple[Path, dict[str, Any]]  # a run folder and its fit.json
+_NUMBERS = {"parameters": int, "steps": int, "loss": float, "chance": float, "value": float, "seconds": float}
+_TEXTS = ("model", "task", "metric")
 
 
 def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
     """The numbers that a finished run left in its folder.
 
     Raises:
-        UserError: if there are none.
+        UserError: if there are none, or if they are something else.
     """
     path = folder / f"{command}.json"
     if not path.is_file():
         raise UserError(f"{folder} holds no finished run (no {path}); name folders that `fit` has ended in.")
-    return read_json(path, ("model", "task", "parameters", "steps", "loss", "chance", "metric", "value", "seconds"))
+    found = read_json(path, (*_TEXTS, *_NUMBERS))
+    for key in _TEXTS:
+        if not isinstance(found[key], str):
+            raise UserError(f"{path} is damaged ({key} is no text): make it anew or remove it.")
+    for key, kind in _NUMBERS.items():
+        value = found[key]
+        missing = value is None and key in ("loss", "value")  # not validated
+        if not missing and (isinstance(value, bool) or not isinstance(value, int if kind is int else int | float)):
+            raise UserError(f"{path} is damaged ({key} is no number): make it anew or remove it.")
+    return found
+
+
+def finished_below(folder: Path) -> list[Path]:
+    """The finished runs of a study's folder, in the order of the study, or by name."""
+    return _in_order(folder, [path.parent for path in folder.glob("*/fit.json")])
+
+
+def runs_below(folder: Path) -> list[Path]:
+    """The run folders at any depth below a folder, finished or not; studies among them in their own order."""
+    if (folder / "config.yaml").is_file() or (folder / "fit.json").is_file():
+        return [folder]
+    inner = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    return [run for path in _in_order(folder, inner) for run in runs_below(path)]
+
+
+def _in_order(folder: Path, found: list[Path]) -> list[Path]:
+    plan = folder / "plan.json"
+    order = list(read_json(plan)) if plan.is_file() else []
+    return sorted(sorted(found), key=lambda run: order.index(run.name) if run.name in order else len(order))

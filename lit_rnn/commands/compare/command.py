@@ -1,31 +1,80 @@
-"""``python -m lit_rnn compare``: finished runs side by side, as a table and a picture."""
+"""``python -m lit_rnn compare``: finished runs side by side, as tables and pictures."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from datamodules.errors import UserError
 from lit_rnn.commands.parser import Parser
-from lit_rnn.runs.results import read_result
+from lit_rnn.files import make_folder, refuse_links, write_csv
+from lit_rnn.threads import use_threads
+
+_FILES = {"csv": "all digits", "markdown": "a table of Markdown", "latex": "a table of LaTeX's booktabs"}
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
-    """Compare run folders: a table in the terminal, loss against steps as a picture."""
-    parser = Parser(command, run.__doc__)
-    parser.add_argument("runs", nargs="+", type=Path, help="run folders; those on one task share a picture")
-    parser.add_argument("--picture", type=Path, default=Path("compare.png"), help="where the picture goes")
-    options = parser.parse_args(list(arguments))
-    from lit_rnn.commands.compare.page import table  # behind --help
-    from lit_rnn.commands.compare.pictures import draw
+    """Compare finished runs: a table a task with mean and spread over seeds, and loss against steps as pictures."""
+    options = _options(command, arguments)
+    if options.threads is not None:
+        use_threads(options.threads)
+    from lit_rnn.commands.compare import measure, page, pictures  # behind --help
+    from lit_rnn.commands.compare.subject import find_runs, read_run
     from lit_rnn.report.console import new_console
 
-    results = [(folder, read_result(folder)) for folder in options.runs]
-    tasks = {(result["task"], result["chance"], result["metric"]) for _, result in results}
-    for task in sorted(tasks):
-        ours = [(f, r) for f, r in results if (r["task"], r["chance"], r["metric"]) == task]
-        new_console().print(table(ours).terminal())
-    if len(tasks) > 1:
-        print("No picture: these runs are not on one task.")
-        return
-    draw(results, options.picture)
-    print(f"picture: {options.picture}")
+    finished, unfinished = find_runs(options.runs)
+    comparisons = measure.compare([read_run(folder) for folder in finished])
+    made = [page.table(comparison, options.published) for comparison in comparisons]
+    notes = measure.apart(comparisons)
+    if unfinished:
+        notes.append(f"Left out, not finished: {', '.join(str(folder) for folder in unfinished)}.")
+    for name in ("picture", *_FILES):
+        if getattr(options, name) is not None:
+            make_folder(getattr(options, name).parent, f"--{name}")
+    console = new_console()
+    figures = [page.published_table(comparison) if options.published else None for comparison in comparisons]
+    for one, published in zip(made, figures, strict=True):
+        console.print(one.terminal())
+        if published is not None:
+            console.print(published[0].terminal())
+            console.print("\n".join(published[1]), highlight=False)
+    for sentence in notes + ([page.statuses()] if options.published else []):
+        console.print(sentence, highlight=False)
+    drawn = pictures.draw_each(comparisons, options.picture)
+    for path in drawn:
+        print(f"picture: {path}")
+    if options.html is not None:
+        refuse_links(options.html)
+        make_folder(options.html, "--html")
+        print(f"page: {page.write_page(comparisons, drawn, options.published, options.html)}")
+    if options.csv is not None:
+        write_csv(options.csv, page.rows(comparisons) + (page.published_rows(comparisons) if options.published else []))
+    if options.markdown is not None:
+        options.markdown.write_text(page.markdown(comparisons, notes, options.published), encoding="utf-8")
+    if options.latex is not None:
+        options.latex.write_text(page.latex(comparisons, options.published), encoding="utf-8")
+    for name in _FILES:
+        if getattr(options, name) is not None:
+            print(f"{name}: {getattr(options, name)}")
+
+
+def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
+    parser = Parser(command, run.__doc__)
+    add = parser.add_argument
+    add("runs", nargs="+", metavar="RUNS", help="run folders, folders with runs below them (studies), or patterns")
+    add("--published", action="store_true", help="put published figures beside ours, each with its status")
+    add(
+        "--picture", type=Path, default=Path("compare.png"), metavar="FILE", help="where the picture goes (compare.png)"
+    )
+    add("--html", type=Path, metavar="DIR", help="also write compare.html there, a page that opens offline")
+    for name, what in _FILES.items():
+        default = Path("compare").with_suffix({"csv": ".csv", "markdown": ".md", "latex": ".tex"}[name])
+        add(f"--{name}", type=Path, nargs="?", const=default, metavar="FILE", help=f"also write {what} ({default})")
+    add("--threads", type=int, help="CPU threads; if not given, as many as there are cores, and one for NumPy")
+    options = parser.parse_args(list(arguments))
+    for name in ("picture", *_FILES):
+        path = getattr(options, name)
+        if path is not None and path.is_dir():
+            raise UserError(f"--{name} {path} is a folder: name a file, or put --{name} behind the runs.")
+    return options

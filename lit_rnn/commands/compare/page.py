@@ -1,31 +1,183 @@
-"""Finished runs as a table in the terminal."""
+"""A comparison as tables: for the terminal, the page and files."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from lit_rnn.report.tables import Table, number
-from lit_rnn.runs.results import Result, read_result
+from lit_rnn.commands.compare.measure import (
+    Comparison,
+    Group,
+    Spread,
+    apart,
+    beside,
+    is_of,
+    not_comparable,
+    published_on,
+)
+from lit_rnn.published import STATUSES
+from lit_rnn.report.page import Page
+from lit_rnn.report.tables import Table, number, plain_markdown, spread, words
+
+SPREAD = "±: sample standard deviation over seeds"
 
 
-def table(results: Sequence[Result]) -> Table:
-    """Runs on one task, a row each; the test column is empty until ``test`` has run."""
-    task = results[0][1]
+def table(comparison: Comparison, published: bool = False, best_first: bool = False) -> Table:
+    """A row for each group; the test column is empty until ``test`` has run."""
+    split, metric = comparison.split, comparison.metric
+    groups = comparison.best_first if best_first else comparison.groups
+    several = any(len(group.runs) > 1 for group in groups)
+    header = ["run", "model", *(["seeds"] if several else []), "parameters", "steps", f"{split}/loss"]
+    header += [f"{split}/{metric}", f"test/{metric}", "seconds", *([f"published test/{metric}"] if published else [])]
     rows = []
-    for folder, result in results:
-        test = read_result(folder, "test") if (folder / "test.json").is_file() else {}
-        rows.append(
-            [
-                folder.name,
-                result["model"],
-                result["parameters"],
-                result["steps"],
-                result["loss"],
-                result["value"],
-                f"{number(test['value'])} (step {test['steps']:,})" if test else "",  # best.ckpt is not the last step
-                round(result["seconds"]),
-            ]
-        )
-    header = ["run", "model", "parameters", "steps", "val loss", "val", "test", "seconds"]
-    title = f"{task['task']}, chance loss {number(task['chance'])}, metric: {task['metric']}"
-    return Table(header, rows, texts=2, title=title)
+    for group in groups:
+        row: list[Any] = [group.name, group.model, *([len(group.runs)] if several else [])]
+        fewest, most = group.steps
+        row += [group.parameters, fewest if fewest == most else f"{fewest:,} to {most:,}"]
+        row += [shown(group.loss, group), shown(group.value, group), _tested(group)]
+        row.append(None if group.seconds is None else round(group.seconds.mean))
+        if published:
+            row.append("; ".join(str(entry) for entry in beside(group, comparison)))
+        rows.append(row)
+    title = f"{comparison.task}, chance loss {number(comparison.chance)}"
+    return Table(header, rows, texts=2, title=f"{title}; {SPREAD}" if several else title)
+
+
+def shown(found: Spread | None, group: Group) -> str:
+    """Mean and spread, and how many of the seeds have the number where not all have it."""
+    if found is None:
+        return ""
+    lacking = "" if found.number == len(group.runs) else f" ({found.number} of {len(group.runs)})"
+    return f"{spread(found.mean, found.std)}{lacking}"
+
+
+def _tested(group: Group) -> str:
+    """Of one run with the step of the checkpoint that was tested: best.ckpt is not the last step."""
+    test = group.runs[0].test
+    step = f" (step {test['steps']:,})" if len(group.runs) == 1 and test is not None else ""
+    return f"{shown(group.test, group)}{step}"
+
+
+def published_table(comparison: Comparison) -> tuple[Table, list[str]] | None:
+    """Every published figure on the task with its status, and notes on where each was read and how it came about."""
+    rows = []
+    notes: dict[str, str] = {}
+    for entry in published_on(comparison):
+        reasons = not_comparable(entry, comparison)
+        ours = [group for group in comparison.groups if is_of(entry, group)]
+        remark = f"not comparable: {'; '.join(reasons)}" if reasons else _other_sizes(entry.size, ours)
+        note = f"{entry.paper}, {entry.where}. Protocol: {entry.protocol}. Read in: {entry.source}."
+        mark = notes.setdefault(note, f"({len(notes) + 1})")
+        texts = [f"{entry.name} {mark}", remark]
+        rows.append([*texts, entry.size, entry.parameters, f"{entry.split}/{entry.metric}", str(entry)])
+    if not rows:
+        return None
+    header = ["published", "beside ours", "size", "parameters", "measured", "value"]
+    lines = [f"{mark} {note}" for note, mark in notes.items()]
+    return Table(header, rows, texts=2, title=f"Published on {comparison.task}"), lines
+
+
+def _other_sizes(size: int | None, ours: Sequence[Group]) -> str:
+    """Sizes and counts of our runs of that model, where none has the published size."""
+    if any(size is None or group.size == size for group in ours):
+        return ""
+    return "; ".join(dict.fromkeys(f"ours: size {group.size}, {group.parameters:,} parameters" for group in ours))
+
+
+def statuses() -> str:
+    """What the words behind published figures mean."""
+    return "; ".join(f"{status}: {meaning}" for status, meaning in STATUSES.items()) + "."
+
+
+def rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """A line for each group with all digits, for a CSV file."""
+    found = []
+    for comparison in comparisons:
+        for group in comparison.groups:
+            fewest, most = group.steps
+            line: dict[str, Any] = {
+                "task": comparison.task,
+                "data": words(comparison.data),
+                "split": comparison.split,
+                "metric": comparison.metric,
+                "chance": comparison.chance,
+                "run": group.name,
+                "model": group.model,
+                "size": group.size,
+                "parameters": group.parameters,
+                "steps": fewest,
+                "most_steps": most,
+                "seeds": len(group.runs),
+            }
+            measured = {"loss": group.loss, "value": group.value, "test_value": group.test, "seconds": group.seconds}
+            for key, value in measured.items():
+                line[f"{key}_mean"] = None if value is None else value.mean
+                line[f"{key}_std"] = None if value is None else value.std
+                line[f"{key}_number"] = 0 if value is None else value.number
+            found.append(line)
+    return found
+
+
+def published_rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
+    """A line for each published figure, for the same CSV file: its run is empty, its status and source are not."""
+    return [
+        {
+            "task": entry.task,
+            "data": words(entry.data),
+            "split": entry.split,
+            "metric": entry.metric,
+            "model": entry.name,
+            "size": entry.size,
+            "parameters": entry.parameters,
+            "published": str(entry),
+            "status": entry.status,
+            "source": entry.source,
+            "paper": f"{entry.paper}, {entry.where}",
+            "protocol": entry.protocol,
+        }
+        for task in dict.fromkeys(comparison.task for comparison in comparisons)
+        for entry in published_on(next(comparison for comparison in comparisons if comparison.task == task))
+    ]
+
+
+def markdown(comparisons: Sequence[Comparison], notes: Sequence[str], published: bool) -> str:
+    """The tables in Markdown, with the notes below them."""
+    parts = []
+    for comparison in comparisons:
+        parts.append(table(comparison, published).markdown())
+        if published and (figures := published_table(comparison)):
+            parts += [figures[0].markdown(), *map(plain_markdown, figures[1])]
+    parts += [plain_markdown(note) for note in (*notes, *([statuses()] if published else []))]
+    return "\n\n".join(parts) + "\n"
+
+
+def latex(comparisons: Sequence[Comparison], published: bool) -> str:
+    """The tables in LaTeX; notes on published figures are comments."""
+    parts = ["% needs \\usepackage{booktabs}"]
+    for comparison in comparisons:
+        parts.append(table(comparison, published).latex())
+        if published and (figures := published_table(comparison)):
+            parts += [figures[0].latex(), *(f"% {note}" for note in figures[1])]
+    return "\n".join([*parts, *([f"% {statuses()}"] if published else []), ""])
+
+
+def write_page(comparisons: Sequence[Comparison], pictures: Sequence[Path], published: bool, folder: Path) -> Path:
+    """compare.html in ``folder``: a section for each comparison, with its table, its picture and what was published."""
+    page = Page(f"{', '.join(dict.fromkeys(comparison.task for comparison in comparisons))}: runs compared")
+    for sentence in apart(comparisons):
+        page.text(sentence, warning=True)
+    if published:
+        page.text(statuses())
+    for comparison, picture in zip(comparisons, pictures, strict=True):
+        page.section(comparison.task)
+        if comparison.data:
+            page.text(f"Data: {words(comparison.data)}.")
+        page.table(table(comparison, published))
+        page.picture(picture, "Loss against steps; the dashed line is chance.")
+        if published and (figures := published_table(comparison)):
+            page.table(figures[0])
+            for note in figures[1]:
+                page.text(note)
+    page.save(folder / "compare.html")
+    return folder / "compare.html"

@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_rnn.report.curves import draw_curves
-from lit_rnn.runs.results import Result
+from lit_rnn.commands.compare.measure import Comparison
+from lit_rnn.report.curves import draw_curves, draw_means
 
 
-def draw(results: Sequence[Result], picture: Path) -> None:
-    """Loss against steps of runs on one task, with chance as a line."""
+def draw(comparison: Comparison, picture: Path) -> None:
+    """Loss against steps of runs on one task, with chance as a line; of several seeds the mean and the range."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7 if len(results) <= 3 else 9.5, 4), layout="constrained")
+    groups = comparison.groups
+    figure = Figure(figsize=(7 if len(groups) <= 3 else 9.5, 4), layout="constrained")
     axes = figure.subplots()
-    names = [f"{result['model']}, {result['parameters']:,} parameters" for _, result in results]
+    names = [f"{group.model}, {group.parameters:,} parameters" for group in groups]
     if len(set(names)) < len(names):
-        names = [f"{folder.name}: {name}" for (folder, _), name in zip(results, names, strict=True)]
-    draw_curves(axes, list(zip(names, [folder for folder, _ in results], strict=True)), results[0][1]["chance"])
-    axes.set_title(results[0][1]["task"])
+        names = [f"{group.name}: {name}" for group, name in zip(groups, names, strict=True)]
+    if all(len(group.runs) == 1 for group in groups):
+        runs = [(name, group.runs[0].folder) for name, group in zip(names, groups, strict=True)]
+        draw_curves(axes, runs, comparison.chance)
+    else:
+        seeds = [(name, [run.folder for run in group.runs]) for name, group in zip(names, groups, strict=True)]
+        draw_means(axes, seeds, comparison.chance)
+    axes.set_title(comparison.task)
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=120)
+
+
+def draw_each(comparisons: Sequence[Comparison], picture: Path) -> list[Path]:
+    """A picture for each comparison: ``picture`` itself for one, else with the task's name before its ending."""
+    paths: list[Path] = []
+    for comparison in comparisons:
+        name = re.sub(r"[^a-z0-9]+", "-", comparison.task.lower()).strip("-")
+        path = picture if len(comparisons) == 1 else picture.with_stem(f"{picture.stem}-{name}")
+        while path in paths:  # a task with another protocol
+            path = path.with_stem(f"{path.stem}-{len(paths)}")
+        draw(comparison, path)
+        paths.append(path)
+    return paths

@@ -113,3 +113,33 @@ def test_numbers_in_three_digits(value: float, text: str) -> None:
 )
 def test_mean_and_deviation(mean: float | None, std: float | None, text: str) -> None:
     assert spread(mean, std) == text
+
+
+def test_markdown() -> None:
+    table = Table(["run", "x|y"], [["a_b*", LONG], ["<i>\nc", None]], title="T_1", bold=["a_b*"])
+    assert table.markdown().splitlines() == [
+        r"T\_1",
+        "",
+        r"| run | x\|y |",
+        "| --- | ---: |",
+        r"| **a\_b\*** | **0.131** |",
+        r"| \<i\> c |  |",
+    ]
+
+
+def test_latex() -> None:
+    table = Table(["run_1", "x"], [["[a] & 5%", "0.1 ± 0.2"], ["b\\c", math.inf]], title="50 % #1", bold=["b\\c"])
+    assert table.latex().splitlines() == [
+        r"\begin{table}",
+        r"\centering",
+        r"\caption{50 \% \#1}",
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"run\_1 & x \\",
+        r"\midrule",
+        r"{[}a] \& 5\% & 0.1 $\pm$ 0.2 \\",
+        r"\textbf{b\textbackslash{}c} & \textbf{$\infty$} \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.errors import UserError
-from lit_rnn.files import read_json
+from lit_rnn.runs.results import finished_below
 
 
 def finished_runs(folders: Sequence[Path]) -> list[Path]:
@@ -17,12 +17,10 @@ def finished_runs(folders: Sequence[Path]) -> list[Path]:
     """
     runs: list[Path] = []
     for folder in folders:
-        found = sorted(path.parent for path in folder.glob("*/fit.json"))
+        found = finished_below(folder)
         if not found:
             raise UserError(f"--study {folder} holds no finished run (no */fit.json): name the folder of a study.")
-        plan = folder / "plan.json"
-        order = list(read_json(plan)) if plan.is_file() else []
-        runs += sorted(found, key=lambda run: order.index(run.name) if run.name in order else len(order))
+        runs += found
     return runs
 
 

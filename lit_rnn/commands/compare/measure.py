@@ -1,0 +1,245 @@
+"""What is comparable, means and spreads over seeds, and the published figures that belong beside them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lit_rnn.commands.compare.subject import Run
+from lit_rnn.published import Published
+from lit_rnn.published import published as all_published
+
+# Options that change neither what is measured nor what is learnt
+_PLACES = frozenset(("seed", "root", "num_workers", "verify", "backend", "checkpoint_every", "default_root_dir"))
+_TRAINER = frozenset(
+    (
+        "default_root_dir",
+        "logger",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "enable_checkpointing",
+        "log_every_n_steps",
+        "accelerator",
+        "devices",
+        "num_nodes",
+        "strategy",
+        "num_sanity_val_steps",
+        "profiler",
+    )
+)
+# Options of the data that change what is learnt, but not what is measured
+_TRAINING = _PLACES | {"batch_size", "train_samples", "val_samples", "test_samples", "reuse"}
+_LOWER = frozenset(["loss", "cross_entropy", "bits_per_symbol", "perplexity", "mse", "rmse", "mae", "henrici"])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean, the sample standard deviation (n - 1 in its denominator; None of one value), and how many values."""
+
+    mean: float
+    std: float | None
+    number: int
+
+
+def spread_of(values: Iterable[float | None]) -> Spread | None:
+    """Of the values that are finite numbers; None if there is none."""
+    found = [float(value) for value in values if value is not None and math.isfinite(value)]
+    if not found:
+        return None
+    return Spread(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None, len(found))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in their seed alone."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def name(self) -> str:
+        """The folder's name; of several, what their names share before the seed, or their model's."""
+        names = {run.folder.name for run in self.runs}
+        shared = {re.sub(r"[-_]?seed[=_-]?\d+$", "", name) for name in names}
+        return (names if len(names) == 1 else shared if len(shared) == 1 else {self.model}).pop()
+
+    @property
+    def model(self) -> str:
+        return str(self.runs[0].fit["model"])
+
+    @property
+    def size(self) -> Any:
+        return self.runs[0].options("model").get("hidden_size")
+
+    @property
+    def parameters(self) -> int:
+        return int(self.runs[0].fit["parameters"])
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """The fewest and the most optimizer steps."""
+        steps = [int(run.fit["steps"]) for run in self.runs]
+        return min(steps), max(steps)
+
+    @property
+    def loss(self) -> Spread | None:
+        """Of the last validation."""
+        return spread_of(run.fit["loss"] for run in self.runs)
+
+    @property
+    def value(self) -> Spread | None:
+        """The headline metric of the last validation."""
+        return spread_of(run.fit["value"] for run in self.runs)
+
+    @property
+    def test(self) -> Spread | None:
+        """The headline metric of the test set, of the runs that were tested."""
+        return spread_of(run.test["value"] for run in self.runs if run.test is not None)
+
+    @property
+    def seconds(self) -> Spread | None:
+        return spread_of(run.fit["seconds"] for run in self.runs)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Groups on one task, with one protocol, split and metric: what may stand side by side."""
+
+    task: str
+    chance: float
+    metric: str
+    split: str
+    data: Mapping[str, Any]
+    groups: tuple[Group, ...]
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.metric not in _LOWER
+
+    @property
+    def best_first(self) -> list[Group]:
+        """By the test set where any was tested on it, else by validation; a group without the value comes last."""
+        tested = any(group.test for group in self.groups)
+
+        def rank(group: Group) -> float:
+            found = group.test if tested else group.value
+            return math.inf if found is None else -found.mean if self.higher_is_better else found.mean
+
+        return sorted(self.groups, key=rank)
+
+
+def compare(runs: Sequence[Run]) -> list[Comparison]:
+    """Comparisons in the order of their first runs, each with its groups in the order of theirs."""
+    tables: dict[str, list[Run]] = {}
+    for run in runs:
+        fit = run.fit
+        tables.setdefault(_key(fit["task"], fit["chance"], fit["metric"], run.split, _measured(run)), []).append(run)
+    return [
+        Comparison(
+            str(ours[0].fit["task"]),
+            float(ours[0].fit["chance"]),
+            str(ours[0].fit["metric"]),
+            ours[0].split,
+            _measured(ours[0]),
+            tuple(Group(tuple(members)) for members in _groups(ours)),
+        )
+        for ours in tables.values()
+    ]
+
+
+def _groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """A run whose seed is in its group already is no further seed of it: it stands alone."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        key = _setting(run)
+        if run.seed in [one.seed for one in groups.get(key, [])]:
+            key = str(run.folder)
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def _measured(run: Run) -> dict[str, Any]:
+    """The options of the data that say what is measured."""
+    return {key: value for key, value in sorted(run.options("data").items(), key=str) if key not in _TRAINING}
+
+
+def _setting(run: Run) -> str:
+    """What runs of one group share: the whole config but for seed and places, and the size of the network."""
+    if not run.config:
+        return str(run.folder)
+    config = {key: _without(run.config.get(key), _PLACES) for key in ("model", "data")}
+    return _key(config, _without(run.config.get("trainer"), _TRAINER), run.fit["parameters"])
+
+
+def _without(value: Any, keys: frozenset[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without(item, keys) for key, item in value.items() if key not in keys}
+    return [_without(item, keys) for item in value] if isinstance(value, list) else value
+
+
+def _key(*values: Any) -> str:
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def apart(comparisons: Sequence[Comparison]) -> list[str]:
+    """A sentence for each further comparison on a task: what keeps it from standing beside the first."""
+    sentences = []
+    first: dict[str, Comparison] = {}
+    for one in comparisons:
+        other = first.setdefault(one.task, one)
+        if other is not one:
+            differing = _differing({**other.data, **_measures(other)}, {**one.data, **_measures(one)})
+            sentences.append(f"Not side by side, two tables on {one.task}: {'; '.join(differing)}.")
+    return sentences
+
+
+def _measures(one: Comparison) -> dict[str, Any]:
+    return {"metric": one.metric, "split": one.split, "chance": one.chance}
+
+
+def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    keys = dict.fromkeys((*there, *here))
+    return [
+        f"{key} is {there.get(key, 'not given')} and {here.get(key, 'not given')}"
+        for key in keys
+        if there.get(key, here) != here.get(key, there)
+    ]
+
+
+# ---- published figures
+
+
+def published_on(comparison: Comparison) -> list[Published]:
+    """Every published figure on the comparison's task, those of its metric first."""
+    found = [entry for entry in all_published() if entry.task == comparison.task]
+    return sorted(found, key=lambda entry: entry.metric != comparison.metric)
+
+
+def not_comparable(entry: Published, comparison: Comparison) -> list[str]:
+    """What keeps a published figure from standing beside ours; nothing where it may."""
+    found = [] if entry.metric == comparison.metric else [f"metric is {entry.metric} there, {comparison.metric} here"]
+    return found + [
+        f"{key} is {value} there, {comparison.data.get(key, 'not known')} here"
+        for key, value in entry.data.items()
+        if comparison.data.get(key, ...) != value
+    ]
+
+
+def is_of(entry: Published, group: Group) -> bool:
+    """Whether a figure is of the group's model, with the options that make it that model; of any size."""
+    options = group.runs[0].options("model")
+    return entry.model == group.model and all(options.get(key, ...) == value for key, value in entry.options.items())
+
+
+def beside(group: Group, comparison: Comparison, split: str = "test") -> list[Published]:
+    """The published figures that stand beside a group: of its model and size, comparable, and measured on ``split``."""
+    sized: Callable[[Published], bool] = lambda entry: entry.size is None or entry.size == group.size  # noqa: E731
+    return [
+        entry
+        for entry in published_on(comparison)
+        if entry.split == split and is_of(entry, group) and sized(entry) and not not_comparable(entry, comparison)
+    ]

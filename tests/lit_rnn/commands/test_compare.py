@@ -1,0 +1,268 @@
+"""compare: what is found, what may stand side by side, means and spreads by hand, published figures, and its files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from datamodules import UserError
+from lit_rnn.commands.compare import measure, page
+from lit_rnn.commands.compare.subject import find_runs, read_run
+
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Write a run folder by hand, below an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(
+        name: str,
+        value: float | None = 0.9,
+        seed: int = 1,
+        model: str = "ExpRNN",
+        size: int = 170,
+        test: float | None = None,
+        task: str = "permuted_pixel_mnist",
+        data: dict[str, Any] | None = None,
+        options: dict[str, Any] | None = None,
+        trainer: dict[str, Any] | None = None,
+        finished: bool = True,
+        **fit: Any,
+    ) -> Path:
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        numbers: dict[str, Any] = {
+            "model": model,
+            "task": task,
+            "parameters": 16415,
+            "steps": 40,
+            "split": "val",
+            "loss": 0.5,
+            "chance": 2.3,
+            "metric": "accuracy",
+            "value": value,
+            "seconds": 7.0,
+            **fit,
+        }
+        if finished:
+            (folder / "fit.json").write_text(json.dumps(numbers))
+        if test is not None:
+            (folder / "test.json").write_text(json.dumps({**numbers, "split": "test", "value": test, "steps": 30}))
+        given = {"permute": True, "protocol": "common", "seed": seed, "root": f"place{seed}", **(data or {})}
+        config = {
+            "seed_everything": seed,
+            "model": {"class_path": f"lit_rnn.models.{model}", "init_args": {"hidden_size": size, **(options or {})}},
+            "data": {"class_path": "datamodules.PixelMNIST", "init_args": given},
+            "trainer": {"max_epochs": 2, **(trainer or {})},
+            "run_dir": name,
+        }
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (folder / "metrics.csv").write_text("step,train/loss_step,val/loss\n9,2.0,\n19,,1.5\n39,,0.5\n")
+        return folder
+
+    return write
+
+
+def compared(*folders: Path) -> list[measure.Comparison]:
+    return measure.compare([read_run(folder) for folder in folders])
+
+
+# ---- means and spreads
+
+
+def test_means_and_spreads_of_seeds_by_hand(make: Make) -> None:
+    """0.90, 0.92, 0.97: mean 0.93, deviations -0.03, -0.01, 0.04, variance (9 + 1 + 16)e-4 / 2 = 13e-4."""
+    folders = [make(f"a-seed={s}", value, s, loss=s / 10) for s, value in ((1, 0.90), (2, 0.92), (3, 0.97))]
+    (one,) = compared(*folders)
+    (group,) = one.groups
+    assert group.name == "a" and len(group.runs) == 3
+    assert group.value is not None and group.value.number == 3
+    assert group.value.mean == pytest.approx(0.93, rel=1e-12)
+    assert group.value.std == pytest.approx(13e-4**0.5, rel=1e-12)
+    assert group.loss is not None and (group.loss.mean, group.loss.std) == pytest.approx((0.2, 0.1))
+    assert group.test is None
+
+
+def test_one_seed_has_no_spread_and_missing_values_are_counted(make: Make) -> None:
+    folders = [make("a-seed=1", 0.5, 1, test=0.25), make("a-seed=2", None, 2), make("b-seed=1", 0.75, 1, size=8)]
+    (one,) = compared(*folders)
+    a, b = one.groups
+    assert b.value == measure.Spread(0.75, None, 1)
+    assert a.value == measure.Spread(0.5, None, 1) and a.test == measure.Spread(0.25, None, 1)
+    row = page.table(one).cells[0]
+    assert "0.5 (1 of 2)" in row and "0.25 (1 of 2)" in row
+    assert measure.spread_of([float("nan"), 1.0, 3.0, float("inf")]) == measure.Spread(2.0, 2**0.5, 2)
+    assert measure.spread_of([None]) is None
+
+
+def test_what_is_a_seed_of_one_setting(make: Make) -> None:
+    """Places and backends do not make a setting; options, budgets and sizes do; one seed twice is no second seed."""
+    make("a-seed=1", seed=1)
+    make(
+        "a-seed=2", seed=2, options={"backend": "fused"}, trainer={"default_root_dir": "x", "enable_progress_bar": True}
+    )
+    make("again", seed=1)
+    make("longer", seed=2, trainer={"max_epochs": 3})
+    make("rate", seed=2, options={"optimizer": {"init_args": {"lr": 0.1}}})
+    make("batch", seed=2, data={"batch_size": 7})
+    names = ["a-seed=1", "a-seed=2", "again", "longer", "rate", "batch"]
+    (one,) = compared(*(Path(name) for name in names))
+    assert [[run.folder.name for run in group.runs] for group in one.groups] == [
+        names[:2],
+        *([name] for name in names[2:]),
+    ]
+
+
+def test_best_first(make: Make) -> None:
+    folders = [make("a", 0.9, test=0.1), make("b", 0.5, test=0.3), make("c", 0.99)]
+    (one,) = compared(*folders)
+    assert [group.name for group in one.best_first] == ["b", "a", "c"]
+    (other,) = compared(make("d", 3.0, metric="mse"), make("e", 2.0, metric="mse"))
+    assert [group.name for group in other.best_first] == ["e", "d"]
+
+
+# ---- what is comparable
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"data": {"protocol": "nru"}}, "protocol is common and nru"),
+        ({"data": {"val_size": 10}}, "val_size is not given and 10"),
+        ({"metric": "f1"}, "metric is accuracy and f1"),
+        ({"split": "train"}, "split is val and train"),
+        ({"chance": 1.0}, "chance is 2.3 and 1.0"),
+    ],
+)
+def test_what_is_not_comparable_gets_another_table(make: Make, changes: dict[str, Any], named: str) -> None:
+    comparisons = compared(make("a"), make("b", **changes), make("c"))
+    assert [[group.name for group in one.groups] for one in comparisons] == [["a", "c"], ["b"]]
+    assert measure.apart(comparisons) == [f"Not side by side, two tables on permuted_pixel_mnist: {named}."]
+
+
+def test_sizes_of_splits_and_batches_keep_runs_together(make: Make) -> None:
+    assert len(compared(make("a"), make("b", data={"batch_size": 3, "train_samples": 5, "num_workers": 2}))) == 1
+
+
+# ---- published figures
+
+
+def test_published_figures_stand_beside_their_own_model_size_and_protocol(make: Make) -> None:
+    (one,) = compared(
+        make("a", size=170),
+        make("b", size=99),
+        make("c", model="DtrivRNN", options={"rebase_every": 1}),
+        make("d", model="DtrivRNN", options={"rebase_every": None}),
+        make("e", model="DtrivRNN"),
+    )
+    found = [[str(entry) for entry in measure.beside(group, one)] for group in one.groups]
+    assert found == [["0.949 [secondary]"], [], ["0.952 [secondary]"], ["0.950 [secondary]"], []]
+    table, notes = page.published_table(one) or pytest.fail("nothing is published")
+    by_name = {(row[0].split(" (")[0], row[2]): row[1] for row in table.cells}
+    assert by_name["expRNN", "170"] == ""
+    assert by_name["expRNN", "360"] == "ours: size 170, 16,415 parameters; ours: size 99, 16,415 parameters"
+    assert by_name["NRU", "212"] == "not comparable: protocol is nru there, common here"
+    assert by_name["identity", "25"].startswith("not comparable: metric is henrici there")
+    assert any("projUNN (arXiv 2203.05483), Table 2" in note for note in notes)
+
+
+def test_a_published_figure_never_stands_without_its_status(make: Make, cli: Callable[..., Any]) -> None:
+    make("s/a-seed=1", 0.9, 1, test=0.85)
+    make("s/b-seed=1", 0.8, 1, model="NRU", size=212, data={"protocol": "nru"})
+    done = cli("compare", "s", "--published", "--html", "page", "--csv", "--markdown", "--latex", "x/t.tex")
+    assert done.status == 0, done.err
+    texts = {name: Path(name).read_text() for name in ("page/compare.html", "compare.csv", "compare.md", "x/t.tex")}
+    for name, text in {"terminal": done.out, **texts}.items():
+        for figure in ("0.949", "0.9541", "0.8926"):
+            there = re.findall(rf"{figure}(.{{0,16}})", text)
+            assert there and all(re.match(r"[\s{\\]*\[", rest) for rest in there), (name, there)
+        for status in ("secondary", "unconfirmed", "confirmed"):
+            assert f"{status}: " in text or name == "compare.csv", name
+    with Path("compare.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    figures = [row for row in rows if not row["run"]]
+    assert len(figures) > 60 and all(row["status"] and row["source"] for row in figures)
+    assert not [row for row in figures if row["value_mean"]], "ours and theirs share no column"
+
+
+def test_without_the_option_nothing_published_shows(make: Make, cli: Callable[..., Any]) -> None:
+    make("a")
+    done = cli("compare", "a")
+    assert done.status == 0 and "published" not in done.out and "0.949" not in done.out
+
+
+# ---- what is found
+
+
+def test_folders_studies_patterns_and_wandb(make: Make) -> None:
+    for name in ("s/b-seed=1", "s/a-seed=1", "t/u/c"):
+        make(name)
+    make("s/going", finished=False)
+    Path("s/plan.json").write_text(json.dumps({"b-seed=1": {}, "a-seed=1": {}}))
+    Path("t/u/c/wandb/offline-run-20260101_000000-abc").mkdir(parents=True)
+    names = lambda *given: [str(path) for path in find_runs(given)[0]]  # noqa: E731
+    assert names("t/u/c") == ["t/u/c"]
+    assert names("s") == ["s/b-seed=1", "s/a-seed=1"], "the study's own order"
+    assert names(".") == ["s/b-seed=1", "s/a-seed=1", "t/u/c"]
+    assert names("s/*-seed=1", "t", "s/a-seed=1") == ["s/a-seed=1", "s/b-seed=1", "t/u/c"], "each once"
+    assert names("t/u/c/wandb/offline-run-20260101_000000-abc") == ["t/u/c"]
+    assert find_runs(["s"])[1] == [Path("s/going")]
+    for bad in (["nowhere"], ["nowhere*"], ["s/going"], ["t/u/c/wandb"]):
+        with pytest.raises(UserError):
+            find_runs(bad)
+
+
+def test_numbers_that_are_none_are_a_sentence(make: Make, refused: Callable[..., str]) -> None:
+    make("a", parameters="many")
+    assert "parameters is no number" in refused("compare", "a")
+    make("b", loss=True)
+    assert "loss is no number" in refused("compare", "b")
+    make("c")
+    Path("c/config.yaml").write_text("- 1\n")
+    assert "c/config.yaml is damaged" in refused("compare", "c")
+
+
+# ---- what is written
+
+
+def test_the_table_names_its_metrics_and_every_task_has_a_picture(make: Make, cli: Callable[..., Any]) -> None:
+    make("r/a-seed=1", 0.90, 1)
+    make("r/a-seed=2", 0.92, 2)
+    make("r/other", 0.5, task="other task", data={"permute": False})
+    make("r/going", finished=False)
+    done = cli("compare", "r", "--picture", "p/x.png", "--csv", "all.csv", "--threads", "1")
+    assert done.status == 0, done.err
+    assert "val/accuracy" in done.out and "test/accuracy" in done.out and "0.910 ± 0.014" in done.out
+    assert "sample standard deviation over seeds" in done.out and "Left out, not finished: r/going." in done.out
+    for name in ("p/x-permuted-pixel-mnist.png", "p/x-other-task.png"):
+        assert Path(name).stat().st_size > 5000 and f"picture: {name}" in done.out
+    with Path("all.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert (first["value_mean"], first["seeds"], second["run"]) == ("0.91", "2", "other")
+    assert float(first["value_std"]) == pytest.approx(2**0.5 / 100, rel=1e-12)
+
+
+def test_the_page_opens_offline(make: Make, cli: Callable[..., Any]) -> None:
+    make("<b>a")
+    assert cli("compare", "<b>a", "--html", "page", "--published").status == 0
+    text = Path("page/compare.html").read_text()
+    assert "&lt;b&gt;a" in text and "<b>a" not in text
+    assert text.count("data:image/png;base64,") == 1
+    assert not re.findall(r"(?:src|href)=\"(?!data:)", text) and "<script" not in text
+
+
+@pytest.mark.parametrize("option", ["--csv", "--markdown", "--latex", "--picture"])
+def test_a_folder_is_no_file(option: str, make: Make, refused: Callable[..., str]) -> None:
+    make("a")
+    make("b")
+    assert f"{option} a is a folder" in refused("compare", option, "a", "b")
+    assert "--threads" in refused("compare", "a", "--threads", "0")
