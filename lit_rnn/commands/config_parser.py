@@ -20,6 +20,12 @@ from lit_rnn.commands.sentences import explain
 from lit_rnn.files import check_yaml
 from lit_rnn.models import SequenceModel
 
+# instead of what Lightning says of options that mean less here
+_HELP = {
+    "ckpt_path": "A checkpoint file, or last or best of the run folder.",
+    "weights_only": "Leave it out: a checkpoint is always read without running its code.",
+}
+
 _load_yaml = get_loader("yaml")
 
 
@@ -90,6 +96,12 @@ class ConfigCLI(LightningCLI):
             help="CPU threads; if not given, as many as there are cores for this process, and one for NumPy.",
         )
         parser.link_arguments("data", "model.init_args.task", compute_fn=_task_of, apply_on="instantiate")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for action in parser._actions:
+            action.help = _HELP.get(action.dest, action.help)
+        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         self.config = parser.parse_args(args)  # type: ignore[arg-type]  # `run` gives a list

@@ -8,19 +8,23 @@ import inspect
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import torch
 from jsonargparse import ArgumentParser
 from pytorch_lightning import Trainer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules import SequenceDataModule
 from datamodules.errors import did_you_mean, one_line
 from lit_rnn.class_paths import loaded, subclasses
 from lit_rnn.models import SequenceModel
-from lit_rnn.runs.config import read_config, section
+from lit_rnn.optim.schedule import NOT_PLAIN
+from lit_rnn.runs.config import base_of, read_config, walk
 
+_NOT_TO_NAME = {*NOT_PLAIN, "GroupedOptimizer", "RiemannianOptimizer", "SparseAdam"}  # classes that cannot be used
 BASES: dict[str, type] = {"model": SequenceModel, "data": SequenceDataModule}
 
 
@@ -35,7 +39,8 @@ def explain(message: str, arguments: Sequence[str]) -> str:
     if found := re.search(r"unrecognized arguments: --(\S+)", message):
         return f"--{_no_key(found[1], arguments, message)}"
     if found := re.search(r"arguments are required: ([\w, .]+)", message):
-        missing = ", ".join(_join([*keys, name.strip()]) for name in found[1].split(","))
+        names = [re.sub(r"^(fit|validate|test|predict)\.", "", name.strip()) for name in found[1].split(",")]
+        missing = ", ".join(_join([*keys, name]) for name in names)
         return f"{missing} is missing; give it in the config or as --{missing}."
     if found := re.search(r"Multiple subclasses .* (\w+)", message):
         return f"{key} names a class that more than one module has: give its full import path."
@@ -65,7 +70,12 @@ def _no_class(keys: Sequence[str], message: str) -> str:
         if missing := sorted(getattr(getattr(sys.modules.get(module), name, None), "__abstractmethods__", ())):
             return f"{key} is {named}, which lacks what its kind must define: {', '.join(missing)}."
         return f"{key} is {named}, which is no class of that kind{_instead(named, sorted(_subclasses(BASES[keys[0]])))}"
-    return f"{key} is {named}, which is no known class: give a torch or Lightning class, or a full import path."
+    base = _kind_at(_join(keys))
+    known = sorted(set(_subclasses(base)) - _NOT_TO_NAME) if base else []
+    if base in (Optimizer, LRScheduler):
+        return f"{key} is {named}, which is no class of that kind{_instead(named, known)}"
+    meant = did_you_mean(named, known)
+    return f"{key} is {named}, which is no known class{meant}: give a torch or Lightning class, or a full import path."
 
 
 def _expected(message: str) -> list[str]:
@@ -98,12 +108,13 @@ def _join(keys: Sequence[str]) -> str:
 def _no_key(path: str, arguments: Sequence[str], message: str) -> str:
     """That ``path`` is not a key, with the keys there are beside it."""
     top, _, below = path.partition(".")
-    if top == "trainer" and below:
+    place, _, option = path.rpartition(".")
+    place = place.removesuffix(".init_args")
+    base = _kind_at(place)
+    if base is not None and place not in BASES:  # an option of an optimizer, say
+        accepted = _options_of(_holder(message, option) or _class_named(place, arguments), base)
+    elif top == "trainer" and below:
         accepted = [name for name in inspect.signature(Trainer).parameters if name != "self"]
-    elif top in BASES and path.count("init_args") > 1:  # an option of an optimizer, say
-        named = re.findall(r"'?class_path'?[=:] ?'([\w.]+)'", message)
-        cls = _torch_class(named[-1]) if named else None
-        accepted = list(inspect.signature(cls).parameters)[1:] if cls else []
     elif top in BASES and below:
         accepted = _accepted(top, arguments)
     else:
@@ -112,9 +123,31 @@ def _no_key(path: str, arguments: Sequence[str], message: str) -> str:
     return f"{path} is not a key{_instead(below.rpartition('.')[2], accepted)}"
 
 
-def _torch_class(name: str) -> type | None:
-    """The class of an import path or of a torch optimizer's short name."""
-    return loaded(name, object) if "." in name else getattr(torch.optim, name, None)
+def _kind_at(key: str) -> type | None:
+    """What a class under ``key`` has to be below; of a mapping to classes, what each of them has to be."""
+    return base_of(key) or base_of(f"{key}.name")
+
+
+def _holder(message: str, option: str) -> str | None:
+    """The class that was given an option it does not have, as the innermost value that the parser shows tells it."""
+    for text in re.findall(r"Given value: (.*)", message):
+        try:
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            continue
+        for _, inner in walk(value, ""):
+            if isinstance(inner, Mapping) and option in (inner.get("init_args") or ()):
+                return str(inner.get("class_path"))
+    return None
+
+
+def _options_of(name: str | None, base: type) -> list[str]:
+    """What the subclass of ``base`` with this name takes, but for what it is built on."""
+    if name is None:
+        return []
+    cls = loaded(name, base) if "." in name else _subclasses(base).get(name)
+    parameters = inspect.signature(cls).parameters.values() if cls else ()
+    return [p.name for p in parameters if p.name not in ("params", "optimizer") and p.kind is not p.VAR_KEYWORD]
 
 
 def _instead(given: str, accepted: Sequence[str]) -> str:
@@ -133,22 +166,33 @@ def _kind(expected: str) -> str:
 def _accepted(top: str, arguments: Sequence[str]) -> list[str]:
     """The init_args of the class that the arguments name under ``top``."""
     name = _class_named(top, arguments)
-    cls = _subclasses(BASES[top]).get(name.rpartition(".")[2]) if top in BASES and name else None
+    cls = _subclasses(BASES[top]).get(name.rpartition(".")[2]) if name else None
     if cls is None:
         return []
     return [key for key in ArgumentParser().add_class_arguments(cls, skip={"task"}) if key]
 
 
-def _class_named(top: str, arguments: Sequence[str]) -> str | None:
+def _class_named(key: str, arguments: Sequence[str]) -> str | None:
+    """The class that the arguments name under a key, in config files too; what stands last counts."""
+    names = (key, key.replace(".init_args", ""))
+    options = {f"--{name}{plus}{end}" for name in names for plus in ("", "+") for end in ("", ".class_path")}
     named = None
     for option, value in itertools.pairwise(arguments):
-        if option in (f"--{top}", f"--{top}.class_path"):
+        if option in options:
             named = value
         elif option in ("-c", "--config"):
-            named = section(read_config(Path(value)), top).get("class_path", named)
+            named = _in_config(read_config(Path(value)), key) or named
     return named
+
+
+def _in_config(config: Any, key: str) -> str | None:
+    for part in key.split("."):
+        config = config.get(part) if isinstance(config, dict) else None
+    found = config.get("class_path") if isinstance(config, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _subclasses(base: type) -> dict[str, type]:
     """The concrete classes below ``base`` by short name."""
-    return {cls.__name__: cls for cls in subclasses(base) if not getattr(cls, "__abstractmethods__", None)}
+    found = (cls for cls in subclasses(base) if not getattr(cls, "__abstractmethods__", None))
+    return {cls.__name__: cls for cls in found if cls.__name__[0] != "_" and "<locals>" not in cls.__qualname__}

@@ -13,7 +13,7 @@ from datamodules.errors import UserError, require
 from lit_rnn.optim.spec import build
 
 KEY = "model.init_args.lr_scheduler"
-_NOT_PLAIN = ("LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
+NOT_PLAIN = ("LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
 _RATES = ("base_lr", "max_lr", "min_lr", "swa_lr")
 
 
@@ -30,7 +30,7 @@ def build_scheduler(spec: Mapping[str, Any], optimizer: Optimizer) -> Any:
     """
     name, options = str(spec["class_path"]).rpartition(".")[2], spec.get("init_args", {})
     require(
-        name not in _NOT_PLAIN,
+        name not in NOT_PLAIN,
         KEY,
         name,
         "a scheduler whose options are plain values, because a checkpoint keeps nothing else: put this one's options "

@@ -77,7 +77,7 @@ def check(path: Path) -> None:
                 raise _refusal(
                     path, f"trainer.{key}", value, "a plain word in a run folder's config: give the config by -c"
                 )
-    for key, value in _walk(config, ""):
+    for key, value in walk(config, ""):
         _check_value(path, key, value)
 
 
@@ -87,14 +87,14 @@ def check_places(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: naming the key.
     """
-    for key, value in _walk(config, ""):
-        base, name = _base(key), value.get("class_path") if isinstance(value, Mapping) else None
+    for key, value in walk(config, ""):
+        base, name = base_of(key), value.get("class_path") if isinstance(value, Mapping) else None
         if base is not None and name is not None and loaded(name, base) is None:
             raise UserError(f"{key}.class_path is {name}, but it must be a subclass of {class_path(base)}.")
 
 
 def _check_value(path: Path, key: str, value: Any) -> None:
-    base = _base(key)
+    base = base_of(key)
     if isinstance(value, Mapping) and "class_path" in value:
         if base is None:
             raise _refusal(path, f"{key}.class_path", value["class_path"], "left out: no class belongs there")
@@ -107,7 +107,7 @@ def _check_value(path: Path, key: str, value: Any) -> None:
         for name in _functions(cls):
             if (
                 arguments.get(name) is not None
-                and _base(f"{key}.init_args.{name}") is None
+                and base_of(f"{key}.init_args.{name}") is None
                 and name != "group_optimizers"
             ):
                 text = f"null in a run folder's config: it would name a function for {cls.__name__}; use -c"
@@ -135,7 +135,7 @@ def _check_value(path: Path, key: str, value: Any) -> None:
 
 def _check_folders(path: Path, key: str, arguments: Mapping[str, Any]) -> None:
     """What a callback or logger writes goes into the run folder."""
-    for name, text in _walk(arguments, f"{key}.init_args"):
+    for name, text in walk(arguments, f"{key}.init_args"):
         if not isinstance(text, str):
             continue
         place = name.rpartition(".")[2] in _FOLDERS or Path(text).is_absolute() or _DOTS.search(text)
@@ -143,8 +143,8 @@ def _check_folders(path: Path, key: str, arguments: Mapping[str, Any]) -> None:
             raise _refusal(path, name, text, f"a folder inside {path.parent}, or the config given by -c")
 
 
-def _base(key: str) -> type | None:
-    """What a class under ``key`` has to be below."""
+def base_of(key: str) -> type | None:
+    """What a class under ``key`` has to be below; None where no class belongs."""
     return Optimizer if key.rpartition(".")[0] == _GROUPS else PLACES.get(key)
 
 
@@ -158,15 +158,15 @@ def _functions(cls: type) -> set[str]:
     return found
 
 
-def _walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     """Every value inside a value, by dotted key; items of a list have the list's key."""
     yield key, value
     if isinstance(value, Mapping):
         for name, item in value.items():
-            yield from _walk(item, f"{key}.{name}" if key else str(name))
+            yield from walk(item, f"{key}.{name}" if key else str(name))
     elif isinstance(value, list):
         for item in value:
-            yield from _walk(item, key)
+            yield from walk(item, key)
 
 
 def _refusal(path: Path, key: str, value: Any, accepted: str) -> UserError:

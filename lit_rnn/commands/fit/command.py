@@ -43,6 +43,8 @@ class CLI(ConfigCLI):
         use_threads(config.threads)
         torch.set_flush_denormal(True)  # vanishing gradients are denormal, and x86 is up to 15 times slower on those
         settings.check_written(config.trainer, str(self.subcommand))
+        settings.check_devices(config.trainer)
+        settings.write_out_optimizer(config.model)
         settings.check_written_whole(self.parser.dump(self.config))
         if config.trainer.max_epochs is None and settings.has_timer(config.trainer):
             config.trainer.max_epochs = -1  # else Lightning stops it after 1000

@@ -6,13 +6,14 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pytorch_lightning.callbacks import (
-    EarlyStopping,
-    ModelCheckpoint,
-    WeightAveraging,
-)
+import torch
+from jsonargparse import Namespace
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 
 from datamodules.errors import UserError, require
+from lit_rnn import optim
+from lit_rnn.class_paths import loaded
 from lit_rnn.models import OrthogonalRNN, SequenceModel
 from lit_rnn.runs.config import listed
 
@@ -23,6 +24,12 @@ _REFUSED = {
     "BatchSizeFinder": "the batches would not be of the size in config.yaml; give data.init_args.batch_size",
     "ModelPruning": "it puts other tensors where the recurrence reads its parameters",
     "OnExceptionCheckpoint": "last.ckpt is kept whatever ends a run",
+}
+_DEVICES: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "gpu": ("GPU", (CUDAAccelerator, MPSAccelerator)),
+    "cuda": ("CUDA GPU", (CUDAAccelerator,)),
+    "mps": ("Apple GPU", (MPSAccelerator,)),
+    "tpu": ("TPU", (XLAAccelerator,)),
 }
 _PRECISIONS = "64-true, 32-true, bf16-true, 16-true, bf16-mixed, or 16-mixed on a GPU"
 
@@ -63,6 +70,45 @@ def check_written(trainer: Any, command: str) -> None:
     strategy = str(trainer.strategy)
     copied = re.search(r"spawn|fork|notebook", strategy) is not None
     require(not copied, "trainer.strategy", strategy, "ddp, whose processes run the command themselves, for several")
+
+
+def check_devices(trainer: Any) -> None:
+    """Refuse a trainer config that asks for a GPU or TPU where there is none.
+
+    Raises:
+        UserError: saying what to set instead, and what may be missing.
+    """
+    accelerator, devices = trainer.accelerator, trainer.devices
+    if isinstance(accelerator, str) and accelerator in _DEVICES:
+        what, kinds = _DEVICES[accelerator]
+        if not any(kind.is_available() for kind in kinds):
+            hint = _missing_cuda() if CUDAAccelerator in kinds else ""
+            raise UserError(
+                f"trainer.accelerator is {accelerator!r}, but torch finds no {what} on this machine: set it to cpu, or "
+                f"to auto, which takes a GPU where there is one{hint}."
+            )
+    several = re.fullmatch(r"\d+", str(devices)) is not None and int(devices) > 1
+    if accelerator == "auto" and several and not any(k.is_available() for _, kinds in _DEVICES.values() for k in kinds):
+        raise UserError(
+            f"trainer.devices is {devices}, but there is no GPU on this machine: leave it out, or add "
+            f"--trainer.accelerator cpu for {devices} processes on the CPU."
+        )
+
+
+def _missing_cuda() -> str:
+    """What to look at where torch finds no GPU."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f". This torch ({torch.__version__}) is built without CUDA: a GPU needs another build, see pytorch.org"
+    return ". If there is a GPU, see whether nvidia-smi lists it and CUDA_VISIBLE_DEVICES hides it"
+
+
+def write_out_optimizer(model: Any) -> None:
+    """Put the optimizer that a model takes by default into its config, so that config.yaml says what ran."""
+    options, cls = model.init_args, loaded(model.class_path, SequenceModel)
+    if cls is None or "optimizer" not in options or options.optimizer is not None:
+        return
+    default = cls.default_optimizer
+    options["optimizer"] = Namespace(class_path=default["class_path"], init_args=Namespace(optim.options_of(default)))
 
 
 def check_written_whole(config: str) -> None:

