@@ -12,6 +12,7 @@ from lit_rnn.__main__ import COMMANDS
 ROOT = Path(__file__).parents[1]
 # from the ground up; modules of one floor may import each other inside their own folder only
 FLOORS = [
+    "lit_rnn.shadowing",
     "datamodules",
     "lit_rnn.class_paths",
     "lit_rnn.files",
