@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, require
 from lit_rnn.files import parse_yaml
 
 _DATA = "--data."
@@ -20,6 +21,25 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help.")
+
+
+def add_model_options(add: Callable[..., Any], checkpoint: str) -> None:
+    """What says which trained model and which data, for a command that takes ``checkpoint`` where none is named."""
+    add("--ckpt_path", metavar="FILE", help="a checkpoint file, or last or best with --run_dir")
+    add("--run_dir", type=Path, metavar="DIR", help=f"a run folder; its {checkpoint} checkpoint if no other is named")
+    add("-c", "--config", type=Path, help="take the data from this config, not from the run folder's")
+    add("--data", help="a data module; --data.init_args.KEY VALUE sets its options")
+
+
+def add_threads(add: Callable[..., Any]) -> None:
+    add("--threads", type=int, help="CPU threads; if not given, as many as there are cores, and one for NumPy")
+
+
+def check_least(options: argparse.Namespace, **least: int) -> None:
+    """Raise `UserError` where an option, by its name, is given and below its least value."""
+    for name, number in least.items():
+        value = getattr(options, name)
+        require(value is None or value >= number, f"--{name}", value, f"a whole number of at least {number}")
 
 
 def data_options(unknown: Sequence[str], command: str) -> dict[str, Any]:

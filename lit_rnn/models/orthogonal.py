@@ -75,6 +75,15 @@ class OrthogonalRNN(SequenceModel):
         require(init in SKEW_INITS, "model.init_args.init", init, f"one of {', '.join(SKEW_INITS)}")
 
 
+class OneRateRNN(OrthogonalRNN):
+    """Those whose paper has one learning rate for all parameters: ``recurrent_lr_ratio`` is 1 unless it is given."""
+
+    def __init__(
+        self, task: dict[str, Any] | Task, hidden_size: int, recurrent_lr_ratio: float = 1.0, **kwargs: Any
+    ) -> None:
+        super().__init__(task, hidden_size, recurrent_lr_ratio, **kwargs)
+
+
 class ScoRNN(OrthogonalRNN):
     """scoRNN: W = (I + A)^-1 (I - A) D with fixed signs D (Helfrich et al. 2018).
 
@@ -157,15 +166,14 @@ class ScuRNN(OrthogonalRNN):
         return {**super().group_options(), "phase": {"lr_ratio": self.options.phase_lr_ratio, "weight_decay": 0.0}}
 
 
-class URNN(OrthogonalRNN):
+class URNN(OneRateRNN):
     """Restricted-capacity uRNN: W = D3 R2 F^-1 D2 P R1 F D1 (Arjovsky et al. 2016).
 
     Args:
         task: The Task, or its dict.
         hidden_size: n, complex units.
-        recurrent_lr_ratio: Learning rate of W's parameters over that of the rest; the paper has one rate.
         learn_initial_state: Train h_0, as the paper does.
-        **kwargs: Options of `OrthogonalRNN`.
+        **kwargs: Options of `OneRateRNN`.
     """
 
     cell_class: type[URNNCell | FullURNNCell] = URNNCell
@@ -174,13 +182,10 @@ class URNN(OrthogonalRNN):
         self,
         task: dict[str, Any] | Task,
         hidden_size: int,
-        recurrent_lr_ratio: float = 1.0,
         learn_initial_state: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, learn_initial_state=learn_initial_state, **kwargs
-        )
+        super().__init__(task, hidden_size, learn_initial_state=learn_initial_state, **kwargs)
 
     def build_cell(self, input_size: int) -> Cell:
         return self.cell_class(input_size, self.options.hidden_size, self.options.learn_initial_state)
@@ -208,7 +213,7 @@ class FullURNN(URNN):
         return "W itself is averaged, and a mean of unitary matrices is not unitary (ExpRNN with unitary averages A)"
 
 
-class EURNN(OrthogonalRNN):
+class EURNN(OneRateRNN):
     """EURNN: W layers of 2x2 rotations, complex or real (Jing et al. 2017).
 
     Args:
@@ -217,8 +222,7 @@ class EURNN(OrthogonalRNN):
         capacity: Layers of layout tunable: even, 2 to n.
         layout: Which coordinates are paired.
         unitary: Complex W; false gives the real network.
-        recurrent_lr_ratio: Learning rate of the angles over that of the rest; the paper has one rate.
-        **kwargs: Options of `OrthogonalRNN`.
+        **kwargs: Options of `OneRateRNN`.
     """
 
     def __init__(
@@ -228,10 +232,9 @@ class EURNN(OrthogonalRNN):
         capacity: int = 2,
         layout: RotationLayout = "tunable",
         unitary: bool = True,
-        recurrent_lr_ratio: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, **kwargs)
+        super().__init__(task, hidden_size, **kwargs)
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
@@ -239,7 +242,7 @@ class EURNN(OrthogonalRNN):
         return cell_class(input_size, o.hidden_size, o.capacity, o.layout, o.learn_initial_state)
 
 
-class GORU(OrthogonalRNN):
+class GORU(OneRateRNN):
     """Gated orthogonal recurrent unit: gates around real 2x2 rotations (Jing et al. 2019).
 
     Args:
@@ -248,8 +251,7 @@ class GORU(OrthogonalRNN):
         capacity: Layers of layout tunable.
         layout: Which coordinates are paired.
         released_biases: b_c = 0.011, b_g ~ U(-sqrt(3/n), sqrt(3/n)) at the start, as in the released code.
-        recurrent_lr_ratio: Learning rate of the angles over that of the rest; the paper has one rate.
-        **kwargs: Options of `OrthogonalRNN`.
+        **kwargs: Options of `OneRateRNN`.
     """
 
     training_options = frozenset(("released_biases",))
@@ -261,17 +263,16 @@ class GORU(OrthogonalRNN):
         capacity: int = 2,
         layout: RotationLayout = "fft",
         released_biases: bool = False,
-        recurrent_lr_ratio: float = 1.0,
         **kwargs: Any,
     ) -> None:
-        super().__init__(task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, **kwargs)
+        super().__init__(task, hidden_size, **kwargs)
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
         return GORUCell(input_size, o.hidden_size, o.capacity, o.layout, o.learn_initial_state, o.released_biases)
 
 
-class HouseholderRNN(OrthogonalRNN):
+class HouseholderRNN(OneRateRNN):
     """oRNN: W a product of Householder reflections (Mhammedi et al. 2017).
 
     Args:
@@ -280,9 +281,8 @@ class HouseholderRNN(OrthogonalRNN):
         reflections: m, from 1 to n; null takes n.
         nonlinearity: ``modrelu``, as in the other orthogonal networks, or ``leaky_relu`` (slope 0.1, bias inside), as
             released, tanh, relu, elu or identity.
-        recurrent_lr_ratio: Learning rate of the reflections over that of the rest; the paper has one rate.
         learn_initial_state: Train h_0, as the paper does.
-        **kwargs: Options of `OrthogonalRNN`.
+        **kwargs: Options of `OneRateRNN`.
     """
 
     def __init__(
@@ -291,13 +291,10 @@ class HouseholderRNN(OrthogonalRNN):
         hidden_size: int,
         reflections: int | None = None,
         nonlinearity: NonlinearityOrModReLU = "modrelu",
-        recurrent_lr_ratio: float = 1.0,
         learn_initial_state: bool = True,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, learn_initial_state=learn_initial_state, **kwargs
-        )
+        super().__init__(task, hidden_size, learn_initial_state=learn_initial_state, **kwargs)
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options

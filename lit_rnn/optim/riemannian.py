@@ -68,11 +68,10 @@ class RiemannianOptimizer(Optimizer):
 
     Args:
         params: Parameters or groups.
+        options: Those that torch's optimizer, ``flat_class``, takes as well, and those of manifold groups alone.
         metric: The metric whose gradient is followed.
         retraction: How a step is brought back to the group.
         drift_bound: A matrix with max |W^H W - I| above this after a step is replaced by its polar factor.
-        own: Options of manifold groups alone.
-        **options: Options of torch's optimizer, ``flat_class``.
     """
 
     flat_class: ClassVar[type[Optimizer]]
@@ -80,18 +79,18 @@ class RiemannianOptimizer(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        metric: Metric,
-        retraction: Retraction,
-        drift_bound: float,
-        own: Mapping[str, Any] | None = None,
-        **options: Any,
+        options: Mapping[str, Any],
+        metric: Metric = "euclidean",
+        retraction: Retraction = "cayley",
+        drift_bound: float = 1e-5,
     ) -> None:
         _check("metric", metric, Metric)
         _check("retraction", retraction, Retraction)
         require(drift_bound > 0, "drift_bound", drift_bound, "positive")
         require(options["lr"] >= 0, "lr", options["lr"], "0 or positive")
         manifold = {"manifold": False, "metric": metric, "retraction": retraction, "drift_bound": drift_bound}
-        super().__init__(params, {**self._flat(**options).defaults, **manifold, **(own or {})})
+        flat = {name: value for name, value in options.items() if name in self._flat().defaults}  # torch checks them
+        super().__init__(params, {**self._flat(**flat).defaults, **manifold, **options})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -140,9 +139,7 @@ class RiemannianSGD(RiemannianOptimizer):
         params: Parameters or groups.
         lr: Learning rate.
         momentum: Share of the last direction that is kept.
-        metric: The metric whose gradient is followed.
-        retraction: How a step is brought back to the group.
-        drift_bound: Above this drift a matrix is projected.
+        **geometry: ``metric``, ``retraction`` and ``drift_bound`` of `RiemannianOptimizer`.
     """
 
     flat_class = torch.optim.SGD
@@ -152,11 +149,9 @@ class RiemannianSGD(RiemannianOptimizer):
         params: Iterable[Any],
         lr: float = 1e-3,
         momentum: float = 0.0,
-        metric: Metric = "euclidean",
-        retraction: Retraction = "cayley",
-        drift_bound: float = 1e-5,
+        **geometry: Any,
     ) -> None:
-        super().__init__(params, metric, retraction, drift_bound, lr=lr, momentum=momentum)
+        super().__init__(params, {"lr": lr, "momentum": momentum}, **geometry)
 
     def direction(self, W: Tensor, G: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
         Omega = skew_gradient(W, G, group["metric"])
@@ -179,11 +174,9 @@ class RiemannianRMSprop(RiemannianOptimizer):
         lr: Learning rate.
         alpha: Share of the running mean that is kept.
         eps: Keeps the quotient finite.
-        metric: The metric whose gradient is followed.
-        retraction: How a step is brought back to the group.
-        drift_bound: Above this drift a matrix is projected.
         apart: Of complex matrices, v of real and of imaginary parts apart, as in the released code and as all else here
             takes its RMSprop; otherwise |G|^2, which no change of phase moves.
+        **geometry: ``metric``, ``retraction`` and ``drift_bound`` of `RiemannianOptimizer`.
     """
 
     flat_class = torch.optim.RMSprop
@@ -194,12 +187,10 @@ class RiemannianRMSprop(RiemannianOptimizer):
         lr: float = 1e-3,
         alpha: float = 0.99,
         eps: float = 1e-8,
-        metric: Metric = "euclidean",
-        retraction: Retraction = "cayley",
-        drift_bound: float = 1e-5,
         apart: bool = False,
+        **geometry: Any,
     ) -> None:
-        super().__init__(params, metric, retraction, drift_bound, {"apart": apart}, lr=lr, alpha=alpha, eps=eps)
+        super().__init__(params, {"lr": lr, "alpha": alpha, "eps": eps, "apart": apart}, **geometry)
 
     def direction(self, W: Tensor, G: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
         apart = group["apart"] and G.is_complex()
@@ -220,9 +211,7 @@ class RiemannianAdam(RiemannianOptimizer):
         lr: Learning rate.
         betas: b1 and b2.
         eps: Keeps the quotient finite.
-        metric: The metric whose gradient is followed.
-        retraction: How a step is brought back to the group.
-        drift_bound: Above this drift a matrix is projected.
+        **geometry: ``metric``, ``retraction`` and ``drift_bound`` of `RiemannianOptimizer`.
     """
 
     flat_class = torch.optim.Adam
@@ -233,11 +222,9 @@ class RiemannianAdam(RiemannianOptimizer):
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
-        metric: Metric = "euclidean",
-        retraction: Retraction = "cayley",
-        drift_bound: float = 1e-5,
+        **geometry: Any,
     ) -> None:
-        super().__init__(params, metric, retraction, drift_bound, lr=lr, betas=betas, eps=eps)
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps}, **geometry)
 
     def direction(self, W: Tensor, G: Tensor, state: dict[str, Any], group: dict[str, Any]) -> Tensor:
         Omega = skew_gradient(W, G, group["metric"])

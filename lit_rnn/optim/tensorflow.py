@@ -71,10 +71,23 @@ def _numbers(option: Any) -> tuple[float, ...]:
     return tuple(option) if isinstance(option, tuple | list) else (option,)
 
 
-def _positive(roots: Tensors, eps: float) -> None:
-    """Without epsilon, v of a weight without gradient has decayed to 0 after some hundred steps: 0 / 0."""
+def _average(means: Tensors, gradients: Tensors, kept: float) -> None:
+    """v <- kept v + (1 - kept) g^2."""
+    torch._foreach_mul_(means, kept)
+    torch._foreach_addcmul_(means, gradients, gradients, 1 - kept)
+
+
+def _roots(means: Tensors, eps: float, inside: bool = False) -> Tensors:
+    """sqrt(v) + eps, or sqrt(v + eps); never 0, which v of a weight without gradient becomes in some hundred steps."""
+    if inside:
+        roots = list(torch._foreach_add(means, eps))
+        torch._foreach_sqrt_(roots)
+    else:
+        roots = list(torch._foreach_sqrt(means))
+        torch._foreach_add_(roots, eps)
     if not eps:
         torch._foreach_clamp_min_(roots, [math.sqrt(torch.finfo(root.dtype).tiny) for root in roots])
+    return roots
 
 
 class RMSpropTF(_Elementwise):
@@ -123,9 +136,8 @@ class RMSpropTF(_Elementwise):
 
     def _move(self, moved: Tensors, parameters: Tensors, gradients: Tensors, group: dict[str, Any]) -> None:
         means = self._kept("square_avg", moved, parameters, group["initial_accumulator"])
-        torch._foreach_mul_(means, group["alpha"])
-        torch._foreach_addcmul_(means, gradients, gradients, 1 - group["alpha"])
-        roots = self._roots(means, group)
+        _average(means, gradients, group["alpha"])
+        roots = _roots(means, group["eps"], group["eps_inside"])
         if not group["momentum"]:
             torch._foreach_addcdiv_(parameters, gradients, roots, -group["lr"])
             return
@@ -133,17 +145,6 @@ class RMSpropTF(_Elementwise):
         torch._foreach_mul_(moves, group["momentum"])
         torch._foreach_addcdiv_(moves, gradients, roots, group["lr"])
         torch._foreach_sub_(parameters, moves)
-
-    @staticmethod
-    def _roots(means: Tensors, group: dict[str, Any]) -> Tensors:
-        if group["eps_inside"]:
-            roots = list(torch._foreach_add(means, group["eps"]))
-            torch._foreach_sqrt_(roots)
-        else:
-            roots = list(torch._foreach_sqrt(means))
-            torch._foreach_add_(roots, group["eps"])
-        _positive(roots, group["eps"])
-        return roots
 
 
 class AdamTF(_Elementwise):
@@ -183,11 +184,8 @@ class AdamTF(_Elementwise):
         seconds = self._kept("exp_avg_sq", moved, parameters, 0.0)
         torch._foreach_mul_(firsts, b1)
         torch._foreach_add_(firsts, gradients, alpha=1 - b1)
-        torch._foreach_mul_(seconds, b2)
-        torch._foreach_addcmul_(seconds, gradients, gradients, 1 - b2)
-        roots = list(torch._foreach_sqrt(seconds))
-        torch._foreach_add_(roots, group["eps"])
-        _positive(roots, group["eps"])
+        _average(seconds, gradients, b2)
+        roots = _roots(seconds, group["eps"])
         steps = [self.state[parameter]["step"].item() for parameter in moved]
         rates = [-group["lr"] * math.sqrt(1 - b2**t) / (1 - b1**t) for t in steps]
         torch._foreach_addcdiv_(parameters, firsts, roots, rates)

@@ -13,7 +13,7 @@ from lit_rnn.robustness.objective import Loss, Objective, Wrong
 from lit_rnn.robustness.state import Model, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 Bounds = tuple[float, float]
 StepRule = Literal["linear", "constant"]
@@ -238,17 +238,15 @@ def pgd(
     first = (10 if falls else 2.5) * threat.eps / steps if step_size is None else step_size
     generator = torch.Generator().manual_seed(seed)
     with frozen(model, x.device):
-        objective = Objective(model, loss, targeted, scored, wrong)
-        search = Worst(threat.x, y.clone())
-        rows = search.try_unchanged(objective)
+        search = Search(Objective(model, loss, targeted, scored, wrong), threat.x, y)
         for restart in range(restarts):
             start = threat.sample(generator) if random_start else threat.x
-            rows = search.open() if restart or early_stop else rows
+            rows = search.open() if restart or early_stop else search.rows
             moved = start[rows]
             for step in range(steps + 1):
                 if not len(rows):
                     break
-                gradient, values, fooled = slope(objective, moved, search.y[rows], rows)
+                gradient, values, fooled = slope(search.objective, moved, search.y[rows], rows)
                 search.offer(moved, values, fooled, rows)
                 if early_stop:
                     rows, moved, gradient = rows[~fooled], moved[~fooled], gradient[~fooled]
@@ -257,19 +255,26 @@ def pgd(
                 further = moved + length * ahead if step < steps else threat.x[rows] + threat.eps * ahead
                 moved = threat.project(further, rows)
             if len(rows):
-                with torch.no_grad():
-                    search.offer(moved, *objective(moved, search.y[rows], rows), rows)
+                search.judge(moved, rows)
         return search.x
 
 
-class Worst:
-    """The worst input found so far for each example."""
+class Search:
+    """The worst input found so far for each example, from the inputs themselves on: doing nothing is in every ball.
 
-    def __init__(self, x: Tensor, y: Tensor) -> None:
-        self.x, self.y = x.clone(), y
+    Args:
+        objective: What is to be maximised.
+        x: The inputs.
+        y: Their targets.
+    """
+
+    def __init__(self, objective: Objective, x: Tensor, y: Tensor) -> None:
+        self.objective, self.x, self.y = objective, x.clone(), y.clone()
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         self.value = torch.full((len(x),), -math.inf, dtype=dtype, device=x.device)
         self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        self.rows = torch.arange(len(x), device=x.device)
+        self.judge(self.x, self.rows)
 
     def offer(self, moved: Tensor, values: Tensor, fooled: Tensor, rows: Tensor) -> None:
         """Take what fools before what does not, then what is of larger value; ``rows`` are the examples' numbers."""
@@ -278,16 +283,24 @@ class Worst:
         taken = rows[better]
         self.x[taken], self.value[taken], self.fooled[taken] = moved.detach()[better], values[better], fooled[better]
 
-    def try_unchanged(self, objective: Objective) -> Tensor:
-        """Offer the inputs themselves, as doing nothing is in every ball; gives the numbers of all examples."""
-        rows = torch.arange(len(self.x), device=self.x.device)
-        with torch.no_grad():
-            self.offer(self.x, *objective(self.x, self.y), rows)
-        return rows
+    @torch.no_grad()
+    def judge(self, moved: Tensor, rows: Tensor) -> Tensor:
+        """Offer inputs for ``rows``; gives their values."""
+        values, fooled = self.objective(moved, self.y[rows], rows)
+        self.offer(moved, values, fooled, rows)
+        return values
 
     def open(self) -> Tensor:
         """The numbers of the examples that are not fooled yet."""
         return (~self.fooled).nonzero().squeeze(1)
+
+    def rounds(self, count: int, early_stop: bool = True) -> Iterator[Tensor]:
+        """``count`` times the numbers of the examples to go on with, those not fooled or all, while there are any."""
+        for _ in range(count):
+            rows = self.open() if early_stop else self.rows
+            if not len(rows):
+                return
+            yield rows
 
 
 def random_draws(
@@ -316,15 +329,9 @@ def random_draws(
         return x.clone()
     generator = torch.Generator().manual_seed(seed)
     with frozen(model, x.device), torch.no_grad():
-        objective = Objective(model, loss, targeted, scored, wrong)
-        search = Worst(threat.x, y.clone())
-        rows = search.try_unchanged(objective)
-        for _ in range(draws):
-            moved = threat.sample(generator)
-            rows = search.open() if early_stop else rows
-            if not len(rows):
-                break
-            search.offer(moved[rows], *objective(moved[rows], search.y[rows], rows), rows)
+        search = Search(Objective(model, loss, targeted, scored, wrong), threat.x, y)
+        for rows in search.rounds(draws, early_stop):
+            search.judge(threat.sample(generator)[rows], rows)
         return search.x
 
 
@@ -372,14 +379,9 @@ def random_search(
         return torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
 
     with frozen(model, x.device), torch.no_grad():
-        objective = Objective(model, loss, targeted, scored, wrong)
-        search = Worst(threat.x, y.clone())
-        rows = search.try_unchanged(objective)
+        search = Search(Objective(model, loss, targeted, scored, wrong), threat.x, y)
         directions, height = normal(*x.shape), torch.full_like(search.value, -math.inf)
-        for query in range(queries):
-            rows = search.open() if early_stop else rows
-            if not len(rows):
-                break
+        for query, rows in enumerate(search.rounds(queries, early_stop)):
             proposals = directions
             if query:
                 span = max(1, round(window * length * (1 - query / queries) ** 2))
@@ -389,8 +391,7 @@ def random_search(
                 changed = normal(len(x), 1, *x.shape[2:]) if threat.norm == math.inf else directions + normal(*x.shape)
                 proposals = torch.where(inside, changed, directions)
             moved = threat.project(threat.x[rows] + threat.eps * threat.ascent(proposals[rows], rows), rows)
-            values, fooled = objective(moved, search.y[rows], rows)
-            search.offer(moved, values, fooled, rows)
+            values = search.judge(moved, rows)
             higher = values > height[rows]  # than the search's own place: x may be higher than all its neighbours
             taken = rows[higher]
             directions[taken], height[taken] = proposals[taken], values[higher]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError, require
-from lit_rnn.robustness.attacks import Worst, expand_mask
+from lit_rnn.robustness.attacks import Search, expand_mask
 from lit_rnn.robustness.objective import Loss, Objective, Wrong
 from lit_rnn.robustness.state import Model, frozen
 
@@ -72,16 +72,10 @@ def symbol_swap(
         return torch.where(chosen, (current + shift) % vocabulary, current)
 
     with frozen(model, x.device), torch.no_grad():
-        objective = Objective(model, loss, targeted, scored, wrong)
-        best = Worst(x, y.clone())
-        best.try_unchanged(objective)
+        best = Search(Objective(model, loss, targeted, scored, wrong), x, y)
         rounds = swaps if search == "greedy" else 1
         for _ in range(rounds):
             current = best.x.clone()
-            for _ in range(max(1, queries // rounds)):
-                rows = best.open()
-                if not len(rows):
-                    return best.x
-                moved = drawn(current, 1 if search == "greedy" else swaps)[rows]
-                best.offer(moved, *objective(moved, best.y[rows], rows), rows)
+            for rows in best.rounds(max(1, queries // rounds)):
+                best.judge(drawn(current, 1 if search == "greedy" else swaps)[rows], rows)
         return best.x

@@ -117,7 +117,7 @@ void backward_complex(int steps, int first, int last, int batch, const ComplexMa
 }
 
 template <class T>
-void forward_all(int kind, int steps, int batch, int units, int threads, const T* u, const T* h0, const T* packed,
+void forward_all(int kind, int steps, int batch, int units, int threads, const T* packed, const T* u, const T* h0,
                  const T* bias, T* h, T* modulus, double eps) {
   constexpr decltype(&forward<T, kIdentity>) run[] = {
       forward<T, kIdentity>, forward<T, kRelu>, forward<T, kLeakyRelu>,
@@ -135,8 +135,9 @@ void forward_all(int kind, int steps, int batch, int units, int threads, const T
 }
 
 template <class T>
-void backward_all(int kind, int steps, int batch, int units, int threads, const T* grad, const T* grad_last,
-                  const T* packed, const T* h, const T* modulus, const T* bias, T* delta, T* by_bias) {
+void backward_all(int kind, int steps, int batch, int units, int threads, const T* packed, const T* grad,
+                  const T* grad_last, const T* h, const T* modulus, const T* bias, T* delta, T* by_bias) {
+  h += int64_t(batch) * units * (kind == kComplexModRelu ? 2 : 1);
   constexpr decltype(&backward<T, kIdentity>) run[] = {
       backward<T, kIdentity>, backward<T, kRelu>, backward<T, kLeakyRelu>,
       backward<T, kTanh>,     backward<T, kElu>,  backward<T, kModRelu>};
@@ -157,19 +158,19 @@ void backward_all(int kind, int steps, int batch, int units, int threads, const 
 
 }  // namespace
 
-// u, h, grad, delta: (T, B, width); h0, grad_last: (B, width); modulus: (T, B, units); bias: (units,);
-// by_bias: (threads, units), zeros. width is units, or twice that for complex states, with three packed matrices:
+// u, grad, delta: (T, B, width); h: (T, B, width), or (T + 1, B, width) behind the state before for the backward;
+// h0, grad_last: (B, width); modulus: (T, B, units); bias: (units,); by_bias: (threads, units), zeros. width is units, or twice that for complex states, with three packed matrices:
 // real part, imaginary part, and their sum. All contiguous.
 #define LIT_RNN_DEFINE(T, name)                                                                                       \
   LIT_RNN_PACK(T, name)                                                                                               \
-  extern "C" void lit_rnn_forward_##name(int kind, int steps, int batch, int units, int threads, const T* u,          \
-                                         const T* h0, const T* packed, const T* bias, T* h, T* modulus, double eps) { \
-    forward_all<T>(kind, steps, batch, units, threads, u, h0, packed, bias, h, modulus, eps);                         \
+  extern "C" void lit_rnn_forward_##name(int kind, int steps, int batch, int units, int threads, const T* packed,     \
+                                         const T* u, const T* h0, const T* bias, T* h, T* modulus, double eps) {      \
+    forward_all<T>(kind, steps, batch, units, threads, packed, u, h0, bias, h, modulus, eps);                         \
   }                                                                                                                   \
-  extern "C" void lit_rnn_backward_##name(int kind, int steps, int batch, int units, int threads, const T* grad,      \
-                                          const T* grad_last, const T* packed, const T* h, const T* modulus,          \
+  extern "C" void lit_rnn_backward_##name(int kind, int steps, int batch, int units, int threads, const T* packed,    \
+                                          const T* grad, const T* grad_last, const T* h, const T* modulus,            \
                                           const T* bias, T* delta, T* by_bias) {                                      \
-    backward_all<T>(kind, steps, batch, units, threads, grad, grad_last, packed, h, modulus, bias, delta, by_bias);   \
+    backward_all<T>(kind, steps, batch, units, threads, packed, grad, grad_last, h, modulus, bias, delta, by_bias);   \
   }
 LIT_RNN_DEFINE(float, float32)
 LIT_RNN_DEFINE(double, float64)

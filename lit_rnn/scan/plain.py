@@ -26,16 +26,66 @@ class Steps(NamedTuple):
     dtype: torch.dtype
 
     @classmethod
-    def of(cls, kind: str, h: Tensor) -> Steps:
-        """Of states h (steps, B, width)."""
-        steps, batch, width = h.shape
-        return cls(kind, steps, batch, width, torch.get_num_threads(), h.dtype)
+    def of(cls, kind: str, kept: Kept) -> Steps:
+        """Those behind the first of these states."""
+        states, batch, width = kept.h.shape
+        return cls(kind, states - 1, batch, width, torch.get_num_threads(), kept.h.dtype)
 
     @property
     def units(self) -> int:
         return self.width // (1 + (self.kind == COMPLEX))
 
-    def run(self, library_name: str, name: str, *memory: Memory | None, numbers: Sequence[int | float] = ()) -> None:
+    def forward(
+        self, library_name: str, W: Sequence[Memory], u: Tensor, kept: Kept, bias: Tensor | None, *numbers: int
+    ) -> None:
+        """Fill ``kept`` behind its first state: `Engine.forward` with W in the form that this library takes."""
+        self._call(
+            library_name,
+            "forward",
+            *W,
+            self._all("The drive", readable(u)),
+            self._one("The initial state", kept.h[0]),
+            self._bias(bias),
+            self._all("The states", kept.h[1:]),
+            None if kept.modulus is None else self._modulus(kept.modulus),
+            numbers=(*numbers, COMPLEX_EPS),
+        )
+
+    def backward(
+        self,
+        library_name: str,
+        W: Sequence[Memory],
+        direct: Tensor | None,
+        through: Tensor,
+        kept: Kept,
+        bias: Tensor | None,
+        delta: Tensor,
+        by_W: Sequence[Memory] = (),
+        numbers: Sequence[int] = (),
+    ) -> Tensor | None:
+        """Fill ``delta`` and what is in ``by_W``: `Engine.backward`; gives the gradient by the bias."""
+        by_bias = self.sums(self.units)
+        self._call(
+            library_name,
+            "backward",
+            *W,
+            None if direct is None else self._all("The gradient by the states", readable(direct)),
+            self._one("The gradient by the last state", through),
+            Memory("The states", kept.h, (1 + self.steps, self.batch, self.width)),
+            self._modulus(kept.modulus),
+            self._bias(bias),
+            self._all("The gradient by the drive", delta),
+            Memory("The gradient by the bias", by_bias, (self.threads, self.units)),
+            *by_W,
+            numbers=numbers,
+        )
+        return None if bias is None else by_bias.sum(0)
+
+    def sums(self, *shape: int) -> Tensor:
+        """Zeros for each thread to add its gradients to."""
+        return torch.zeros(self.threads, *shape, dtype=self.dtype)
+
+    def _call(self, library_name: str, name: str, *memory: Memory | None, numbers: Sequence[int | float]) -> None:
         sizes = KINDS.index(self.kind), self.steps, self.batch, self.units, self.threads
         function(library_name, name, self.dtype)(
             *map(ctypes.c_int, sizes),
@@ -43,64 +93,34 @@ class Steps(NamedTuple):
             *(ctypes.c_int(number) if isinstance(number, int) else ctypes.c_double(number) for number in numbers),
         )
 
-    def all(self, name: str, tensor: Tensor) -> Memory:
+    def _all(self, name: str, tensor: Tensor) -> Memory:
         """What is there for every step."""
         return Memory(name, tensor, (self.steps, self.batch, self.width))
 
-    def one(self, name: str, tensor: Tensor) -> Memory:
+    def _one(self, name: str, tensor: Tensor) -> Memory:
         """What is there for one step."""
         return Memory(name, tensor, (self.batch, self.width))
 
-    def bias(self, bias: Tensor | None) -> Memory | None:
+    def _bias(self, bias: Tensor | None) -> Memory | None:
         named = Memory("The bias of modReLU", None if bias is None else readable(bias), (self.units,))
         return named if "modrelu" in self.kind else None
 
-    def modulus(self, modulus: Tensor | None) -> Memory | None:
+    def _modulus(self, modulus: Tensor | None) -> Memory | None:
         named = Memory("The modulus", modulus, (self.steps, self.batch, self.units))
         return named if self.kind == COMPLEX else None
-
-    def sums(self, *shape: int) -> Tensor:
-        """Zeros for each thread to add its gradients to."""
-        return torch.zeros(self.threads, *shape, dtype=self.dtype)
-
-    def by_bias(self, sums: Tensor) -> Memory:
-        return Memory("The gradient by the bias", sums, (self.threads, self.units))
 
 
 class Native(Dense):
     """The two recursions in C++, for the CPU."""
 
     def forward(self, u: Tensor, kept: Kept) -> None:
-        h, modulus = kept
-        steps = Steps.of(self.kind, h[1:])
-        steps.run(
-            "plain",
-            "forward",
-            steps.all("The drive", readable(u)),
-            steps.one("The initial state", h[0]),
-            self._matrix(self._transposed, steps),
-            steps.bias(self.bias),
-            steps.all("The states", h[1:]),
-            None if modulus is None else steps.modulus(modulus),
-            numbers=(COMPLEX_EPS,),
-        )
+        steps = Steps.of(self.kind, kept)
+        steps.forward("plain", [self._matrix(self._transposed, steps)], u, kept, self.bias)
 
     def deltas(self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor) -> Tensor | None:
-        steps = Steps.of(self.kind, delta)
-        by_bias = steps.sums(steps.units)
-        steps.run(
-            "plain",
-            "backward",
-            None if direct is None else steps.all("The gradient by the states", readable(direct)),
-            steps.one("The gradient by the last state", readable(through)),
-            self._matrix(self._packed, steps),
-            steps.all("The states", kept.h[1:]),
-            steps.modulus(kept.modulus),
-            steps.bias(self.bias),
-            steps.all("The gradient by the drive", delta),
-            steps.by_bias(by_bias),
-        )
-        return None if self.bias is None else by_bias.sum(0)
+        steps = Steps.of(self.kind, kept)
+        W = self._matrix(self._packed, steps)
+        return steps.backward("plain", [W], direct, readable(through), kept, self.bias, delta)
 
     @functools.cached_property
     def _transposed(self) -> Tensor:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.activations import COMPLEX_EPS
 from lit_rnn.cells.base import Cell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.parametrizations import Rotations
@@ -35,15 +34,19 @@ def layers_of(cell: Cell) -> Layers | None:
     if not isinstance(rotations, Rotations) or len(rotations.partners) * UNITS_PER_LAYER > rotations.size:
         return None
     able = runs_natively("rotations", rotations.theta.dtype, rotations.theta.device)
-    # a drive of the cell's own may want W
-    return Layers(rotations.layers(), rotations.partners) if able and drives_by_inputs(cell) else None
+    if not able or not drives_by_inputs(cell):  # a drive of the cell's own may want W
+        return None
+    partners = rotations.partners.clone()  # C++ goes where they point: nothing changes this copy before the backward
+    inside = bool(((partners >= 0) & (partners < partners.shape[-1])).all())
+    require(inside, "The buffer partners", described(partners), f"numbers of units, below {partners.shape[-1]}")
+    return Layers(rotations.layers(), partners)
 
 
 class Rotated(Engine):
     """Both recursions with layers for W: O(n) a layer and step instead of O(n^2), and no product for their gradients.
 
     Args:
-        partners: p of `Layers`.
+        partners: p of `Layers`, as `layers_of` gives it: checked.
         kind: f.
         W: D and E, (L, 2, n), or (L, 2, 2n) as halves of complex numbers.
         bias: The thresholds of modReLU.
@@ -52,46 +55,23 @@ class Rotated(Engine):
     def __init__(self, partners: Tensor, kind: str, W: Tensor, bias: Tensor | None) -> None:
         super().__init__(kind, readable(W), bias)
         self.partners = readable(partners)
-        inside = bool(((partners >= 0) & (partners < partners.shape[-1])).all())
-        require(inside, "The buffer partners", described(partners), f"numbers of units, below {partners.shape[-1]}")
 
     def forward(self, u: Tensor, kept: Kept) -> None:
-        h, modulus = kept
-        steps = Steps.of(self.kind, h[1:])
-        steps.run(
-            "rotations",
-            "forward",
-            *self._layers(steps),
-            steps.all("The drive", readable(u)),
-            steps.one("The initial state", h[0]),
-            steps.bias(self.bias),
-            steps.all("The states", h[1:]),
-            None if modulus is None else steps.modulus(modulus),
-            numbers=(len(self.W), COMPLEX_EPS),
-        )
+        steps = Steps.of(self.kind, kept)
+        steps.forward("rotations", self._layers(steps), u, kept, self.bias, len(self.W))
 
     def backward(
         self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor, by_W: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        steps, shape = Steps.of(self.kind, delta), self.W.shape
-        by_bias, by, carried = steps.sums(steps.units), steps.sums(*shape), readable(through).clone()
-        steps.run(
-            "rotations",
-            "backward",
-            *self._layers(steps),
-            None if direct is None else steps.all("The gradient by the states", readable(direct)),
-            steps.one("The gradient by the last state", carried),
-            Memory("The states", kept.h, (1 + steps.steps, steps.batch, steps.width)),
-            steps.modulus(kept.modulus),
-            steps.bias(self.bias),
-            steps.all("The gradient by the drive", delta),
-            steps.by_bias(by_bias),
-            Memory("The gradient by the rotations", by, (steps.threads, *shape)),
-            numbers=(len(self.W),),
+        steps, shape = Steps.of(self.kind, kept), self.W.shape
+        by, carried = steps.sums(*shape), readable(through).clone()
+        by_layers = Memory("The gradient by the rotations", by, (steps.threads, *shape))
+        by_bias = steps.backward(
+            "rotations", self._layers(steps), direct, carried, kept, self.bias, delta, [by_layers], [len(self.W)]
         )
         if by_W is not None:
             by_W += by.sum(0)
-        return carried, None if self.bias is None else by_bias.sum(0)
+        return carried, by_bias
 
     def _layers(self, steps: Steps) -> tuple[Memory, Memory]:
         L = len(self.W)

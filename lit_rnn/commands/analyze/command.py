@@ -9,7 +9,7 @@ from typing import Any
 
 from datamodules.errors import UserError, require
 from lit_rnn.commands.analyze.settings import PARTS, Settings
-from lit_rnn.commands.parser import Parser, data_options
+from lit_rnn.commands.parser import Parser, add_model_options, add_threads, check_least, data_options
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.files import make_folder, refuse_links
 from lit_rnn.runs.checkpoints import find_checkpoint, folder_of
@@ -54,10 +54,7 @@ linear decoder's; dynamics, on validation data: Lyapunov exponents, gradients, t
 def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     parser = Parser(command, run.__doc__, epilog=_PARTS)
     add = parser.add_argument
-    add("--ckpt_path", metavar="FILE", help="a checkpoint file, or last or best with --run_dir")
-    add("--run_dir", type=Path, metavar="DIR", help="a run folder; its last checkpoint if no other is named")
-    add("-c", "--config", type=Path, help="take the data from this config, not from the run folder's")
-    add("--data", help="a data module; --data.init_args.KEY VALUE sets its options")
+    add_model_options(add, "last")
     add("--against", metavar="WHAT", help="init, where the run began, or a checkpoint file of the same model")
     add(
         "--out",
@@ -69,11 +66,9 @@ def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace
     add("--points", type=int, default=100, help="of the pseudospectrum's grid, per axis (100)")
     add("--samples", type=int, default=8, help="validation sequences for the dynamics (8)")
     add("--steps", type=int, default=100, help="powers of W, and lags of its memory (100)")
-    add("--threads", type=int, help="CPU threads; if not given, as many as there are cores, and one for NumPy")
+    add_threads(add)
     options, unknown = parser.parse_known_args(list(arguments))
-    for name, least in (("points", 2), ("samples", 1), ("steps", 1)):
-        value = getattr(options, name)
-        require(value is None or value >= least, f"--{name}", value, f"a whole number of at least {least}")
+    check_least(options, points=2, samples=1, steps=1)
     for name in options.only or ():
         require(name in PARTS, "--only", name, f"some of {', '.join(PARTS)}")
     return options, data_options(unknown, command)

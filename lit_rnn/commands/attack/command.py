@@ -8,7 +8,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from datamodules.errors import require
-from lit_rnn.commands.parser import Parser, data_options
+from lit_rnn.commands.parser import Parser, add_model_options, add_threads, check_least, data_options
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.robustness.effort import NAMES, Effort
 from lit_rnn.threads import use_threads
@@ -24,11 +24,8 @@ def parser() -> argparse.ArgumentParser:
     effort = Effort()
     made = Parser("attack", run.__doc__)
     what = made.add_argument_group("what is attacked")
-    what.add_argument("--ckpt_path", help="a checkpoint file, or best or last with --run_dir")
-    what.add_argument("--run_dir", type=Path, help="a run folder: its best checkpoint, and its data")
+    add_model_options(what.add_argument, "best")
     what.add_argument("--study", type=Path, nargs="+", metavar="DIR", help="every run of these studies, and one table")
-    what.add_argument("-c", "--config", type=Path, help="take the data from this config, not from the run folder's")
-    what.add_argument("--data", help="a data module; --data.init_args.KEY VALUE sets its options")
     what.add_argument("--split", choices=("test", "val", "train"), default="test")
     what.add_argument("--samples", type=int, help="examples, drawn by --seed; 200 if the split has them")
     what.add_argument("--seed", type=int, default=0, help="of all that is drawn")
@@ -50,9 +47,7 @@ def parser() -> argparse.ArgumentParser:
     where.add_argument("--out", type=Path, help="folder for the report; attack in the run folder")
     where.add_argument("--batch_size", type=int, default=100, help="examples run at once; 100")
     where.add_argument("--device", help="cpu, cuda, ...; cuda where there is one")
-    where.add_argument(
-        "--threads", type=int, help="CPU threads; if not given, as many as there are cores, and one for NumPy"
-    )
+    add_threads(where.add_argument)
     return made
 
 
@@ -75,9 +70,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
 
 def _check(options: argparse.Namespace) -> None:
-    for name in ("batch_size", "smoothing_draws"):
-        value = getattr(options, name)
-        require(value is None or value >= 1, f"--{name}", value, "a whole number of at least 1")
+    check_least(options, batch_size=1, smoothing_draws=1)
     require(options.seed >= 0, "--seed", options.seed, "0 or a positive whole number")
     require(options.smoothing_samples >= 0, "--smoothing_samples", options.smoothing_samples, "0 or positive")
     require(options.smoothing_sigma > 0, "--smoothing_sigma", options.smoothing_sigma, "positive")

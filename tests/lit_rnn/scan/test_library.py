@@ -197,7 +197,7 @@ packed, h = np.zeros((n, 8)), np.zeros((steps, B, n))
 at = lambda array: ctypes.c_void_p(array.ctypes.data)
 transposed = np.ascontiguousarray(W.T)
 native.lit_rnn_pack_float64(at(transposed), n, n, ctypes.c_int64(n), ctypes.c_int64(1), at(packed))
-native.lit_rnn_forward_float64(0, steps, B, n, 3, at(u), at(h0), at(packed), None, at(h), None, ctypes.c_double(0))
+native.lit_rnn_forward_float64(0, steps, B, n, 3, at(packed), at(u), at(h0), None, at(h), None, ctypes.c_double(0))
 first = h0 @ W.T + u[0]
 np.testing.assert_allclose(h, [first, first @ W.T + u[1]], rtol=1e-13)
 """
