@@ -9,7 +9,12 @@ import warnings
 def quiet_warnings() -> None:
     """Leave out what Lightning warns of in every run, and the lines of code that gave the other warnings."""
     # Lightning with this torch; a resume, in its own folder and into another
-    for about in (".*LeafSpec.*deprecated", "Checkpoint directory .* exists", "The dirpath has changed from"):
+    about_checkpoints = ("Checkpoint directory .* exists", "The dirpath has changed from")
+    for about in (
+        ".*LeafSpec.*deprecated",
+        *about_checkpoints,
+        "A `OneCycleLR` scheduler is using 'interval': 'epoch'",
+    ):
         warnings.filterwarnings("ignore", message=about)
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
 

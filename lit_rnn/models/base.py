@@ -56,8 +56,10 @@ class SequenceModel(KeepsKind, Training):
             of one, or {"class_path", "init_args"}. None: the class's ``default_optimizer``, RMSprop with lr 1e-3.
         group_optimizers: Optimizers of single groups by name, such as {recurrent: {class_path: Adagrad}}; the others
             take ``optimizer``. The rate of such a group is its optimizer's own: no ratio applies.
-        lr_scheduler: Any torch scheduler of plain options, stepped once per epoch; None keeps the rate. The rates of
-            the groups keep their ratios; ``max_lr`` and the like are those of the group ``other``.
+        lr_scheduler: Any torch scheduler of plain options; None keeps the rate. The rates of the groups keep their
+            ratios; ``max_lr`` and the like are those of the group ``other``.
+        lr_scheduler_interval: Step it after every ``epoch`` or every optimizer ``step``. None: as torch means it, which
+            is every step for OneCycleLR and CyclicLR, and every epoch for the others.
         backend: How the cell is run over time; see `lit_rnn.scan.choose_backend`.
         checkpoint_every: Keep the states at every so many steps alone and run the rest again in the backward, which is
             what a very long sequence needs: about a third more time, least memory near sqrt(T). Null keeps all.
@@ -75,6 +77,7 @@ class SequenceModel(KeepsKind, Training):
             "optimizer",
             "group_optimizers",
             "lr_scheduler",
+            "lr_scheduler_interval",
             "recurrent_lr_ratio",
             "input_init",
             "decoder_init",
@@ -101,6 +104,7 @@ class SequenceModel(KeepsKind, Training):
         optimizer: OptimizerCallable | None = None,
         group_optimizers: dict[str, OptimizerCallable] | None = None,
         lr_scheduler: LRSchedulerCallable | None = None,
+        lr_scheduler_interval: optim.Interval | None = None,
         backend: Backend = "auto",
         checkpoint_every: int | None = None,
         recurrent_constraint: Constraint = "none",
@@ -126,6 +130,7 @@ class SequenceModel(KeepsKind, Training):
         self.task = task if isinstance(task, Task) else Task(**task)
         self.adversarial = None if adversarial is None else AdversarialTraining.of(adversarial, self.task)
         self._save_primitives(given)
+        optim.interval_of(self.hparams["lr_scheduler"], self.hparams["lr_scheduler_interval"])
         self.cells = nn.ModuleList()
         for _ in range(layers):
             below = self.cell_list()[-1].output_size if len(self.cells) else self.task.input_size

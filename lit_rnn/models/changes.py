@@ -1,7 +1,7 @@
 """Options that a resume changes: checked, told, and put over the optimizer and the scheduler that a checkpoint holds.
 
 What an option does is not written down here a second time. Optimizer and scheduler are built with the options that the
-checkpoint was made with and with those of now, both are stepped through the epochs that are over, and what differs
+checkpoint was made with and with those of now, both are stepped as often as the checkpoint's, and what differs
 between the two replaces what the checkpoint says; so a changed schedule is followed as if the run had always had it.
 All else is restored bit for bit.
 """
@@ -25,6 +25,7 @@ Options = Mapping[str, Any]
 _KEY = "model.init_args"
 # what was gathered so far is of one kind or the other, or began in one way or the other
 _FROM_THE_START = ("amsgrad", "apart", "centered", "initial_accumulator", "initial_accumulator_value")
+_APART = ("task", "group_optimizers", "lr_scheduler_interval")  # compared in their own ways
 _WATCHING = (f"{_KEY}.lr_scheduler.init_args.monitor", f"{_KEY}.lr_scheduler.init_args.mode")
 
 
@@ -38,6 +39,7 @@ def _made_with(model: Training, kept: Options) -> dict[str, Any]:
     return {
         **model.hparams,
         "group_optimizers": None,
+        "lr_scheduler_interval": "epoch" if kept.get("lr_scheduler") else None,  # before there was a choice
         **kept,
         "optimizer": kept["optimizer"] or model.unnamed_optimizer or model.default_optimizer,
     }
@@ -62,7 +64,7 @@ def changed_options(model: Training, kept: Options) -> dict[str, tuple[Any, Any]
     both = []
     for options in (_made_with(model, kept), model.hparams):
         plain = {key: value for key, value in options.items() if key in model.hparams}
-        plain = {key: value for key, value in plain.items() if key not in ("task", "group_optimizers")}
+        plain = {key: value for key, value in plain.items() if key not in _APART}
         specs = {key: {"init_args": optim.options_of(spec)} for key, spec in _specs(options).items() if spec}
         both.append(dict(_flat({**plain, **specs}, _KEY)))
     was, now = both
@@ -82,14 +84,20 @@ def check(model: Training, kept: Options) -> None:
     for key in {**now, **was}:
         held = f"{was[key]}, whose state the checkpoint holds" if key in was else "left out, as in the checkpoint"
         require(now.get(key) == was.get(key), f"{_KEY}.{key}", now.get(key), held)
+    before, after = (
+        optim.interval_of(options["lr_scheduler"], options["lr_scheduler_interval"])
+        for options in (_made_with(model, kept), model.hparams)
+    )
+    why = f"{before}, as in the checkpoint: the scheduler has counted them"
+    require(before == after, f"{_KEY}.lr_scheduler_interval", after, why)
     changed = changed_options(model, kept)
     for key, (old, new) in changed.items():
         require(key not in _WATCHING, key, new, f"{old} as before: the best so far is measured by it")
     if not changed:
         return
-    before, after = _build(model, _made_with(model, kept)), _build(model, model.hparams)
-    parts = getattr(after.optimizer, "parts", [after.optimizer] * len(after.optimizer.param_groups))
-    for part, a, b in zip(parts, before.optimizer.param_groups, after.optimizer.param_groups, strict=True):
+    old, new = _build(model, _made_with(model, kept)).optimizer, _build(model, model.hparams).optimizer
+    parts = getattr(new, "parts", [new] * len(new.param_groups))
+    for part, a, b in zip(parts, old.param_groups, new.param_groups, strict=True):
         for key in set(b) - {"params"}:
             starts = key == "momentum" and a.get(key) == 0 and isinstance(part, RMSprop)  # it has no buffer yet
             if (starts or key in _FROM_THE_START) and a.get(key) != b[key]:
@@ -117,8 +125,8 @@ def apply(model: Training, checkpoint: dict[str, Any]) -> dict[str, tuple[Any, A
     if not changed:
         return changed
     (saved,), schedules = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
-    epochs = schedules[0]["last_epoch"] if schedules else 0
-    before, after = _build(model, _made_with(model, kept), epochs), _build(model, model.hparams, epochs)
+    count = schedules[0]["last_epoch"] if schedules else 0
+    before, after = _build(model, _made_with(model, kept), count), _build(model, model.hparams, count)
     watching = isinstance(after.scheduler, ReduceLROnPlateau)
     for group, a, b in zip(
         saved["param_groups"], before.optimizer.param_groups, after.optimizer.param_groups, strict=True
@@ -139,8 +147,8 @@ def _replace(saved: dict[str, Any], before: Options, after: Options) -> None:
             saved[key] = value
 
 
-def _build(model: Training, options: Options, epochs: int = 0) -> _Built:
-    """The optimizer and the scheduler that ``options`` stand for, after so many epochs."""
+def _build(model: Training, options: Options, count: int = 0) -> _Built:
+    """The optimizer and the scheduler that ``options`` stand for, after so many steps of the scheduler."""
     now, model._hparams = model.hparams, AttributeDict(options)
     try:
         built = model.configure_optimizers()
@@ -151,6 +159,6 @@ def _build(model: Training, options: Options, epochs: int = 0) -> _Built:
     optimizer, scheduler = built["optimizer"], built["lr_scheduler"]["scheduler"]
     if not isinstance(scheduler, ReduceLROnPlateau):
         optimizer._opt_called = True  # no training here, and no warning that there was none
-        for _ in range(epochs):
+        for _ in range(count):
             scheduler.step()
     return _Built(optimizer, scheduler)

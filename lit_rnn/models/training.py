@@ -75,7 +75,9 @@ class Training(LightningModule, ABC):
         require(
             watched in known, "model.init_args.lr_scheduler.init_args.monitor", watched, f"one of {', '.join(known)}"
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "monitor": watched}}
+        interval = optim.interval_of(self.options.lr_scheduler, self.options.lr_scheduler_interval)
+        schedule = {"scheduler": scheduler, "monitor": watched, "interval": interval}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def configure_gradient_clipping(
         self,

@@ -10,7 +10,7 @@ from lit_rnn.optim.riemannian import (
     retract,
     riemannian_gradient,
 )
-from lit_rnn.optim.schedule import build_scheduler
+from lit_rnn.optim.schedule import Interval, build_scheduler, interval_of
 from lit_rnn.optim.spec import Factory, build, options_of, to_primitives
 from lit_rnn.optim.tensorflow import AdamTF, RMSpropTF
 
@@ -18,6 +18,7 @@ __all__ = [
     "AdamTF",
     "Factory",
     "GroupedOptimizer",
+    "Interval",
     "RMSpropTF",
     "RiemannianAdam",
     "RiemannianOptimizer",
@@ -26,6 +27,7 @@ __all__ = [
     "build",
     "build_optimizer",
     "build_scheduler",
+    "interval_of",
     "named_groups",
     "options_of",
     "retract",

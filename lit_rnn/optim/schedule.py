@@ -4,17 +4,42 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from datamodules.errors import UserError, require
+from lit_rnn.class_paths import loaded
 from lit_rnn.optim.spec import build
 
 KEY = "model.init_args.lr_scheduler"
+Interval = Literal["epoch", "step"]
 NOT_PLAIN = ("LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
 _RATES = ("base_lr", "max_lr", "min_lr", "swa_lr")
+
+
+def interval_of(spec: Mapping[str, Any] | None, asked: Interval | None) -> Interval:
+    """When the scheduler of a {class_path, init_args} is stepped: as asked, else as torch means it.
+
+    torch's documentation steps `OneCycleLR` and `CyclicLR` after every batch, and the others after every epoch.
+
+    Raises:
+        UserError: for an interval without a scheduler, and for steps of a scheduler that watches an epoch's metric.
+    """
+    key = f"{KEY}_interval"
+    require(
+        asked is None or asked in get_args(Interval), key, asked, f"one of {', '.join(get_args(Interval))}, or null"
+    )
+    if spec is None:
+        require(asked is None, key, asked, "left out where there is no lr_scheduler")
+        return "epoch"
+    cls = loaded(spec.get("class_path"), LRScheduler) or LRScheduler
+    watches = issubclass(cls, ReduceLROnPlateau)
+    require(
+        not (watches and asked == "step"), key, asked, f"epoch for {cls.__name__}, which watches a metric of epochs"
+    )
+    return asked or ("step" if issubclass(cls, OneCycleLR | CyclicLR) else "epoch")
 
 
 def build_scheduler(spec: Mapping[str, Any], optimizer: Optimizer) -> Any:

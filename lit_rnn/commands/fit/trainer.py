@@ -11,7 +11,7 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger, WandbLogger
 
-from lit_rnn import callbacks
+from lit_rnn import callbacks, optim
 from lit_rnn.models import SequenceModel, read_checkpoint
 from lit_rnn.models.objectives import better
 from lit_rnn.runs.checkpoints import best_checkpoint, last_checkpoint
@@ -80,7 +80,9 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
     if trainer["enable_checkpointing"] is not False:
         watching += [callbacks.InitialCheckpoint(checkpoints), callbacks.LastCheckpoint(checkpoints)]
     if trainer["logger"] is not False and command == "fit":
-        watching.append(LearningRateMonitor("epoch"))
+        watching.append(
+            LearningRateMonitor(optim.interval_of(model.options.lr_scheduler, model.options.lr_scheduler_interval))
+        )
     if trainer["limit_val_batches"] != 0 and trainer["enable_checkpointing"] is not False:
         best = ModelCheckpoint(
             dirpath=checkpoints,

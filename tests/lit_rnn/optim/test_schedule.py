@@ -14,7 +14,7 @@ from torch.optim import SGD, Adagrad, Adam, RMSprop, lr_scheduler
 
 from datamodules import CopyMemory, UserError
 from lit_rnn.models import ExpRNN, ScuRNN
-from lit_rnn.optim import build_optimizer, build_scheduler
+from lit_rnn.optim import build_optimizer, build_scheduler, interval_of
 
 EPOCHS = 12
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -215,11 +215,47 @@ def test_of_a_model() -> None:
     assert groups["recurrent"]["lr"] == pytest.approx(4e-4) and groups["phase"]["lr"] == pytest.approx(4e-5)
 
 
+@each_scheduler
+def test_when_it_is_stepped(name: str) -> None:
+    """torch's documentation steps these two after every batch."""
+    assert interval_of(spec(name), None) == ("step" if name in ("OneCycleLR", "CyclicLR") else "epoch")
+    assert interval_of(spec(name), "epoch") == "epoch"
+    if name == "ReduceLROnPlateau":
+        with pytest.raises(
+            UserError, match=r"lr_scheduler_interval is 'step', but it must be epoch for ReduceLROnPlat"
+        ):
+            interval_of(spec(name), "step")
+    else:
+        assert interval_of(spec(name), "step") == "step"
+
+
+def test_intervals_that_are_none() -> None:
+    task = CopyMemory(delay=5).task
+    with pytest.raises(UserError, match=r"^model\.init_args\.lr_scheduler_interval is 'batch'.* one of epoch, step"):
+        ExpRNN(task, 6, lr_scheduler=lr_scheduler.OneCycleLR, lr_scheduler_interval="batch")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^model\.init_args\.lr_scheduler_interval is 'step'.* no lr_scheduler\.$"):
+        ExpRNN(task, 6, lr_scheduler_interval="step")
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_by_steps_on_the_command_line(cli: Any, config: Any) -> None:
+    """The rate of every step, with two batches accumulated for each, is torch's own; a decay by steps too."""
+    warm = {"class_path": "LinearLR", "init_args": {"start_factor": 0.25, "total_iters": 3}}
+    adam = {"class_path": "Adam", "init_args": {"lr": 0.01}}
+    options = {"hidden_size": 6, "optimizer": adam, "lr_scheduler": warm, "lr_scheduler_interval": "step"}
+    path = config(model={"class_path": "ExpRNN", "init_args": options})
+    assert cli("fit", "-c", path, "--run_dir", "r", "--trainer.accumulate_grad_batches", 2).status == 0
+    with open("r/metrics.csv", newline="") as file:
+        rates = [float(row["lr-Adam/other"]) for row in csv.DictReader(file) if row["lr-Adam/other"]]
+    assert list(dict.fromkeys(rates)) == pytest.approx([0.0025, 0.005, 0.0075, 0.01]), "four steps in eight batches"
+
+
 @pytest.mark.usefixtures("_no_pictures")
 def test_on_the_command_line(cli: Any, config: Any) -> None:
     """In metrics.csv, and the parser still knows the scheduler by its short name afterwards."""
     cycle = {"class_path": "CyclicLR", "init_args": {"base_lr": 0.01, "max_lr": 0.1, "step_size_up": 1}}
-    model = {"class_path": "ExpRNN", "init_args": {"hidden_size": 6, "lr_scheduler": cycle}}
+    options = {"hidden_size": 6, "lr_scheduler": cycle, "lr_scheduler_interval": "epoch"}
+    model = {"class_path": "ExpRNN", "init_args": options}
     for folder in ("a", "b"):
         assert cli("fit", "-c", config(model=model), "--run_dir", folder).status == 0
     with open("b/metrics.csv", newline="") as file:

@@ -37,6 +37,7 @@ MODELS: dict[str, dict[str, Any]] = {
     },
 }
 PLATEAU = {"class_path": "pytorch_lightning.cli.ReduceLROnPlateau", "init_args": {"monitor": "val/loss", "patience": 0}}
+CYCLE = {"class_path": "OneCycleLR", "init_args": {"max_lr": 0.02, "total_steps": 13}}
 VARIANTS: dict[str, dict[str, Any]] = {
     **{name: {"model": model} for name, model in MODELS.items()},
     "worker": {"data": {"init_args": {"num_workers": 1}}},
@@ -47,6 +48,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model": {"class_path": "ExpRNN", "init_args": {"hidden_size": 8, "optimizer": ADAM, "lr_scheduler": PLATEAU}},
     },
     "validated within epochs": {"trainer": {"val_check_interval": 2}},
+    "one cycle": {
+        "model": {"class_path": "ExpRNN", "init_args": {"hidden_size": 8, "optimizer": ADAM, "lr_scheduler": CYCLE}},
+    },
 }
 EPOCHS = {"trainer": {"max_epochs": 3}}  # of 4 steps
 # the first step, inside epochs, at the ends of two
@@ -186,6 +190,14 @@ def test_metrics_are_those_of_the_uninterrupted_run(cli: Any, whole: Whole, step
     assert cli("fit", "-c", path, "--run_dir", "r", "--trainer.max_steps", step).status == 0
     assert cli("fit", "--run_dir", "r", "--ckpt_path", "last", "--trainer.max_steps", -1).status == 0
     assert rows("r") == rows(whole("ExpRNN") / "run")
+
+
+@pytest.mark.parametrize("step", [3, 8])
+def test_a_schedule_of_steps(cli: Any, whole: Whole, step: int) -> None:
+    """Inside an epoch and between two: weights, schedule, momentum and the rates in metrics.csv."""
+    test_stopped_by_max_steps(cli, whole, "one cycle", step)
+    assert rows("r") == rows(whole("one cycle") / "run")
+    assert len({row["lr-Adam/other"] for row in rows("r") if "lr-Adam/other" in row}) == 12, "a rate for every step"
 
 
 def test_rows_written_after_the_last_checkpoint_are_not_doubled(cli: Any, whole: Whole) -> None:

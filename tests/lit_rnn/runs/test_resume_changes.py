@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -127,13 +128,41 @@ def test_a_schedule_is_followed_as_if_it_had_always_been(
 def test_one_cycle(cli: Any, config: Any) -> None:
     """The top after one epoch, and from there half a cosine down to 0 in four: half the top after three."""
     options = {"max_lr": 0.01, "total_steps": 6, "pct_start": 1 / 3, "final_div_factor": 1e9, "cycle_momentum": False}
-    model = exprnn(lr_scheduler={"class_path": "OneCycleLR", "init_args": options})
-    with pytest.warns(RuntimeWarning, match="interval"):
-        assert cli("fit", "-c", config(model=model), "--run_dir", "r").status == 0
-        quarter = 0.005 * (1 + 0.5**0.5)
-        assert rates() == pytest.approx((quarter / 10, quarter))
-        assert cli(*RESUME, 3, f"{SCHEDULER}.max_lr", 0.1).status == 0
+    cycle = {"class_path": "OneCycleLR", "init_args": options}
+    model = exprnn(lr_scheduler=cycle, lr_scheduler_interval="epoch")
+    assert cli("fit", "-c", config(model=model), "--run_dir", "r").err == ""
+    quarter = 0.005 * (1 + 0.5**0.5)
+    assert rates() == pytest.approx((quarter / 10, quarter))
+    assert cli(*RESUME, 3, f"{SCHEDULER}.max_lr", 0.1).status == 0
     assert rates() == pytest.approx((0.005, 0.05))
+
+
+def test_one_cycle_by_steps(cli: Any, config: Any, refused: Any) -> None:
+    """The top after 8 of 20 steps; half of it after 14, halfway down to 0."""
+    options = {"max_lr": 0.01, "total_steps": 21, "pct_start": 9 / 21, "final_div_factor": 1e9, "cycle_momentum": False}
+    model = exprnn(lr_scheduler={"class_path": "OneCycleLR", "init_args": options})
+    assert cli("fit", "-c", config(model=model), "--run_dir", "r").status == 0
+    assert rates() == pytest.approx((0.001, 0.01))
+    sentence = refused(*RESUME, 3, "--model.init_args.lr_scheduler_interval", "epoch")
+    assert "lr_scheduler_interval is 'epoch', but it must be step, as in the checkpoint" in sentence
+    assert cli(*RESUME, 4, f"{SCHEDULER}.max_lr", 0.1, "--trainer.max_steps", 14).status == 0
+    assert rates() == pytest.approx((0.005, 0.05))
+
+
+def test_a_checkpoint_from_before_there_were_intervals(cli: Any, config: Any, refused: Any) -> None:
+    """Every scheduler was stepped by epochs then: others than OneCycleLR and CyclicLR go on as they are."""
+    cycle = {"class_path": "CyclicLR", "init_args": {"base_lr": 0.01, "max_lr": 0.1}}
+    for scheduler, interval in ((STEP, None), (cycle, "epoch")):
+        shutil.rmtree("r", ignore_errors=True)
+        model = exprnn(lr_scheduler=scheduler, lr_scheduler_interval=interval)
+        assert cli("fit", "-c", config(model=model), "--run_dir", "r", "--trainer.max_epochs", 1).status == 0
+        checkpoint = torch.load("r/checkpoints/last.ckpt", weights_only=True)
+        del checkpoint["hyper_parameters"]["lr_scheduler_interval"]
+        torch.save(checkpoint, "r/checkpoints/last.ckpt")
+        if interval is not None:
+            sentence = refused(*RESUME, 2, "--model.init_args.lr_scheduler_interval", "null")
+            assert "lr_scheduler_interval is 'step', but it must be epoch, as in the checkpoint" in sentence
+        assert cli(*RESUME, 2).status == 0
 
 
 def test_what_watches_a_metric_keeps_what_it_saw(cli: Any, config: Any) -> None:
