@@ -9,9 +9,15 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+_NAMES = ("inputs", "targets", "predictions", "probabilities")  # in the order of predict_step
+
 
 class PredictionFile(Callback):
-    """Writes inputs, targets and predictions of the validation split to ``predictions.npz``, one file per process."""
+    """Writes what ``predict_step`` gives on the validation split to ``predictions.npz``, one file per process.
+
+    That is ``inputs``, ``targets`` and ``predictions``, and with ``--probabilities true`` also ``probabilities``, with
+    the classes as the last axis.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,8 +37,10 @@ class PredictionFile(Callback):
         self._batches.append(tuple(part.cpu() for part in outputs))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        inputs, targets, predictions = (torch.cat(parts).numpy() for parts in zip(*self._batches, strict=True))
+        arrays: dict[str, Any] = {
+            name: torch.cat(parts).numpy() for name, *parts in zip(_NAMES, *self._batches, strict=False)
+        }
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder / f"predictions{rank}.npz"
-        np.savez_compressed(path, inputs=inputs, targets=targets, predictions=predictions)
+        np.savez_compressed(path, **arrays)
         print(f"predictions: {path}")

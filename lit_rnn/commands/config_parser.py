@@ -95,6 +95,9 @@ class ConfigCLI(LightningCLI):
             default=None,
             help="CPU threads; if not given, as many as there are cores for this process, and one for NumPy.",
         )
+        if self._command == "predict":
+            words = "Also write the probabilities of all classes to predictions.npz."
+            parser.add_argument("--probabilities", type=bool, default=False, help=words)
         parser.link_arguments("data", "model.init_args.task", compute_fn=_task_of, apply_on="instantiate")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:

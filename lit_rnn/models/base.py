@@ -92,6 +92,8 @@ class SequenceModel(KeepsKind, Training):
     A subclass names its own alone.
     """
 
+    predict_probabilities = False  # of a task with classes
+
     def __init__(
         self,
         task: dict[str, Any] | Task,
@@ -301,8 +303,10 @@ class SequenceModel(KeepsKind, Training):
     def test_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
         self._shared_step(batch, "test")
 
-    def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs, targets and predictions (classes or numbers)."""
+    def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> tuple[Tensor, ...]:
+        """Inputs, targets and predictions (classes or numbers), and the probabilities if `predict_probabilities`."""
         inputs, targets = batch[:2]
         outputs = self(inputs)
-        return as_plain(inputs), as_plain(targets), outputs.argmax(-1) if self.task.classifies else as_plain(outputs)
+        predictions = outputs.argmax(-1) if self.task.classifies else as_plain(outputs)
+        found = (as_plain(inputs), as_plain(targets), predictions)
+        return (*found, as_plain(outputs).softmax(-1)) if self.predict_probabilities else found

@@ -76,6 +76,9 @@ class CLI(ConfigCLI):
         config = self.config[self.subcommand]
         if "seed" not in config.data.init_args:  # data of a user's own, which may not care
             self.datamodule.seed = int(config.seed_everything)
+        if config.get("probabilities"):
+            settings.check_probabilities(self.model.task)
+            self.model.predict_probabilities = True
         if self._taken is not None:
             check_fits(self.model, self.datamodule, self._taken, str(self.subcommand))
 

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 
+from datamodules import Task
 from datamodules.errors import UserError, require
 from lit_rnn import optim
 from lit_rnn.class_paths import loaded
@@ -100,6 +101,16 @@ def _missing_cuda() -> str:
     if torch.version.cuda is None and torch.version.hip is None:
         return f". This torch ({torch.__version__}) is built without CUDA: a GPU needs another build, see pytorch.org"
     return ". If there is a GPU, see whether nvidia-smi lists it and CUDA_VISIBLE_DEVICES hides it"
+
+
+def check_probabilities(task: Task) -> None:
+    """Refuse to write probabilities where a task has none.
+
+    Raises:
+        UserError: naming the task.
+    """
+    accepted = f"left out: {task.name} has {task.targets} targets, not classes"
+    require(task.classifies, "probabilities", True, accepted)
 
 
 def write_out_optimizer(model: Any) -> None:

@@ -318,12 +318,13 @@ def test_evaluation_does_not_touch_the_run(cli: Any, config: Any, snapshot: Any)
     ],
     ids=["copying", "adding", "digits"],
 )
-def test_predictions(cli: Any, config: Any, data: dict[str, Any], inputs: Any, targets: Any) -> None:
+def test_predictions(cli: Any, config: Any, refused: Any, data: dict[str, Any], inputs: Any, targets: Any) -> None:
     path = config(data=data, trainer={"max_epochs": 1})
     assert cli("fit", "-c", path, "--run_dir", "r").status == 0
     done = cli("predict", "--ckpt_path", "best", "--run_dir", "r")
     assert done.status == 0 and "r/predictions.npz" in done.out and done.err == ""
     with np.load("r/predictions.npz") as kept:
+        assert kept.files == ["inputs", "targets", "predictions"]
         assert kept["inputs"].shape == inputs and kept["targets"].shape == kept["predictions"].shape == targets
         result = json.loads(Path("r/fit.json").read_text())
         if result["metric"] == "accuracy":
@@ -331,6 +332,17 @@ def test_predictions(cli: Any, config: Any, data: dict[str, Any], inputs: Any, t
             right = kept["targets"] == kept["predictions"]
             right = right[:, -recall:] if recall else right
             assert right.mean() == pytest.approx(result["value"], abs=1e-6)
+    ask = ("predict", "--ckpt_path", "best", "--run_dir", "r", "--probabilities", "true")
+    if result["metric"] != "accuracy":
+        assert "probabilities is True, but it must be left out: adding has value targets, not classes." in refused(*ask)
+        return
+    assert cli(*ask).status == 0
+    with np.load("r/predictions.npz") as kept:
+        p, y = kept["probabilities"], kept["targets"]
+        assert p.shape[:-1] == y.shape and np.allclose(p.sum(-1), 1, atol=1e-6)
+        assert np.array_equal(p.argmax(-1), kept["predictions"])
+        of_targets = np.take_along_axis(p, y[..., None], -1)[..., 0]
+        assert -np.log(of_targets).mean() == pytest.approx(result["loss"], rel=1e-5), "the loss that was validated"
 
 
 # ---- help
