@@ -39,7 +39,7 @@ FLOORS = [
 WINGS = ("fit", "study", "analyze", "attack", "compare")
 PLAN = {  # what the modules of a wing are called; fit is watched by callbacks, and draws nothing itself
     "fit": {"command", "subject", "settings", "trainer", "saved"},
-    "study": {"command", "subject", "local", "export", "measure", "pictures", "page"},
+    "study": {"command", "subject", "local", "estimate", "export", "measure", "pictures", "page"},
     "analyze": {"command", "subject", "settings", "work", "measure", "pictures", "page", "findings"},
     "attack": {"command", "subject", "work", "measure", "pictures", "page", "findings", "words"},
     "compare": {"command", "subject", "measure", "pictures", "page"},

@@ -1,6 +1,7 @@
 """What watches a run."""
 
 from lit_rnn.callbacks.checkpoints import InitialCheckpoint, LastCheckpoint
+from lit_rnn.callbacks.clock import Clock
 from lit_rnn.callbacks.drift import Drift
 from lit_rnn.callbacks.finite import FiniteLoss
 from lit_rnn.callbacks.pictures import TaskPicture
@@ -13,6 +14,7 @@ from lit_rnn.callbacks.watch import WatchMatrices
 from lit_rnn.runs.endings import DivergedError, Stopped
 
 __all__ = [
+    "Clock",
     "DivergedError",
     "Drift",
     "EpochLines",

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.errors import UserError, require
 from lit_rnn.commands.parser import Parser
 from lit_rnn.commands.study import export, local
+from lit_rnn.commands.study.estimate import estimate
 from lit_rnn.commands.study.subject import Run, Study, read_study, resolved
 from lit_rnn.files import refuse_links
 from lit_rnn.report.console import new_console
@@ -80,7 +81,7 @@ def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estima
         return
     folder.mkdir(parents=True, exist_ok=True)
     if estimated:
-        seconds = local.estimate(left[0].setting, threads) * len(left) / min(processes, len(left))
+        seconds = estimate(left, processes, threads)
         print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as the first", flush=True)
     console = new_console()
     columns = (
@@ -117,5 +118,6 @@ def _report(study: Study, folder: Path) -> None:
     settings = measure.over_seeds(rows)
     measure.write(rows, settings, folder)
     new_console().print(page.table(rows, settings).terminal())
-    print(f"picture: {pictures.draw(rows, settings, folder)}")
-    print(f"numbers: {folder / 'study.json'}, {folder / 'study.csv'}")
+    for picture in pictures.draw(rows, settings, folder):
+        print(f"picture: {picture}")
+    print(f"numbers: {', '.join(str(folder / name) for name in ('study.json', 'study.csv', 'study_means.csv'))}")

@@ -8,15 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from datamodules.errors import UserError
-from lit_rnn.class_paths import loaded
-from lit_rnn.commands.study.subject import Run, Setting, resolved
+from lit_rnn.commands.study.subject import Run
 from lit_rnn.files import read_json
 from lit_rnn.runs.checkpoints import last_checkpoint
 
@@ -54,50 +52,8 @@ def claim(runs: Sequence[Run], folder: Path) -> None:
     path.write_text(json.dumps(plan, indent=1))
 
 
-def estimate(setting: Setting, threads: int) -> float:
-    """Seconds that one run of ``setting`` takes, from short trials; also fetches the data once for all."""
-    from datamodules import SequenceDataModule  # here: Lightning takes seconds
-
-    config = resolved(setting)
-    trainer, data = config["trainer"], config["data"]
-    cls = loaded(data["class_path"], SequenceDataModule)  # the parser has imported it
-    assert cls is not None
-    module: SequenceDataModule = cls(**data["init_args"])
-    module.prepare_data()
-    batches = len(module.split("train")) // module.batch_size
-    steps = trainer["max_steps"] if trainer["max_steps"] > 0 else batches * (trainer["max_epochs"] or 1)
-    few, start = _trial(setting, threads, 5)
-    many, seconds = _trial(setting, threads, 35)
-    if seconds - start < 3:  # within what starting varies by
-        many, seconds = _trial(setting, threads, 500)
-    step = max(0.0, seconds - start) / (many - few) if many > few else seconds / many
-    return seconds + step * (steps - many)
-
-
-def _trial(setting: Setting, threads: int, batches: int) -> tuple[int, float]:
-    """Steps made and seconds taken by a run of so many batches, or of all if they are fewer."""
-    trial = [*setting.arguments(), "--threads", str(threads), "--trainer.max_epochs", "1"]
-    trial += ["--trainer.limit_train_batches", str(batches), "--trainer.limit_val_batches", "1"]
-    trial += ["--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1"]
-    trial += ["--trainer.log_every_n_steps", "1", "--trainer.enable_checkpointing", "false"]
-    with tempfile.TemporaryDirectory() as folder:
-        place = ["--run_dir", str(Path(folder, "trial"))]
-        done = subprocess.run(
-            [sys.executable, "-m", "lit_rnn", "fit", *trial, *place],
-            capture_output=True,
-            text=True,
-            env=_pinned(threads),
-        )
-        result = Path(folder, "trial", "fit.json")
-        if done.returncode or not result.is_file():
-            raise UserError(
-                f"a trial of {setting.name} fails: {(done.stderr.strip() or 'no message').splitlines()[-1]}"
-            )
-        numbers = json.loads(result.read_text())
-    return max(int(numbers["steps"]), 1), float(numbers["seconds"])
-
-
-def _pinned(threads: int) -> dict[str, str]:
+def pinned(threads: int) -> dict[str, str]:
+    """The environment of a run that keeps to its threads."""
     count = str(threads)
     return {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
 
@@ -143,7 +99,7 @@ class Pool:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=_pinned(self.threads),
+                env=pinned(self.threads),
                 start_new_session=True,  # Ctrl-C reaches it once, through us
             )
         self.going[run] = (process, time.monotonic())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def results(study: Study, folder: Path) -> list[dict[str, Any]]:
             {
                 "run": run.name,
                 "setting": run.setting.name,
+                "arm": run.setting.arm,
                 "seed": run.seed,
                 **dict(run.setting.values),
                 "steps": result["steps"],
@@ -47,21 +48,56 @@ def results(study: Study, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+# What a row holds beside the options of its setting
+_OWN = "run setting arm seed steps loss best_loss metric value success chance seconds"
+
+
+def options_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that a row's setting gives."""
+    return {key: value for key, value in row.items() if key not in _OWN.split()}
+
+
 def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean and sample standard deviation over seeds by setting, the lowest mean of best losses first."""
+    """Mean, sample standard deviation and number over seeds by setting, the lowest mean of best losses first.
+
+    A loss that is no number counts in none of them, but in ``runs``.
+    """
     settings = []
     for name in dict.fromkeys(row["setting"] for row in rows):
         ours = [row for row in rows if row["setting"] == name]
-        summary: dict[str, Any] = {"setting": name, "runs": len(ours), "successes": sum(r["success"] for r in ours)}
+        summary: dict[str, Any] = {"setting": name, **options_of(ours[0]), "runs": len(ours)}
+        summary["successes"] = sum(row["success"] for row in ours)
         for key in ("loss", "best_loss", "value"):
             numbers = [row[key] for row in ours if row[key] is not None and np.isfinite(row[key])]
             summary[f"{key}_mean"] = statistics.fmean(numbers) if numbers else None
             summary[f"{key}_std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
+            summary[f"{key}_number"] = len(numbers)
         settings.append(summary)
     return sorted(settings, key=lambda s: float("inf") if s["best_loss_mean"] is None else s["best_loss_mean"])
 
 
+def against_rate(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, list[float]]]]:
+    """Best losses of all seeds against the learning rate, by everything else that varies; the best line first.
+
+    Empty where the grid has no learning rate (an option that ends in ``lr``), or one value of it.
+    """
+    keys = [key for key in options_of(rows[0]) if key.rpartition(".")[2] == "lr"] if rows else []
+    if len(keys) != 1 or len({row[keys[0]] for row in rows}) < 2:
+        return {}
+    rate = keys[0]
+    others = [key for key in options_of(rows[0]) if key != rate]
+    others = [key for key in others if len({str(row.get(key)) for row in rows}) > 1]
+    lines: dict[str, dict[float, list[float]]] = {}
+    for row in rows:
+        name = ", ".join([row["arm"], *(f"{key.rpartition('.')[2]}={row[key]}" for key in others if key in row)])
+        if row["best_loss"] is not None and isinstance(row[rate], int | float):
+            lines.setdefault(name, {}).setdefault(float(row[rate]), []).append(row["best_loss"])
+    best = {name: min(statistics.fmean(losses) for losses in line.values()) for name, line in lines.items()}
+    return {name: sorted(lines[name].items()) for name in sorted(lines, key=lambda name: best[name])}
+
+
 def write(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], folder: Path) -> None:
-    """study.json holds both; study.csv a line per run."""
+    """study.json holds both; study.csv a line per run, study_means.csv a line per setting."""
     (folder / "study.json").write_text(json.dumps({"settings": settings, "runs": rows}, indent=1))
     write_csv(folder / "study.csv", rows)
+    write_csv(folder / "study_means.csv", settings)

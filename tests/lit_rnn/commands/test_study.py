@@ -9,15 +9,18 @@ import json
 import shlex
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
 from datamodules import UserError
+from lit_rnn import callbacks
+from lit_rnn.callbacks import clock
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.fit import command as cli
-from lit_rnn.commands.study import command, export, local, measure
+from lit_rnn.commands.study import command, estimate, export, local, measure, pictures
 from lit_rnn.commands.study.subject import read_study, resolved
 
 BASE = {
@@ -147,7 +150,11 @@ def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.Captur
     assert losses[0] != losses[1]
     with (folder / "study.csv").open(newline="") as file:
         assert [row["run"] for row in csv.DictReader(file)] == ["study-layers=1-seed=1", "study-layers=1-seed=2"]
-    assert (folder / "study.png").stat().st_size > 10_000
+    with (folder / "study_means.csv").open(newline="") as file:
+        (means,) = csv.DictReader(file)
+    assert float(means["loss_mean"]) == good["loss_mean"] and means["model.init_args.layers"] == "1"
+    assert (means["loss_number"], means["runs"], means["successes"]) == ("2", "2", "2")
+    assert (folder / "study.png").stat().st_size > 10_000 and not (folder / "study_lr.png").exists()
 
     # again: finished runs are kept as they are, a stopped one goes on from its checkpoint
     kept = (folder / "study-layers=1-seed=1" / "fit.json").stat().st_mtime_ns
@@ -184,9 +191,109 @@ def test_mean_and_spread_by_hand() -> None:
         {"setting": s, "loss": loss, "best_loss": loss / 2, "value": v, "success": v > 0.5}
         for s, loss, v in (("a", 4.0, 0.1), ("a", 8.0, 0.9), ("b", 2.0, 1.0))
     ]
+    rows.append({"setting": "a", "loss": float("nan"), "best_loss": None, "value": None, "success": False})
     b, a = measure.over_seeds(rows)
-    assert (a["loss_mean"], a["best_loss_mean"], a["successes"], a["runs"]) == (6.0, 3.0, 1, 2)
+    assert (a["loss_mean"], a["best_loss_mean"], a["successes"], a["runs"]) == (6.0, 3.0, 1, 3)
+    assert (a["loss_number"], a["best_loss_number"], b["value_number"]) == (2, 2, 1), "a run without the number"
     assert a["loss_std"] == pytest.approx(8**0.5) and b["loss_std"] is None and b["setting"] == "b"
+
+
+def test_losses_against_the_learning_rate(tmp_path: Path) -> None:
+    """Two arms, one with a gain: lines by arm and gain, rates in order, seeds together; one rate draws nothing."""
+    rows = [
+        {"run": "", "setting": "", "arm": arm, "seed": 1, "best_loss": loss, "chance": 1.0, LR: rate, "m.gain": gain}
+        for arm, gain, rate, loss in (
+            ("a", 1, 0.1, 4.0),
+            ("a", 1, 0.01, 2.0),
+            ("a", 1, 0.01, 3.0),
+            ("a", 2, 0.01, 0.5),
+            ("b", 2, 0.1, 1.0),
+            ("b", 2, 0.1, None),
+        )
+    ]
+    assert measure.against_rate(rows) == {
+        "a, gain=2": [(0.01, [0.5])],
+        "b, gain=2": [(0.1, [1.0])],
+        "a, gain=1": [(0.01, [2.0, 3.0]), (0.1, [4.0])],
+    }
+    assert pictures._against_rate(rows, tmp_path) == [tmp_path / "study_lr.png"]
+    assert measure.against_rate(rows[:1]) == {} and measure.against_rate([]) == {}
+    assert measure.against_rate([{**row, "other.lr": 1} for row in rows]) == {}, "of two rates none is the rate"
+
+
+# ---- how long it will take
+
+
+@pytest.mark.parametrize(
+    ("trainer", "expected"),
+    [  # 10 training batches and 4 of validation in the splits
+        ({"max_epochs": 3}, (30, 12, 3)),
+        ({"max_epochs": None, "max_steps": 25}, (25, 8, 3)),
+        ({"max_epochs": 2, "max_steps": 25}, (20, 8, 2)),
+        ({"max_epochs": -1, "max_steps": 5, "accumulate_grad_batches": 4}, (20, 8, 2)),
+        ({"max_epochs": 2, "limit_train_batches": 0.5, "limit_val_batches": 3}, (10, 6, 2)),
+        ({"max_epochs": 2, "limit_train_batches": 99, "limit_val_batches": 0}, (20, 0, 2)),
+        ({"max_epochs": 4, "check_val_every_n_epoch": 2}, (40, 8, 4)),
+        ({"max_epochs": 2, "val_check_interval": 0.5}, (20, 16, 2)),
+        ({"max_epochs": 2, "val_check_interval": 3}, (20, 24, 2)),
+        ({"max_epochs": 3, "val_check_interval": 15, "check_val_every_n_epoch": None}, (30, 8, 3)),
+        ({}, (10_000, 4000, 1000)),
+    ],
+)
+def test_what_a_run_does(trainer: dict[str, Any], expected: tuple[int, int, int]) -> None:
+    given = {"check_val_every_n_epoch": 1, **trainer}
+    assert estimate.amount(given, 10, 4) == estimate.Amount(*expected)
+
+
+def test_start_validation_and_ends_of_epochs_are_in_the_estimate() -> None:
+    """A trial of 20 s: 11 batches of 0.5 s, 2 of validation of 1 s, an epoch's end of 2.5 s; 10 s are the rest."""
+    clock = {"batches": 11, "batch": 0.5, "val_batches": 2, "val_batch": 1.0, "epoch": 2.5}
+    timing = estimate._timing(clock, 20.0)
+    assert timing == estimate.Timing(10.0, 0.5, 1.0, 2.5)
+    assert timing.of(estimate.Amount(100, 30, 3)) == 10 + 100 * 0.5 + 30 * 1.0 + 3 * 2.5
+
+
+def test_the_clock_of_a_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Moments by hand: the first batch, which warms up, and the check before training do not count."""
+    now = [0.0]
+    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
+    trainer = SimpleNamespace(sanity_checking=True, should_stop=False, default_root_dir=tmp_path)
+    one = callbacks.Clock()
+
+    def at(second: float, hook: str) -> None:
+        now[0] = second
+        getattr(one, hook)(trainer, None)
+
+    at(1, "on_validation_batch_start")
+    at(2, "on_validation_batch_end")
+    trainer.sanity_checking = False
+    at(3, "on_train_start")
+    for second in (7, 9, 11, 13):
+        at(second, "on_train_batch_end")
+    assert not trainer.should_stop, "five batches at least"
+    at(15, "on_train_batch_end")
+    assert trainer.should_stop
+    for second in (16, 19):
+        at(second, "on_validation_batch_start")
+        at(second + 3, "on_validation_batch_end")
+    at(25, "on_train_end")
+    found = json.loads((tmp_path / "clock.json").read_text())
+    assert found == {"batches": 5, "batch": 2.0, "val_batches": 2, "val_batch": 3.0, "epoch": 25 - 15 - 6}
+
+
+def test_runs_come_in_rounds(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three runs on two processes take two rounds; the trial is as many side by side as the runs are."""
+    asked = []
+
+    def trial(setting: Any, processes: int, threads: int, batches: int) -> list[estimate.Timing]:
+        asked.append((processes, threads, batches))
+        return [estimate.Timing(1.0, 1.0, 10.0, 0.0), estimate.Timing(3.0, 3.0, 10.0, 0.0)]
+
+    monkeypatch.setattr(estimate, "trial", trial)
+    runs = read_study(study(seeds=[1, 2, 3])).runs  # 4 batches an epoch, 2 epochs; 2 batches of validation after each
+    assert estimate.estimate(runs, 2, 1) == 2 * (2 + 8 * 2 + 4 * 10)
+    assert estimate.estimate(runs[:1], 2, 5) == 2 + 8 * 2 + 4 * 10
+    assert asked == [(2, 1, 8), (1, 5, 8)]
 
 
 def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
