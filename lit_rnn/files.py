@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +109,34 @@ def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     return content
 
 
+@contextlib.contextmanager
+def in_whole(path: Path) -> Iterator[None]:
+    """Turn what is raised where a file's content lacks something, or has it of another kind, into a sentence.
+
+    Raises:
+        UserError: that the file is damaged.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}): make it anew or remove it.") from error
+
+
+def read_arrays(path: Path) -> dict[str, Any]:
+    """The arrays of an .npz file.
+
+    Raises:
+        UserError: if it is damaged, or holds objects.
+    """
+    import numpy as np  # commands that read none start without it
+
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # NumPy leaves a damaged one open
+            return dict(stored)
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path} is damaged ({type(error).__name__}): make it anew or remove it.") from error
+
+
 # ---- writing
 
 
@@ -154,7 +186,7 @@ def file_name(name: str) -> str:
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a folder with a symbolic link in it that leads out of it: a command would write elsewhere.
+    """Refuse a folder with a link in it that leads out of it, symbolic or hard: a command would write elsewhere.
 
     The folder itself may be a link. Nothing is followed.
 
@@ -162,6 +194,8 @@ def refuse_links(folder: Path) -> None:
         UserError: naming the link.
     """
     root = os.path.realpath(folder)
+    names_of: dict[tuple[int, int], list[str]] = {}  # names inside of files with several, by device and number
+    links_to: dict[tuple[int, int], int] = {}
     for place, folders, names in os.walk(root):
         for name in (*folders, *names):
             path = os.path.join(place, name)
@@ -171,6 +205,18 @@ def refuse_links(folder: Path) -> None:
                     f"{shown} is a symbolic link out of {folder}, and nothing is written through one: remove it, or "
                     "name another folder."
                 )
+        for path in (os.path.join(place, name) for name in names):
+            status = os.lstat(path)
+            if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+                key = (status.st_dev, status.st_ino)
+                names_of.setdefault(key, []).append(path)
+                links_to[key] = status.st_nlink
+    for key, paths in names_of.items():
+        if len(paths) < links_to[key]:
+            raise UserError(
+                f"{folder / os.path.relpath(paths[0], root)} is a hard link to a file that also has a name outside of "
+                f"{folder}, which would be changed too: put a copy in its place, or name another folder."
+            )
 
 
 def inside(path: str | Path, folder: Path) -> bool:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from lit_rnn.callbacks.images import show
+from lit_rnn.files import read_arrays
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.probes import recurrent_matrices
 from lit_rnn.runs.folder import keeps_files
@@ -40,6 +41,7 @@ class SpectrumPicture(Callback):
             self.start.parent.mkdir(parents=True, exist_ok=True)
             with self.start.open("wb") as file:
                 np.savez(file, allow_pickle=False, **spectra(pl_module))
+        read_arrays(self.start)  # a damaged one is refused before training, not after
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
@@ -47,8 +49,7 @@ class SpectrumPicture(Callback):
         after = spectra(pl_module)
         if not after:  # an architecture without a square matrix
             return
-        with np.load(self.start) as before:
-            draw_spectra(dict(before), after, self.path)
+        draw_spectra(read_arrays(self.start), after, self.path)
         show(trainer, "pictures/spectrum", self.path)
 
 

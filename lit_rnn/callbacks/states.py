@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lit_rnn.analysis import states_and_gradients
 from lit_rnn.callbacks.images import show
+from lit_rnn.files import read_arrays
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.probes import summed_loss
 from lit_rnn.runs.folder import keeps_files
@@ -59,6 +60,8 @@ class StatePicture(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.store.is_file():
             self._take(trainer, pl_module)
+        elif trainer.is_global_zero and keeps_files(trainer):
+            read_arrays(self.store)  # a damaged one is refused before training, not after
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
@@ -67,8 +70,7 @@ class StatePicture(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._take(trainer, pl_module)
         if self.store.is_file() and trainer.is_global_zero:
-            with np.load(self.store) as stored:
-                draw_states(dict(stored), self.path)
+            draw_states(read_arrays(self.store), self.path)
             show(trainer, "pictures/states", self.path)
 
     def _take(self, trainer: Trainer, model: LightningModule) -> None:
@@ -79,8 +81,7 @@ class StatePicture(Callback):
         assert isinstance(model, SequenceModel)
         stored: Traces = {}
         if self.store.is_file():
-            with np.load(self.store) as before:
-                stored = dict(before)
+            stored = read_arrays(self.store)
         traces = state_traces(model, datamodule.examples(_SEQUENCES))
         stored |= {f"{model.optimizer_steps} {name}": values for name, values in traces.items()}
         self.store.parent.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from lit_rnn.commands.attack.measure import Outcome, plan, run_shots
 from lit_rnn.commands.attack.page import show, write_page
 from lit_rnn.commands.attack.pictures import draw_all
 from lit_rnn.commands.attack.subject import Subject, describe, read_subject
-from lit_rnn.files import make_folder, read_json, refuse_links, write_csv
+from lit_rnn.files import in_whole, make_folder, read_json, refuse_links, write_csv
 from lit_rnn.robustness import Effort
 from lit_rnn.robustness.certified import Smoothing
 from lit_rnn.robustness.shots import Shot, gradients_of, seconds_per_gradient
@@ -64,7 +64,8 @@ def study(options: argparse.Namespace, given: dict[str, Any], console: Console) 
     for folder in runs:
         path = folder / "attack" / "attack.json"
         before = read_json(path, ["asked"])["asked"] if path.is_file() else asked
-        changed = next((key for key in {**asked, **before} if before.get(key) != asked.get(key)), None)
+        with in_whole(path):
+            changed = next((key for key in {**asked, **before} if before.get(key) != asked.get(key)), None)
         if changed:
             raise UserError(
                 f"{path} was made with {changed} {before.get(changed)}, not {asked.get(changed)}: "

@@ -150,8 +150,9 @@ def _only(given: Mapping[str, Any], accepted: Sequence[str], where: str) -> None
 def _settings(arm: str, what: Mapping[str, Any], common: Mapping[str, Any]) -> list[Setting]:
     require(isinstance(what, Mapping), f"arms.{arm}", what, "a mapping with base and grid")
     _only(what, ARM_KEYS, f"arms.{arm}")
-    bases = tuple(find_config(base) for given in (common, what) for base in _list(given.get("base", [])))
-    require(len(bases) > 0, "base", "not given", f"a config, in the study or in arms.{arm}")
+    bases = tuple(find_config(base) for given in (common, what) for base in _bases(given.get("base")))
+    if not bases:
+        raise UserError(f"base is not given: name a config, or a list of them, in the study or in arms.{arm}.")
     grid: dict[str, list[Any]] = {}
     for where, given in (("grid", common.get("grid") or {}), (f"arms.{arm}.grid", what.get("grid") or {})):
         require(isinstance(given, dict), where, given, "a mapping from options to lists of values")
@@ -167,8 +168,11 @@ def _settings(arm: str, what: Mapping[str, Any], common: Mapping[str, Any]) -> l
     return settings
 
 
-def _list(given: Any) -> list[str]:
-    return given if isinstance(given, list) else [given]
+def _bases(given: Any) -> list[str]:
+    """What stands under ``base``: a config, or a list of them."""
+    names = given if isinstance(given, list) else [] if given is None else [given]
+    require(all(isinstance(name, str) for name in names), "base", given, "a config or a list of them")
+    return names
 
 
 def resolved(setting: Setting) -> dict[str, Any]:

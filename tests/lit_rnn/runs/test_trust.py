@@ -262,6 +262,29 @@ def test_links_inside_a_folder_are_fine(tmp_path: Path) -> None:
     files.refuse_links(tmp_path / "run")
 
 
+def test_a_hard_link_out_of_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("not yours")
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "a").write_text("ours")
+    (run / "checkpoints" / "b").hardlink_to(run / "a")
+    files.refuse_links(run)  # both names lie inside
+    (run / "fit.json").hardlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match=r"run/fit\.json is a hard link to a file that also has a name outside of"):
+        files.refuse_links(run)
+
+
+def test_a_damaged_report_of_an_attack_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any) -> None:
+    for content in ("[]", "{}", '{"asked": 3}', '{"asked": {}, "worst_case": 1}', "\0"):
+        report = tmp_path / "s" / "r" / "attack" / "attack.json"
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(content)
+        (tmp_path / "s" / "r" / "fit.json").touch()
+        done = cli("attack", "--study", "s")
+        assert done.status == 2 and len(done.err.splitlines()) == 1 and "Traceback" not in done.out, done
+        assert "attack.json" in done.err
+
+
 def test_damaged_numbers_are_a_sentence(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"task": 1}', "[" * 100_000, "\0"):
         (tmp_path / "fit.json").write_text(text)

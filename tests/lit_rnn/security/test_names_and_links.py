@@ -148,6 +148,17 @@ def test_commands_write_through_no_link(
     told(command, "--run_dir", "run", "--ckpt_path", checkpoint)
 
 
+@pytest.mark.parametrize("command", sorted(WRITTEN))
+def test_commands_write_through_no_hard_link(command: str, run: Path, outside: Path, told: Callable[..., str]) -> None:
+    name = run / WRITTEN[command][0]
+    place = name / "x" if name.is_dir() or not name.suffix else name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    place.hardlink_to(outside / "file")
+    assert "hard link" in told(command, "--run_dir", "run", "--ckpt_path", "last")
+    assert (outside / "file").read_text() == "not yours"
+
+
 @pytest.mark.parametrize("name", ["analysis.json", "analysis.html", "x", "a/x"])
 def test_a_report_writes_through_no_link(
     name: str, run: Path, outside: Path, told: Callable[..., str], tmp_path: Path

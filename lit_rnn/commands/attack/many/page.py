@@ -13,7 +13,7 @@ from lit_rnn.commands.attack.many.findings import findings, short, words_of
 from lit_rnn.commands.attack.many.measure import Row, correlations, numeric, over_seeds, row_of, shown_sizes
 from lit_rnn.commands.attack.many.pictures import draw
 from lit_rnn.commands.attack.words import SPECTRAL, percent
-from lit_rnn.files import file_name, read_json, write_csv
+from lit_rnn.files import file_name, in_whole, read_json, write_csv
 from lit_rnn.report.page import Page
 from lit_rnn.report.tables import Table, spread
 
@@ -35,9 +35,16 @@ def _spread(summary: Mapping[str, Any], key: str) -> str:
     return spread(mean, std)
 
 
+def _row(run: Path) -> Row:
+    path = run / "attack" / "attack.json"
+    report = read_json(path)
+    with in_whole(path):
+        return row_of(run, report)
+
+
 def collect(runs: Sequence[Path], out: Path, console: Console) -> None:
     """The table of all reports in the terminal, attack_study.csv, .json, .png and .html in ``out``."""
-    rows = [row_of(run, read_json(run / "attack" / "attack.json")) for run in runs]
+    rows = [_row(run) for run in runs]
     settings = over_seeds(rows)
     out.mkdir(parents=True, exist_ok=True)
     page = Page("Many runs under attack")
