@@ -49,21 +49,10 @@ class SpectrumPicture(Callback):
         after = spectra(pl_module)
         if not after:  # an architecture without a square matrix
             return
-        draw_spectra(read_arrays(self.start), after, self.path)
+        # behind the training: Matplotlib takes a while to load
+        from lit_rnn.report.spectra import Spectrum, draw_spectra
+
+        before = read_arrays(self.start)
+        moments = {name: {"before training": before[name], "after": values} for name, values in after.items()}
+        draw_spectra({name: Spectrum(values) for name, values in moments.items()}, self.path)
         show(trainer, "pictures/spectrum", self.path)
-
-
-def draw_spectra(before: Spectra, after: Spectra, path: Path) -> None:
-    """One panel per matrix: eigenvalues before (hollow) and after (filled), and the unit circle."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, no window system
-
-    figure = Figure(figsize=(4.2 * len(after), 4.2), layout="constrained")
-    angles = np.linspace(0, 2 * np.pi, 400)
-    panels = list(figure.subplots(1, len(after), squeeze=False).flat)
-    for axes, (name, values) in zip(panels, after.items(), strict=True):
-        axes.plot(np.cos(angles), np.sin(angles), color="0.7", linewidth=0.8)
-        axes.plot(before[name].real, before[name].imag, "o", fillstyle="none", color="C0", markersize=4, label="before")
-        axes.plot(values.real, values.imag, ".", color="C1", label="after")
-        axes.set(title=name, xlabel="Re", ylabel="Im", aspect="equal")
-    figure.legend(*panels[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2)
-    figure.savefig(path, dpi=120)

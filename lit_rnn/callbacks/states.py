@@ -18,11 +18,6 @@ from lit_rnn.runs.folder import keeps_files
 
 Traces = dict[str, NDArray[np.float64]]
 
-PANELS = {
-    "norm": "norm of the state",
-    "distance": "distance to the final state",
-    "gradient": "norm of the loss's gradient by the state",
-}
 _SEQUENCES = 10
 
 
@@ -70,6 +65,8 @@ class StatePicture(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._take(trainer, pl_module)
         if self.store.is_file() and trainer.is_global_zero:
+            from lit_rnn.report.states import draw_states  # behind the training: Matplotlib takes a while to load
+
             draw_states(read_arrays(self.store), self.path)
             show(trainer, "pictures/states", self.path)
 
@@ -87,24 +84,3 @@ class StatePicture(Callback):
         self.store.parent.mkdir(parents=True, exist_ok=True)
         with self.store.open("wb") as file:
             np.savez(file, allow_pickle=False, **stored)
-
-
-def draw_states(stored: Traces, path: Path) -> None:
-    """One row per layer, one column per panel, a curve per optimizer step; ``stored`` is keyed "step layer panel"."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure  # not pyplot: no global state, no window system
-
-    steps = sorted({int(key.split()[0]) for key in stored})
-    layers = sorted({int(key.split()[1]) for key in stored})
-    figure = Figure(figsize=(12, 3.4 * len(layers)), layout="constrained")
-    axes = figure.subplots(len(layers), len(PANELS), squeeze=False)
-    for row, layer in zip(axes, layers, strict=True):
-        for ax, (panel, title) in zip(row, PANELS.items(), strict=True):
-            for place, step in enumerate(steps):
-                values = stored[f"{step} {layer} {panel}"]
-                colour = colormaps["viridis"](0.85 * place / max(len(steps) - 1, 1))
-                shown = np.where((values > 0) & np.isfinite(values), values, np.nan)  # a logarithmic axis has no zero
-                ax.semilogy(np.arange(1, len(values) + 1), shown, color=colour, linewidth=1, label=f"step {step}")
-            ax.set(xlabel="time step", title=title if len(layers) == 1 else f"layer {layer}: {title}")
-    axes[0, 0].legend(frameon=False)
-    figure.savefig(path, dpi=120)

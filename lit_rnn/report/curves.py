@@ -4,31 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.axes import Axes
 
+from lit_rnn.report.style import GUIDE, look
 from lit_rnn.runs.curves import read_curve
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 def draw_curves(axes: Axes, runs: Sequence[tuple[str, Path]], chance: float) -> None:
-    """Training loss (thin) and validation loss (thick) of named run folders, with chance as a dashed line."""
+    """Training loss (thin) and validation loss (thick, dots) of named run folders, with chance as a dashed line."""
+    alone = len(runs) == 1
+    thin = thick = False
     for number, (name, folder) in enumerate(runs):
-        colour = f"C{number}"
-        axes.plot(*read_curve(folder / "metrics.csv", "train/loss_step"), color=colour, alpha=0.4, linewidth=1)
-        axes.plot(*read_curve(folder / "metrics.csv", "val/loss"), color=colour, marker=".", label=name)
-    axes.axhline(chance, color="0.3", linestyle="--", linewidth=1, label=f"chance {chance:.3g}")
+        training, validation = (read_curve(folder / "metrics.csv", key) for key in ("train/loss_step", "val/loss"))
+        if training[0]:
+            label = f"{name}, training" if alone else "_" if validation[0] else name
+            axes.plot(*training, **look(number) | {"marker": ""}, alpha=0.45, linewidth=1, label=label)
+            thin = True
+        if validation[0]:
+            label = f"{name}, validation" if alone else name
+            axes.plot(*validation, **look(number, len(validation[0])), linewidth=1.8, label=label)
+            thick = True
+    if not alone:  # what a colour is, is said once; what a line is, too
+        if thin:
+            axes.plot([], [], color=GUIDE, alpha=0.6, linewidth=1, label="thin: training")
+        if thick:
+            axes.plot([], [], color=GUIDE, linewidth=1.8, label="thick: validation")
     axes.set(xlabel="optimizer steps", ylabel="loss")
-    if chance > 0:
-        axes.set_yscale("log")
-    if len(runs) > 3:  # inside, the names would cover the curves
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
-    else:
-        axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    draw_chance(axes, chance)
 
 
 def draw_means(axes: Axes, groups: Sequence[tuple[str, Sequence[Path]]], chance: float) -> None:
@@ -40,12 +44,15 @@ def draw_means(axes: Axes, groups: Sequence[tuple[str, Sequence[Path]]], chance:
         curves = [read_curve(folder / "metrics.csv", "val/loss") for folder in folders]
         length = min(len(losses) for _, losses in curves)
         losses = np.array([losses[:length] for _, losses in curves])
-        steps = curves[0][0][:length]
-        axes.plot(steps, losses.mean(0), color=f"C{number}", marker=".", label=name)
-        axes.fill_between(steps, losses.min(0), losses.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
-    axes.axhline(chance, color="0.3", linestyle="--", linewidth=1, label=f"chance {chance:.3g}")
-    axes.set(xlabel="optimizer steps", ylabel="validation loss, mean and range over seeds")
+        steps, line = curves[0][0][:length], look(number, length)
+        axes.plot(steps, losses.mean(0), **line, label=name)
+        axes.fill_between(steps, losses.min(0), losses.max(0), color=line["color"], alpha=0.15, linewidth=0)
+    axes.set(xlabel="optimizer steps", ylabel="validation loss", title="mean and range over seeds")
+    draw_chance(axes, chance)
+
+
+def draw_chance(axes: Axes, chance: float) -> None:
+    """The loss of a predictor that does not look at its inputs, on a logarithmic axis where that can be."""
+    axes.axhline(chance, color=GUIDE, linestyle="--", linewidth=1.2, label=f"chance, {chance:.4g}")
     if chance > 0:
         axes.set_yscale("log")
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    axes.spines[["top", "right"]].set_visible(False)

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_rnn.commands.compare.measure import Comparison
+from lit_rnn.report import style
 from lit_rnn.report.curves import draw_curves, draw_means
 
 
+@style.styled
 def draw(comparison: Comparison, picture: Path) -> None:
     """Loss against steps of runs on one task, with chance as a line; of several seeds the mean and the range."""
-    from matplotlib.figure import Figure
-
     groups = comparison.groups
-    figure = Figure(figsize=(7 if len(groups) <= 3 else 9.5, 4), layout="constrained")
+    figure = style.new_figure(7, 4.4)
     axes = figure.subplots()
     names = [f"{group.model}, {group.parameters:,} parameters" for group in groups]
     if len(set(names)) < len(names):
@@ -26,9 +26,9 @@ def draw(comparison: Comparison, picture: Path) -> None:
     else:
         seeds = [(name, [run.folder for run in group.runs]) for name, group in zip(names, groups, strict=True)]
         draw_means(axes, seeds, comparison.chance)
-    axes.set_title(comparison.task)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(picture, dpi=120)
+    axes.set_title(": ".join(filter(None, (comparison.task, axes.get_title()))))
+    style.shared_legend(figure, [axes])
+    style.save(figure, picture)
 
 
 def draw_each(comparisons: Sequence[Comparison], picture: Path) -> list[Path]:

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure  # not pyplot: no global state, no window system
-
 from lit_rnn.commands.study.measure import against_rate
-from lit_rnn.report.curves import draw_means
+from lit_rnn.report import style
+from lit_rnn.report.curves import draw_chance, draw_means
 
-_DRAWN = 8
+_DRAWN = len(style.COLOURS)
 
 
+@style.styled
 def draw(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     """study.png, and study_lr.png where the grid has several learning rates."""
     return [_against_steps(rows, settings, folder), *_against_rate(rows, folder)]
@@ -22,15 +22,16 @@ def draw(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], fol
 
 def _against_steps(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], folder: Path) -> Path:
     """Validation loss against steps of the best settings: mean over seeds, with the range as a band."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = style.new_figure(7.5, 4.6)
     axes = figure.subplots()
     names = [setting["setting"] for setting in settings[:_DRAWN]]
     groups = [(name, [folder / row["run"] for row in rows if row["setting"] == name]) for name in names]
     draw_means(axes, groups, rows[0]["chance"])
     if len(settings) > _DRAWN:
-        axes.set_title(f"the {_DRAWN} best of {len(settings)} settings", fontsize=10)
+        axes.set_title(f"the {_DRAWN} best of {len(settings)} settings: {axes.get_title()}")
+    style.shared_legend(figure, [axes])
     path = folder / "study.png"
-    figure.savefig(path, dpi=120)
+    style.save(figure, path)
     return path
 
 
@@ -39,24 +40,18 @@ def _against_rate(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     lines = against_rate(rows)
     if not lines:
         return []
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    figure = style.new_figure(7.5, 4.6)
     axes = figure.subplots()
     for number, (name, line) in enumerate(list(lines.items())[:_DRAWN]):
-        colour = f"C{number}"
-        axes.plot(
-            [rate for rate, _ in line], [statistics.fmean(losses) for _, losses in line], color=colour, label=name
-        )
+        means, shown = [statistics.fmean(losses) for _, losses in line], style.look(number)
+        axes.plot([rate for rate, _ in line], means, **shown | {"marker": ""}, label=name)
         dots = [(rate, loss) for rate, losses in line for loss in losses]
-        axes.plot(*zip(*dots, strict=True), ".", color=colour)
-    chance = rows[0]["chance"]
-    axes.axhline(chance, color="0.3", linestyle="--", linewidth=1, label=f"chance {chance:.3g}")
-    axes.set(xlabel="learning rate", ylabel="best validation loss, mean and seeds", xscale="log")
-    if chance > 0:
-        axes.set_yscale("log")
+        axes.plot(*zip(*dots, strict=True), **shown | {"linestyle": ""}, label="_")
+    axes.set(xlabel="learning rate", ylabel="best validation loss", xscale="log", title="mean and seeds")
+    draw_chance(axes, rows[0]["chance"])
     if len(lines) > _DRAWN:
-        axes.set_title(f"the {_DRAWN} best of {len(lines)} lines", fontsize=10)
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(f"the {_DRAWN} best of {len(lines)} lines: {axes.get_title()}")
+    style.shared_legend(figure, [axes])
     path = folder / "study_lr.png"
-    figure.savefig(path, dpi=120)
+    style.save(figure, path)
     return [path]
