@@ -15,6 +15,7 @@ import yaml
 from datamodules import UserError
 from lit_rnn.commands.compare import measure, page
 from lit_rnn.commands.compare.subject import find_runs, read_run
+from tests.pictures import checked
 
 Make = Callable[..., Path]
 
@@ -234,13 +235,16 @@ def test_numbers_that_are_none_are_a_sentence(make: Make, refused: Callable[...,
 # ---- what is written
 
 
-def test_the_table_names_its_metrics_and_every_task_has_a_picture(make: Make, cli: Callable[..., Any]) -> None:
+def test_the_table_names_its_metrics_and_every_task_has_a_picture(
+    make: Make, cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = checked(monkeypatch)
     make("r/a-seed=1", 0.90, 1)
     make("r/a-seed=2", 0.92, 2)
     make("r/other", 0.5, task="other task", data={"permute": False})
     make("r/going", finished=False)
     done = cli("compare", "r", "--picture", "p/x.png", "--csv", "all.csv", "--threads", "1")
-    assert done.status == 0, done.err
+    assert done.status == 0 and pictures() == 2, done.err
     assert "val/accuracy" in done.out and "test/accuracy" in done.out and "0.910 ± 0.014" in done.out
     assert "sample standard deviation over seeds" in done.out and "Left out, not finished: r/going." in done.out
     for name in ("p/x-permuted-pixel-mnist.png", "p/x-other-task.png"):

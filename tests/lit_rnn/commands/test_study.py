@@ -22,6 +22,7 @@ from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.fit import command as cli
 from lit_rnn.commands.study import command, estimate, export, local, measure, pictures
 from lit_rnn.commands.study.subject import read_study, resolved
+from tests.pictures import checked
 
 BASE = {
     "model": {
@@ -202,7 +203,7 @@ def test_mean_and_spread_by_hand() -> None:
     assert a["loss_std"] == pytest.approx(8**0.5) and b["loss_std"] is None and b["setting"] == "b"
 
 
-def test_losses_against_the_learning_rate(tmp_path: Path) -> None:
+def test_losses_against_the_learning_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two arms, one with a gain: lines by arm and gain, rates in order, seeds together; one rate draws nothing."""
     rows = [
         {"run": "", "setting": "", "arm": arm, "seed": 1, "best_loss": loss, "chance": 1.0, LR: rate, "m.gain": gain}
@@ -220,7 +221,13 @@ def test_losses_against_the_learning_rate(tmp_path: Path) -> None:
         "b, gain=2": [(0.1, [1.0])],
         "a, gain=1": [(0.01, [2.0, 3.0]), (0.1, [4.0])],
     }
-    assert pictures._against_rate(rows, tmp_path) == [tmp_path / "study_lr.png"]
+    drawn = checked(monkeypatch)
+    for row in rows:
+        row["run"], row["setting"] = "", f"{row['arm']}, a long name of a setting with many values, {row['m.gain']}"
+    (tmp_path / "metrics.csv").write_text("step,val/loss\n0,3.0\n9,2.5\n")
+    settings = [{"setting": name} for name in dict.fromkeys(row["setting"] for row in rows)]
+    assert pictures.draw(rows, settings, tmp_path) == [tmp_path / "study.png", tmp_path / "study_lr.png"]
+    assert drawn() == 2
     assert measure.against_rate(rows[:1]) == {} and measure.against_rate([]) == {}
     assert measure.against_rate([{**row, "other.lr": 1} for row in rows]) == {}, "of two rates none is the rate"
 
