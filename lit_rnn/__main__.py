@@ -26,6 +26,7 @@ USAGE = """usage: python -m lit_rnn COMMAND [options] [--trust MODULE] [--debug]
 {commands}
 
 --debug shows the traceback of an error; --version tells this program's.
+--completion bash, or zsh, prints what makes that shell complete the installed command lit_rnn.
 --trust MODULE imports a module of your own, so that a checkpoint or a run folder may name its classes.
 Exit status: 0 done, 1 the run failed, 2 bad input, 128 + n stopped by signal n.
 python -m lit_rnn COMMAND --help lists a command's options.""".format(
@@ -53,6 +54,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def completion(shells: Sequence[str]) -> int:
+    """Print the script that makes a shell complete the installed command, from the options of every command."""
+    if list(shells) not in (["bash"], ["zsh"]):
+        given = printable(" ".join(shells)) or "not given"
+        print(f"lit_rnn: The shell of --completion is {given}, but it must be bash or zsh.", file=sys.stderr)
+        return 2
+    from lit_rnn.commands.completion import lightning_options, script
+
+    words = {name: what for name, (_, what) in COMMANDS.items()}
+    modules = {name: importlib.import_module(home) for name, (home, _) in COMMANDS.items()}
+    parsers = {name: getattr(module, "parser", lightning_options)(name) for name, module in modules.items()}
+    print(script(shells[0], parsers, words))
+    return 0
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; see `USAGE`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -65,6 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command == "--version":
         print(f"lit_rnn {__version__}")
         return 0
+    if command == "--completion":
+        return completion(options)
     if command not in COMMANDS:
         meant = did_you_mean(command, COMMANDS)
         shown = printable(command)

@@ -71,7 +71,7 @@ def _no_class(keys: Sequence[str], message: str) -> str:
             return f"{key} is {named}, which lacks what its kind must define: {', '.join(missing)}."
         return f"{key} is {named}, which is no class of that kind{_instead(named, sorted(_subclasses(BASES[keys[0]])))}"
     base = _kind_at(_join(keys))
-    known = sorted(set(_subclasses(base)) - _NOT_TO_NAME) if base else []
+    known = known_names(base) if base else []
     if base in (Optimizer, LRScheduler):
         return f"{key} is {named}, which is no class of that kind{_instead(named, known)}"
     meant = did_you_mean(named, known)
@@ -169,6 +169,11 @@ def _accepted(top: str, arguments: Sequence[str]) -> list[str]:
     cls = _subclasses(BASES[top]).get(name.rpartition(".")[2]) if name else None
     if cls is None:
         return []
+    return options_of(cls)
+
+
+def options_of(cls: type) -> list[str]:
+    """The init_args of a model or a data module, those that it passes on to the classes above among them."""
     return [key for key in ArgumentParser().add_class_arguments(cls, skip={"task"}) if key]
 
 
@@ -190,6 +195,11 @@ def _in_config(config: Any, key: str) -> str | None:
         config = config.get(part) if isinstance(config, dict) else None
     found = config.get("class_path") if isinstance(config, dict) else None
     return found if isinstance(found, str) else None
+
+
+def known_names(base: type) -> list[str]:
+    """The short names of the classes below ``base`` that are loaded and can be used."""
+    return sorted(set(_subclasses(base)) - _NOT_TO_NAME)
 
 
 def _subclasses(base: type) -> dict[str, type]:

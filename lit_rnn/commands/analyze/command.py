@@ -51,9 +51,10 @@ nonnormality: Henrici's departure, Schur form, hidden chain; transient: |W^k| an
 linear decoder's; dynamics, on validation data: Lyapunov exponents, gradients, the mean step Jacobian as a matrix"""
 
 
-def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
-    parser = Parser(command, run.__doc__, epilog=_PARTS)
-    add = parser.add_argument
+def parser(command: str) -> Parser:
+    """The options."""
+    made = Parser(command, run.__doc__, epilog=_PARTS)
+    add = made.add_argument
     add_model_options(add, "last")
     add("--against", metavar="WHAT", help="init, where the run began, or a checkpoint file of the same model")
     add(
@@ -67,7 +68,11 @@ def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace
     add("--samples", type=int, default=8, help="validation sequences for the dynamics (8)")
     add("--steps", type=int, default=100, help="powers of W, and lags of its memory (100)")
     add_threads(add)
-    options, unknown = parser.parse_known_args(list(arguments))
+    return made
+
+
+def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
+    options, unknown = parser(command).parse_known_args(list(arguments))
     check_least(options, points=2, samples=1, steps=1)
     for name in options.only or ():
         require(name in PARTS, "--only", name, f"some of {', '.join(PARTS)}")

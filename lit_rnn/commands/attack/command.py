@@ -19,10 +19,10 @@ def _size(text: str) -> float:
     return float(Fraction(text)) if "/" in text else float(text)
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(command: str) -> argparse.ArgumentParser:
     """The options, with their defaults in words."""
     effort = Effort()
-    made = Parser("attack", run.__doc__)
+    made = Parser(command, run.__doc__)
     what = made.add_argument_group("what is attacked")
     add_model_options(what.add_argument, "best")
     what.add_argument("--study", type=Path, nargs="+", metavar="DIR", help="every run of these studies, and one table")
@@ -53,7 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 def run(command: str, arguments: Sequence[str]) -> None:
     """Attack a trained model: accuracy against the size of the perturbation, in the inputs' own units."""
-    options, unknown = parser().parse_known_args(list(arguments))
+    options, unknown = parser(command).parse_known_args(list(arguments))
     given = data_options(unknown, command)
     _check(options)
     import torch  # behind --help: it takes a second

@@ -59,9 +59,10 @@ def run(command: str, arguments: Sequence[str]) -> None:
             print(f"{name}: {getattr(options, name)}")
 
 
-def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
-    parser = Parser(command, run.__doc__)
-    add = parser.add_argument
+def parser(command: str) -> Parser:
+    """The options."""
+    made = Parser(command, run.__doc__)
+    add = made.add_argument
     add("runs", nargs="+", metavar="RUNS", help="run folders, folders with runs below them (studies), or patterns")
     add("--published", action="store_true", help="put published figures beside ours, each with its status")
     add(
@@ -72,7 +73,11 @@ def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
         default = Path("compare").with_suffix({"csv": ".csv", "markdown": ".md", "latex": ".tex"}[name])
         add(f"--{name}", type=Path, nargs="?", const=default, metavar="FILE", help=f"also write {what} ({default})")
     add("--threads", type=int, help="CPU threads; if not given, as many as there are cores, and one for NumPy")
-    options = parser.parse_args(list(arguments))
+    return made
+
+
+def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
+    options = parser(command).parse_args(list(arguments))
     for name in ("picture", *_FILES):
         path = getattr(options, name)
         if path is not None and path.is_dir():

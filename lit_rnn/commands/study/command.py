@@ -20,19 +20,7 @@ from lit_rnn.threads import cores
 
 def run(command: str, arguments: Sequence[str]) -> None:
     """Run every setting and seed of a study file, or go on with what is left of it; ends with a table over seeds."""
-    parser = Parser(command, run.__doc__)
-    parser.add_argument("file", help="the study, or the name of a shipped one such as studies/quickstart.yaml")
-    parser.add_argument("--study_dir", type=Path, help="where the run folders go; runs/<name of the file>")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of each run")
-    parser.add_argument(
-        "--processes",
-        type=int,
-        help="runs side by side; as many as there are cores for, Slurm's and a container's limits counted",
-    )
-    parser.add_argument("--dry_run", action="store_true", help="only list the commands")
-    parser.add_argument("--only", type=int, metavar="I", help="only run number I, from 0 (for job arrays)")
-    parser.add_argument("--export", choices=("wandb", "slurm"), help="write the study for other schedulers instead")
-    options = parser.parse_args(list(arguments))
+    options = parser(command).parse_args(list(arguments))
     study = read_study(options.file)
     folder = options.study_dir or Path("runs", study.path.stem)
     refuse_links(folder)
@@ -60,6 +48,23 @@ def run(command: str, arguments: Sequence[str]) -> None:
     _run(runs, folder, processes, options.threads, estimated=options.only is None)
     if options.only is None:
         _report(study, folder)
+
+
+def parser(command: str) -> Parser:
+    """The options."""
+    made = Parser(command, run.__doc__)
+    made.add_argument("file", help="the study, or the name of a shipped one such as studies/quickstart.yaml")
+    made.add_argument("--study_dir", type=Path, help="where the run folders go; runs/<name of the file>")
+    made.add_argument("--threads", type=int, default=1, help="CPU threads of each run")
+    made.add_argument(
+        "--processes",
+        type=int,
+        help="runs side by side; as many as there are cores for, Slurm's and a container's limits counted",
+    )
+    made.add_argument("--dry_run", action="store_true", help="only list the commands")
+    made.add_argument("--only", type=int, metavar="I", help="only run number I, from 0 (for job arrays)")
+    made.add_argument("--export", choices=("wandb", "slurm"), help="write the study for other schedulers instead")
+    return made
 
 
 def _check(study: Study) -> None:
