@@ -93,11 +93,11 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Finish a figure and write it; its folder is made."""
+    """Finish a figure and write it; its folder is made. An SVG has no date in it: it changes with what is drawn."""
     with rc_context(_LOOK):
         finish(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI)
+        figure.savefig(path, dpi=DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def finish(figure: Figure) -> None:

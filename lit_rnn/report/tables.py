@@ -130,7 +130,8 @@ def _latex(text: str) -> str:
 
 def plain_markdown(text: str) -> str:
     """Text that Markdown shows as it is, in one line."""
-    return re.sub(r"([\\`*_\[\]<>|~])", r"\\\1", " ".join(text.split()))
+    text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]|$])", r"\\\1", text)
 
 
 def words(cell: Cell) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
+import lit_rnn
 from lit_rnn.runs.folder import keeps_files
 
 
@@ -46,6 +48,7 @@ def versions() -> dict[str, Any]:
         "jsonargparse",
     )
     return {
+        "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,  # with its build: CPU and CUDA round differently
         "platform": platform.platform(),
@@ -53,3 +56,15 @@ def versions() -> dict[str, Any]:
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         **{package: version(package) for package in packages},
     }
+
+
+def _commit() -> str | None:
+    """The commit of the clone that this code runs from, with -dirty behind it where files differ; None outside one."""
+    root = Path(lit_rnn.__file__).parents[1]
+    if not (root / ".git").exists():
+        return None
+    call = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(call, capture_output=True, text=True, timeout=10, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):  # no git here, or it does not trust the folder
+        return None

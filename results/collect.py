@@ -1,0 +1,149 @@
+"""Copy a run folder into results/ in its thin form: ``python results/collect.py RUN results/TASK/NAME``.
+
+What is kept: config.yaml, versions.json with the commit, fit.json and test.json, and metrics.csv thinned to what
+curves need. A run in progress keeps metrics.csv whole and its last.ckpt, so that it goes on bit for bit. No path of the
+machine comes along: those of the run folder become the new folder's, any other keeps its last part.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datamodules.errors import UserError
+from lit_rnn.files import make_folder, read_json, read_yaml, refuse_links
+from lit_rnn.runs.checkpoints import last_checkpoint
+from lit_rnn.runs.folder import newest_config
+
+ROWS = 200  # of training losses
+_OF_A_STEP = ("epoch", "step", "train/loss_step")
+_KEPT = ("config.yaml", "versions.json", "metrics.csv", "fit.json", "test.json")
+
+
+def collect(run: Path, to: Path, commit: str | None = None) -> None:
+    """Write the thin form of ``run`` into ``to``, in place of what an earlier call wrote there.
+
+    Raises:
+        UserError: if there is no run, if the commit it began with is not known, or if a path of the machine is left.
+    """
+    path = newest_config(run)
+    if path is None or to.is_absolute() or ".." in to.parts:
+        what = f"{run} holds no run (no config.yaml)" if path is None else f"{to} is not below the current folder"
+        raise UserError(f"{what}: python results/collect.py RUN results/TASK/NAME.")
+    versions = read_json(run / "versions.json")
+    versions["commit"] = commit or versions.get("commit")
+    if versions["commit"] is None:
+        raise UserError(f"{run / 'versions.json'} does not name the commit that the run began with: give --commit.")
+    words = path.read_text()
+    told = [str(read_yaml(one, "config").get("run_dir")) for one in run.glob("config*.yaml")]
+    rewrite = rewriter([str(run), str(run.resolve()), *told], to)
+    config = changed(read_yaml(path, "config"), rewrite) | {"run_dir": to.as_posix(), "ckpt_path": None}
+    finished = (run / "fit.json").is_file()
+    state = None if finished else changed(_read_checkpoint(last_checkpoint(run)), rewrite)
+    for value in (config, versions, state):
+        changed(value, _refuse_place)  # before anything is written
+
+    refuse_links(to)
+    make_folder(to, "the folder in results")
+    for name in (*_KEPT, "checkpoints"):
+        old = to / name
+        shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
+    comment = "".join(line for line in words.splitlines(keepends=True) if line.startswith("#"))
+    (to / "config.yaml").write_text(comment + yaml.safe_dump(config, sort_keys=False))
+    (to / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
+    for name in ("fit.json", "test.json"):
+        if (run / name).is_file():
+            (to / name).write_text(json.dumps(read_json(run / name), indent=1) + "\n")
+    if state is None:
+        _thin(run / "metrics.csv", to / "metrics.csv")
+    else:
+        import torch
+
+        shutil.copyfile(run / "metrics.csv", to / "metrics.csv")
+        last_checkpoint(to).parent.mkdir()
+        torch.save(state, last_checkpoint(to))
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    from lit_rnn.models import read_checkpoint
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing: the run has neither ended nor kept a checkpoint.")
+    return read_checkpoint(path)
+
+
+def rewriter(folders: Sequence[str], to: Path) -> Callable[[str], str]:
+    """What becomes of a text: a path in one of ``folders``, the run's, is one in ``to``; else see `collect`."""
+    known = [Path(folder) for folder in folders if len(Path(folder).parts) > 1]  # "val" would also be val/accuracy
+
+    def rewrite(text: str) -> str:
+        for folder in known:
+            if Path(text).is_relative_to(folder):
+                return Path(to, Path(text).relative_to(folder)).as_posix()
+        return Path(text).name if _leads_away(text) else text
+
+    return rewrite
+
+
+def _leads_away(text: str) -> bool:
+    """Whether a text is a path that only one machine has."""
+    return re.match(r"(/|~|[A-Za-z]:\\)[^\s]", text) is not None or ".." in Path(text).parts
+
+
+def _refuse_place(text: str) -> str:
+    if _leads_away(text) or str(Path.home()) in text:
+        raise UserError(f"{text} is a path of this machine, and stays out of results/.")
+    return text
+
+
+def changed(value: Any, change: Callable[[str], str]) -> Any:
+    """A value with ``change`` applied to every text in it, keys too."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        items = {changed(key, change): changed(item, change) for key, item in value.items()}
+        return items if type(value) is dict else type(value)(items)
+    if isinstance(value, list | tuple):
+        return type(value)(changed(item, change) for item in value)
+    return value
+
+
+def _thin(metrics: Path, to: Path) -> None:
+    """Every row that holds more than the loss of one step, and `ROWS` of the others, evenly spread."""
+    with metrics.open(newline="") as file:
+        reader = csv.DictReader(file)
+        columns, rows = list(reader.fieldnames or []), list(reader)
+    alone = [number for number, row in enumerate(rows) if not any(row[key] for key in columns if key not in _OF_A_STEP)]
+    stride = max(1, -(-len(alone) // ROWS))
+    dropped = set(alone) - set(alone[::stride])
+    with to.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(row for number, row in enumerate(rows) if number not in dropped)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the run folder")
+    parser.add_argument("to", type=Path, help="its folder in results/")
+    parser.add_argument("--commit", help="what the run began with, where its versions.json does not say")
+    options = parser.parse_args(arguments)
+    try:
+        collect(options.run, options.to, options.commit)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

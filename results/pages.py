@@ -1,0 +1,243 @@
+"""Write RESULTS.md and docs/results/ from the runs in results/: ``python results/pages.py``. Nothing there is typed."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lit_rnn.commands.compare.measure import Comparison, Group, beside, compare
+from lit_rnn.commands.compare.page import SPREAD, shown, table
+from lit_rnn.commands.compare.subject import read_run
+from lit_rnn.files import read_json, read_yaml
+from lit_rnn.published import STATUSES, Published, published
+from lit_rnn.report.tables import Table, number, plain_markdown
+from lit_rnn.runs.results import runs_below
+
+ROOT = Path(__file__).parents[1]
+PAPERS = {  # page: its title, and the papers that it is about
+    "exprnn": ("expRNN", ("Lezcano-Casado and Martínez-Rubio 2019",)),
+    "dtriv": ("Dynamic trivializations", ("Lezcano-Casado 2019",)),
+    "scornn": ("scoRNN", ("Helfrich et al. 2018",)),
+    "nonnormal": ("Sequential non-normal dynamics", ("Orhan and Pitkow 2020",)),
+    "nru": ("The NRU", ("Chandar et al. 2019",)),
+    "others": ("Other papers", ()),
+}
+NOTE = "<!-- Written by `python results/pages.py` from results/ and lit_rnn/published.yaml: do not edit. -->"
+FAR = 0.01  # a share that differs by more disagrees; of other metrics a twentieth
+
+
+@dataclass(frozen=True)
+class Results:
+    """What results/ holds: finished runs, compared, and how far the others are."""
+
+    comparisons: list[Comparison]
+    going: list[tuple[str, str, str, str]]  # folder, model, what is done, commit
+    finished: list[tuple[str, str, str]]  # folder, seconds, commit
+
+
+def read(folder: Path) -> Results:
+    """Read results/."""
+    runs = runs_below(folder)
+    done = [run for run in runs if (run / "fit.json").is_file()]
+    going, finished = [], []
+    for run in runs:
+        name, commit = run.relative_to(folder).as_posix(), str(read_json(run / "versions.json").get("commit"))[:7]
+        if run in done:
+            finished.append((name, f"{read_json(run / 'fit.json')['seconds']:,.0f}", commit))
+        else:
+            config = read_yaml(run / "config.yaml", "config")
+            model = str(config["model"]["class_path"]).rpartition(".")[2]
+            going.append((name, model, _progress(run, config["trainer"]), commit))
+    return Results(compare([read_run(run) for run in done]), going, finished)
+
+
+def _progress(run: Path, trainer: dict[str, Any]) -> str:
+    """Epochs that have ended, of all; steps where the run is told those."""
+    with (run / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if (trainer.get("max_steps") or -1) > 0:
+        return f"{max(int(row['step']) for row in rows) + 1:,} of {trainer['max_steps']:,} steps"
+    ended = len({row["epoch"] for row in rows if row.get("train/loss")})
+    return f"{ended} of {trainer['max_epochs']} epochs"
+
+
+# ---- tables
+
+
+def headline(comparisons: Sequence[Comparison]) -> str:
+    """Model by task, the best of the first task first: the test metric, and what was published for it."""
+    if not comparisons:
+        return "No run has finished yet: there is no result.\n"
+    names = _titles(comparisons)
+    cells: dict[str, list[str]] = {}
+    for column, comparison in enumerate(comparisons):
+        for group in comparison.best_first:
+            theirs = "; ".join(str(entry) for entry in beside(group, comparison))
+            ours = shown(group.test, group) or "not tested"
+            seeds = f", {len(group.runs)} seeds" if len(group.runs) > 1 else ", one seed"
+            row = cells.setdefault(label(group), [""] * len(comparisons))
+            row[column] = f"{ours}{seeds}" + (f"; published {theirs}" if theirs else "")
+    header = ["model", *(f"{name}: test/{one.metric}" for name, one in zip(names, comparisons, strict=True))]
+    chance = ["chance loss", *(number(one.chance) for one in comparisons)]
+    made = Table(header, [*([name, *row] for name, row in cells.items()), chance])
+    return f"{made.markdown()}\n\n{SPREAD}.\n"
+
+
+def label(group: Group) -> str:
+    """The model with what makes it that model."""
+    options = group.runs[0].options("model")
+    named = [f"{key} {options[key]}" for key in ("init", "rebase_every") if options.get(key) is not None]
+    return ", ".join([group.model, f"n = {group.size}", *named])
+
+
+def _titles(comparisons: Sequence[Comparison]) -> list[str]:
+    """The tasks' names, with their protocol where one has several."""
+    tasks = [one.task for one in comparisons]
+    return [
+        one.task if tasks.count(one.task) == 1 else f"{one.task} ({', '.join(f'{k} {v}' for k, v in one.data.items())})"
+        for one in comparisons
+    ]
+
+
+def disagreements(comparisons: Sequence[Comparison], papers: Sequence[str] | None = None) -> list[str]:
+    """A sentence for each published figure that ours is further from than two standard deviations over seeds, or
+    than `FAR` where there is one seed."""
+    found = []
+    for comparison in comparisons:
+        for group in comparison.best_first:
+            for entry in beside(group, comparison):
+                if group.test is None or entry.number is None or (papers is not None and entry.paper not in papers):
+                    continue
+                share = entry.unit == "%"
+                far = 2 * group.test.std if group.test.std is not None else FAR if share else 0.05 * abs(entry.number)
+                if abs(group.test.mean - entry.number) > far:
+                    ours = f"{label(group)} on {comparison.task}: ours {shown(group.test, group)}"
+                    found.append(f"{ours}, published {entry} ({entry.paper}).")
+    return found
+
+
+def _disagree(comparisons: Sequence[Comparison], papers: Sequence[str] | None = None) -> str:
+    found = disagreements(comparisons, papers)
+    rule = f"further apart than two standard deviations over seeds; of one seed than {FAR} of a share, else than 5 %"
+    lines = "".join(f"- {plain_markdown(sentence)}\n" for sentence in found)
+    return f"**Where ours disagrees with what was published** ({rule}):\n\n{lines}\n" if found else ""
+
+
+def _going(results: Results) -> str:
+    if not results.going:
+        return ""
+    rows = [(f"results/{folder}", *rest) for folder, *rest in results.going]
+    made = Table(["run", "model", "done", "commit it began with"], rows, texts=4)
+    return f"## In progress\n\nNo result before a run has ended.\n\n{made.markdown()}\n\n"
+
+
+def _finished(results: Results) -> str:
+    if not results.finished:
+        return ""
+    rows = [(f"results/{folder}", *rest) for folder, *rest in results.finished]
+    made = Table(["run", "seconds", "commit it began with"], rows, texts=1)
+    return f"## Runs\n\n{made.markdown()}\n\n"
+
+
+def _statuses() -> str:
+    return "".join(f"- *{status}*: {meaning}\n" for status, meaning in STATUSES.items())
+
+
+# ---- pages
+
+
+def overview(results: Results, docs: str) -> str:
+    """RESULTS.md, and the first page in docs/results/; ``docs`` leads from the page to that folder."""
+    parts = [f"{NOTE}\n\n# Results\n\n", _disagree(results.comparisons), headline(results.comparisons), "\n"]
+    parts += [_going(results)]
+    names = _titles(results.comparisons)
+    for name, comparison, picture in zip(names, results.comparisons, _pictures(results.comparisons), strict=True):
+        made = table(comparison, published=True, best_first=True)
+        parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")
+        parts.append(f"![Loss against steps on {comparison.task}; the dashed line is chance]({docs}{picture})\n\n")
+    parts.append("## Every published figure\n\nOne page a paper, ours beside it:\n\n")
+    parts += [f"- [{title}]({docs}{page}.md)\n" for page, (title, _) in PAPERS.items()]
+    parts.append(f"\nThe word behind a published figure is its status:\n\n{_statuses()}\n")
+    parts.append(_finished(results))
+    parts.append("How runs come here: `results/README.md` in the repository.\n")
+    return "".join(parts)
+
+
+def paper(page: str, results: Results) -> str:
+    """The page of a paper: every figure of it, by task, with ours beside."""
+    title, papers = PAPERS[page]
+    named = [name for _, names in PAPERS.values() for name in names]
+    entries = [one for one in published() if (one.paper in papers if papers else one.paper not in named)]
+    about = papers or tuple(dict.fromkeys(one.paper for one in entries))
+    parts = [f"{NOTE}\n\n# {title}\n\n", _disagree(results.comparisons, about)]
+    parts.append("`ours` is empty where we have no run of the same model, size and protocol.\n\n")
+    pictures = _pictures(results.comparisons)
+    for task in dict.fromkeys(entry.task for entry in entries):
+        rows: list[list[Any]] = []
+        notes: dict[str, str] = {}
+        for entry in (one for one in entries if one.task == task):
+            note = f"{entry.paper}, {entry.where}. Protocol: {entry.protocol}. Read in: {entry.source}."
+            mark = notes.setdefault(note, f"({len(notes) + 1})")
+            ours = _ours(entry, results.comparisons)
+            measured = f"{entry.split}/{entry.metric}"
+            rows.append([f"{entry.name} {mark}", entry.size, entry.parameters, measured, str(entry), ours])
+        made = Table(["model", "size", "parameters", "measured", "published", "ours"], rows)
+        parts.append(f"## {plain_markdown(task)}\n\n{made.markdown()}\n\n")
+        parts += [f"{mark} {plain_markdown(note)}\n\n" for note, mark in notes.items()]
+        for comparison, picture in zip(results.comparisons, pictures, strict=True):
+            if comparison.task == task:
+                parts.append(f"![Loss against steps on {task}; the dashed line is chance]({picture})\n\n")
+    parts.append(f"The word behind a published figure is its status:\n\n{_statuses()}")
+    return "".join(parts)
+
+
+def _ours(entry: Published, comparisons: Sequence[Comparison]) -> str:
+    """Our figures that may stand beside a published one, with their seeds."""
+    found = []
+    for comparison in comparisons:
+        for group in comparison.best_first:
+            value = group.test if entry.split == "test" else group.value
+            if entry in beside(group, comparison, entry.split) and value is not None:
+                seeds = f"{len(group.runs)} seeds" if len(group.runs) > 1 else "one seed"
+                when = "" if entry.split == "test" else "after the last epoch, "
+                found.append(f"{shown(value, group)} ({when}{seeds}, {group.parameters:,} parameters)")
+    return "; ".join(found)
+
+
+def _pictures(comparisons: Sequence[Comparison]) -> list[str]:
+    """A file for each comparison."""
+    tasks = [one.task for one in comparisons]
+    return [f"{task}-{tasks[:place].count(task) + 1}.svg" for place, task in enumerate(tasks)]
+
+
+def texts(results: Results) -> dict[str, str]:
+    """Every page, by its path in the repository."""
+    pages = {f"docs/results/{page}.md": paper(page, results) for page in PAPERS}
+    return {"RESULTS.md": overview(results, "docs/results/"), "docs/results/index.md": overview(results, ""), **pages}
+
+
+def write(folder: Path, root: Path) -> None:
+    """Write the pages and pictures of the runs in ``folder`` below ``root``, in place of all that was there."""
+    from matplotlib import rc_context
+
+    from lit_rnn.commands.compare.pictures import draw
+
+    results = read(folder)
+    shutil.rmtree(root / "docs" / "results", ignore_errors=True)
+    (root / "docs" / "results").mkdir(parents=True)
+    for name, text in texts(results).items():
+        (root / name).write_text(text, encoding="utf-8")
+    # the same runs give the same file: no random names inside
+    with rc_context({"svg.hashsalt": "lit_rnn", "svg.fonttype": "none"}):
+        for comparison, name in zip(results.comparisons, _pictures(results.comparisons), strict=True):
+            draw(comparison, root / "docs" / "results" / name)
+
+
+if __name__ == "__main__":
+    write(ROOT / "results", ROOT)
+    sys.exit(0)

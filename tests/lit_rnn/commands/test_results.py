@@ -1,0 +1,246 @@
+"""results/ and the pages made from it: reproduced byte for byte, moved by every number, and free of machine's paths."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from datamodules import UserError
+from lit_rnn.models import read_checkpoint
+
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "results"))
+
+import collect  # noqa: E402
+import pages  # noqa: E402
+
+RUN = "permuted_pixel_mnist/exprnn_170-seed=1"
+
+
+def written(results: Path, root: Path) -> dict[str, bytes]:
+    """The pages and pictures made of ``results``, by name."""
+    pages.write(results, root)
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+def test_the_pages_are_what_the_command_makes() -> None:
+    results = pages.read(ROOT / "results")
+    texts = pages.texts(results)
+    for name, text in texts.items():
+        assert (ROOT / name).read_text(encoding="utf-8") == text, f"{name}: python results/pages.py"
+    pictures = {f"docs/results/{name}" for name in pages._pictures(results.comparisons)}
+    there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "results").iterdir()}
+    assert there | {"RESULTS.md"} == texts.keys() | pictures
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A results/ by hand: three seeds of expRNN, an LSTM that was not tested, an NRU by another protocol."""
+    folder = tmp_path_factory.mktemp("made") / "results"
+    shutil.copytree(ROOT / "results" / RUN, folder / "going")
+    runs: list[tuple[str, str, int, int, float, float | None, dict[str, Any]]] = [
+        ("a-seed=1", "ExpRNN", 1, 170, 0.90, 0.91, {"init": "cayley"}),
+        ("a-seed=2", "ExpRNN", 2, 170, 0.92, 0.93, {"init": "cayley"}),
+        ("a-seed=3", "ExpRNN", 3, 170, 0.97, 0.92, {"init": "cayley"}),
+        ("b-seed=1", "LSTM", 1, 128, 0.5, None, {"t_max": None}),
+        ("c-seed=1", "NRU", 1, 212, 0.9, 0.95, {}),
+    ]
+    for name, model, seed, size, value, test, options in runs:
+        run = folder / "mnist" / name
+        run.mkdir(parents=True)
+        numbers = {"model": model, "task": "permuted_pixel_mnist", "parameters": 16415, "steps": 40, "split": "val"}
+        numbers |= {"loss": 0.5, "chance": 2.302585, "metric": "accuracy", "value": value, "seconds": 1234.5}
+        (run / "fit.json").write_text(json.dumps(numbers))
+        if test is not None:
+            (run / "test.json").write_text(json.dumps({**numbers, "split": "test", "value": test}))
+        config = {
+            "seed_everything": seed,
+            "model": {"class_path": f"lit_rnn.models.{model}", "init_args": {"hidden_size": size, **options}},
+            "data": {
+                "class_path": "datamodules.PixelMNIST",
+                "init_args": {"permute": True, "protocol": "nru" if model == "NRU" else "common"},
+            },
+            "trainer": {"max_epochs": 2},
+        }
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        (run / "versions.json").write_text('{"commit": "0123456789"}')
+        (run / "metrics.csv").write_text(f"step,train/loss_step,val/loss\n9,2.0,\n19,,{1 + seed}\n39,,0.5\n")
+    return folder
+
+
+def test_means_best_first_chance_and_published_stand_in_the_headline(made: Path, tmp_path: Path) -> None:
+    """Test accuracies 0.91, 0.93, 0.92: mean 0.92, sample standard deviation 0.01."""
+    files = written(made, tmp_path)
+    text = files["RESULTS.md"].decode()
+    table = [line for line in text.splitlines() if line.startswith("|")][:6]
+    assert table[2].split(" | ")[0] == "| ExpRNN, n = 170, init cayley"
+    assert r"0.920 ± 0.010, 3 seeds; published 0.949 \[secondary\]" in table[2]
+    assert r"not tested, one seed; published 0.795 \[secondary\]" in table[3]
+    assert table[4].startswith("| NRU, n = 212") and r"0.95, one seed; published 0.9538 \[unconfirmed\]" in table[4]
+    assert table[5].split() == ["|", "chance", "loss", "|", "2.303", "|", "2.303", "|"]
+    assert "sample standard deviation over seeds" in text and "21 of 70 epochs" in text
+    first = text.index("Where ours disagrees")
+    assert first < text.index("ExpRNN, n = 170"), "said first"
+    assert "ours 0.920 ± 0.010, published 0.949" in text and "NRU" not in text[first : text.index("| model |")]
+    paper = files["docs/results/exprnn.md"].decode()
+    assert "0.920 ± 0.010 (3 seeds, 16,415 parameters)" in paper and paper.index("disagrees") < paper.index("| model |")
+    assert "disagrees" not in files["docs/results/nru.md"].decode()
+    assert re.search(
+        r"0\.9546 \\\[unconfirmed\\\] \| 0\.9 \(after the last epoch, one seed", files["docs/results/nru.md"].decode()
+    )
+
+
+def test_every_figure_has_its_status_on_every_page(made: Path, tmp_path: Path) -> None:
+    from lit_rnn.published import published
+
+    texts = "\n".join(content.decode() for name, content in written(made, tmp_path).items() if name.endswith(".md"))
+    for one in published():
+        value = str(one).removesuffix(f" [{one.status}]")
+        assert f"{value} \\[{one.status}\\]" in texts, one
+
+
+def test_the_same_runs_give_the_same_bytes_and_another_number_other_ones(made: Path, tmp_path: Path) -> None:
+    before = written(made, tmp_path / "1")
+    assert before == written(made, tmp_path / "2")
+    assert [name for name in before if name.endswith(".svg")] == [
+        "docs/results/permuted_pixel_mnist-1.svg",
+        "docs/results/permuted_pixel_mnist-2.svg",
+    ]
+    texts = pages.texts(pages.read(made))
+    for name, old, new in (
+        ("mnist/a-seed=3/metrics.csv", "19,,4", "19,,5"),
+        ("mnist/a-seed=2/test.json", "0.93", "0.94"),
+        ("mnist/b-seed=1/fit.json", "0.5", "0.25"),
+        ("mnist/c-seed=1/fit.json", "16415", "16416"),
+        ("mnist/a-seed=1/fit.json", "1234.5", "1334.5"),
+        ("going/config.yaml", "max_epochs: 70", "max_epochs: 71"),
+    ):
+        copy = tmp_path / "changed"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(made, copy)
+        text = (copy / name).read_text()
+        assert old in text
+        (copy / name).write_text(text.replace(old, new))
+        if name.endswith("metrics.csv"):
+            assert written(copy, tmp_path / "2") != before, "the picture"
+        else:
+            assert pages.texts(pages.read(copy)) != texts, name
+
+
+# ---- collecting
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_run_in_progress_goes_on_bit_for_bit_from_its_thin_form(
+    config: Callable[..., str], cli: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Three epochs in one go, and two that are collected and taken up again; nothing of this machine is in between."""
+    path = config(trainer={"max_epochs": 3}, data={"init_args": {"val_samples": 16}})
+    assert cli("fit", "-c", path, "--run_dir", "whole").status == 0
+    run = tmp_path / "elsewhere" / "part"
+    assert cli("fit", "-c", path, "--run_dir", run, "--trainer.max_epochs", "2").status == 0
+    (run / "fit.json").unlink()  # as if it had been stopped there
+    to = Path("results/copy/part")
+    assert collect.main([str(run), str(to), "--commit", "abc"]) == 0
+    names = {file.relative_to(to).as_posix() for file in to.rglob("*") if file.is_file()}
+    assert names == {"config.yaml", "versions.json", "metrics.csv", "checkpoints/last.ckpt"}
+    assert json.loads((to / "versions.json").read_text())["commit"] == "abc"
+    assert (to / "metrics.csv").read_bytes() == (run / "metrics.csv").read_bytes()
+    for file in (name for name in names if not name.endswith(".ckpt")):
+        assert str(tmp_path) not in (to / file).read_text()
+    kept = read_checkpoint(to / "checkpoints" / "last.ckpt")
+    found: list[str] = []
+    collect.changed(kept, lambda text: found.append(text) or text)
+    assert not [text for text in found if str(tmp_path) in text]
+    assert "results/copy/part/checkpoints/best.ckpt" in found
+
+    shutil.rmtree(run)
+    assert cli("fit", "--run_dir", to, "--ckpt_path", "last", "--trainer.max_epochs", "3").status == 0
+    assert (to / "metrics.csv").read_bytes() == Path("whole/metrics.csv").read_bytes()
+    ours, theirs = (read_checkpoint(Path(one) / "checkpoints" / "last.ckpt") for one in (to, "whole"))
+    assert all(torch.equal(ours["state_dict"][name], value) for name, value in theirs["state_dict"].items())
+
+    assert collect.main([str(to), "results/copy/done", "--commit", "abc"]) == 0
+    assert {file.name for file in Path("results/copy/done").iterdir()} == {
+        "config.yaml",
+        "versions.json",
+        "metrics.csv",
+        "fit.json",
+    }
+
+
+def finished(folder: Path, rows: int, **config: Any) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"# made by hand\n{yaml.safe_dump(config)}")
+    (folder / "versions.json").write_text('{"commit": "abc"}')
+    (folder / "fit.json").write_text("{}")
+    lines = [f"0,{step},{step}.5," for step in range(rows)] + [f"0,{rows},,0.25"]
+    (folder / "metrics.csv").write_text("\n".join(["epoch,step,train/loss_step,val/loss", *lines, ""]))
+    return folder
+
+
+def test_metrics_are_thinned_to_what_curves_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    collect.collect(finished(tmp_path / "r" / "a", 1000), Path("results/a"))
+    with Path("results/a/metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == [*range(0, 1000, 5), 1000] and rows[-1]["val/loss"] == "0.25"
+    collect.collect(finished(tmp_path / "r" / "b", 150), Path("results/a"))  # in place of what was there
+    assert len(Path("results/a/metrics.csv").read_text().splitlines()) == 152
+
+
+def test_paths_of_a_machine_stay_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = finished(
+        tmp_path / "r" / "a",
+        1,
+        run_dir="/far/runs/a",
+        data={"root": "/far/data", "other": "../shared/text", "metric": "val/accuracy", "home": "~/x/y"},
+        trainer={"callbacks": [{"dirpath": "/far/runs/a/checkpoints"}]},
+        ckpt_path="/far/runs/a/checkpoints/last.ckpt",
+    )
+    collect.collect(run, Path("results/t/a"))
+    text = Path("results/t/a/config.yaml").read_text()
+    assert text.startswith("# made by hand\n")
+    assert yaml.safe_load(text) == {
+        "run_dir": "results/t/a",
+        "data": {"root": "data", "other": "text", "metric": "val/accuracy", "home": "y"},
+        "trainer": {"callbacks": [{"dirpath": "results/t/a/checkpoints"}]},
+        "ckpt_path": None,
+    }
+    (run / "versions.json").write_text(json.dumps({"commit": "abc", "where": f"see {Path.home()}"}))
+    with pytest.raises(UserError, match="path of this machine"):
+        collect.collect(run, Path("results/t/b"))
+    assert not Path("results/t/b").exists()
+
+
+def test_what_cannot_be_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = finished(tmp_path / "r" / "a", 1)
+    (run / "versions.json").write_text("{}")
+    assert collect.main([str(run), "results/a"]) == 2, "no commit"
+    assert collect.main([str(run), "results/a", "--commit", "abc"]) == 0
+    for bad in ((str(tmp_path), "results/b"), (str(run), str(tmp_path / "b")), (str(run), "../b")):
+        assert collect.main([*bad, "--commit", "abc"]) == 2
+    (run / "fit.json").unlink()
+    assert collect.main([str(run), "results/b", "--commit", "abc"]) == 2, "neither ended nor a checkpoint"
+    assert not Path("results/b").exists()
+
+
+def test_what_is_committed_holds_no_path_of_a_machine() -> None:
+    for path in (ROOT / "results").rglob("*"):
+        if path.suffix in (".yaml", ".json", ".csv"):
+            assert not re.search(r"(^|[\s\"'])(/|~/|\.\./)\w", path.read_text()), path
+        elif path.suffix == ".ckpt":
+            collect.changed(read_checkpoint(path), collect._refuse_place)
+        assert path.suffix != ".ckpt" or not (path.parents[1] / "fit.json").exists(), "weights of a finished run"
