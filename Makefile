@@ -6,7 +6,7 @@ VENV := .venv
 PYTHON = $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: run test lint docs fresh clean
+.PHONY: run test lint docs audit fresh docker-steps clean
 .NOTPARALLEL:  # one pip at a time
 
 run: $(VENV)/.installed
@@ -28,9 +28,13 @@ docs: $(VENV)/.installed-dev  # the site, at http://127.0.0.1:8000, built anew w
 fresh:
 	bash .ci/fresh $(ARGS)
 
+# The Dockerfile's own lines without Docker: in Debian 12 in a folder, the image's command as its user, no network.
+docker-steps:
+	bash .ci/docker-steps
+
 # Not runs/ and data/: those are yours.
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .fresh .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) build dist site *.egg-info .fresh .docker-steps .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 install = $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt

@@ -1,6 +1,7 @@
 """What a user installs: the wheel, the Docker image's recipe, the tested versions, and what `make` says and skips."""
 
 import configparser
+import importlib.util
 import json
 import os
 import re
@@ -10,10 +11,15 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import lit_rnn
+from lit_rnn.__main__ import main
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -37,31 +43,28 @@ def output_of(*command: object, cwd: Path, **env: object) -> str:
     return done.stdout
 
 
+def module(path: Path) -> Any:
+    """A Python file that no package holds."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+dockerfile = module(ROOT / ".ci/dockerfile.py")
+STEPS = dockerfile.read((ROOT / "Dockerfile").read_text())
+
+
 def docker(instruction: str) -> list[str]:
     """The arguments of every line of the Dockerfile with this instruction, continued lines joined."""
-    lines = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text()).splitlines()
-    return [line.removeprefix(instruction).strip() for line in lines if line.startswith(f"{instruction} ")]
-
-
-def copy_build_context(to: Path) -> Path:
-    """Copy what `COPY . .` copies. In .dockerignore the last matching line wins, `!` takes back, `**/` is any depth."""
-    rules = []
-    for line in (ROOT / ".dockerignore").read_text().splitlines():
-        if line and not line.startswith("#"):
-            pattern = re.escape(line.lstrip("!")).replace(r"\*\*/", "(.*/)?").replace(r"\*", "[^/]*")
-            rules.append((re.compile(f"{pattern}(/.*)?"), not line.startswith("!")))
-
-    def left_out(folder: str, names: list[str]) -> list[str]:
-        paths = {name: (Path(folder).relative_to(ROOT) / name).as_posix() for name in names}
-        return [n for n in names if ([False] + [out for rule, out in rules if rule.fullmatch(paths[n])])[-1]]
-
-    return shutil.copytree(ROOT, to, ignore=left_out)
+    return [step.argument for step in STEPS if step.name == instruction]
 
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A tree to build in: in the checkout itself, setuptools would pick up what an earlier build left in build/."""
-    return copy_build_context(tmp_path / "source")
+    return dockerfile.copy_context(ROOT, tmp_path / "source")
 
 
 @pytest.fixture
@@ -121,6 +124,99 @@ def test_docker_recipe_installs_and_starts(source: Path, elsewhere: Path, tmp_pa
 def test_docker_volumes_are_the_default_folders() -> None:
     here = PurePosixPath(docker("WORKDIR")[-1])
     assert [str(here / "data"), str(here / "runs")] == json.loads(docker("VOLUME")[-1])
+
+
+def test_a_dockerfile_is_read_as_docker_reads_it() -> None:
+    text = '# a comment\nENV A=1 \\\n    B="two words"\n\nRUN x && \\\n  y\nCMD ["a b", "c"]\n'
+    steps = dockerfile.read(text)
+    assert [step.name for step in steps] == ["ENV", "RUN", "CMD"]
+    assert steps[0].pairs == {"A": "1", "B": "two words"}
+    assert steps[1].argument == "x && y" and steps[2].words == ["a b", "c"]
+    check = dockerfile.health_check(dockerfile.Step("HEALTHCHECK", '--interval=1m --timeout=2m CMD ["x", "y"]'))
+    assert check == ["x", "y"]
+    with pytest.raises(SystemExit, match="SHELL is not understood"):
+        dockerfile.read('SHELL ["bash"]')
+
+
+def test_docker_steps_run_the_lines_of_the_dockerfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which commands `make docker-steps` runs, as whom, where and with which network; here none of them is."""
+    ran: list[tuple[str, str, list[str], bool]] = []
+
+    def inside(image: Any, command: list[str], network: bool) -> None:
+        ran.append((image.user, image.folder, command, network))
+        if "--trainer.max_steps" in command:
+            (run := image.here("/runs/x")).mkdir(parents=True)
+            (run / "fit.json").touch()
+
+    monkeypatch.setattr(dockerfile.Image, "inside", inside)
+    dockerfile.main(str(tmp_path))
+    built = [one for one in ran if one[3]]
+    assert [command for _, _, command, _ in built] == [["sh", "-c", line] for line in docker("RUN")]
+    assert {user for user, _, _, _ in built} == {"root"}
+    assert built[1][1] == "/src" and (tmp_path / "src" / "lit_rnn" / "__init__.py").is_file()
+    after = [one for one in ran if not one[3]]
+    assert {user for user, _, _, _ in after} == set(docker("USER")) != {"root"}
+    entry = json.loads(docker("ENTRYPOINT")[-1])
+    assert [*entry, *json.loads(docker("CMD")[-1])] in [command for _, _, command, _ in after]
+    assert dockerfile.health_check(STEPS[[step.name for step in STEPS].index("HEALTHCHECK")]) in [
+        one[2] for one in after
+    ]
+    assert ran.index(after[0]) > ran.index(built[-1]), "no network is left when its user comes"
+
+
+def test_the_health_check_trains_a_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (step,) = (step for step in STEPS if step.name == "HEALTHCHECK")
+    command = dockerfile.health_check(step)
+    assert command[:3] == json.loads(docker("ENTRYPOINT")[-1])
+    monkeypatch.chdir(tmp_path)
+    assert main(command[3:]) == 0
+    assert "epoch 1  step 1" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir()), "it leaves nothing"
+
+
+def test_docker_labels_say_what_the_package_says() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    labels = {name: value for step in STEPS if step.name == "LABEL" for name, value in step.pairs.items()}
+    said = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
+    told = setup["metadata"]
+    assert (said["title"], said["description"], said["licenses"]) == (
+        told["name"],
+        told["description"],
+        told["license"],
+    )
+    assert said["version"] == lit_rnn.__version__
+    assert said["base.name"].endswith(docker("FROM")[0])
+
+
+def test_the_image_holds_no_more_than_it_is_built_from(source: Path) -> None:
+    wanted = {"setup.py", "setup.cfg", "pyproject.toml", "constraints.txt", "README.md", "LICENSE"}
+    assert {path.name for path in source.iterdir()} == wanted | {"lit_rnn", "datamodules", "configs"}
+    assert not list(source.rglob("__pycache__"))
+
+
+def test_compose_says_what_the_image_says() -> None:
+    compose = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    assert set(compose) == {"services", "volumes"}
+    for name, service in compose["services"].items():
+        mounted = dict(volume.split(":") for volume in service["volumes"])
+        assert set(mounted) == set(compose["volumes"]) and list(mounted.values()) == json.loads(docker("VOLUME")[-1])
+        command = service["command"]
+        folder = command[command.index("--run_dir") + 1]
+        assert folder.startswith(mounted["runs"] + "/"), name
+    assert compose["services"]["gpu"]["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+
+
+@pytest.mark.parametrize("script", ["fresh", "docker-steps"])
+def test_what_needs_debootstrap_is_skipped_with_the_reason(script: str, tmp_path: Path) -> None:
+    (tools := tmp_path / "tools").mkdir()
+    for name in ("bash", "dirname", "id"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    done = run("bash", ROOT / ".ci" / script, cwd=tmp_path, PATH=tools)
+    reason = "there is no debootstrap" if os.getuid() == 0 else "it needs root"
+    assert done.returncode == 0 and done.stdout.startswith(f"make {script} is skipped: {reason}"), done
 
 
 def test_docker_install_lines_are_those_of_the_readme() -> None:
