@@ -163,6 +163,9 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 # ---- names and links
 
+_OF_WANDB = re.compile(
+    r"wandb/(offline-)?run-[\w-]+/logs/debug-core\.log"
+)  # to the log of W&B's service; never written
 _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
 
 
@@ -199,8 +202,9 @@ def refuse_links(folder: Path) -> None:
     for place, folders, names in os.walk(root):
         for name in (*folders, *names):
             path = os.path.join(place, name)
-            if os.path.islink(path) and not inside(path, folder):
-                shown = folder / os.path.relpath(path, root)
+            below = os.path.relpath(path, root)
+            if os.path.islink(path) and not inside(path, folder) and not _OF_WANDB.fullmatch(below):
+                shown = folder / below
                 raise UserError(
                     f"{shown} is a symbolic link out of {folder}, and nothing is written through one: remove it, or "
                     "name another folder."

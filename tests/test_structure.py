@@ -32,6 +32,7 @@ FLOORS = [
     "lit_rnn.models",
     "lit_rnn.runs",
     "lit_rnn.report",
+    "lit_rnn.loggers",
     "lit_rnn.callbacks",
     "lit_rnn.commands",
     "lit_rnn.__main__",

@@ -2,6 +2,7 @@
 
 from lit_rnn.callbacks.checkpoints import InitialCheckpoint, LastCheckpoint
 from lit_rnn.callbacks.clock import Clock
+from lit_rnn.callbacks.dashboard import Dashboard
 from lit_rnn.callbacks.drift import Drift
 from lit_rnn.callbacks.finite import FiniteLoss
 from lit_rnn.callbacks.pictures import TaskPicture
@@ -15,6 +16,7 @@ from lit_rnn.runs.endings import DivergedError, Stopped
 
 __all__ = [
     "Clock",
+    "Dashboard",
     "DivergedError",
     "Drift",
     "EpochLines",

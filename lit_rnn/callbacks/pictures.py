@@ -6,12 +6,15 @@ from pathlib import Path
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
 
-from lit_rnn.callbacks.images import show
+from datamodules.task import Task
+from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.runs.folder import keeps_files
 
 _SHOWN = 6  # sequences in the picture
+_STEPS = 20  # the last ones, that a table has of a target at every step
 
 
 class TaskPicture(Callback):
@@ -38,4 +41,17 @@ class TaskPicture(Callback):
         with torch.no_grad():
             outputs = pl_module(batch[0].to(pl_module.device)).float().cpu()
         draw_run(pl_module.task, batch, outputs, type(pl_module).__name__, self.folder, self.path)
-        show(trainer, "pictures/task", self.path)
+        show.picture(trainer, "pictures/task", self.path)
+        columns = ("sequence", "target", "prediction")
+        show.table(trainer, "tables/predictions", columns, prediction_rows(pl_module.task, batch[1], outputs))
+
+
+def prediction_rows(task: Task, targets: Tensor, outputs: Tensor) -> list[list[int | str]]:
+    """Targets and predictions of a few sequences as text, of those at every step the last ones."""
+    predictions = outputs.argmax(-1) if task.classifies else outputs
+
+    def text(values: Tensor) -> str:
+        shown = values[-_STEPS:] if task.per_step else values
+        return " ".join(f"{value:.4g}" for value in shown.flatten().tolist())
+
+    return [[i, text(targets[i]), text(predictions[i])] for i in range(len(targets))]

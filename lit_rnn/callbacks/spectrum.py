@@ -9,13 +9,14 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lit_rnn.callbacks.images import show
 from lit_rnn.files import read_arrays
+from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.probes import recurrent_matrices
 from lit_rnn.runs.folder import keeps_files
 
 Spectra = dict[str, NDArray[np.complex128]]
+_COLUMNS = ("matrix", "units", "least before", "largest before", "least after", "largest after")  # |eigenvalue|
 
 
 def spectra(model: SequenceModel) -> Spectra:
@@ -55,4 +56,14 @@ class SpectrumPicture(Callback):
         before = read_arrays(self.start)
         moments = {name: {"before training": before[name], "after": values} for name, values in after.items()}
         draw_spectra({name: Spectrum(values) for name, values in moments.items()}, self.path)
-        show(trainer, "pictures/spectrum", self.path)
+        show.picture(trainer, "pictures/spectrum", self.path)
+        show.table(trainer, "tables/spectra", _COLUMNS, spectra_rows(before, after))
+
+
+def spectra_rows(before: Spectra, after: Spectra) -> list[list[str | int | float]]:
+    """For every matrix its size, and the least and largest modulus of an eigenvalue before and after training."""
+    rows: list[list[str | int | float]] = []
+    for name in after:
+        moduli = [np.abs(values[name]) for values in (before, after)]
+        rows.append([name, len(after[name]), *(float(end) for one in moduli for end in (one.min(), one.max()))])
+    return rows

@@ -10,8 +10,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_rnn.analysis import states_and_gradients
-from lit_rnn.callbacks.images import show
 from lit_rnn.files import read_arrays
+from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.probes import summed_loss
 from lit_rnn.runs.folder import keeps_files
@@ -68,7 +68,7 @@ class StatePicture(Callback):
             from lit_rnn.report.states import draw_states  # behind the training: Matplotlib takes a while to load
 
             draw_states(read_arrays(self.store), self.path)
-            show(trainer, "pictures/states", self.path)
+            show.picture(trainer, "pictures/states", self.path)
 
     def _take(self, trainer: Trainer, model: LightningModule) -> None:
         datamodule = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time

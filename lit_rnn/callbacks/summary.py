@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.loggers import WandbLogger
 
+from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
 from lit_rnn.models.objectives import metric_words
@@ -76,6 +76,4 @@ class Summary(Callback):
         if not keeps_files(trainer):
             return
         (self.folder / f"{self._command}.json").write_text(json.dumps(result, indent=1) + "\n")
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                logger.experiment.summary.update({f"{self._command}/{key}": value for key, value in result.items()})
+        show.result(trainer, {f"{self._command}/{key}": value for key, value in result.items()})

@@ -16,6 +16,7 @@ from torch import Tensor
 from datamodules.base import Batch
 from datamodules.errors import UserError, require
 from lit_rnn import analysis
+from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.probes import extrapolated, gradient_flows, layer_name, recurrent_matrices, shortened
 from lit_rnn.parametrizations.orthogonal import drift
@@ -91,7 +92,8 @@ class WatchMatrices(Callback):
     ``matrix/<name>/`` spectral_radius, spectral_norm, henrici, pseudospectral_radius and drift = max |W^H W - I|;
     ``gradient/lag_<k>`` = |dL/ds_{T-k}| on a few validation sequences, at five lags k from 0 to T - 1, and
     ``gradient/zero_fraction``, the share of its entries that are exactly zero. Spectral radius and Henrici's departure
-    are left out where float64 gives wrong eigenvalues; `analyze` has them.
+    are left out where float64 gives wrong eigenvalues; `analyze` has them. Dashboards have all of it in their sections
+    recurrent and grad.
 
     At its default it watches at the ends of epochs, as many as keep watching below 2 % of the run's time (`Account`);
     what one watch takes is measured, and before the first tried on small pieces. Runs of some seconds are not watched.
@@ -153,8 +155,7 @@ class WatchMatrices(Callback):
             batch = self._sequences(trainer, model)
             if batch is not None:
                 metrics |= _gradients(model, batch)
-            for logger in trainer.loggers:
-                logger.log_metrics(metrics, step=trainer.global_step - 1)  # the step that was taken last, from 0
+            show.metrics(trainer, metrics, step=trainer.global_step - 1)  # the step that was taken last, from 0
 
     def _sequences(self, trainer: Trainer, model: SequenceModel) -> Batch | None:
         """The first validation sequences, the same every time."""

@@ -18,7 +18,7 @@ from lit_rnn.commands.arguments import complete
 from lit_rnn.commands.config_parser import ConfigCLI, in_sentences
 from lit_rnn.commands.fit import settings
 from lit_rnn.commands.fit.saved import SaveRun
-from lit_rnn.commands.fit.subject import Taken, check_fits, choose_folder, keep_wandb_in, plain, take
+from lit_rnn.commands.fit.subject import Taken, check_fits, choose_folder, plain, prepare_loggers, run_name, take
 from lit_rnn.commands.fit.trainer import chosen, draws_bar, run_callbacks, run_loggers, run_plugins
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.runs import config as run_config
@@ -58,7 +58,7 @@ class CLI(ConfigCLI):
             config.ckpt_path = str(self._taken.path)
         if not config.trainer.fast_dev_run:
             run_folder.check(self.run_dir, starts=self.subcommand == "fit" and config.ckpt_path is None)
-        keep_wandb_in(self.run_dir, config.trainer.logger)
+        prepare_loggers(self.run_dir, config.trainer.logger)
 
     def _set_seed(self) -> None:
         try:
@@ -111,7 +111,8 @@ class CLI(ConfigCLI):
         given, command = self._get(self.config_init, "trainer"), str(self.subcommand)
         settings.check_callbacks(chosen(given), self.model, validates=given["limit_val_batches"] != 0)
         self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, given, command)
-        loggers = run_loggers(self.run_dir, given["logger"], command)
+        name = run_name(self.model, self.config[command].seed_everything)
+        loggers = run_loggers(self.run_dir, given["logger"], command, name)
         self._added = [*chosen(given), *(loggers if isinstance(loggers, list) else [])]
         try:
             with warnings.catch_warnings():

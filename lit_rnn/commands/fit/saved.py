@@ -14,6 +14,9 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 import lit_rnn
+from lit_rnn.loggers import show
+from lit_rnn.models import SequenceModel
+from lit_rnn.models.base import count_parameters
 from lit_rnn.runs.folder import keeps_files
 
 
@@ -32,8 +35,10 @@ class SaveRun(SaveConfigCallback):
                 number += 1
                 path = folder / f"{Path(name).stem}-{number}{path.suffix}"
             path.write_text(text)
-        for logger in trainer.loggers:
-            logger.log_hyperparams(json.loads(self.parser.dump(self.config, skip_none=False, format="json")))
+        told = show.flat(json.loads(self.parser.dump(self.config, skip_none=False, format="json")))
+        if isinstance(pl_module, SequenceModel):
+            told |= {"task": pl_module.task.name, "parameters": count_parameters(pl_module)}
+        show.hyperparameters(trainer, told)
 
 
 def versions() -> dict[str, Any]:

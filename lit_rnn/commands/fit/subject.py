@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from jsonargparse import Namespace
 
 from datamodules.errors import UserError, require
 from lit_rnn.class_paths import class_path, loaded
+from lit_rnn.files import read_json
+from lit_rnn.loggers import WandbDashboard
 from lit_rnn.models import SequenceModel, changes, made_on, read_checkpoint
 from lit_rnn.models.loading import class_of
 from lit_rnn.runs import config as run_config
@@ -47,12 +51,45 @@ def choose_folder(config: Any, command: str) -> Path:
     return run_folder.fresh(name)
 
 
-def keep_wandb_in(folder: Path, loggers: Any) -> None:
-    """W&B's own folder goes into the run folder, unless the config puts it elsewhere."""
+_MLFLOW = f"sqlite:///{run_folder.RUNS}/mlflow.db"  # beside the run folders, which it compares
+_NEEDED = {
+    "TensorBoardLogger": "tensorboard",
+    "MLFlowLogger": "mlflow",
+    "WandbLogger": "wandb",
+    "WandbDashboard": "wandb",
+}
+
+
+def prepare_loggers(folder: Path, loggers: Any) -> None:
+    """What loggers keep goes into the run folder, unless the config puts it elsewhere; W&B's may not stop a run.
+
+    Raises:
+        UserError: for a logger whose package is not installed.
+    """
     for logger in run_config.listed(loggers):
-        arguments = getattr(logger, "init_args", None)
-        if arguments is not None and logger.class_path.endswith("WandbLogger") and arguments.save_dir == ".":
+        path, arguments = getattr(logger, "class_path", None), getattr(logger, "init_args", None)
+        if path is None or arguments is None:
+            continue
+        name = path.rpartition(".")[2]
+        needed = _NEEDED.get(name)
+        if needed is not None and find_spec(needed) is None:
+            raise UserError(f"trainer.logger names {name}, but {needed} is not installed: pip install {needed}.")
+        if name == "WandbLogger" and path.startswith("pytorch_lightning."):
+            logger.class_path = class_path(WandbDashboard)
+        if needed == "mlflow":
+            arguments.tracking_uri = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _MLFLOW
+            kept = folder / "mlflow.json"
+            if arguments.run_id is None and kept.is_file():
+                arguments.run_id = read_json(kept, ("run_id",))["run_id"]
+        elif arguments.get("save_dir") == ".":
             arguments.save_dir = str(folder)
+
+
+def run_name(model: SequenceModel, seed: object) -> str:
+    """Task, model, size and seed of a run, for those who see many."""
+    layers, units = (model.hparams.get(key) for key in ("layers", "hidden_size"))  # a user's own model may have none
+    size = "" if units is None else f" {units}" if layers in (None, 1) else f" {layers} x {units}"
+    return f"{model.task.name} {type(model).__name__}{size}, seed {seed}"
 
 
 # ---- the checkpoint

@@ -9,9 +9,10 @@ from typing import Any
 from lightning_fabric.plugins.io import CheckpointIO, TorchCheckpointIO
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 
 from lit_rnn import callbacks, optim
+from lit_rnn.loggers import WandbDashboard
 from lit_rnn.models import SequenceModel, read_checkpoint
 from lit_rnn.models.objectives import better
 from lit_rnn.runs.checkpoints import best_checkpoint, last_checkpoint
@@ -19,7 +20,7 @@ from lit_rnn.runs.config import listed
 from lit_rnn.runs.metrics import MetricsCSV
 
 
-def run_loggers(folder: Path, chosen: Any, command: str) -> list[Logger] | bool:
+def run_loggers(folder: Path, chosen: Any, command: str, name: str) -> list[Logger] | bool:
     """metrics.csv first, then what the config names; ``trainer.logger: false`` leaves none.
 
     metrics.csv is the curve of training: other commands leave it alone.
@@ -28,8 +29,8 @@ def run_loggers(folder: Path, chosen: Any, command: str) -> list[Logger] | bool:
         return False
     others = [] if chosen is True else listed(chosen)
     for logger in others:
-        if isinstance(logger, WandbLogger):
-            logger._wandb_init.pop("anonymous", None)  # Lightning always sends it, and wandb warns about it
+        if isinstance(logger, WandbDashboard):
+            logger.belong(folder, name)
     return [MetricsCSV(folder), *others] if command == "fit" else others or False
 
 
@@ -83,6 +84,8 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
         watching.append(
             LearningRateMonitor(optim.interval_of(model.options.lr_scheduler, model.options.lr_scheduler_interval))
         )
+    if listed(trainer["logger"]) and not isinstance(trainer["logger"], bool):
+        watching.append(callbacks.Dashboard())
     if trainer["limit_val_batches"] != 0 and trainer["enable_checkpointing"] is not False:
         best = ModelCheckpoint(
             dirpath=checkpoints,

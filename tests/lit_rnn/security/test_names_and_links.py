@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from datamodules import UserError
+from lit_rnn.files import refuse_links
 from lit_rnn.models import load
 
 BAD_NAMES = [
@@ -193,6 +195,18 @@ def test_a_study_writes_through_no_link(
 
 
 @pytest.mark.usefixtures("_no_pictures")
+def test_the_link_that_wandb_leaves_is_fine_and_no_other(tmp_path: Path) -> None:
+    """Its service's log is outside; a resume of a run with W&B must not fail on it."""
+    (logs := tmp_path / "r" / "wandb" / "offline-run-20261126_035635-d7ps5jyq" / "logs").mkdir(parents=True)
+    (logs / "debug-core.log").symlink_to(tmp_path / "elsewhere.log")
+    refuse_links(tmp_path / "r")
+    for other in (logs / "debug.log", logs.parent / "debug-core.log", tmp_path / "r" / "debug-core.log"):
+        other.symlink_to(tmp_path / "elsewhere.log")
+        with pytest.raises(UserError, match="is a symbolic link out of"):
+            refuse_links(tmp_path / "r")
+        other.unlink()
+
+
 def test_links_that_stay_inside_are_fine(run: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
     (run / "checkpoints" / "chosen.ckpt").symlink_to("last.ckpt")
     (run / "again.csv").symlink_to(run / "metrics.csv")

@@ -1,0 +1,5 @@
+"""Where a run is told to besides its folder: W&B, TensorBoard, MLflow."""
+
+from lit_rnn.loggers.wandb import WandbDashboard
+
+__all__ = ["WandbDashboard"]
