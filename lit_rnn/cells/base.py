@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +63,14 @@ class Cell(KeepsKind, ABC):
     @abstractmethod
     def step(self, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
         """From the drive u_t (B, G) and the state to the output y_t (B, output_size) and the next state."""
+
+    def forward(self, *_: Any, **__: Any) -> NoReturn:
+        """A cell is not called; says what to call instead."""
+        raise UserError(
+            f"{type(self).__name__} is one step of a recurrence and cannot be called: run it over a sequence with "
+            f"lit_rnn.scan.scan(cell, x), x (T, B, {self.input_size}), time first, or take one step with "
+            "cell.step(u_t, state, w)."
+        )
 
     def input_matrices(self) -> list[Tensor]:
         """V of x_t, views of the parameters; the gates of a gated cell come apart."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import inspect
+import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar, Self, cast, get_args
 
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, did_you_mean, require
 from datamodules.task import Task
 from lit_rnn import optim
 from lit_rnn.blame import defined
@@ -164,6 +165,53 @@ class SequenceModel(KeepsKind, Training):
             self.hparams["group_optimizers"] = {
                 name: optim.to_primitives(factory, f"{key}.{name}", Optimizer) for name, factory in own.items()
             }
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: Any,
+        map_location: Any = None,
+        hparams_file: Any = None,
+        strict: bool | None = None,
+        weights_only: bool | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """The model of a checkpoint, as Lightning's method of this name, under the rules of `lit_rnn.models.load`.
+
+        ``SequenceModel.load_from_checkpoint`` gives the class that was saved.
+
+        Args:
+            checkpoint_path: The file.
+            map_location: Where the model goes, as in `torch.load`; None is the CPU.
+            hparams_file: Not taken: a checkpoint holds its hyperparameters.
+            strict: Whether the weights must be those of the model, name by name; None is true.
+            weights_only: None or true: nothing but primitives and tensors is ever read.
+            **kwargs: Options of the model, instead of the checkpoint's.
+
+        Raises:
+            UserError: if it is no whole checkpoint, of another class, or does not fit the options.
+        """
+        from lit_rnn.models import loading  # it knows this class
+
+        require(isinstance(checkpoint_path, str | os.PathLike), "checkpoint_path", checkpoint_path, "a file's path")
+        require(hparams_file is None, "hparams_file", hparams_file, "None: give single options as keyword arguments")
+        require(weights_only in (None, True), "weights_only", weights_only, "None or True: files are not trusted")
+        location = "cpu" if map_location is None else map_location
+        checkpoint = loading.read_checkpoint(checkpoint_path, location)
+        held = loading.class_of(checkpoint, checkpoint_path)
+        if not issubclass(held, cls):
+            raise UserError(
+                f"{checkpoint_path} holds a {held.__name__}, which is no {cls.__name__}: call "
+                f"{held.__name__}.load_from_checkpoint, or lit_rnn.models.load for whatever it holds."
+            )
+        lineage = [base for base in held.__mro__ if issubclass(base, SequenceModel)]
+        known = {name for base in lineage for name in inspect.signature(base.__init__).parameters} - {"self", "kwargs"}
+        for name in kwargs:
+            if name not in known:
+                raise UserError(f"{held.__name__} has no option {name!r}{did_you_mean(name, known)}.")
+        model = loading.restored(held, checkpoint, checkpoint_path, kwargs, strict is not False)
+        first = next(iter(checkpoint["state_dict"].values()), model.decoder.weight)
+        return cast(Self, model.to(first.device))
 
     @classmethod
     def function_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:

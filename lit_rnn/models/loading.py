@@ -13,16 +13,23 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, one_line
 from lit_rnn import class_paths
 from lit_rnn.models.base import SequenceModel
+
+OTHER_VERSION = (AttributeError, TypeError, ValueError, KeyError, RuntimeError)
+"""What a model's code raises for options and weights of another version of it."""
 
 _CHUNK = 1 << 20
 _DOS_FOLDER = 0x10  # of the attributes of a member
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A checkpoint's contents, on the CPU, primitives and tensors only, every byte of them checked by its CRC-32.
+def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """A checkpoint's contents, primitives and tensors only, every byte of them checked by its CRC-32.
+
+    Args:
+        path: The file.
+        map_location: Where tensors go, as in `torch.load`.
 
     Raises:
         UserError: if there is no such file, or it is not a whole, undamaged checkpoint of this project.
@@ -33,7 +40,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         with Path(path).open("rb") as file:
             _check_sums(file)
             file.seek(0)
-            checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(file, map_location=map_location, weights_only=True)
         model, options = checkpoint["lit_rnn"], checkpoint["hyper_parameters"]
         model["class_path"], model["optimizer_steps"], checkpoint["state_dict"].items()
         sound = isinstance(options, Mapping) and all(isinstance(key, str) for key in options)
@@ -72,16 +79,34 @@ def class_of(checkpoint: Mapping[str, Any], path: str | Path) -> type[SequenceMo
     Raises:
         UserError: if a name is no loaded model, optimizer or scheduler.
     """
-    options = checkpoint["hyper_parameters"]
+    options, name = checkpoint["hyper_parameters"], checkpoint["lit_rnn"]["class_path"]
+    return checked_class(name, options, f"ckpt_path {path}")
+
+
+def checked_class(name: object, options: Mapping[str, Any], file: str) -> type[SequenceModel]:
+    """The loaded model class of that ``name``, after a look at the classes that ``options``, a file's, name.
+
+    Raises:
+        UserError: beginning with ``file``, if a name is no loaded model, optimizer or scheduler.
+    """
     own = options.get("group_optimizers") or {}
     if not isinstance(own, Mapping):
-        raise UserError(f"ckpt_path {path} holds group_optimizers that are no mapping: name another with --ckpt_path.")
+        raise UserError(f"{file} holds group_optimizers that are no mapping: name another file.")
     optimizers = [("optimizer", spec, Optimizer) for spec in (options.get("optimizer"), *own.values())]
     for key, spec, base in [*optimizers, ("lr_scheduler", options.get("lr_scheduler"), LRScheduler)]:
         if spec is not None:
-            name = spec.get("class_path") if isinstance(spec, Mapping) else spec
-            class_paths.class_in(f"ckpt_path {path}", f"its {key}", name, base)
-    return class_paths.class_in(f"ckpt_path {path}", "its model", checkpoint["lit_rnn"]["class_path"], SequenceModel)
+            named = spec.get("class_path") if isinstance(spec, Mapping) else spec
+            class_paths.class_in(file, f"its {key}", named, base)
+    return class_paths.class_in(file, "its model", name, SequenceModel)
+
+
+def build(cls: type[SequenceModel], options: Mapping[str, Any]) -> SequenceModel:
+    """A model from the hyperparameters that a file keeps: what its class gives itself is left out."""
+    options = {key: value for key, value in options.items() if not key.startswith("_")}
+    takes = inspect.signature(cls).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
+        options = {key: value for key, value in options.items() if key in takes}
+    return cls(**options)
 
 
 def load(path: str | Path, trust: Sequence[str] = ()) -> SequenceModel:
@@ -100,18 +125,34 @@ def load(path: str | Path, trust: Sequence[str] = ()) -> SequenceModel:
     """
     class_paths.trust(trust)
     checkpoint = read_checkpoint(path)
-    cls = class_of(checkpoint, path)
-    options = {key: value for key, value in checkpoint["hyper_parameters"].items() if not key.startswith("_")}
+    return restored(class_of(checkpoint, path), checkpoint, path)
+
+
+def restored(
+    cls: type[SequenceModel],
+    checkpoint: dict[str, Any],
+    path: str | Path,
+    given: Mapping[str, Any] | None = None,
+    strict: bool = True,
+) -> SequenceModel:
+    """The model of a checkpoint's hyperparameters, with ``given`` ones over them, and of its weights.
+
+    Raises:
+        UserError: if they do not fit the model's code, or each other.
+    """
     try:
-        takes = inspect.signature(cls).parameters
-        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes.values()):
-            options = {key: value for key, value in options.items() if key in takes}  # the others it gives itself
-        model = cls(**options)
+        model = build(cls, {**checkpoint["hyper_parameters"], **(given or {})})
         model.on_load_checkpoint(checkpoint)
-        model.load_state_dict(checkpoint["state_dict"])
-    except (AttributeError, TypeError, ValueError, KeyError, RuntimeError) as error:
+        model.load_state_dict(checkpoint["state_dict"], strict=strict)
+    except OTHER_VERSION as error:
+        reason = one_line(error)
+        if given:
+            raise UserError(
+                f"ckpt_path {path} does not fit {', '.join(given)} as given ({reason}): leave out what changes the "
+                "network's shape."
+            ) from error
         raise UserError(
-            f"ckpt_path {path} was made by another version of {class_paths.class_path(cls)} "
-            f"({' '.join(str(error).split())}): use the version that made it, or train it again."
+            f"ckpt_path {path} was made by another version of {class_paths.class_path(cls)} ({reason}): use the "
+            "version that made it, or train it again."
         ) from error
     return model

@@ -14,6 +14,7 @@ from scipy import linalg, stats
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from datamodules import UserError
 from lit_rnn.cells import DtrivRNNCell, ExpRNNCell, GRUCell, LSTMCell, VanillaRNNCell
 from lit_rnn.init import identity_
 from lit_rnn.scan import scan
@@ -497,3 +498,15 @@ def test_forget_gate_starts_open(forget_bias: float) -> None:
     cell = LSTMCell(I, N, forget_bias=forget_bias)
     assert cell.input.bias[N : 2 * N].tolist() == [forget_bias] * N
     assert LSTMCell(I, N).input.bias[N : 2 * N].tolist() == [1.0] * N
+
+
+@pytest.mark.parametrize("arguments", [(), (torch.zeros(5, 2, 3),), (torch.zeros(2, 3), (torch.zeros(2, 4),))], ids=len)
+def test_a_call_says_what_to_call_instead(arguments: tuple[Any, ...]) -> None:
+    for cell in (ExpRNNCell(3, 4), LSTMCell(3, 4)):
+        told = (
+            rf"^{type(cell).__name__} is one step of a recurrence and cannot be called: run it over a sequence with "
+            r"lit_rnn\.scan\.scan\(cell, x\), x \(T, B, 3\), time first, or take one step with "
+            r"cell\.step\(u_t, state, w\)\.$"
+        )
+        with pytest.raises(UserError, match=told):
+            cell(*arguments)
