@@ -42,7 +42,8 @@ def test_the_library_needs_neither_lightning_nor_pictures() -> None:
     packages = ("cells", "analysis", "scan", "robustness", "init", "parametrizations", "optim", "activations")
     code = [f"import lit_rnn.{name}" for name in packages]
     code += ["import lit_rnn.robustness.attacks, lit_rnn.robustness.certified, lit_rnn.robustness.worst"]
-    assert loaded(*code, "lit_rnn.robustness.pgd", among=("torch", *ABOVE)) == {"torch"}
+    above = ("lit_rnn.export", *ABOVE)
+    assert loaded(*code, "lit_rnn.robustness.pgd", among=("torch", *above)) == {"torch"}
 
 
 def test_errors_and_tasks_need_no_torch() -> None:

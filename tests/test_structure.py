@@ -30,6 +30,7 @@ FLOORS = [
     "lit_rnn.robustness",
     "lit_rnn.optim",
     "lit_rnn.models",
+    "lit_rnn.export",
     "lit_rnn.runs",
     "lit_rnn.report",
     "lit_rnn.loggers",

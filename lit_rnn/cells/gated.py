@@ -119,7 +119,7 @@ class LSTMCell(Cell):
                 o = torch.addmm(o, c, self.output.weight.mT)
             h = torch.sigmoid(o) * torch.tanh(c)
             return h, (h, c)
-        w_i, w_f, w_o = self.peephole
+        w_i, w_f, w_o = self.peephole.unbind()
         c = torch.sigmoid(f + w_f * c) * c + torch.sigmoid(i + w_i * c) * torch.tanh(g)
         h = torch.sigmoid(o + w_o * c) * torch.tanh(c)
         return h, (h, c)

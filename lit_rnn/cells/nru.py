@@ -142,7 +142,7 @@ class NRUCell(Cell):
 
     def _rows(self, p: Tensor, q: Tensor, weights: Tensor) -> Tensor:
         """sum_i w_i v_i, v_i cut from the outer products."""
-        rows = (p[..., :, None] * q[..., None, :]).reshape(len(p), 2 * self.heads, self.memory_size)
+        rows = (p[..., :, None] * q[..., None, :]).reshape(p.shape[0], 2 * self.heads, self.memory_size)
         return torch.bmm(weights[:, None], unit_rows(self.rectify(rows)))[:, 0]
 
     def recurrent_matrices(self) -> dict[str, Tensor]:

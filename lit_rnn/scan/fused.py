@@ -68,7 +68,7 @@ def run_plain(
     if isinstance(w, Layers):
         W, engine, on_halves = w.numbers, functools.partial(Rotated, w.partners), halves
     else:
-        W, engine, on_halves = w, Native if backend == "native" else Fused, _on_halves
+        W, engine, on_halves = w, Native if backend == "native" else Fused, matrix_on_halves
     accepted = "complex numbers" if kind == COMPLEX else "real numbers"
     require(W.is_complex() == (kind == COMPLEX), f"weights() of {type(cell).__name__}", described(W), accepted)
     drive = drive_of(cell, x, W, W.dtype.to_real())
@@ -92,7 +92,7 @@ def _complex(h: Tensor) -> Tensor:
     return torch.complex(*h.chunk(2, dim=-1))
 
 
-def _on_halves(W: Tensor) -> Tensor:
+def matrix_on_halves(W: Tensor) -> Tensor:
     """The real (2n, 2n) matrix that does to [Re | Im] what W (n, n) does to complex numbers."""
     return torch.cat((torch.cat((W.real, -W.imag), dim=1), torch.cat((W.imag, W.real), dim=1)))
 
