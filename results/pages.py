@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_rnn.commands.compare.measure import Comparison, Group, beside, compare
+from lit_rnn.commands.compare.measure import Comparison, Group, beside, compare, successes
 from lit_rnn.commands.compare.page import SPREAD, shown, table
 from lit_rnn.commands.compare.subject import read_run
 from lit_rnn.files import read_json, read_yaml
 from lit_rnn.published import STATUSES, Published, published
-from lit_rnn.report.tables import Table, number, plain_markdown
+from lit_rnn.report.tables import Table, number, plain_markdown, words
 from lit_rnn.runs.results import runs_below
 
 ROOT = Path(__file__).parents[1]
@@ -96,25 +96,26 @@ def label(group: Group) -> str:
 
 
 def _titles(comparisons: Sequence[Comparison]) -> list[str]:
-    """The tasks' names, with their protocol where one has several."""
-    tasks = [one.task for one in comparisons]
-    return [
-        one.task if tasks.count(one.task) == 1 else f"{one.task} ({', '.join(f'{k} {v}' for k, v in one.data.items())})"
-        for one in comparisons
-    ]
+    """The tasks' names, with what differs in their data where a task has several tables."""
+    titles = []
+    for one in comparisons:
+        others = [other.data for other in comparisons if other.task == one.task]
+        differing = [key for key in one.data if any(other.get(key) != one.data[key] for other in others)]
+        told = ", ".join(f"{key} {words(one.data[key])}" for key in differing)
+        titles.append(f"{one.task} ({told})" if told else one.task)
+    return titles
 
 
 def disagreements(comparisons: Sequence[Comparison], papers: Sequence[str] | None = None) -> list[str]:
-    """A sentence for each published figure that ours is further from than two standard deviations over seeds, or
-    than `FAR` where there is one seed."""
+    """A sentence for each published figure that ours is `FAR` from, and by more than two standard deviations over
+    seeds where there are several."""
     found = []
     for comparison in comparisons:
         for group in comparison.best_first:
             for entry in beside(group, comparison):
                 if group.test is None or entry.number is None or (papers is not None and entry.paper not in papers):
                     continue
-                share = entry.unit == "%"
-                far = 2 * group.test.std if group.test.std is not None else FAR if share else 0.05 * abs(entry.number)
+                far = max(2 * (group.test.std or 0), FAR if entry.unit == "%" else 0.05 * abs(entry.number))
                 if abs(group.test.mean - entry.number) > far:
                     ours = f"{label(group)} on {comparison.task}: ours {shown(group.test, group)}"
                     found.append(f"{ours}, published {entry} ({entry.paper}).")
@@ -123,7 +124,7 @@ def disagreements(comparisons: Sequence[Comparison], papers: Sequence[str] | Non
 
 def _disagree(comparisons: Sequence[Comparison], papers: Sequence[str] | None = None) -> str:
     found = disagreements(comparisons, papers)
-    rule = f"further apart than two standard deviations over seeds; of one seed than {FAR} of a share, else than 5 %"
+    rule = f"by more than {FAR} of a share or 5 % of another metric, and than two standard deviations over seeds"
     lines = "".join(f"- {plain_markdown(sentence)}\n" for sentence in found)
     return f"**Where ours disagrees with what was published** ({rule}):\n\n{lines}\n" if found else ""
 
@@ -198,7 +199,9 @@ def paper(page: str, results: Results) -> str:
 
 def _ours(entry: Published, comparisons: Sequence[Comparison]) -> str:
     """Our figures that may stand beside a published one, with their seeds."""
-    found = []
+    found = [
+        count for comparison in comparisons if comparison.task == entry.task if (count := successes(entry, comparison))
+    ]
     for comparison in comparisons:
         for group in comparison.best_first:
             value = group.test if entry.split == "test" else group.value
@@ -217,8 +220,11 @@ def _pictures(comparisons: Sequence[Comparison]) -> list[str]:
 
 def texts(results: Results) -> dict[str, str]:
     """Every page, by its path in the repository."""
-    pages = {f"docs/results/{page}.md": paper(page, results) for page in PAPERS}
-    return {"RESULTS.md": overview(results, "docs/results/"), "docs/results/index.md": overview(results, ""), **pages}
+    pages = {"index": overview(results, ""), **{page: paper(page, results) for page in PAPERS}}
+    site = {
+        f"docs/results/{page}.md": f"---\nhide: [toc]\n---\n\n{text}" for page, text in pages.items()
+    }  # wide tables
+    return {"RESULTS.md": overview(results, "docs/results/"), **site}
 
 
 def write(folder: Path, root: Path) -> None:

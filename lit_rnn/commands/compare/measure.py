@@ -13,6 +13,7 @@ from typing import Any
 from lit_rnn.commands.compare.subject import Run
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
+from lit_rnn.runs.curves import read_curve
 
 # Options that change neither what is measured nor what is learnt
 _PLACES = frozenset(("seed", "root", "num_workers", "verify", "backend", "checkpoint_every", "default_root_dir"))
@@ -221,7 +222,8 @@ def published_on(comparison: Comparison) -> list[Published]:
 
 def not_comparable(entry: Published, comparison: Comparison) -> list[str]:
     """What keeps a published figure from standing beside ours; nothing where it may."""
-    found = [] if entry.metric == comparison.metric else [f"metric is {entry.metric} there, {comparison.metric} here"]
+    same = entry.metric in (comparison.metric, "successes")  # which every run with a validation loss has
+    found = [] if same else [f"metric is {entry.metric} there, {comparison.metric} here"]
     return found + [
         f"{key} is {value} there, {comparison.data.get(key, 'not known')} here"
         for key, value in entry.data.items()
@@ -235,11 +237,27 @@ def is_of(entry: Published, group: Group) -> bool:
     return entry.model == group.model and all(options.get(key, ...) == value for key, value in entry.options.items())
 
 
+def successes(entry: Published, comparison: Comparison) -> str:
+    """How many of our runs of a figure's model once had a validation loss below half of chance, as `3 of 20`.
+
+    All settings of the model count, as in a grid; nothing where there is none, or where the figure is no count.
+    """
+    if entry.metric != "successes" or not_comparable(entry, comparison):
+        return ""
+    runs = [run for group in comparison.groups if is_of(entry, group) for run in group.runs]
+    losses = [read_curve(run.folder / "metrics.csv", "val/loss")[1] for run in runs]
+    return f"{sum(any(loss < comparison.chance / 2 for loss in one) for one in losses)} of {len(runs)}" if runs else ""
+
+
 def beside(group: Group, comparison: Comparison, split: str = "test") -> list[Published]:
     """The published figures that stand beside a group: of its model and size, comparable, and measured on ``split``."""
     sized: Callable[[Published], bool] = lambda entry: entry.size is None or entry.size == group.size  # noqa: E731
     return [
         entry
         for entry in published_on(comparison)
-        if entry.split == split and is_of(entry, group) and sized(entry) and not not_comparable(entry, comparison)
+        if entry.metric == comparison.metric
+        and entry.split == split
+        and is_of(entry, group)
+        and sized(entry)
+        and not not_comparable(entry, comparison)
     ]

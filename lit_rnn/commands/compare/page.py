@@ -15,6 +15,7 @@ from lit_rnn.commands.compare.measure import (
     is_of,
     not_comparable,
     published_on,
+    successes,
 )
 from lit_rnn.published import STATUSES
 from lit_rnn.report.page import Page
@@ -66,7 +67,9 @@ def published_table(comparison: Comparison) -> tuple[Table, list[str]] | None:
     for entry in published_on(comparison):
         reasons = not_comparable(entry, comparison)
         ours = [group for group in comparison.groups if is_of(entry, group)]
-        remark = f"not comparable: {'; '.join(reasons)}" if reasons else _other_sizes(entry.size, ours)
+        count = successes(entry, comparison)
+        remark = f"ours: {count}" if count else _other_sizes(entry.size, ours)
+        remark = f"not comparable: {'; '.join(reasons)}" if reasons else remark
         note = f"{entry.paper}, {entry.where}. Protocol: {entry.protocol}. Read in: {entry.source}."
         mark = notes.setdefault(note, f"({len(notes) + 1})")
         texts = [f"{entry.name} {mark}", remark]

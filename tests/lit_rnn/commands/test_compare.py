@@ -176,6 +176,23 @@ def test_published_figures_stand_beside_their_own_model_size_and_protocol(make: 
     assert any("projUNN (arXiv 2203.05483), Table 2" in note for note in notes)
 
 
+def test_successes_are_counted_over_a_grid(make: Make) -> None:
+    """Half of chance is 1.15: of three chains the last validation loss is 0.5, but one never comes below 1.15."""
+    names = {"task": "copy_memory", "model": "VanillaRNN", "size": 100, "data": {"delay": 480}}
+    folders = [make(f"c{lr}", options={"init": "chain", "lr": lr}, **names) for lr in (1, 2, 3)]
+    (folders[1] / "metrics.csv").write_text("step,val/loss\n9,1.16\n19,nan\n")
+    (folders[2] / "metrics.csv").write_text("step,val/loss\n9,1.14\n19,9.0\n")
+    (one,) = compared(*folders, make("o", options={"init": "orthogonal"}, **names))
+    table, _ = page.published_table(one) or pytest.fail("nothing is published")
+    by_name = {row[0].split(" (")[0]: (row[1], row[-1]) for row in table.cells}
+    assert by_name["chain"] == ("ours: 2 of 3", "46 of 462 [confirmed]")
+    assert by_name["orthogonal"] == ("ours: 1 of 1", "0 of 594 [confirmed]")
+    assert by_name["fbchain"][0] == "" and not [entry for group in one.groups for entry in measure.beside(group, one)]
+    (other,) = compared(make("p", options={"init": "chain"}, **{**names, "data": {"delay": 99}}))
+    table, _ = page.published_table(other) or pytest.fail("nothing is published")
+    assert {row[1] for row in table.cells} == {"not comparable: delay is 480 there, 99 here"}
+
+
 def test_a_published_figure_never_stands_without_its_status(make: Make, cli: Callable[..., Any]) -> None:
     make("s/a-seed=1", 0.9, 1, test=0.85)
     make("s/b-seed=1", 0.8, 1, model="NRU", size=212, data={"protocol": "nru"})

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import pytest
 import torch
 import yaml
@@ -41,6 +42,14 @@ def test_the_pages_are_what_the_command_makes() -> None:
     pictures = {f"docs/results/{name}" for name in pages._pictures(results.comparisons)}
     there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "results").iterdir()}
     assert there | {"RESULTS.md"} == texts.keys() | pictures
+
+
+def test_the_pictures_are_what_the_command_draws(tmp_path: Path) -> None:
+    """Where matplotlib is the one that drew them; another moves letters."""
+    drawn = {name: content for name, content in written(ROOT / "results", tmp_path).items() if name.endswith(".svg")}
+    for name, content in drawn.items():
+        committed = (ROOT / name).read_bytes()
+        assert committed == content or f"Matplotlib v{matplotlib.__version__}".encode() not in committed, name
 
 
 @pytest.fixture(scope="module")
