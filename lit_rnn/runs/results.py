@@ -39,11 +39,24 @@ def finished_below(folder: Path) -> list[Path]:
 
 
 def runs_below(folder: Path) -> list[Path]:
-    """The run folders at any depth below a folder, finished or not; studies among them in their own order."""
-    if (folder / "config.yaml").is_file() or (folder / "fit.json").is_file():
+    """The run folders at any depth below a folder, finished or not; studies among them in their own order.
+
+    Links, hidden folders and those that may not be read are passed over.
+    """
+    if _is_run(folder):
         return [folder]
-    inner = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
-    return [run for path in _in_order(folder, inner) for run in runs_below(path)]
+    try:
+        inner = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    except OSError:
+        return []
+    inner = sorted(path for path in inner if not path.name.startswith("."))
+    if any(_is_run(path) for path in inner):
+        inner = _in_order(folder, inner)
+    return [run for path in inner for run in runs_below(path)]
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.yaml", "fit.json"))
 
 
 def _in_order(folder: Path, found: list[Path]) -> list[Path]:

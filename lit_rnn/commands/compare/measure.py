@@ -133,6 +133,18 @@ class Comparison:
         return sorted(self.groups, key=rank)
 
 
+def names(groups: Sequence[Group]) -> list[str]:
+    """What tells groups apart: their names, with the folder above where two have one name, or else the whole path."""
+    for name in (
+        lambda group: group.name,
+        lambda group: f"{group.runs[0].folder.parent.name}/{group.name}",
+    ):
+        found = [name(group) for group in groups]
+        if len(set(found)) == len(found):
+            return found
+    return [str(group.runs[0].folder) for group in groups]
+
+
 def compare(runs: Sequence[Run]) -> list[Comparison]:
     """Comparisons in the order of their first runs, each with its groups in the order of theirs."""
     tables: dict[str, list[Run]] = {}

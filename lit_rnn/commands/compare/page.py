@@ -13,6 +13,7 @@ from lit_rnn.commands.compare.measure import (
     apart,
     beside,
     is_of,
+    names,
     not_comparable,
     published_on,
     successes,
@@ -32,8 +33,8 @@ def table(comparison: Comparison, published: bool = False, best_first: bool = Fa
     header = ["run", "model", *(["seeds"] if several else []), "parameters", "steps", f"{split}/loss"]
     header += [f"{split}/{metric}", f"test/{metric}", "seconds", *([f"published test/{metric}"] if published else [])]
     rows = []
-    for group in groups:
-        row: list[Any] = [group.name, group.model, *([len(group.runs)] if several else [])]
+    for name, group in zip(names(groups), groups, strict=True):
+        row: list[Any] = [name, group.model, *([len(group.runs)] if several else [])]
         fewest, most = group.steps
         row += [group.parameters, fewest if fewest == most else f"{fewest:,} to {most:,}"]
         row += [shown(group.loss, group), shown(group.value, group), _tested(group)]
@@ -97,7 +98,7 @@ def rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """A line for each group with all digits, for a CSV file."""
     found = []
     for comparison in comparisons:
-        for group in comparison.groups:
+        for name, group in zip(names(comparison.groups), comparison.groups, strict=True):
             fewest, most = group.steps
             line: dict[str, Any] = {
                 "task": comparison.task,
@@ -105,7 +106,7 @@ def rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
                 "split": comparison.split,
                 "metric": comparison.metric,
                 "chance": comparison.chance,
-                "run": group.name,
+                "run": name,
                 "model": group.model,
                 "size": group.size,
                 "parameters": group.parameters,

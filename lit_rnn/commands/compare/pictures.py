@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_rnn.commands.compare.measure import Comparison
+from lit_rnn.commands.compare.measure import Comparison, names
 from lit_rnn.report import style
 from lit_rnn.report.curves import draw_curves, draw_means
 
@@ -17,14 +17,14 @@ def draw(comparison: Comparison, picture: Path) -> None:
     groups = comparison.groups
     figure = style.new_figure(7, 4.4)
     axes = figure.subplots()
-    names = [f"{group.model}, {group.parameters:,} parameters" for group in groups]
-    if len(set(names)) < len(names):
-        names = [f"{group.name}: {name}" for group, name in zip(groups, names, strict=True)]
+    labels = [f"{group.model}, {group.parameters:,} parameters" for group in groups]
+    if len(set(labels)) < len(labels):
+        labels = [f"{name}: {label}" for name, label in zip(names(groups), labels, strict=True)]
     if all(len(group.runs) == 1 for group in groups):
-        runs = [(name, group.runs[0].folder) for name, group in zip(names, groups, strict=True)]
+        runs = [(name, group.runs[0].folder) for name, group in zip(labels, groups, strict=True)]
         draw_curves(axes, runs, comparison.chance)
     else:
-        seeds = [(name, [run.folder for run in group.runs]) for name, group in zip(names, groups, strict=True)]
+        seeds = [(name, [run.folder for run in group.runs]) for name, group in zip(labels, groups, strict=True)]
         draw_means(axes, seeds, comparison.chance)
     axes.set_title(": ".join(filter(None, (comparison.task, axes.get_title()))))
     style.shared_legend(figure, [axes])

@@ -58,7 +58,7 @@ def test_versions(run: Path) -> None:
     versions = json.loads((run / "versions.json").read_text())
     assert versions["torch"] == str(torch.__version__), "with its build: CPU and CUDA round differently"
     assert versions["threads"] == 1
-    assert {"python", "platform", "lit_rnn", "pytorch-lightning", "numpy", "devices"} <= versions.keys()
+    assert {"commit", "python", "platform", "lit_rnn", "pytorch-lightning", "numpy", "devices"} <= versions.keys()
 
 
 def test_config_is_resolved(run: Path) -> None:

@@ -123,6 +123,20 @@ def test_what_is_a_seed_of_one_setting(make: Make) -> None:
     ]
 
 
+def test_groups_of_one_name_are_told_apart(make: Make) -> None:
+    """By the folder above; where that is the same too, by the path."""
+    make("s/a-seed=1", size=1)
+    make("t/a-seed=1", size=2)
+    (one,) = compared(Path("s/a-seed=1"), Path("t/a-seed=1"))
+    assert [row[0] for row in page.table(one).cells] == ["s/a-seed=1", "t/a-seed=1"]
+    make("r/one/x", seed=1)
+    make("r/one/y", seed=2)
+    make("r/two/one/x", size=3)
+    make("r/two/one/y", size=3, seed=2)
+    (two,) = compared(*(Path("r", name) for name in ("one/x", "one/y", "two/one/x", "two/one/y")))
+    assert measure.names(two.groups) == ["r/one/x", "r/two/one/x"]
+
+
 def test_best_first(make: Make) -> None:
     folders = [make("a", 0.9, test=0.1), make("b", 0.5, test=0.3), make("c", 0.99)]
     (one,) = compared(*folders)
@@ -234,6 +248,11 @@ def test_folders_studies_patterns_and_wandb(make: Make) -> None:
     assert names("s/*-seed=1", "t", "s/a-seed=1") == ["s/a-seed=1", "s/b-seed=1", "t/u/c"], "each once"
     assert names("t/u/c/wandb/offline-run-20260101_000000-abc") == ["t/u/c"]
     assert find_runs(["s"])[1] == [Path("s/going")]
+    Path(".hidden/d").mkdir(parents=True)
+    Path(".hidden/d/config.yaml").touch()
+    Path("t/link").symlink_to(Path("s").absolute())
+    Path("plan.json").write_text("[1]")  # of something else
+    assert names(".") == ["s/b-seed=1", "s/a-seed=1", "t/u/c"]
     for bad in (["nowhere"], ["nowhere*"], ["s/going"], ["t/u/c/wandb"]):
         with pytest.raises(UserError):
             find_runs(bad)
