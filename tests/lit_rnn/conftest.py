@@ -126,7 +126,7 @@ def refused(cli: Run, tmp_path: Path) -> Callable[..., str]:
 
 @pytest.fixture
 def _no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half the time of a tiny run is its pictures."""
-    for cls in (callbacks.TaskPicture, callbacks.SpectrumPicture):
+    """Two thirds of the time of a tiny run are its pictures."""
+    for cls in (callbacks.TaskPicture, callbacks.SpectrumPicture, callbacks.StatePicture):
         for hook in ("on_fit_start", "on_fit_end"):
             monkeypatch.setattr(cls, hook, getattr(Callback, hook))

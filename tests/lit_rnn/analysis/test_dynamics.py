@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules import UserError
 from lit_rnn.analysis import lyapunov_spectrum, step_jacobians
 from lit_rnn.cells import Cell, ExpRNNCell, GRUCell, JANETCell, LSTMCell, NRUCell, URNNCell, VanillaRNNCell
+from tests.refusals import refusal
 
 Matrix = NDArray[Any]
 
@@ -385,13 +385,6 @@ def test_a_chaotic_network_is_slower_than_its_matrix() -> None:
 
 
 # -- bad input --------------------------------------------------------------------------------------------------------
-
-
-def refusal(call: Callable[[], Any], argument: str) -> None:
-    with pytest.raises(UserError) as caught:
-        call()
-    sentence = str(caught.value)
-    assert argument in sentence and "\n" not in sentence and len(sentence.split()) > 4, sentence
 
 
 @pytest.mark.parametrize(

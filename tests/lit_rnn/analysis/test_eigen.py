@@ -27,39 +27,10 @@ from lit_rnn.analysis import (
     spectral_norm,
     spectral_radius,
 )
+from tests.oracles.spectra import chain, gaussian, grcar, jordan, rotation, unitary
 
 N = 100
 SIZES = [1, 2, 3, 7, 25, 100]
-
-
-def chain(n: int, alpha: float, beta: float = 0.0) -> np.ndarray:
-    return alpha * np.eye(n, k=-1) + beta * np.eye(n, k=1)
-
-
-def jordan(n: int, value: complex, c: float) -> np.ndarray:
-    return value * np.eye(n) + c * np.eye(n, k=1)
-
-
-def grcar(n: int) -> np.ndarray:
-    return np.triu(np.tril(np.ones((n, n)), 3)) - np.eye(n, k=-1)
-
-
-def ginibre(n: int, seed: int, complex_: bool = False) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    W = rng.standard_normal((n, n))
-    if complex_:
-        W = (W + 1j * rng.standard_normal((n, n))) / math.sqrt(2)
-    return W / math.sqrt(n)
-
-
-def unitary(n: int, seed: int, complex_: bool = False) -> np.ndarray:
-    Q, R = np.linalg.qr(ginibre(n, seed, complex_))
-    return Q * (np.diag(R) / abs(np.diag(R)))
-
-
-def rotation(degrees: float) -> np.ndarray:
-    t = math.radians(degrees)
-    return np.array([[math.cos(t), -math.sin(t)], [math.sin(t), math.cos(t)]])
 
 
 def spectrum_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -113,7 +84,7 @@ def test_double_precision_warns_of_fiction(call: Callable[..., object]) -> None:
 @pytest.mark.parametrize("precision", ["auto", "double", "high"])
 @pytest.mark.parametrize("complex_", [False, True])
 def test_well_conditioned_matrices_agree_in_every_precision_without_a_warning(precision: str, complex_: bool) -> None:
-    W = ginibre(24, 3, complex_)
+    W = gaussian(24, 3, complex_)
     assert spectrum_distance(eigenvalues(W, precision=precision), np.linalg.eigvals(W)) < 1e-11
     assert spectral_radius(W, precision=precision) == pytest.approx(abs(np.linalg.eigvals(W)).max(), abs=1e-11)
 
@@ -136,7 +107,7 @@ def test_the_chain_is_nilpotent(n: int) -> None:
 @pytest.mark.parametrize("n", [1, 2, 9, 40])
 @pytest.mark.parametrize("complex_", [False, True])
 def test_scaling_shift_and_trace(n: int, complex_: bool) -> None:
-    W = ginibre(n, 10 + n, complex_)
+    W = gaussian(n, 10 + n, complex_)
     a, b = 0.7 - 0.4j, -1.3 + 0.2j
     found = eigenvalues(W)
     assert np.iscomplexobj(found)
@@ -171,8 +142,8 @@ def test_the_feedback_chain_is_not_trusted(beta: float) -> None:
 @pytest.mark.parametrize(
     "W",
     [
-        ginibre(50, 1),
-        ginibre(50, 2, True),
+        gaussian(50, 1),
+        gaussian(50, 2, True),
         unitary(50, 3),
         np.diag(np.linspace(-1, 1, 20)),
         grcar(32),  # kappa(V) ~ 1e5
@@ -207,7 +178,8 @@ def test_eigenvector_condition_of_grcar() -> None:
 
 
 @pytest.mark.parametrize(
-    "W", [np.diag([1.0, -2.0, 0.5]), 0.9 * rotation(60), np.roll(np.eye(10), 1, axis=0), unitary(20, 1, True)]
+    "W",
+    [np.diag([1.0, -2.0, 0.5]), 0.9 * rotation(math.radians(60)), np.roll(np.eye(10), 1, axis=0), unitary(20, 1, True)],
 )
 def test_normal_matrices_are_perfectly_conditioned(W: np.ndarray) -> None:
     assert eigenvector_condition(W) == pytest.approx(1, abs=1e-10)
@@ -236,7 +208,7 @@ def test_condition_numbers_follow_the_order_of_the_eigenvalues() -> None:
 @pytest.mark.parametrize("complex_", [False, True])
 def test_condition_number_is_the_first_order_growth(n: int, complex_: bool) -> None:
     """No perturbation of norm 1e-7 moves an eigenvalue by more than condition x 1e-7, to second order."""
-    W = ginibre(n, 21, complex_)
+    W = gaussian(n, 21, complex_)
     values, conditions = eigenvalues(W), eigenvalue_condition_numbers(W)
     assert (conditions >= 1 - 1e-12).all()
     worst = np.zeros(n)
@@ -256,20 +228,20 @@ S = np.array([[1.0, 5.0], [0.0, 1.0]])
 @pytest.mark.parametrize("degrees", [60.0, 90.0, 180.0, 0.0, 37.0])
 @pytest.mark.parametrize("r", [0.9, 2.0])
 def test_power_method_on_a_rotation_does_not_fall_for_the_rayleigh_quotient(r: float, degrees: float) -> None:
-    W = r * rotation(degrees)
+    W = r * rotation(math.radians(degrees))
     assert spectral_radius(W, method="power") == pytest.approx(r, rel=1e-9)
     assert spectral_radius(W, method="eig") == pytest.approx(r, rel=1e-12)
 
 
 @pytest.mark.parametrize("degrees", [60.0, 90.0])
 def test_power_method_on_a_skewed_rotation(degrees: float) -> None:
-    W = S @ (0.9 * rotation(degrees)) @ np.linalg.inv(S)
+    W = S @ (0.9 * rotation(math.radians(degrees))) @ np.linalg.inv(S)
     assert spectral_radius(W, method="power") == pytest.approx(0.9, rel=1e-9)
 
 
 @pytest.mark.parametrize("seed", [0, 2, 5])
 def test_power_method_finds_a_complex_pair(seed: int) -> None:
-    W = ginibre(64, seed)
+    W = gaussian(64, seed)
     values = np.linalg.eigvals(W)
     values = values[np.argsort(-abs(values))]
     assert abs(values[0].imag) > 0.05  # a complex pair leads, clear of the third
@@ -316,7 +288,7 @@ def test_norms_of_grcar() -> None:
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("complex_", [False, True])
 def test_singular_values_are_those_of_the_gram_matrix(n: int, complex_: bool) -> None:
-    W = ginibre(n, 40 + n, complex_)
+    W = gaussian(n, 40 + n, complex_)
     found = singular_values(W)
     assert (np.diff(found) <= 0).all()
     np.testing.assert_allclose(found**2, np.linalg.eigvalsh(W.conj().T @ W)[::-1], atol=1e-12)
@@ -384,7 +356,7 @@ def test_numerical_range_of_a_hermitian_matrix_is_a_segment() -> None:
 
 @pytest.mark.parametrize("points", [16, 200])
 def test_numerical_range_has_as_many_points_as_asked(points: int) -> None:
-    boundary = numerical_range(ginibre(6, 1), points=points)
+    boundary = numerical_range(gaussian(6, 1), points=points)
     assert np.iscomplexobj(boundary)
     assert boundary.ndim == 1
     assert len(boundary) in (points, points + 1)
@@ -394,7 +366,7 @@ def test_numerical_range_has_as_many_points_as_asked(points: int) -> None:
 @pytest.mark.parametrize("complex_", [False, True])
 def test_numerical_range_is_touched_but_never_left(n: int, complex_: bool) -> None:
     """Every boundary point obeys every supporting line, some point touches each, and x*Wx never crosses one."""
-    W = ginibre(n, 60 + n, complex_)
+    W = gaussian(n, 60 + n, complex_)
     boundary = numerical_range(W, points=400)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, 50)) + 1j * rng.standard_normal((n, 50))
@@ -413,7 +385,7 @@ def test_numerical_range_is_touched_but_never_left(n: int, complex_: bool) -> No
 @pytest.mark.parametrize("n", [1, 2, 10, 60])
 @pytest.mark.parametrize("complex_", [False, True])
 def test_radius_inequalities(n: int, complex_: bool) -> None:
-    for W in (ginibre(n, n, complex_), np.triu(ginibre(n, n + 1, complex_)), chain(n, 1.02, 0.3)):
+    for W in (gaussian(n, n, complex_), np.triu(gaussian(n, n + 1, complex_)), chain(n, 1.02, 0.3)):
         rho, w, norm = spectral_radius(W), numerical_radius(W), spectral_norm(W)
         assert norm / 2 <= w * (1 + 1e-9)
         assert w <= norm * (1 + 1e-9)
@@ -425,7 +397,7 @@ def test_crouzeix() -> None:
     """||p(W)|| <= (1 + sqrt 2) max |p| over the numerical range."""
     rng = np.random.default_rng(0)
     for seed in range(5):
-        W = np.triu(ginibre(8, seed, True), 1) + 0.1 * ginibre(8, seed + 50)
+        W = np.triu(gaussian(8, seed, True), 1) + 0.1 * gaussian(8, seed + 50)
         p = np.poly1d(rng.standard_normal(6))
         value = sum(c * np.linalg.matrix_power(W, k) for k, c in enumerate(p.coeffs[::-1]))
         assert np.linalg.norm(value, 2) <= (1 + math.sqrt(2)) * 1.01 * abs(p(numerical_range(W))).max()

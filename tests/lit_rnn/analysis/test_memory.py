@@ -14,25 +14,9 @@ from scipy import linalg
 
 from datamodules.errors import UserError
 from lit_rnn.analysis import decoder_memory, fisher_memory_curve, total_fisher_memory
+from tests.oracles.spectra import chain, first, gaussian, unitary
 
 N = 100
-
-
-def chain(n: int, alpha: float, beta: float = 0.0) -> np.ndarray:
-    return alpha * np.eye(n, k=-1) + beta * np.eye(n, k=1)
-
-
-def first(n: int) -> np.ndarray:
-    return np.eye(n)[0]
-
-
-def ginibre(n: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal((n, n)) / math.sqrt(n)
-
-
-def orthogonal(n: int, seed: int) -> np.ndarray:
-    Q, R = np.linalg.qr(ginibre(n, seed))
-    return Q * np.sign(np.diag(R))
 
 
 def unit(n: int, seed: int) -> np.ndarray:
@@ -97,7 +81,7 @@ def test_a_permuted_or_rotated_chain_remembers_the_same() -> None:
     order = np.random.default_rng(0).permutation(N)
     P = np.eye(N)[order]
     assert total_fisher_memory(P @ chain(N, 1.02) @ P.T, P @ first(N)) == pytest.approx(7.606, abs=5.1e-4)
-    Q = orthogonal(30, 1)
+    Q = unitary(30, 1)
     expected = chain_curve(30, 1.02, 30)
     curve = fisher_memory_curve(Q @ chain(30, 1.02) @ Q.T, Q @ first(30), 30)
     np.testing.assert_allclose(curve, expected, atol=1e-9)
@@ -109,7 +93,7 @@ def test_a_permuted_or_rotated_chain_remembers_the_same() -> None:
 @pytest.mark.parametrize("n", [1, 2, 100])
 @pytest.mark.parametrize("kind", ["identity", "orthogonal", "symmetric", "zero"])
 def test_a_normal_matrix_remembers_one(n: int, kind: str) -> None:
-    Q = orthogonal(n, 3)
+    Q = unitary(n, 3)
     W = {
         "identity": 0.95 * np.eye(n),
         "orthogonal": 0.95 * Q,
@@ -123,7 +107,7 @@ def test_a_normal_matrix_remembers_one(n: int, kind: str) -> None:
 @pytest.mark.parametrize("rho", [0.3, 0.95, 0.999])
 @pytest.mark.parametrize("kind", ["identity", "orthogonal"])
 def test_the_curve_of_a_scaled_orthogonal_matrix_is_geometric(rho: float, kind: str) -> None:
-    W = rho * (np.eye(20) if kind == "identity" else orthogonal(20, 5))
+    W = rho * (np.eye(20) if kind == "identity" else unitary(20, 5))
     expected = (1 - rho**2) * rho ** (2.0 * np.arange(50))
     np.testing.assert_allclose(fisher_memory_curve(W, unit(20, 6), 50), expected, rtol=1e-9)
 
@@ -131,7 +115,7 @@ def test_the_curve_of_a_scaled_orthogonal_matrix_is_geometric(rho: float, kind: 
 @pytest.mark.parametrize("n", [1, 2, 5, 20])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_any_stable_matrix_agrees_with_the_definition(n: int, seed: int) -> None:
-    W = ginibre(n, seed)
+    W = gaussian(n, seed)
     W *= 0.8 / abs(np.linalg.eigvals(W)).max()
     v = unit(n, seed)
     C = linalg.solve_discrete_lyapunov(W, np.eye(n))
@@ -148,18 +132,18 @@ def test_any_stable_matrix_agrees_with_the_definition(n: int, seed: int) -> None
 @pytest.mark.parametrize("kind", ["ginibre", "chain", "triangular", "feedback"])
 def test_the_totals_of_a_basis_add_up_to_n(n: int, kind: str) -> None:
     W = {
-        "ginibre": 0.9 * ginibre(n, 1) / abs(np.linalg.eigvals(ginibre(n, 1))).max(),
+        "ginibre": 0.9 * gaussian(n, 1) / abs(np.linalg.eigvals(gaussian(n, 1))).max(),
         "chain": chain(n, 1.3),
         "triangular": np.tril(0.5 * np.ones((n, n))),
         "feedback": chain(n, 1.02, 0.1),
     }[kind]
-    basis = orthogonal(n, 2)
+    basis = unitary(n, 2)
     assert sum(total_fisher_memory(W, v) for v in basis) == pytest.approx(n, rel=1e-8)
 
 
 @pytest.mark.parametrize("noise", [0.01, 0.5, 4.0])
 def test_noise_is_a_variance_that_divides(noise: float) -> None:
-    for W in (chain(20, 1.02), 0.9 * orthogonal(20, 1)):
+    for W in (chain(20, 1.02), 0.9 * unitary(20, 1)):
         v = unit(20, 1)
         np.testing.assert_allclose(
             fisher_memory_curve(W, v, 20, noise=noise), fisher_memory_curve(W, v, 20) / noise, rtol=1e-9
@@ -178,8 +162,8 @@ def test_a_stronger_input_counts_squared() -> None:
     "W",
     [
         np.eye(6),
-        orthogonal(6, 1),
-        1.02 * orthogonal(6, 1),
+        unitary(6, 1),
+        1.02 * unitary(6, 1),
         np.diag([1.5, 0, 0, 0, 0, 0]),
         chain(6, 0.99, 0.4),  # 2 sqrt(0.396) cos(pi / 7) = 1.134
         chain(6, 1.0) + np.eye(6),
@@ -203,7 +187,7 @@ def test_strong_feedback_just_short_of_instability_is_accepted() -> None:
 
 def test_without_noise_the_first_input_is_decodable_from_either() -> None:
     n = 50
-    for W, v in ((chain(n, 1.0), first(n)), (orthogonal(n, 1), unit(n, 2))):
+    for W, v in ((chain(n, 1.0), first(n)), (unitary(n, 1), unit(n, 2))):
         score = decoder_memory(W, v, list(range(n)))
         assert score.shape == (n,)
         assert score[-1] > 0.99
@@ -237,7 +221,7 @@ def test_with_noise_the_chain_beats_the_orthogonal_matrix() -> None:
     n, lags = 50, np.arange(50)
     by_chain = decoder_memory(chain(n, 1.02), first(n), lags, noise=0.5)
     for lam in (0.95, 1.0):
-        by_orthogonal = decoder_memory(lam * orthogonal(n, 1), unit(n, 2), lags, noise=0.5)
+        by_orthogonal = decoder_memory(lam * unitary(n, 1), unit(n, 2), lags, noise=0.5)
         assert by_chain.sum() > by_orthogonal.sum() + 1
         assert by_chain[0] > by_orthogonal[0] + 0.2
     assert by_chain[0] > by_chain[10] > by_chain[40] - 0.05
@@ -246,7 +230,7 @@ def test_with_noise_the_chain_beats_the_orthogonal_matrix() -> None:
 def test_with_elu_the_chain_beats_the_orthogonal_matrix_far_back() -> None:
     n, lags = 50, np.arange(50)
     by_chain = decoder_memory(chain(n, 1.0), first(n), lags, nonlinearity="elu")
-    by_orthogonal = decoder_memory(orthogonal(n, 1), unit(n, 2), lags, nonlinearity="elu")
+    by_orthogonal = decoder_memory(unitary(n, 1), unit(n, 2), lags, nonlinearity="elu")
     assert by_chain.sum() > by_orthogonal.sum() + 5
     assert (by_chain[30:] > by_orthogonal[30:] + 0.2).all()
     assert (by_chain[30:] > 0.5).all()

@@ -16,31 +16,7 @@ from lit_rnn.analysis import (
     hidden_chain_profile,
     schur,
 )
-
-
-def chain(n: int, alpha: float, beta: float = 0.0) -> np.ndarray:
-    return alpha * np.eye(n, k=-1) + beta * np.eye(n, k=1)
-
-
-def grcar(n: int) -> np.ndarray:
-    return np.triu(np.tril(np.ones((n, n)), 3)) - np.eye(n, k=-1)
-
-
-def ginibre(n: int, seed: int, complex_: bool = False) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    W = rng.standard_normal((n, n))
-    if complex_:
-        W = (W + 1j * rng.standard_normal((n, n))) / math.sqrt(2)
-    return W / math.sqrt(n)
-
-
-def unitary(n: int, seed: int, complex_: bool = False) -> np.ndarray:
-    Q, R = np.linalg.qr(ginibre(n, seed, complex_))
-    return Q * (np.diag(R) / abs(np.diag(R)))
-
-
-def first(n: int) -> np.ndarray:
-    return np.eye(n)[0]
+from tests.oracles.spectra import chain, first, gaussian, grcar, unitary
 
 
 def normal_with(values: np.ndarray, seed: int) -> np.ndarray:
@@ -51,8 +27,8 @@ def normal_with(values: np.ndarray, seed: int) -> np.ndarray:
 NORMAL = {
     "orthogonal": 0.95 * unitary(100, 1),
     "unitary": unitary(40, 2, True),
-    "symmetric": ginibre(60, 3) + ginibre(60, 3).T,
-    "skew": ginibre(60, 4) - ginibre(60, 4).T,
+    "symmetric": gaussian(60, 3) + gaussian(60, 3).T,
+    "skew": gaussian(60, 4) - gaussian(60, 4).T,
     "circulant": np.roll(np.eye(10), 1, axis=0),
     "diagonal": np.diag([1.0, -2.0, 3.0]),
     "rotation": 0.9 * np.array([[0.5, -math.sqrt(0.75)], [math.sqrt(0.75), 0.5]]),
@@ -131,7 +107,7 @@ def test_two_by_two(value: complex, c: float) -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 50])
 @pytest.mark.parametrize("complex_", [False, True])
 def test_departure_is_unitarily_invariant_and_homogeneous(n: int, complex_: bool) -> None:
-    W, U = ginibre(n, 7 * n, complex_), unitary(n, 1, complex_)
+    W, U = gaussian(n, 7 * n, complex_), unitary(n, 1, complex_)
     size = np.linalg.norm(W)
     d, c = henrici(W), commutator_norm(W, normalized=False)
     assert d**2 == pytest.approx(size**2 - (abs(np.linalg.eigvals(W)) ** 2).sum(), abs=1e-9)
@@ -150,7 +126,7 @@ def test_departure_is_unitarily_invariant_and_homogeneous(n: int, complex_: bool
 def test_henrici_bounds_by_the_commutator() -> None:
     """||C||_F^2 / (6 ||W||^2) <= dep^2 <= sqrt((n^3 - n) / 12) ||C||_F, C the commutator (Elsner and Paardekooper)."""
     for seed in range(6):
-        W = ginibre(9, seed, seed % 2 == 0)
+        W = gaussian(9, seed, seed % 2 == 0)
         d, c = henrici(W), commutator_norm(W, normalized=False)
         assert c**2 / (6 * np.linalg.norm(W) ** 2) <= d**2 <= math.sqrt((9**3 - 9) / 12) * c
 
@@ -162,8 +138,8 @@ def test_henrici_bounds_by_the_commutator() -> None:
 @pytest.mark.parametrize("kind", ["real", "complex", "chain", "grcar", "orthogonal"])
 def test_schur_form(n: int, kind: str) -> None:
     W = {
-        "real": ginibre(n, 3),
-        "complex": ginibre(n, 4, True),
+        "real": gaussian(n, 3),
+        "complex": gaussian(n, 4, True),
         "chain": chain(n, 1.02, 0.04),
         "grcar": grcar(n),
         "orthogonal": unitary(n, 5),
@@ -179,7 +155,7 @@ def test_schur_form(n: int, kind: str) -> None:
 @pytest.mark.parametrize("n", [1, 2, 3, 12, 60])
 @pytest.mark.parametrize("complex_", [False, True])
 def test_feedforward_profile_adds_up(n: int, complex_: bool) -> None:
-    W = ginibre(n, 8 + n, complex_)
+    W = gaussian(n, 8 + n, complex_)
     profile = feedforward_profile(W)
     assert profile.shape == (n,)
     assert (profile >= 0).all()
@@ -253,7 +229,7 @@ def test_a_reversed_chain_is_seen_from_its_own_source() -> None:
 @pytest.mark.parametrize("n", [2, 9, 40])
 def test_a_symmetric_matrix_shows_no_direction(n: int) -> None:
     """W_ij = W_ji: the mean over pairs at distance d is the mean at -d, whatever the order."""
-    G = ginibre(n, n)
+    G = gaussian(n, n)
     W = 0.4 * (G + G.T)
     offsets, means = hidden_chain_profile(W, steps=60, v=first(n))
     np.testing.assert_array_equal(offsets, -offsets[::-1])
@@ -262,12 +238,12 @@ def test_a_symmetric_matrix_shows_no_direction(n: int) -> None:
 
 @pytest.mark.parametrize("n", [1, 2, 7, 40])
 def test_the_profile_is_an_average_over_diagonals_of_a_reordered_matrix(n: int) -> None:
-    W = 0.8 * ginibre(n, 31 + n)
-    offsets, means = hidden_chain_profile(W, steps=50, v=ginibre(n, 5)[:, 0])
+    W = 0.8 * gaussian(n, 31 + n)
+    offsets, means = hidden_chain_profile(W, steps=50, v=gaussian(n, 5)[:, 0])
     counts = n - abs(offsets)
     assert (means * counts).sum() == pytest.approx(W.sum(), abs=1e-10)  # no weight is lost or counted twice
     assert at(offsets, means, 0) == pytest.approx(np.trace(W) / n, abs=1e-12)
-    transposed = hidden_chain_profile(W, steps=50, v=ginibre(n, 5)[:, 0])[1]
+    transposed = hidden_chain_profile(W, steps=50, v=gaussian(n, 5)[:, 0])[1]
     np.testing.assert_array_equal(means, transposed)  # ties are broken the same way twice
 
 

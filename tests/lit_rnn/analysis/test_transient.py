@@ -14,7 +14,6 @@ import scipy.optimize
 import torch
 from numpy.typing import NDArray
 
-from datamodules import UserError
 from lit_rnn.analysis import (
     IllConditionedWarning,
     commutator_norm,
@@ -28,49 +27,10 @@ from lit_rnn.analysis import (
     spectral_radius,
     transient_growth,
 )
+from tests.oracles.spectra import Matrix, chain, gaussian, grcar, jordan, norm, rotated, rotation, shift, unitary
+from tests.refusals import refusal
 
-Matrix = NDArray[Any]
-
-
-# -- matrices and oracles ---------------------------------------------------------------------------------------------
-
-
-def jordan(n: int, eigenvalue: complex = 0.0, coupling: complex = 1.0) -> Matrix:
-    return eigenvalue * np.eye(n) + coupling * np.eye(n, k=1)
-
-
-def grcar(n: int) -> Matrix:
-    return np.tri(n, k=3) - np.tri(n, k=-1) - np.eye(n, k=-1)
-
-
-def shift(n: int) -> Matrix:
-    return np.roll(np.eye(n), 1, axis=0)
-
-
-def rotation(angle: float, r: float = 1.0) -> Matrix:
-    return r * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-
-
-def fbchain(n: int, alpha: float = 0.99, beta: float = 0.04) -> Matrix:
-    return alpha * np.eye(n, k=-1) + beta * np.eye(n, k=1)
-
-
-def gaussian(n: int, seed: int, complex_: bool = False) -> Matrix:
-    rng = np.random.default_rng(seed)
-    W = rng.standard_normal((n, n))
-    if complex_:
-        W = (W + 1j * rng.standard_normal((n, n))) / math.sqrt(2)
-    return W / math.sqrt(n)
-
-
-def unitary(n: int, seed: int, complex_: bool = False) -> Matrix:
-    Q, R = np.linalg.qr(gaussian(n, seed, complex_))
-    return Q * (np.diag(R) / np.abs(np.diag(R)))
-
-
-def rotated(A: Matrix, seed: int, complex_: bool = True) -> Matrix:
-    Q = unitary(len(A), seed, complex_)
-    return Q @ A @ Q.conj().T
+# -- oracles ---------------------------------------------------------------------------------------------------------
 
 
 GENERAL: dict[str, Matrix] = {
@@ -102,10 +62,6 @@ NORMAL: dict[str, Matrix] = {
     "identity": np.eye(4),
 }
 each_normal = pytest.mark.parametrize("name", NORMAL)
-
-
-def norm(W: Matrix) -> float:
-    return float(np.linalg.svd(W, compute_uv=False)[0])
 
 
 def power_norms(W: Matrix, steps: int) -> NDArray[np.float64]:
@@ -224,7 +180,7 @@ def test_bounds_hold_for_rotated_defective_matrices(n: int, seed: int) -> None:
 
 def test_bounds_hold_for_fbchain_100() -> None:
     """rho is 0.398; float64's kappa, 1e16 at most, times rho^k would fall below |W^k| = 1 within 40 steps."""
-    W = fbchain(100)
+    W = chain(100, 0.99, 0.04)
     growth = assert_bounds_hold(W, 150)
     rho = 2 * math.sqrt(0.99 * 0.04) * math.cos(math.pi / 101)
     np.testing.assert_allclose(growth.spectral, rho ** np.arange(151), rtol=1e-7)
@@ -411,7 +367,7 @@ def test_published_departures() -> None:
         assert commutator_norm(jordan(2, eigenvalue, c), normalized=False) == pytest.approx(
             math.sqrt(2) * c**2, rel=1e-12
         )
-    assert henrici(fbchain(100)) == pytest.approx(math.sqrt(99) * 0.95, rel=1e-9)
+    assert henrici(chain(100, 0.99, 0.04)) == pytest.approx(math.sqrt(99) * 0.95, rel=1e-9)
     assert np.linalg.norm(grcar(32)) == pytest.approx(math.sqrt(153)), "the matrix is the published one"
     assert np.linalg.norm(grcar(10)) == pytest.approx(math.sqrt(43))
     assert spectral_norm(grcar(10)) == pytest.approx(3.1066470623, abs=6e-11)
@@ -509,13 +465,6 @@ CALLS: dict[str, Callable[[Any], Any]] = {
     "spectral_radius": spectral_radius,
     "spectral_radius power": lambda W: spectral_radius(W, method="power"),
 }
-
-
-def refusal(call: Callable[[], Any], argument: str) -> None:
-    with pytest.raises(UserError) as caught:
-        call()
-    sentence = str(caught.value)
-    assert argument in sentence and "\n" not in sentence and len(sentence.split()) > 4, sentence
 
 
 @pytest.mark.parametrize("name", CALLS)

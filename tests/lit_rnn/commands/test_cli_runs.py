@@ -20,6 +20,7 @@ from datamodules.base import SequenceDataModule
 from lit_rnn.__main__ import main
 from lit_rnn.scan.native import library
 
+quick = pytest.mark.usefixtures("_no_pictures")
 FIT = {"config.yaml", "versions.json", "metrics.csv", "fit.json", "checkpoints", "pictures"}
 
 
@@ -119,6 +120,7 @@ def test_picture(run: Path) -> None:
     assert image[..., :3].std() > 0.05, "blank"
 
 
+@quick
 def test_config_reproduces_the_run(cli: Any, run: Path) -> None:
     done = cli("fit", "-c", run / "config.yaml", "--run_dir", "again")
     assert done.status == 0 and done.err == ""
@@ -129,6 +131,7 @@ def test_config_reproduces_the_run(cli: Any, run: Path) -> None:
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
+@quick
 def test_another_seed_is_another_run(cli: Any, run: Path) -> None:
     """The seed of the command line reaches data and weights, although the config of the run names the data's too."""
     assert cli("fit", "-c", run / "config.yaml", "--seed_everything", 2, "--run_dir", "other").status == 0
@@ -148,6 +151,7 @@ def test_what_is_printed(cli: Any, config: Any) -> None:
         assert noise not in done.out
 
 
+@quick
 def test_a_long_folder_is_not_cut_off(cli: Any, config: Any, tmp_path: Path) -> None:
     folder = tmp_path / ("a" * 60) / ("b" * 60)
     done = cli("fit", "-c", config(trainer={"max_epochs": 1}), "--run_dir", folder)
@@ -158,6 +162,7 @@ def test_a_long_folder_is_not_cut_off(cli: Any, config: Any, tmp_path: Path) -> 
 # ---- folders
 
 
+@quick
 def test_folders_are_numbered(cli: Any, config: Any) -> None:
     path = config(trainer={"max_epochs": 1})
     for _ in range(2):
@@ -172,6 +177,7 @@ def test_folders_are_numbered(cli: Any, config: Any) -> None:
     assert Path("runs/copymemory-exprnn-2/test.json").is_file()
 
 
+@quick
 def test_numbers_are_numbers(cli: Any, config: Any) -> None:
     for number in (2, 9, 10):
         Path(f"runs/copymemory-exprnn-{number}").mkdir(parents=True)
@@ -227,6 +233,7 @@ def test_double_precision(cli: Any, config: Any) -> None:
     assert all(float(row["recurrent/drift"]) < 1e-14 for row in rows(Path("r")) if row["recurrent/drift"])
 
 
+@quick
 def test_rebases_count_optimizer_steps(cli: Any, config: Any) -> None:
     """Under gradient accumulation too: every 2 of 4 optimizer steps, in 8 batches."""
     model = {"class_path": "DtrivRNN", "init_args": {"hidden_size": 8, "rebase_every": 2}}
@@ -255,6 +262,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return names
 
 
+@quick
 def test_only_test_opens_the_test_split(cli: Any, config: Any, opened: list[str]) -> None:
     assert cli("fit", "-c", config(), "--run_dir", "r").status == 0
     assert set(opened) == {"train", "val"}
@@ -264,6 +272,7 @@ def test_only_test_opens_the_test_split(cli: Any, config: Any, opened: list[str]
         assert set(opened) == {split}, command
 
 
+@quick
 def test_validate_and_test(cli: Any, config: Any) -> None:
     assert cli("fit", "-c", config(), "--run_dir", "r").status == 0
     fit = json.loads(Path("r/fit.json").read_text())
@@ -280,6 +289,7 @@ def test_validate_and_test(cli: Any, config: Any) -> None:
             assert (result["loss"], result["value"]) == (fit["loss"], fit["value"]), "the weights are those of the end"
 
 
+@quick
 def test_test_leaves_the_curve_alone(cli: Any, config: Any) -> None:
     """metrics.csv tells how training went; test's numbers are in test.json."""
     assert cli("fit", "-c", config(), "--run_dir", "r").status == 0
@@ -290,6 +300,7 @@ def test_test_leaves_the_curve_alone(cli: Any, config: Any) -> None:
     assert [{key: row.get(key) for key in before[0]} for row in after] == before
 
 
+@quick
 def test_evaluation_does_not_touch_the_run(cli: Any, config: Any, snapshot: Any) -> None:
     assert cli("fit", "-c", config(), "--run_dir", "r").status == 0
     before = snapshot()

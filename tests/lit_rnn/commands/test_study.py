@@ -138,10 +138,21 @@ def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.Captur
     stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "check_finite": True}}
     grid = {LR: [0.01], "model.init_args.layers": [1, 0], "trainer.callbacks": [[stop]]}
     name = study(grid=grid, seeds=[1, 2], success={"below": 100.0})
+
+    # one run alone, as a job array has it: no table yet
+    command.run("study", [name, "--only", "0"])
+    folder = Path("runs/study")
+    first = folder / "study-layers=1-seed=1" / "fit.json"
+    kept = first.stat().st_mtime_ns
+    assert not (folder / "study.json").exists()
+    hidden = first.rename(folder / "fit.json")
+    local.claim(read_study(name).runs, folder)
+    hidden.rename(first)
+
+    capsys.readouterr()
     command.run("study", [name, "--processes", "2"])
     out = capsys.readouterr().out
-    folder = Path("runs/study")
-    assert "4 runs in runs/study: 0 finished, 4 to go, 2 side by side" in out and "about 0:0" in out
+    assert "4 runs in runs/study: 1 finished, 3 to go, 2 side by side" in out and "about 0:0" in out
     assert "2 broken" in out and "study-layers=0-seed=1" in out
     (good,) = json.loads((folder / "study.json").read_text())["settings"]
     losses = []
@@ -161,34 +172,32 @@ def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.Captur
     assert (means["loss_number"], means["runs"], means["successes"]) == ("2", "2", "2")
     assert (folder / "study.png").stat().st_size > 10_000 and not (folder / "study_lr.png").exists()
 
-    # again: finished runs are kept as they are, a stopped one goes on from its checkpoint
-    kept = (folder / "study-layers=1-seed=1" / "fit.json").stat().st_mtime_ns
-    (folder / "study-layers=1-seed=2" / "fit.json").unlink()
-    plan = read_study(name)
-    again = local.command(plan.runs[1], folder, 1)
+    # a finished run is kept as it is, a stopped one goes on from its checkpoint
+    second = folder / "study-layers=1-seed=2" / "fit.json"
+    finished = second.read_text()
+    second.unlink()
+    again = local.command(read_study(name).runs[1], folder, 1)
     assert again[again.index("--ckpt_path") + 1] == "last" and "-c" not in again
+    second.write_text(finished)
     assert "--seed_everything" in local.command(read_study(study(seeds=[7])).runs[0], folder, 1)
+
+    # a setting less, and nothing is left to run: the table alone
+    less = study(grid=grid | {"model.init_args.layers": [1]}, arms={"study-layers=1": {}}, seeds=[1, 2])
+    (folder / "study.json").unlink()
+    plan = json.loads((folder / "plan.json").read_text())
+    assert {run.name for run in read_study(less).runs} <= plan.keys()
+    command.run("study", [less])
+    assert [run["seed"] for run in json.loads((folder / "study.json").read_text())["runs"]] == [1, 2]
+
+    # other options, or another base, are refused where runs have finished
     study(grid=grid | {LR: [0.02]}, seeds=[1, 2])
     with pytest.raises(UserError, match="other options"):
         command.run("study", [name])
-    assert (folder / "study-layers=1-seed=1" / "fit.json").stat().st_mtime_ns == kept
-
-
-def test_finished_runs_are_refused_when_the_base_changes(study: Any) -> None:
-    name = study(seeds=[4])
-    command.run("study", [name, "--only", "0", "--study_dir", "s"])
-    assert Path("s/study-seed=4/fit.json").is_file() and not Path("s/study.json").exists()
-    plan = read_study(name)
-    done = Path("s/study-seed=4/fit.json")
-    text = done.read_text()
-    done.unlink()
-    local.claim(plan.runs, Path("s"))
-    done.write_text(text)
-    command.run("study", [name, "--study_dir", "s"])  # nothing to run: the table alone
-    assert json.loads(Path("s/study.json").read_text())["runs"][0]["seed"] == 4
+    study(grid=grid, seeds=[1, 2])
     Path("base.yaml").write_text(yaml.safe_dump(BASE | {"trainer": {"max_epochs": 3, "accelerator": "cpu"}}))
     with pytest.raises(UserError, match="--study_dir"):
-        command.run("study", [name, "--study_dir", "s"])
+        command.run("study", [name])
+    assert first.stat().st_mtime_ns == kept
 
 
 def test_mean_and_spread_by_hand() -> None:

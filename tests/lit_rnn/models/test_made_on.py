@@ -6,11 +6,11 @@ import warnings
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 
 from datamodules import Adding, CopyMemory, Denoise, PixelDigits, PixelMNIST, SequenceDataModule, UserError
 from lit_rnn.models import VanillaRNN, made_on
+from tests.trainers import quiet_trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
@@ -71,20 +71,18 @@ def test_every_option_that_counts(cls: type[SequenceDataModule], changes: dict[s
 
 def test_in_python(tmp_path: Any) -> None:
     """Other classes, tasks that differ in what no option says, and checkpoints without a note."""
-    quiet: dict[str, Any] = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-    quiet |= {"accelerator": "cpu", "max_steps": 1, "num_sanity_val_steps": 0, "enable_checkpointing": False}
 
     def data(cls: Any = CopyMemory, **options: Any) -> Any:
         return cls(**options, train_samples=8, val_samples=4, test_samples=4, batch_size=4)
 
-    trainer, copying = pl.Trainer(**quiet), data()
+    trainer, copying = quiet_trainer(max_steps=1, num_sanity_val_steps=0), data()
     trainer.fit(VanillaRNN(copying.task, 4), copying)
     trainer.save_checkpoint(path := tmp_path / "a.ckpt")
 
     def test(other: Any, **changes: Any) -> None:
         warnings.filterwarnings("ignore", ".*LeafSpec.*")  # inside pytest.warns too
         model = VanillaRNN({**vars(other.task), **changes}, 4)
-        pl.Trainer(**quiet).test(model, other, ckpt_path=path, verbose=False, weights_only=True)
+        quiet_trainer().test(model, other, ckpt_path=path, verbose=False, weights_only=True)
 
     test(copying)
     with pytest.warns(UserWarning, match=r"data.class_path is 'datamodules.denoising.Denoise', but .*CopyMemory"):
@@ -96,7 +94,8 @@ def test_in_python(tmp_path: Any) -> None:
         test(copying, metric="f1")
     with pytest.raises(UserError, match=r"data\.init_args\.delay is 7"):
         other = data(delay=7)
-        pl.Trainer(**{**quiet, "max_steps": 2}).fit(VanillaRNN(other.task, 4), other, ckpt_path=path, weights_only=True)
+        trainer = quiet_trainer(max_steps=2, num_sanity_val_steps=0)
+        trainer.fit(VanillaRNN(other.task, 4), other, ckpt_path=path, weights_only=True)
     kept = torch.load(path, weights_only=True)
     del kept["lit_rnn"]["data"]
     torch.save(kept, path)

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
 from torch import Tensor
 
 from datamodules import Adding, CopyMemory, SequenceDataModule, UserError
@@ -18,6 +17,7 @@ from lit_rnn import models
 from lit_rnn.models import SequenceModel
 from lit_rnn.parametrizations import OrthogonalMap
 from lit_rnn.scan.run import supports
+from tests.trainers import quiet_trainer
 
 N = 8
 MODELS = sorted(
@@ -56,11 +56,6 @@ def build(name: str, data: SequenceDataModule, **options: Any) -> SequenceModel:
     return getattr(models, name)(asdict(data.task), N, optimizer=optimizer, **MORE.get(name, {}), **options)
 
 
-def trainer(precision: Any, **options: Any) -> Trainer:
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    return Trainer(accelerator="cpu", precision=precision, logger=False, **quiet, **options)
-
-
 def check(model: SequenceModel, precision: str) -> None:
     """Finite, in the dtype that was asked for, and the maps as exact as theirs."""
     assert model.decoder.weight.dtype == PRECISIONS[precision]
@@ -79,14 +74,14 @@ def check(model: SequenceModel, precision: str) -> None:
 def test_trains_validates_and_resumes(name: str, precision: str, tmp_path: Path) -> None:
     """A run of two epochs equals one that is saved after the first and taken up, bit for bit."""
     model = build(name, symbols())
-    whole = trainer(precision, max_epochs=2)
+    whole = quiet_trainer(precision=precision, max_epochs=2)
     whole.fit(model, symbols())
     check(model, precision)
-    first = trainer(precision, max_epochs=1)
+    first = quiet_trainer(precision=precision, max_epochs=1)
     first.fit(build(name, symbols()), symbols())
     first.save_checkpoint(tmp_path / "one.ckpt")
     resumed = build(name, symbols())
-    again = trainer(precision, max_epochs=2)
+    again = quiet_trainer(precision=precision, max_epochs=2)
     again.fit(resumed, symbols(), ckpt_path=tmp_path / "one.ckpt")
     for key, tensor in model.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[key], tensor, rtol=0, atol=0, msg=key)
@@ -98,7 +93,7 @@ def test_trains_validates_and_resumes(name: str, precision: str, tmp_path: Path)
 @pytest.mark.parametrize("name", MODELS)
 def test_trains_on_values(name: str, precision: str) -> None:
     model = build(name, values(), layers=2)
-    trainer(precision, max_epochs=1).fit(model, values())
+    quiet_trainer(precision=precision, max_epochs=1).fit(model, values())
     check(model, precision)
 
 
@@ -158,7 +153,7 @@ def test_backends_have_the_same_gradients_in_bfloat16(name: str) -> None:
 
 def test_a_checkpoint_in_float64_loads_as_it_is(tmp_path: Path) -> None:
     model = build("FullURNN", symbols())
-    first = trainer("64-true", max_epochs=1)
+    first = quiet_trainer(precision="64-true", max_epochs=1)
     first.fit(model, symbols())
     first.save_checkpoint(tmp_path / "one.ckpt")
     loaded = models.load(tmp_path / "one.ckpt")
@@ -169,4 +164,4 @@ def test_a_checkpoint_in_float64_loads_as_it_is(tmp_path: Path) -> None:
 def test_an_eps_that_the_precision_takes_for_zero_is_refused() -> None:
     model = models.LSTM(asdict(symbols().task), N)
     with pytest.raises(UserError, match=r"optimizer\.init_args\.eps is 1e-08.*float16.*bf16-true"):
-        trainer("16-true", max_epochs=1).fit(model, symbols())
+        quiet_trainer(precision="16-true", max_epochs=1).fit(model, symbols())

@@ -1,8 +1,9 @@
 """Twenty training steps beside the released update rules, in NumPy.
 
-Nothing here is taken from lit_rnn: the network, its backward pass, the maps' gradients and the optimizers are written
-out from the papers and from what the released scripts of scoRNN, scuRNN and Wisdom et al. do. The options of our side
-are those of the shipped configs, so that a config that says something else fails here.
+Nothing of this side is taken from lit_rnn: the network, its backward pass, the maps' gradients and the optimizers (the
+last two in `tests.oracles`) are written out from the papers and from what the released scripts of scoRNN, scuRNN and
+Wisdom et al. do. The options of our side are those of the shipped configs, so that a config that says something else
+fails here.
 
 A gradient of a complex array is dL/dRe + i dL/dIm, as in torch. Both sides must have equal A, W and all else after
 every step, whatever numbers they keep:
@@ -34,75 +35,26 @@ import lit_rnn.optim
 from datamodules import CopyMemory
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.models import SequenceModel
-
-Array = np.ndarray
-Numbers = dict[str, Array]
-Rule = Callable[[Array, Array], Array]
+from tests.oracles.maps import Array, Numbers, cayley_gradient, cayley_of
+from tests.oracles.optim import (
+    CayleyStep,
+    RMSProp,
+    Rule,
+    TensorflowAdagrad,
+    TensorflowAdam,
+    keras_rmsprop,
+    tensorflow_rmsprop,
+    theano_rmsprop,
+)
 
 N, SYMBOLS, LENGTH, BATCH, STEPS = 8, 10, 8, 4, 20
 TASK = CopyMemory(delay=4).task  # 10 symbols in, 9 classes out at every step
-
-
-# ---- elementwise rules; real and imaginary parts are numbers of their own
-
-
-@dataclass
-class RMSProp:
-    """v <- 0.9 v + 0.1 g^2, p <- p - lr g / (sqrt(v + inside) + outside)."""
-
-    lr: float
-    start: float
-    inside: Any = 0.0
-    outside: float = 0.0
-    v: Any = None
-
-    def scaled(self, g: Array) -> Array:
-        flat = np.ascontiguousarray(g).view(np.float64)
-        self.v = 0.9 * (self.start if self.v is None else self.v) + 0.1 * flat**2
-        return (flat / (np.sqrt(self.v + self.inside) + self.outside)).view(g.dtype)
-
-    def __call__(self, p: Array, g: Array) -> Array:
-        return p - self.lr * self.scaled(g)
-
-
-tensorflow_rmsprop = functools.partial(RMSProp, start=1.0, inside=1e-10)
-theano_rmsprop = functools.partial(RMSProp, start=1e-3)
-keras_rmsprop = functools.partial(RMSProp, start=0.0, outside=1e-8)
 
 
 def scurnn_rmsprop(lr: float, on_diagonal: float = 1e-8) -> RMSProp:
     inside = np.full((N, N), 1e-8)
     np.fill_diagonal(inside, on_diagonal)
     return RMSProp(lr, start=0.0, inside=np.repeat(inside, 2, axis=1))
-
-
-@dataclass
-class TensorflowAdagrad:
-    """v <- v + g^2 from 0.1, p <- p - lr g / sqrt(v)."""
-
-    lr: float
-    v: Any = 0.1
-
-    def __call__(self, p: Array, g: Array) -> Array:
-        self.v = self.v + g**2
-        return p - self.lr * g / np.sqrt(self.v)
-
-
-@dataclass
-class TensorflowAdam:
-    """p <- p - lr sqrt(1 - 0.999^t) / (1 - 0.9^t) m / (sqrt(v) + 1e-8)."""
-
-    lr: float
-    t: int = 0
-    m: Any = 0.0
-    v: Any = 0.0
-
-    def __call__(self, p: Array, g: Array) -> Array:
-        flat = np.ascontiguousarray(g).view(np.float64)
-        self.t += 1
-        self.m, self.v = 0.9 * self.m + 0.1 * flat, 0.999 * self.v + 0.001 * flat**2
-        rate = self.lr * np.sqrt(1 - 0.999**self.t) / (1 - 0.9**self.t)
-        return p - (rate * self.m / (np.sqrt(self.v) + 1e-8)).view(g.dtype)
 
 
 # ---- the network: z = W h + V x, h = z / r relu(r + b) with r = sqrt(|z|^2 + e), o = Re(C* h) + c
@@ -146,17 +98,6 @@ def loss_and_gradients(p: Numbers, x: Array, y: Array, e: float) -> tuple[float,
 # ---- the recurrent matrix: what the scripts do with dL/dW
 
 
-def scaled_cayley(A: Array, d: Array) -> Array:
-    """(I + A)^-1 (I - A) diag(d)."""
-    eye = np.eye(len(A))
-    return np.linalg.solve(eye + A, eye - A) * d
-
-
-def cayley_gradient(G: Array, A: Array, W: Array, d: Array) -> Array:
-    """(I + A)^-T G (D + W^T); G is dL/dW in the script's convention."""
-    return np.linalg.solve((np.eye(len(A)) + A).T, G @ (np.diag(d) + W.T))
-
-
 @dataclass
 class Real:
     """scoRNN: A by ``rule``; ``transposed`` where the script's row vectors, h W, are kept."""
@@ -167,11 +108,11 @@ class Real:
     transposed: bool = False
 
     def matrix(self) -> Array:
-        W = scaled_cayley(self.A, self.d)
+        W = cayley_of(self.A) * self.d
         return W.T if self.transposed else W
 
     def gradient(self, G: Array) -> Array:
-        V = cayley_gradient(G.T if self.transposed else G, self.A, scaled_cayley(self.A, self.d), self.d)
+        V = cayley_gradient(G.T if self.transposed else G, self.A, np.diag(self.d))
         return V.T - V
 
     def step(self, W: Array, G: Array) -> Array:
@@ -190,13 +131,13 @@ class Complex:
     transposed: bool = False
 
     def matrix(self) -> Array:
-        W = scaled_cayley(self.A, np.exp(1j * self.theta))
+        W = cayley_of(self.A) * np.exp(1j * self.theta)
         return W.T if self.transposed else W
 
     def gradient(self, G: Array) -> tuple[Array, Array]:
         G, d = (G.T if self.transposed else G).conj() / 2, np.exp(1j * self.theta)
-        update = cayley_gradient(G, self.A, scaled_cayley(self.A, d), d)
-        return update.T - update.conj(), 2 * (1j * np.diag(G.T @ scaled_cayley(self.A, np.ones(len(d)))) * d).real
+        update = cayley_gradient(G, self.A, np.diag(d))
+        return update.T - update.conj(), 2 * (1j * np.diag(G.T @ cayley_of(self.A)) * d).real
 
     def step(self, W: Array, G: Array) -> Array:
         of_A, of_theta = self.gradient(G)
@@ -206,23 +147,9 @@ class Complex:
 
 
 @dataclass
-class Full:
-    """Wisdom et al.: Omega = G W* - W G*, W <- (I + lr/2 Omega)^-1 (I - lr/2 Omega) W; G over its RMS first, if any."""
-
-    lr: float
-    rms: RMSProp | None = None
-
-    def step(self, W: Array, G: Array) -> Array:
-        G = G if self.rms is None else self.rms.scaled(G)
-        half = self.lr / 2 * (G @ W.conj().T - W @ G.conj().T)
-        eye = np.eye(len(W))
-        return np.linalg.inv(eye + half) @ (eye - half) @ W
-
-
-@dataclass
 class Oracle:
     numbers: Numbers
-    recurrent: Real | Complex | Full
+    recurrent: Real | Complex | CayleyStep
     rest: Callable[[], Rule]
     rules: dict[str, Rule] = field(default_factory=dict)
 
@@ -271,8 +198,8 @@ def released(config: str, exactly: bool = False) -> Released:
         )
     if folder == "pixel_mnist":  # natGradRMS, in Keras
         lr = 1e-4 if "_512" in config else 1e-3
-        return Released(lambda: keras_rmsprop(lr), recurrent=Full(1e-6, keras_rmsprop(lr)))
-    return Released(lambda: theano_rmsprop(1e-3), recurrent=Full(1e-3))
+        return Released(lambda: keras_rmsprop(lr), recurrent=CayleyStep(1e-6, keras_rmsprop(lr)))
+    return Released(lambda: theano_rmsprop(1e-3), recurrent=CayleyStep(1e-3))
 
 
 def class_name(config: str) -> str:

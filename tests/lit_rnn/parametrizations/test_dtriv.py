@@ -5,7 +5,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from scipy import linalg
 from torch import Tensor
@@ -16,14 +15,10 @@ from lit_rnn.cells import DtrivRNNCell, ExpRNNCell
 from lit_rnn.models import DtrivRNN
 from lit_rnn.parametrizations import Exponential
 from lit_rnn.scan import scan
+from tests.oracles.maps import skew_matrix
+from tests.trainers import quiet_trainer
 
 T, B, I = 6, 3, 2  # noqa: E741
-
-
-def skew_matrix(free: np.ndarray, n: int) -> np.ndarray:
-    A = np.zeros((n, n))
-    A[np.triu_indices(n, 1)] = free
-    return A - A.T
 
 
 def pair(n: int, seed: int = 0, turn: float = 1.0) -> tuple[ExpRNNCell, DtrivRNNCell, np.ndarray]:
@@ -156,15 +151,7 @@ def train(steps: int, n: int = 6, bend: float = 0.0, **options: int) -> tuple[Ex
         module.base.add_(bend * torch.randn(n, n))
     before = module.base.clone()
     data = TensorDataset(torch.rand(4 * steps, 9, 1), torch.randint(10, (4 * steps,)))
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        limit_val_batches=0,
-    )
+    trainer = quiet_trainer(max_epochs=1, limit_val_batches=0)
     trainer.fit(model, DataLoader(data, batch_size=4))
     assert trainer.global_step == steps
     return module, before

@@ -17,43 +17,27 @@ from torch.func import functional_call
 
 from lit_rnn.init import cayley_, haar_, henaff_, torus_
 from lit_rnn.parametrizations import Exponential
+from tests.oracles.maps import free_part, random_orthogonal, skew_matrix
+from tests.oracles.modules import value
 
 F64 = torch.float64
 SIZES = [1, 2, 3, 8, 17]
-
-
-def skew_matrix(free: np.ndarray, n: int) -> np.ndarray:
-    A = np.zeros((n, n))
-    A[np.triu_indices(n, 1)] = free
-    return A - A.T
-
-
-def free_part(M: np.ndarray) -> np.ndarray:
-    return (M - M.T)[np.triu_indices(len(M), 1)]
 
 
 def gradient(A: np.ndarray, B: np.ndarray, G: np.ndarray) -> np.ndarray:
     return free_part(linalg.expm_frechet(A.T, B.T @ G, compute_expm=False))
 
 
-def random_rotation(n: int, seed: int) -> np.ndarray:
-    return linalg.expm(skew_matrix(np.random.default_rng(seed).normal(size=n * (n - 1) // 2), n))
-
-
 def make(n: int, seed: int = 0, trivialized: bool = False) -> tuple[Exponential, np.ndarray, np.ndarray]:
     """A float64 map with known A and B, and those two."""
     free = np.random.default_rng(seed).uniform(-math.pi, math.pi, size=n * (n - 1) // 2)
-    base = random_rotation(n, seed + 1) if trivialized else np.eye(n)
+    base = random_orthogonal(n, seed + 1) if trivialized else np.eye(n)
     module = Exponential(n, trivialized=trivialized).double()
     with torch.no_grad():
         module.skew.copy_(torch.tensor(free))
         if trivialized:
             module.base.copy_(torch.tensor(base))
     return module, skew_matrix(free, n), base
-
-
-def value(module: Exponential) -> np.ndarray:
-    return module().detach().numpy()
 
 
 # -- the map ---------------------------------------------------------------------------------------
@@ -253,7 +237,7 @@ def test_gradient_descent_between_rebases_equals_the_mathematics(every: int) -> 
     """SGD on 1/2 |W - T|^2, written out in NumPy with SciPy's Frechet derivative, rebasing every `every` steps."""
     n, steps, lr = 5, 8, 0.07
     module, A, B = make(n, seed=8, trivialized=True)
-    target = random_rotation(n, 77)
+    target = random_orthogonal(n, 77)
     optimizer = torch.optim.SGD(module.parameters(), lr=lr)
     free = free_part(A) / 2
     for step in range(1, steps + 1):
@@ -273,8 +257,8 @@ def test_where_one_rebases_matters() -> None:
     """The trajectories above differ, as dexp is not the identity away from 0: the test above tells them apart."""
     n, lr, ends = 5, 0.07, []
     for every in (1, 100):
-        free, B = np.random.default_rng(8).uniform(-math.pi, math.pi, size=10), random_rotation(n, 9)
-        target = random_rotation(n, 77)
+        free, B = np.random.default_rng(8).uniform(-math.pi, math.pi, size=10), random_orthogonal(n, 9)
+        target = random_orthogonal(n, 77)
         for step in range(1, 9):
             A = skew_matrix(free, n)
             free = free - lr * gradient(A, B, B @ linalg.expm(A) - target)

@@ -12,6 +12,7 @@ import torch
 
 from datamodules import CopyMemory, PixelDigits, Task, UserError
 from lit_rnn.models import GRU, LSTM, DtrivRNN, ExpRNN, VanillaRNN, load
+from tests.trainers import quiet_trainer
 
 BUILD: dict[str, Any] = {
     "ExpRNN": lambda task, optimizer: ExpRNN(task, 8, init="cayley", optimizer=optimizer),
@@ -30,15 +31,7 @@ def data() -> CopyMemory:
 
 def trained(model: pl.LightningModule, data: pl.LightningDataModule, folder: Path, epochs: int = 1) -> Path:
     """Train in Python and save."""
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        default_root_dir=folder,
-    )
+    trainer = quiet_trainer(max_epochs=epochs, default_root_dir=folder)
     trainer.fit(model, datamodule=data)
     trainer.save_checkpoint(folder / "model.ckpt")
     return folder / "model.ckpt"
@@ -131,13 +124,11 @@ def test_resumed_in_python(data: CopyMemory, tmp_path: Path) -> None:
     def again() -> CopyMemory:
         return CopyMemory(delay=5, train_samples=32, val_samples=8, batch_size=8)
 
-    options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-
     def trainer(epochs: int) -> pl.Trainer:
         saving = pl.callbacks.ModelCheckpoint(
             dirpath=tmp_path / f"{epochs}", save_on_train_epoch_end=True, filename="x"
         )
-        return pl.Trainer(max_epochs=epochs, callbacks=[saving], **options)
+        return quiet_trainer(max_epochs=epochs, callbacks=[saving], enable_checkpointing=True)
 
     trainer(1).fit(first, datamodule=again())
     second = BUILD["DtrivRNN"](data.task, ADAM)

@@ -69,15 +69,15 @@ def test_two_ranks(tmp_path: Path, write_tiny: Any) -> None:
     (tmp_path / "ddp_recorder.py").write_text(RECORDER)
     options: dict[str, Any] = {"hidden_size": 8, "rebase_every": 3, "project_every": 2}
     options["optimizer"] = {"class_path": "Adam", "init_args": {"lr": 0.01}}
-    data = {"data": {"init_args": {"train_samples": 64, "val_samples": 7}}}
+    changes = {"threads": None, "data": {"init_args": {"train_samples": 64, "val_samples": 7}}}
     for name in ("whole", "half"):
         (tmp_path / name).mkdir()
         recorder = {"class_path": "ddp_recorder.Recorder", "init_args": {"folder": str(tmp_path / name)}}
         model = {"class_path": "DtrivRNN", "init_args": options}
-        write_tiny(tmp_path / f"{name}.yaml", {"model": model, "trainer": {"callbacks": [recorder]}}, data)
+        write_tiny(tmp_path / f"{name}.yaml", {"model": model, "trainer": {"callbacks": [recorder]}}, changes)
 
     # it trains, in one folder that the command chose, and speaks with one voice
-    done = command(tmp_path, "fit", "-c", "whole.yaml", *DDP)
+    done = command(tmp_path, "fit", "-c", "whole.yaml", *DDP, OMP_NUM_THREADS="")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name == "copymemory-dtrivrnn-1"
@@ -100,15 +100,19 @@ def test_two_ranks(tmp_path: Path, write_tiny: Any) -> None:
     base = first["state"]["cells.0.recurrent.base"].double()
     assert (base.mT @ base - torch.eye(8).double()).abs().max() < 1e-5
 
+    # each has its share of the machine's threads, as none are asked for
+    assert [rank["threads"] for rank in whole] == [max(1, cores() // 2)] * 2
+
     # samples are not
     seen = [{tuple(row.tolist()) for batch in rank["seen"] for row in batch[:, :10]} for rank in whole]
     assert [len(rows) for rows in seen] == [64, 64] and not seen[0] & seen[1]
 
     # stopped inside the second epoch, behind a rebase, and taken up again
-    done = command(tmp_path, "fit", "-c", "half.yaml", *DDP, "--run_dir", "r", "--trainer.max_steps", 6)
+    half = ("fit", "-c", "half.yaml", *DDP)
+    done = command(tmp_path, *half, "--run_dir", "r", "--trainer.max_steps", 6, OMP_NUM_THREADS="")
     assert done.returncode == 0, done.stderr
     again = ("--run_dir", "r", "--ckpt_path", "last")  # by -c, for a run folder's config may not name our own class
-    done = command(tmp_path, "fit", "-c", "half.yaml", *DDP, *again, "--trainer.max_steps", -1)
+    done = command(tmp_path, *half, *again, "--trainer.max_steps", -1, OMP_NUM_THREADS="")
     assert done.returncode == 0, done.stderr
     for uninterrupted, resumed in zip(whole, ranks(tmp_path / "half"), strict=True):
         assert len(resumed["seen"]) == 2
@@ -126,22 +130,10 @@ def test_two_ranks(tmp_path: Path, write_tiny: Any) -> None:
     assert both["value"] == pytest.approx(one["value"], abs=1e-6)
 
 
-@pytest.mark.parametrize("threads", [None, 3])
-def test_every_rank_has_the_threads_it_was_given_or_its_share(
-    threads: int | None, tmp_path: Path, write_tiny: Any
-) -> None:
-    (tmp_path / "ddp_recorder.py").write_text(RECORDER)
-    recorder = {"class_path": "ddp_recorder.Recorder", "init_args": {"folder": str(tmp_path)}}
-    trainer = {"callbacks": [recorder], "max_steps": 1, "limit_val_batches": 0, "enable_checkpointing": False}
-    write_tiny(tmp_path / "c.yaml", {"threads": threads, "trainer": trainer})
-    done = command(tmp_path, "fit", "-c", "c.yaml", *DDP, OMP_NUM_THREADS="")
-    assert done.returncode == 0 and done.stderr == "", done.stderr
-    assert [rank["threads"] for rank in ranks(tmp_path)] == [threads or max(1, cores() // 2)] * 2
-
-
 POISONED = '''
 """One rank's third batch has a sample that is no number."""
 import os
+import torch
 from datamodules import Adding
 
 
@@ -153,6 +145,8 @@ class Poisoned(Adding):
     def make(self, words):
         inputs, targets = super().make(words)
         self.batches += len(words) == self.batch_size
+        with open(f"threads{os.environ.get('LOCAL_RANK', 0)}", "w") as file:
+            file.write(str(torch.get_num_threads()))
         if self.batches == 3 and int(os.environ.get("LOCAL_RANK", 0)) == self.rank:
             inputs[5, 2, 0] = float("nan")
         return inputs, targets
@@ -165,11 +159,13 @@ def test_a_bad_sample_of_one_rank_ends_both(rank: int, tmp_path: Path, write_tin
     options = {"rank": rank, "length": 9, "batch_size": 8, "train_samples": 64, "val_samples": 4}
     data = {"class_path": "poisoned.Poisoned", "init_args": options}
     write_tiny(tmp_path / "c.yaml", {"data": data})
-    done = command(tmp_path, "fit", "-c", "c.yaml", *DDP, "--run_dir", "r")
+    done = command(tmp_path, "fit", "-c", "c.yaml", *DDP, "--run_dir", "r", "--threads", 3, OMP_NUM_THREADS="")
     assert done.returncode == 2, done
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("lit_rnn: Poisoned gives, in batch 2 of the training split, nan in the inputs of sample")
     assert not (tmp_path / "r").exists()
+    # every rank had the threads it was given; seen here, for a start of two ranks takes ten seconds
+    assert [(tmp_path / f"threads{one}").read_text() for one in (0, 1)] == ["3", "3"]
 
 
 def test_bad_input_is_told_once(tmp_path: Path, write_tiny: Any) -> None:

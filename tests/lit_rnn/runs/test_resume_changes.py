@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch.optim import SGD, Adam, RMSprop
 
 from datamodules import CopyMemory, UserError
 from lit_rnn.models import FullURNN, NnRNN, VanillaRNN
 from lit_rnn.optim import RiemannianRMSprop
+from tests.trainers import quiet_trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
@@ -252,14 +252,7 @@ def test_a_test_of_the_weights_may_name_another_optimizer(cli: Any, config: Any)
 
 
 def fit(model: Any, folder: Path, epochs: int, ckpt_path: Any = None) -> Path:
-    trainer = pl.Trainer(
-        max_epochs=epochs,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(max_epochs=epochs)
     data = CopyMemory(delay=5, train_samples=32, val_samples=8, batch_size=8)
     trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     trainer.save_checkpoint(folder / f"{epochs}.ckpt")

@@ -17,6 +17,7 @@ from lit_rnn import callbacks
 from lit_rnn.commands.fit import command as command_line
 from lit_rnn.models import GRU, ExpRNN
 from tests.lit_rnn.runs.test_resume import ADAM, MODELS, PLATEAU, differences, rows, state
+from tests.trainers import quiet_trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
@@ -157,17 +158,6 @@ def first_samples(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return seen
 
 
-def quiet(**options: Any) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
-
-
 def tiny(kind: str) -> Any:
     if kind == "digits":
         return PixelDigits(batch_size=400, val_size=180)
@@ -191,12 +181,12 @@ def test_the_loop_says_which_epoch(kind: str, way: str, monkeypatch: pytest.Monk
     if way == "limited":
         options["limit_train_batches"] = 2
     if way == "fit again":
-        trainer = quiet(**options | {"max_epochs": 1})
+        trainer = quiet_trainer(**options | {"max_epochs": 1})
         for more in (1, 2, 3):
             trainer.fit_loop.max_epochs = more
             trainer.fit(model, datamodule=data)
     else:
-        quiet(**options).fit(model, datamodule=data)
+        quiet_trainer(**options).fit(model, datamodule=data)
     used = 2 if way == "limited" else len(batches)
     assert seen == [batch for epoch in epochs for batch in epoch[:used]]
     assert [len(batch) for batch in data.train_dataloader()] == [len(batch) for batch in batches], "no loop, all of it"
@@ -206,12 +196,12 @@ def test_loading_a_model_takes_nothing_up(tmp_path: Path) -> None:
     """A model that was tested on a checkpoint, then trained: from the beginning."""
     data = tiny("copying")
     model = GRU(data.task, 4)
-    trainer = quiet(max_epochs=2, default_root_dir=tmp_path)
+    trainer = quiet_trainer(max_epochs=2, default_root_dir=tmp_path)
     trainer.fit(model, datamodule=data)
     trainer.save_checkpoint(tmp_path / "x.ckpt")
     other = GRU(data.task, 4)
-    quiet(default_root_dir=tmp_path).test(other, datamodule=data, ckpt_path=tmp_path / "x.ckpt", verbose=False)
-    again = quiet(max_epochs=1, default_root_dir=tmp_path)
+    quiet_trainer(default_root_dir=tmp_path).test(other, datamodule=data, ckpt_path=tmp_path / "x.ckpt", verbose=False)
+    again = quiet_trainer(max_epochs=1, default_root_dir=tmp_path)
     again.fit(other, datamodule=data)
     assert (again.current_epoch, again.global_step) == (1, 3)
     assert torch.isfinite(again.callback_metrics["train/loss"])
