@@ -24,6 +24,9 @@ lint: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev  # the site, at http://127.0.0.1:8000, built anew when a page changes
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs serve
 
+audit: $(VENV)/.installed-dev  # known vulnerabilities of the versions in constraints.txt
+	$(VENV)/bin/python .ci/audit.py
+
 # Both commands where nothing else is: Debian 12 in a folder, python3, python3-venv and make, an ordinary user.
 fresh:
 	bash .ci/fresh $(ARGS)
