@@ -258,3 +258,32 @@ def test_overfit_on_data_that_is_shuffled(cli: Any, config: Any, monkeypatch: py
     assert cli("fit", "-c", config(data=data), *options).status == 0
     assert len(seen) == 6
     assert all(torch.equal(batch, seen[number % 2]) for number, batch in enumerate(seen))
+
+
+@pytest.mark.parametrize(
+    ("name", "overlay"),
+    [
+        ("pixel_mnist/exprnn.yaml", "one_gpu"),
+        ("pixel_digits/gru.yaml", "ddp"),
+        ("copying/dtrivrnn.yaml", "ddp"),
+        ("adding/nnrnn.yaml", "multi_node"),
+    ],
+)
+def test_cluster_overlays_are_built(cli: Any, monkeypatch: pytest.MonkeyPatch, name: str, overlay: str) -> None:
+    """With any config, on this machine too; what the paper says, batch and rates, stays."""
+    built: list[tuple[pl.Trainer, Any, Any]] = []
+
+    @functools.wraps(pl.Trainer.fit)
+    def fit(self: pl.Trainer, model: Any = None, datamodule: Any = None, **kwargs: Any) -> None:
+        built.append((self, model, datamodule))
+
+    monkeypatch.setattr(pl.Trainer, "fit", fit)
+    fast = ("--trainer.fast_dev_run", "true")
+    assert cli("fit", "-c", name, *fast).status == 0
+    assert cli("fit", "-c", name, "-c", f"cluster/{overlay}.yaml", *fast).status == 0
+    (_, plain, data), (trainer, model, with_workers) = built
+    assert type(trainer.strategy).__name__ == ("SingleDeviceStrategy" if overlay == "one_gpu" else "DDPStrategy")
+    assert trainer.num_nodes == (2 if overlay == "multi_node" else 1)
+    assert trainer.precision == "32-true" and trainer.accumulate_grad_batches == 1
+    assert with_workers.num_workers == 4 and with_workers.batch_size == data.batch_size
+    assert model.hparams == plain.hparams
