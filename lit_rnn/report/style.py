@@ -106,15 +106,14 @@ def finish(figure: Figure) -> None:
         for axis in (axes.xaxis, axes.yaxis):
             _tick(axis)
     figure.draw_without_rendering()
-    titles = [(axes.title, axes.bbox.width) for axes in figure.axes]
-    if figure.get_suptitle():
-        titles.append((figure._suptitle, figure.bbox.width))  # type: ignore[attr-defined]  # no public way to it
-    folded = [_fold(title, width) for title, width in titles]
-    inside = [(axes, one) for axes in figure.axes if (one := axes.get_legend()) and one.get_gid() == _INSIDE]
-    if any(folded) and inside:
+    for _ in range(3):  # folded words leave less room for the axes
+        if not _fold_all(figure):
+            break
         figure.draw_without_rendering()
-    for axes, one in inside:
-        _place(axes, one)
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        if legend is not None and legend.get_gid() == _INSIDE:
+            _place(axes, legend)
 
 
 # ---- legends
@@ -198,23 +197,36 @@ def _covers(axes: Axes, box: Bbox) -> bool:
     return bool(axes.images) and bool(axes.bbox.overlaps(padded))
 
 
-# ---- titles
+# ---- titles and labels
 
 
-def _fold(title: Text, width: float) -> bool:
-    """Break the lines of a title that is wider than what it stands over; whether it was."""
-    assert title.figure is not None
-    renderer = _renderer(title.figure)
-    words = title.get_text()
-    wide = title.get_window_extent(renderer).width
+def _fold_all(figure: Figure) -> bool:
+    """Break what is too long for where it stands; whether there was any."""
+    texts = [(figure._suptitle, figure.bbox.width)] if figure.get_suptitle() else []  # type: ignore[attr-defined]
+    for axes in figure.axes:
+        texts += [(axes.title, axes.bbox.width), (axes.xaxis.label, axes.bbox.width)]
+        texts.append((axes.yaxis.label, axes.bbox.height))
+    return any([_fold(text, room) for text, room in texts])
+
+
+def _fold(text: Text, room: float) -> bool:
+    """Break the lines of a title or label that is longer than what it stands along; whether it was."""
+    words = text.get_text()
     longest = max((len(line) for line in words.splitlines()), default=0)
-    if wide <= width or longest <= 8:
+    if longest <= 8 or _length(text) <= room:
         return False
-    longest = max(8, int(longest * width / wide) + 1)
-    while longest >= 8 and title.get_window_extent(renderer).width > width:
+    longest = max(8, int(longest * room / _length(text)) + 1)
+    while longest >= 8 and _length(text) > room:
         longest -= 1
-        title.set_text("\n".join(textwrap.fill(line, longest) for line in words.splitlines()))
+        text.set_text("\n".join(textwrap.fill(line, longest) for line in words.splitlines()))
     return True
+
+
+def _length(text: Text) -> float:
+    """Along its lines, in pixels."""
+    assert text.figure is not None
+    box = text.get_window_extent(_renderer(text.figure))
+    return box.height if text.get_rotation() == 90 else box.width
 
 
 # ---- ticks

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm
 
 from lit_rnn.analysis.arrays import Real
 from lit_rnn.commands.analyze.measure import EPS, NOISE, Finding
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from lit_rnn.report import style
 
 Findings = Mapping[str, Finding]  # by moment, in the order in which they are shown
-Draw = Callable[[Sequence["Axes"], Findings], None]
+Draw = Callable[[Sequence[Axes], Findings], None]
 
 _FLOOR = 1e-13  # times |W|: below it sigma_min is rounding
 _NOTHING = 1e-9  # of what there was: not shown
 _FORGOTTEN = -10  # an exponent: e^-10 of a perturbation is left after a step
 _DECADES = 6  # that a heat map shows
+_COLUMNS = 4  # of a page of two moments
 
 
 @dataclass(frozen=True)
@@ -32,35 +34,45 @@ class Panel:
         needs: The finding's key without which there is nothing to draw.
         draw: Draws the findings into one axes, or into one for each moment.
         apart: Whether each moment has an axes of its own.
+        key_below: Whether its legend stands below: where colours fill the axes.
         note: What a reader must know; {source} stands for the finding of that name.
     """
 
     needs: str
     draw: Draw
     apart: bool = False
+    key_below: bool = False
     note: str = ""
 
 
+@style.styled
 def draw_page(title: str, findings: Findings, path: Path) -> bool:
     """All panels that have something to show, on one page; whether there was any."""
-    from matplotlib.figure import Figure  # not pyplot: no global state, no window system
-
-    there = [panel for panel in PANELS if _having(panel.needs, findings)]
-    widths = [len(_having(panel.needs, findings)) if panel.apart else 1 for panel in there]
-    if not there:
+    columns = _COLUMNS if len(findings) > 1 else _COLUMNS - 1
+    rows: list[list[tuple[Panel, int]]] = []
+    for panel in PANELS:
+        width = len(_having(panel.needs, findings))
+        width = width if panel.apart else min(width, 1)
+        if width and (not rows or sum(taken for _, taken in rows[-1]) + width > columns):
+            rows.append([])
+        if width:
+            rows[-1].append((panel, width))
+    if not rows:
         return False
-    columns = min(sum(widths), 4 if len(findings) > 1 else 3)
-    rows = -(-sum(widths) // columns)
-    figure = Figure(figsize=(3.8 * columns, 3.4 * rows), layout="constrained")
-    free = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for panel, width in zip(there, widths, strict=True):
-        panel.draw(free[:width], findings)
-        free = free[width:]
-    for axes in free:
-        axes.set_axis_off()
-    figure.suptitle(title, fontsize=14)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure = style.new_figure(3.5 * columns, 3.1 * len(rows) + 0.4)
+    grid = figure.add_gridspec(len(rows), 1)
+    for number, row in enumerate(rows):
+        part = figure.add_subfigure(grid[number])  # a row of its own: colour bars take no room in other rows
+        free = list(part.subplots(1, columns, squeeze=False)[0])
+        for panel, width in row:
+            panel.draw(free[:width], findings)
+            if panel.key_below:
+                style.shared_legend(part, free[:width])
+            free = free[width:]
+        for axes in free:
+            axes.set_axis_off()
+    figure.suptitle(title)
+    style.save(figure, path)
     return True
 
 
@@ -80,12 +92,9 @@ def _having(key: str, findings: Findings) -> list[tuple[int, str, Finding]]:
 
 
 def _finish(axes: Axes, title: str, x: str, y: str, legend: bool = True) -> None:
-    axes.set_title(title, fontsize=10)
-    axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(title=title, xlabel=x, ylabel=y)
     if legend:
-        axes.legend(frameon=False, fontsize=8)
+        style.legend(axes)
 
 
 def _from_zero(axes: Axes) -> None:
@@ -96,7 +105,7 @@ def _from_zero(axes: Axes) -> None:
 def _style(number: int, findings: Findings) -> dict[str, Any]:
     """How an overlaid moment is drawn: the earlier one broad and pale, so that it shows below the later."""
     earlier = number < len(findings) - 1
-    return {"color": f"C{number}", "linewidth": 3.0 if earlier else 1.4, "alpha": 0.5 if earlier else 1.0}
+    return {"color": style.COLOURS[number], "linewidth": 3.0 if earlier else 1.4, "alpha": 0.5 if earlier else 1.0}
 
 
 def _bar(axes: Sequence[Axes], image: Any, name: str) -> None:
@@ -124,25 +133,28 @@ def _singular_values(axes: Sequence[Axes], findings: Findings) -> None:
         name = f" {moment}" if len(findings) > 1 else ""
         axes[0].plot(index, finding["singular_values"], **_style(number, findings), label=f"σ{name}")
         moduli = np.sort(np.abs(finding["eigenvalues"]))[::-1]
-        axes[0].plot(index, moduli, ".", color=f"C{number}", markersize=4, label=f"|λ|{name}")
-    _finish(axes[0], "singular values, moduli of eigenvalues", "index", "")
+        axes[0].plot(index, moduli, ".", color=style.COLOURS[number], markersize=4, label=f"|λ|{name}")
     _from_zero(axes[0])
+    _finish(axes[0], "singular values, moduli of eigenvalues", "index, from the largest", "σ, |λ|")
 
 
 def _history(axes: Sequence[Axes], findings: Findings) -> None:
     """What was logged while training; the last run's, where two are compared."""
-    names = {"spectral_radius": "ρ", "pseudospectral_radius": "ρ_ε", "spectral_norm": "σ", "henrici": "Henrici d"}
-    for _, _, finding in _having("history", findings):
-        for key, name in names.items():
+    names = {
+        "spectral_radius": "spectral radius ρ",
+        "pseudospectral_radius": r"$\rho_\varepsilon$",
+        "spectral_norm": "spectral norm σ",
+        "henrici": "Henrici's d",
+    }
+    for _, _, finding in _having("history", findings)[-1:]:
+        for number, (key, name) in enumerate(names.items()):
             if key in finding["history"]:
-                axes[0].plot(*finding["history"][key], ".-", linewidth=1, markersize=3, label=name)
-    _finish(axes[0], "over training", "optimizer steps", "")
+                steps, values = finding["history"][key]
+                axes[0].plot(steps, values, **style.look(number, len(steps)) | {"markersize": 3}, label=name)
+    _finish(axes[0], "over training", "optimizer steps", "value")
 
 
 def _pseudospectrum(axes: Sequence[Axes], findings: Findings) -> None:
-    from matplotlib import colormaps
-    from matplotlib.colors import BoundaryNorm
-
     levels = _levels([finding["sigma"] for _, _, finding in _having("sigma", findings)])
     colours = colormaps["Blues_r"]
     norm = BoundaryNorm(levels, colours.N, extend="both")
@@ -153,15 +165,14 @@ def _pseudospectrum(axes: Sequence[Axes], findings: Findings) -> None:
         ax.contour(finding["x"], finding["y"], shown, levels, colors="0.4", linewidths=0.4, linestyles="solid")
         limits = ax.axis()
         outline = np.append(finding["numerical_range"], finding["numerical_range"][:1])
-        ax.plot(outline.real, outline.imag, color="C2", linewidth=1.2, label="numerical range")
+        ax.plot(outline.real, outline.imag, color=style.GREEN, linewidth=1.4, label="numerical range")
         ax.plot(np.cos(angles), np.sin(angles), color="black", linestyle="--", linewidth=1, label="unit circle")
         values = finding["eigenvalues"]
-        ax.plot(values.real, values.imag, ".", color="C1", markersize=5, label="eigenvalues")
+        ax.plot(values.real, values.imag, ".", color=style.RED, markersize=5, label="eigenvalues")
         ax.axis(limits)
         ax.set_aspect("equal")
         precise = "" if finding["eigenvalues_in_double"] else "\neigenvalues in high precision: float64's are wrong"
         _finish(ax, f"pseudospectrum{_of(moment, findings)}{precise}", "Re z", "Im z", legend=False)
-    axes[0].legend(fontsize=7, loc="lower left", framealpha=0.8)
     _bar(axes, filled, "log₁₀ ε")
 
 
@@ -182,8 +193,8 @@ def _reach(axes: Sequence[Axes], findings: Findings) -> None:
         reach = np.array([finding[f"pseudospectral_radius_{eps:g}"] for eps in EPS])
         beyond = reach - np.abs(finding["eigenvalues"]).max()
         axes[0].loglog(EPS, _positive(beyond), "o-", markersize=4, **_style(number, findings), label=moment)
-    axes[0].loglog(EPS, EPS, color="0.5", linestyle="--", linewidth=1, label="normal: ε")
-    _finish(axes[0], "how far perturbations push the spectrum", "ε", "ρ_ε − ρ")
+    axes[0].loglog(EPS, EPS, color="0.5", linestyle="--", linewidth=1, label="normal matrix: ε")
+    _finish(axes[0], "reach of perturbations of size ε", "ε", r"$\rho_\varepsilon - \rho$")
 
 
 # ---- non-normality
@@ -198,7 +209,7 @@ def _schur(axes: Sequence[Axes], findings: Findings) -> None:
         shown = np.ma.masked_where(np.tril(np.ones_like(shown), -1) > 0, np.maximum(shown, top - _DECADES))
         image = ax.imshow(shown, cmap="viridis", vmin=top - _DECADES, vmax=top, interpolation="nearest")
         precise = "" if finding["eigenvalues_in_double"] else "\nits diagonal is not the eigenvalues: float64"
-        _finish(ax, f"|T| of the Schur form{_of(moment, findings)}{precise}", "", "", legend=False)
+        _finish(ax, f"|T| of the Schur form{_of(moment, findings)}{precise}", "column", "row", legend=False)
     _bar(axes, image, "log₁₀ |T|")
 
 
@@ -216,7 +227,7 @@ def _chain(axes: Sequence[Axes], findings: Findings) -> None:
         axes[0].plot(finding["chain_offsets"][often], finding["chain"][often], **_style(number, findings), label=moment)
     axes[0].axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes[0].axvline(0, color="0.8", linewidth=0.8, zorder=0)
-    _finish(axes[0], "hidden chain: weights in order of peaks", "i − j", "mean W_ij")
+    _finish(axes[0], "hidden chain: weights in order of peaks", "i − j", r"mean $W_{ij}$")
 
 
 # ---- powers
@@ -227,21 +238,27 @@ def _transient(axes: Sequence[Axes], findings: Findings) -> None:
     curves = np.concatenate([_positive(finding["powers"]) for _, _, finding in _having("powers", findings)])
     low, high = max(np.nanmin(curves), _NOTHING), np.nanmax(curves)
     bounds = {  # dashes that show each other: for a normal matrix three of them are |W^k| itself
-        "bound_eigenvector": ("κ(V) ρ^k", "C1", (0, (6, 6))),
-        "bound_numerical": ("2 w^k", "C2", "-"),
-        "bound_level_curve": ("ρ_ε^(k+1) / ε", "C4", "-"),
-        "bound_spectral": ("ρ^k (from below)", "C3", (6, (6, 6))),
+        "bound_eigenvector": (r"$\kappa(V)\,\rho^k$", style.ORANGE, (0, (6, 6))),
+        "bound_numerical": (r"$2\,w^k$", style.GREEN, "-"),
+        "bound_level_curve": (r"$\rho_\varepsilon^{k+1}/\varepsilon$", style.PINK, "-"),
+        "bound_spectral": (r"$\rho^k$, from below", style.RED, (6, (6, 6))),
     }
     for ax, (_, moment, finding) in zip(axes, _having("powers", findings), strict=True):
         k = np.arange(len(finding["powers"]))
-        ax.plot(k, _positive(finding["powers"]), color="0.6", linewidth=5, label="|W^k|")  # broad: bounds touch it
+        ax.plot(k, _positive(finding["powers"]), color="0.6", linewidth=5, label=r"$\|W^k\|$")  # broad: bounds touch it
         for key, (label, colour, line) in bounds.items():
             ax.plot(k, _positive(finding[key]), color=colour, linestyle=line, linewidth=1, label=label)
         if np.isfinite(finding["kreiss_lower_bound"]):
-            ax.axhline(finding["kreiss_lower_bound"], color="C5", linestyle=":", linewidth=1, label="K ≤ max |W^k|")
+            ax.axhline(
+                finding["kreiss_lower_bound"],
+                color=style.BLUE,
+                linestyle=":",
+                linewidth=1.4,
+                label=r"$K \leq \max \|W^k\|$",
+            )
         ax.set_yscale("log")
         ax.set_ylim(low / 3, high * 30)
-        _finish(ax, f"powers and their bounds{_of(moment, findings)}", "k", "spectral norm")
+        _finish(ax, f"powers and their bounds{_of(moment, findings)}", "power k", "spectral norm", legend=False)
 
 
 # ---- memory
@@ -253,14 +270,14 @@ def _fisher(axes: Sequence[Axes], findings: Findings) -> None:
         axes[0].semilogy(_positive(finding["fisher"]), **_style(number, findings), label=total)
     largest = max(float(finding["fisher"].max()) for _, _, finding in _having("fisher", findings))
     axes[0].set_ylim(max(axes[0].get_ylim()[0], _NOTHING * largest), 3 * largest)
-    _finish(axes[0], "Fisher memory curve", "lag", "J(lag)")
+    _finish(axes[0], "Fisher memory curve", "lag k (steps)", "J(k)")
 
 
 def _decoder(axes: Sequence[Axes], findings: Findings) -> None:
     for number, moment, finding in _having("decoder", findings):
         axes[0].plot(np.maximum(finding["decoder"], 0), **_style(number, findings), label=moment)
-    _finish(axes[0], f"linear decoder's memory, noise {NOISE:g}", "lag", "R²")
     axes[0].set_ylim(-0.03, 1.03)
+    _finish(axes[0], f"linear decoder's memory, noise {NOISE:g}", "lag (steps)", "R²")
 
 
 # ---- dynamics
@@ -271,10 +288,12 @@ def _lyapunov(axes: Sequence[Axes], findings: Findings) -> None:
         exponents = np.where(np.isfinite(finding["lyapunov"]), finding["lyapunov"], np.nan)
         index = np.arange(1, exponents.shape[1] + 1)
         axes[0].plot(index, exponents.mean(0), **_style(number, findings), label=moment)
-        axes[0].fill_between(index, exponents.min(0), exponents.max(0), color=f"C{number}", alpha=0.25, linewidth=0)
+        axes[0].fill_between(
+            index, exponents.min(0), exponents.max(0), color=style.COLOURS[number], alpha=0.25, linewidth=0
+        )
     axes[0].axhline(0, color="0.6", linewidth=0.8, zorder=0)
     axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], _FORGOTTEN))
-    _finish(axes[0], "Lyapunov spectrum on data", "index", "exponent per step (natural log)")
+    _finish(axes[0], "Lyapunov spectrum on data", "index, from the largest", "exponent (nats per step)")
 
 
 def _jacobian(axes: Sequence[Axes], findings: Findings) -> None:
@@ -282,9 +301,9 @@ def _jacobian(axes: Sequence[Axes], findings: Findings) -> None:
         low, middle, high = np.quantile(finding["jacobian_singular_values"], (0.05, 0.5, 0.95), axis=0)
         index = np.arange(1, len(middle) + 1)
         axes[0].plot(index, middle, **_style(number, findings), label=moment)
-        axes[0].fill_between(index, low, high, color=f"C{number}", alpha=0.25, linewidth=0)
-    _finish(axes[0], "step Jacobian's σ along data (5 to 95 %)", "index", "")
+        axes[0].fill_between(index, low, high, color=style.COLOURS[number], alpha=0.25, linewidth=0)
     _from_zero(axes[0])
+    _finish(axes[0], "step Jacobian's σ along data (5 to 95 %)", "index, from the largest", "σ")
 
 
 def _against_lag(key: str, title: str, y: str, logarithmic: bool) -> Draw:
@@ -296,7 +315,7 @@ def _against_lag(key: str, title: str, y: str, logarithmic: bool) -> Draw:
             axes[0].set_yscale("log")
         else:
             axes[0].set_ylim(-0.03, 1.03)
-        _finish(axes[0], title, "lag: steps before the last", y)
+        _finish(axes[0], title, "lag (steps before the last)", y)
 
     return draw
 
@@ -306,10 +325,11 @@ PANELS = [
         "sigma",
         _pseudospectrum,
         apart=True,
+        key_below=True,
         note="Eigenvalues of W + E for all |E| ≤ ε lie inside the contour log₁₀ ε: disks of radius ε for a normal W.",
     ),
-    Panel("powers", _transient, apart=True),
     Panel("schur", _schur, apart=True),
+    Panel("powers", _transient, apart=True, key_below=True),
     Panel("sigma", _reach),
     Panel(
         "singular_values",
@@ -338,8 +358,10 @@ PANELS = [
         note="Lyapunov exponents and gradients are of validation sequences, bands over sequences.",
     ),
     Panel("jacobian_singular_values", _jacobian),
-    Panel("gradient", _against_lag("gradient", "gradient of the loss by the state", "|dL/ds|", True)),
+    Panel(
+        "gradient", _against_lag("gradient", "gradient of the loss by the state", r"$\|\partial L/\partial s\|$", True)
+    ),
     Panel("zero_fraction", _against_lag("zero_fraction", "gradients that are exactly zero", "share", False)),
     Panel("saturation", _against_lag("saturation", "saturated units", "share", False)),
-    Panel("state_norm", _against_lag("state_norm", "norm of the state", "|s|", True)),
+    Panel("state_norm", _against_lag("state_norm", "norm of the state", r"$\|s\|$", True)),
 ]

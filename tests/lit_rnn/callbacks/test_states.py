@@ -12,6 +12,7 @@ import torch
 from datamodules import Adding, CopyMemory, Denoise
 from lit_rnn.callbacks.states import state_traces
 from lit_rnn.models import LSTM, URNN, SequenceModel, VanillaRNN
+from tests.pictures import checked
 
 
 def test_a_linear_network_by_hand() -> None:
@@ -48,9 +49,10 @@ def test_joint_and_complex_states_and_masks(model_class: type[SequenceModel]) ->
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_the_picture_of_a_run_and_of_its_resume(cli: Any, config: Any) -> None:
+def test_the_pictures_of_a_run_and_of_its_resume(cli: Any, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = checked(monkeypatch)
     assert CopyMemory(delay=3).task.length == 23
-    assert cli("fit", "-c", config(), "--run_dir", "r").status == 0
+    assert cli("fit", "-c", config(), "--run_dir", "r").status == 0 and drawn() == 3
     store = Path("r/pictures/states.npz")
     with np.load(store) as first:
         steps = {int(key.split()[0]) for key in first}

@@ -29,6 +29,7 @@ from lit_rnn.commands.analyze.subject import Matrix, matrices
 from lit_rnn.init import fbchain_
 from lit_rnn.models import GRU, JANET, LSTM, NRU, LipschitzRNN, ScuRNN, SequenceModel, StatisticalRU, VanillaRNN, load
 from lit_rnn.models.probes import extrapolated
+from tests.pictures import checked
 
 ADDING: dict[str, Any] = {"length": 12, "train_samples": 32, "val_samples": 8, "test_samples": 8, "batch_size": 8}
 QUICK = ("--points", 8, "--steps", 6, "--samples", 3)
@@ -82,7 +83,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, write_tiny: Any) -> Path:
     }
     assert main(["fit", "-c", write_tiny(folder / "c.yaml", changes), "--run_dir", str(folder / "r")]) == 0
     options = ["--run_dir", folder / "r", "--against", "init", *QUICK]
-    assert main(["analyze", *(str(option) for option in options)]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        drawn = checked(patch)
+        assert main(["analyze", *(str(option) for option in options)]) == 0 and drawn() == 2
     return folder / "r"
 
 

@@ -28,6 +28,7 @@ from lit_rnn.models import LSTM, SequenceModel, VanillaRNN
 from lit_rnn.robustness import AttackResult
 from lit_rnn.robustness.certified import Certificate, soundness
 from lit_rnn.robustness.worst import interval
+from tests.pictures import checked
 
 DIGITS = {"pixels_per_step": 8}
 ADDING = {"length": 6, "test_samples": 60, "val_samples": 8, "train_samples": 8, "batch_size": 8, "seed": 3}
@@ -76,7 +77,8 @@ def numbers(folder: Path) -> dict[str, Any]:
 # ---- a whole report
 
 
-def test_a_report(cli: Any, digits: Path, trained: SequenceModel) -> None:
+def test_a_report(cli: Any, digits: Path, trained: SequenceModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = checked(monkeypatch)
     before = (digits / "checkpoints" / "best.ckpt").read_bytes()
     done = cli("attack", "--run_dir", digits, "--samples", 60, "--eps", "8/255", 0.3, 1, "--norms", "inf", "2", *QUICK)
     assert done.status == 0 and done.err == "", done.err
@@ -85,6 +87,7 @@ def test_a_report(cli: Any, digits: Path, trained: SequenceModel) -> None:
     pictures = {f"pictures/{name}.png" for name in ("accuracy", "inputs", "time", "spectrum")}
     assert made == {"attack.json", "attack.html", "examples.csv", *pictures}
     page = (digits / "attack" / "attack.html").read_text()
+    assert drawn() == 4
     assert page.count("data:image/png;base64,") == 4 and "http" not in page and "<script" not in page
     found = numbers(digits)
     assert found["split"] == "test" and found["samples"] == 60 and found["bounds"] == [0.0, 1.0]
@@ -135,7 +138,7 @@ def test_a_report(cli: Any, digits: Path, trained: SequenceModel) -> None:
     assert done.status == 2 and "already holds a report" in done.err
 
 
-def test_a_linear_network_is_known_exactly(cli: Any, tmp_path: Path) -> None:
+def test_a_linear_network_is_known_exactly(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Adding, f the identity: the largest change inside ball, box and mask in closed form, example by example."""
     data = Adding(**ADDING)
     torch.manual_seed(2)
@@ -143,6 +146,7 @@ def test_a_linear_network_is_known_exactly(cli: Any, tmp_path: Path) -> None:
     with torch.no_grad():
         model.decoder.bias.fill_(0.5)
     keep(model, tmp_path / "run", Adding, ADDING)
+    checked(monkeypatch)
     eps, tolerance = (0.1, 0.4), 0.6
     done = cli("attack", "--run_dir", "run", "--samples", 60, "--eps", *eps, "--tolerance", tolerance, *QUICK)
     assert done.status == 0, done.err
@@ -164,8 +168,11 @@ def test_a_linear_network_is_known_exactly(cli: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [None, "embedding"])
-def test_symbols_by_swaps_and_in_embedding_space(cli: Any, tmp_path: Path, mode: str | None) -> None:
+def test_symbols_by_swaps_and_in_embedding_space(
+    cli: Any, tmp_path: Path, mode: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
+    drawn = checked(monkeypatch)
     keep(LSTM(CopyMemory(**COPYING).task, 6), tmp_path / "run", CopyMemory, COPYING)
     done = cli("attack", "--run_dir", "run", "--samples", 12, *QUICK, *(["--symbols", mode] if mode else []))
     assert done.status == 0 and done.err == "", done.err
@@ -174,7 +181,7 @@ def test_symbols_by_swaps_and_in_embedding_space(cli: Any, tmp_path: Path, mode:
     assert {w["norm"] for w in found["worst_case"]} == ({"2"} if mode else {"swaps"})
     assert found["certificates"] == [] and found["bounds"] is None
     page = (tmp_path / "run" / "attack" / "attack.html").read_text()
-    assert ("embedding space" if mode else "swaps") in page
+    assert ("embedding space" if mode else "swaps") in page and drawn() == 4
 
 
 def test_a_saturated_network_warns_and_falls_to_the_margin(cli: Any, trained: SequenceModel, tmp_path: Path) -> None:
@@ -256,7 +263,7 @@ def test_images_are_shown_as_they_were(pixels: int) -> None:
     permuted: PixelDataModule = PixelDigits(permute=True, pixels_per_step=pixels)
     x, z = plain.split("val")[np.arange(3)][0], permuted.split("val")[np.arange(3)][0]
     for k in range(3):
-        np.testing.assert_array_equal(image_of(permuted, z[k]), x[k].view(8, 8).numpy())
+        np.testing.assert_array_equal(image_of(permuted, z[k])[..., 0], x[k].view(8, 8).numpy())
 
 
 def test_where_half_of_the_accuracy_is_lost() -> None:
@@ -295,7 +302,7 @@ def test_the_sizes_shown_are_those_around_one_half() -> None:
 # ---- many runs
 
 
-def test_a_study(cli: Any, trained: SequenceModel, tmp_path: Path) -> None:
+def test_a_study(cli: Any, trained: SequenceModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(1)
     other = LSTM(trained.task, 5)
     for name, model in (("a-seed=1", trained), ("a-seed=2", trained), ("b-seed=1", other)):
@@ -322,9 +329,11 @@ def test_a_study(cli: Any, trained: SequenceModel, tmp_path: Path) -> None:
     # other options would be compared with these
     done = cli("attack", "--study", "s", *options, "--seed", 1)
     assert done.status == 2 and "made with seed 0, not 1" in done.err
-    shutil.rmtree(tmp_path / "s/b-seed=1")
+    shutil.move(tmp_path / "s/b-seed=1", tmp_path / "s/gru-recurrent_constraint=spectral_radius-seed=1")
+    shutil.rmtree(tmp_path / "s/a-seed=2")
+    drawn = checked(monkeypatch)
     done = cli("attack", "--study", "s", *options)
-    assert done.status == 0 and "2 runs, 2 with a report, 0 to go" in done.out
+    assert done.status == 0 and "2 runs, 2 with a report, 0 to go" in done.out and drawn() == 1
 
 
 # ---- bad input

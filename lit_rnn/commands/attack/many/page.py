@@ -67,7 +67,7 @@ def collect(runs: Sequence[Path], out: Path, console: Console) -> None:
             console.print(line, highlight=False)
             page.text(line)
         picture = out / file_name(f"attack_study_{task}.png")
-        draw(task, ours, singles).savefig(picture, dpi=120)
+        draw(task, ours, singles, picture)
         page.picture(picture)
         ranks = [[words_of(a), words_of(b), f"{r:+.2f}", f"{p:.2g}", n] for a, b, r, p, n in correlations(singles)]
         if ranks:
