@@ -1,4 +1,4 @@
-"""Errors of code that is not ours, in one sentence: a user's module, or what a config adds to the trainer."""
+"""Errors raised by other people's code, in one sentence: a user's module, or what a config adds to the trainer."""
 
 from __future__ import annotations
 

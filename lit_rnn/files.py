@@ -101,11 +101,11 @@ def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}): make it anew or remove it.") from error
+        raise UserError(f"{path} is damaged ({type(error).__name__}): recreate it or remove it.") from error
     missing = None if not isinstance(content, dict) else next((key for key in keys if key not in content), None)
     if not isinstance(content, dict) or missing is not None:
         what = "holds no object" if missing is None else f"lacks {missing!r}"
-        raise UserError(f"{path} is damaged (it {what}): make it anew or remove it.")
+        raise UserError(f"{path} is damaged (it {what}): recreate it or remove it.")
     return content
 
 
@@ -119,7 +119,7 @@ def in_whole(path: Path) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}): make it anew or remove it.") from error
+        raise UserError(f"{path} is damaged ({type(error).__name__}): recreate it or remove it.") from error
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def read_arrays(path: Path) -> dict[str, Any]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:  # NumPy leaves a damaged one open
             return dict(stored)
     except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged ({type(error).__name__}): make it anew or remove it.") from error
+        raise UserError(f"{path} is damaged ({type(error).__name__}): recreate it or remove it.") from error
 
 
 # ---- writing

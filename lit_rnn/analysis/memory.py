@@ -42,7 +42,7 @@ def _stable(W: ArrayLike | Tensor) -> NDArray[Any]:
             radius < 1,
             "W",
             f"a matrix with spectral radius {radius:.6g}",
-            "one with a spectral radius below 1, or nilpotent: else the noise adds up without end",
+            "one with a spectral radius below 1, or nilpotent: otherwise noise accumulates without bound",
         )
     return W
 

@@ -1,4 +1,4 @@
-"""init.ckpt: where a run began; last.ckpt: where it can be taken up again, whatever ended it."""
+"""init.ckpt: where a run began; last.ckpt: where it can be resumed, however it ended."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lit_rnn.runs.metrics import MetricsCSV
 class InitialCheckpoint(Callback):
     """Keeps the weights that a run begins with, so that ``analyze --against init`` compares with the true ones.
 
-    One file the size of the weights, written once, before the first step. A run that takes up a checkpoint began
+    One file the size of the weights, written once, before the first step. A run that resumes a checkpoint began
     elsewhere, and writes none.
 
     Args:

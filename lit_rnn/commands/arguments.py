@@ -1,4 +1,4 @@
-"""What the user typed, made complete: configs put first, and one found where none was given."""
+"""Completes what the user typed: configs come first, and one is found where none was given."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def complete(command: str, arguments: Sequence[str]) -> list[str]:
         return rest
     configs: list[str] = []
     others: list[str] = []
-    while rest:  # configs first: what is given on the command line counts wherever it stands
+    while rest:  # configs first: an option on the command line wins wherever it stands
         argument = rest.pop(0)
         if argument in ("-c", "--config") and rest:
             configs += ["--config", find_config(rest.pop(0))]
@@ -51,7 +51,7 @@ def complete(command: str, arguments: Sequence[str]) -> list[str]:
             found = _config_of(checkpoint, options.get("--run_dir"))
             run_config.check(found)
             configs = ["--config", str(found)]
-            if "--run_dir" not in options:  # where the file lies, whatever it says itself
+            if "--run_dir" not in options:  # the folder that the file is in, whatever run_dir the file names
                 others += ["--run_dir", str(found.parent)]
     return [*configs, *others]
 
@@ -77,7 +77,7 @@ def _split_equals(arguments: Sequence[str]) -> list[str]:
 
 
 def _refuse_task(configs: Sequence[str], options: Mapping[str, str]) -> None:
-    """Refuse a task set by hand: the parser would drop what is linked from the data without a word."""
+    """Refuse a task set by hand: the parser would silently drop it: the task is linked from the data."""
     for where in itertools.chain(_tasks_in(configs), _tasks_among(options)):
         raise UserError(f"{where} sets model.init_args.task, but the task comes from the data: leave it out.")
 
@@ -101,7 +101,7 @@ def _has_task(init_args: Any) -> bool:
 
 
 def _config_of(checkpoint: str, run_dir: str | None) -> Path:
-    """The config of the run that a checkpoint file, or 'last' and 'best' with --run_dir, speaks of."""
+    """The config of the run that a checkpoint file belongs to, or that 'last' or 'best' means with --run_dir."""
     if checkpoint in ("last", "best"):
         if not run_dir:
             raise UserError(
@@ -109,12 +109,14 @@ def _config_of(checkpoint: str, run_dir: str | None) -> Path:
             )
         config = newest_config(Path(run_dir))
         if config is None:
-            raise UserError(f"run_dir {run_dir} holds no run (no config.yaml): name the folder of one.")
+            raise UserError(f"run_dir {run_dir} holds no run (no config.yaml): name a run folder.")
         return config
     if not Path(checkpoint).is_file():
         raise UserError(f"ckpt_path is {checkpoint}, but it must be last, best or a checkpoint file.")
     run = folder_of(Path(checkpoint))
     config = newest_config(run) if run else None
     if config is None:
-        raise UserError(f"ckpt_path {checkpoint} lies in no run folder: give the config it was made with by --config.")
+        raise UserError(
+            f"ckpt_path {checkpoint} is not in a run folder: give the config it was made with, by --config."
+        )
     return config

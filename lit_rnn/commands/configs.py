@@ -32,4 +32,4 @@ def check_config(name: str) -> None:
     if not Path(name).is_file():
         shipped = sorted(str(path.relative_to(config_folder())) for path in config_folder().rglob("*.yaml"))
         near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.5) or shipped[:5]
-        raise UserError(f"config {name} is not a file; shipped configs are, among others, {', '.join(near)}.")
+        raise UserError(f"config {name} is not a file; shipped configs include {', '.join(near)}.")

@@ -1,4 +1,4 @@
-"""What others print about themselves is kept out of the way; warnings stay."""
+"""Silences what other libraries print about themselves; warnings stay."""
 
 from __future__ import annotations
 

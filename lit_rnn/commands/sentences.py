@@ -26,6 +26,7 @@ from lit_rnn.runs.config import base_of, read_config, walk
 
 _NOT_TO_NAME = {*NOT_PLAIN, "GroupedOptimizer", "RiemannianOptimizer", "SparseAdam"}  # classes that cannot be used
 BASES: dict[str, type] = {"model": SequenceModel, "data": SequenceDataModule}
+_WORDS = {SequenceModel: "model", SequenceDataModule: "data module", Optimizer: "optimizer", LRScheduler: "scheduler"}
 
 
 def explain(message: str, arguments: Sequence[str]) -> str:
@@ -68,14 +69,17 @@ def _no_class(keys: Sequence[str], message: str) -> str:
             instead = _instead(named, sorted(_subclasses(BASES[keys[0]])))
             return f"{key} is {named}, but there is no module {module} in this folder or on PYTHONPATH{instead}"
         if missing := sorted(getattr(getattr(sys.modules.get(module), name, None), "__abstractmethods__", ())):
-            return f"{key} is {named}, which lacks what its kind must define: {', '.join(missing)}."
-        return f"{key} is {named}, which is no class of that kind{_instead(named, sorted(_subclasses(BASES[keys[0]])))}"
-    base = _kind_at(_join(keys))
-    known = known_names(base) if base else []
-    if base in (Optimizer, LRScheduler):
-        return f"{key} is {named}, which is no class of that kind{_instead(named, known)}"
+            return f"{key} is {named}, which must still define {', '.join(missing)}."
+        base = BASES[keys[0]]
+        return f"{key} is {named}, which is not a known {_WORDS[base]}{_instead(named, known_names(base))}"
+    kind = _kind_at(_join(keys))
+    known = known_names(kind) if kind else []
+    if kind in (Optimizer, LRScheduler):
+        return f"{key} is {named}, which is not a known {_WORDS[kind]}{_instead(named, known)}"
     meant = did_you_mean(named, known)
-    return f"{key} is {named}, which is no known class{meant}: give a torch or Lightning class, or a full import path."
+    return (
+        f"{key} is {named}, which is not a known class{meant}: give a torch or Lightning class, or a full import path."
+    )
 
 
 def _expected(message: str) -> list[str]:

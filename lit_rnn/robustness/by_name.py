@@ -230,7 +230,7 @@ def evaluate(
 
 
 def clean(examples: Examples) -> AttackResult:
-    """The examples as they are."""
+    """The unchanged examples."""
     judged = [batch.judge(batch.x) for batch in examples.batches()]
     values, fooled = (torch.cat(parts).cpu() for parts in zip(*judged, strict=True))
     return AttackResult("clean", "clean", "none", 0.0, fooled.numpy(), values.double().numpy(), examples.bounds)

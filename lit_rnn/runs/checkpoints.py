@@ -42,5 +42,5 @@ def find_checkpoint(ckpt_path: str | None, run_dir: Path | None, preferred: Lite
     if not path.is_file() and ckpt_path is None:
         path = last
     if not path.is_file():
-        raise UserError(f"run_dir {run_dir} holds no checkpoint (no {path}): name the folder of a run.")
+        raise UserError(f"run_dir {run_dir} holds no checkpoint (no {path}): name another run folder.")
     return path

@@ -1,4 +1,4 @@
-"""A config that a command finds in a run folder is somebody's file, not the user's word: what it may say."""
+"""Configs, and what one found in a run folder may say: it is somebody's file, not the user's own word."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def check(path: Path) -> None:
     """
     config = read_yaml(path, "config")
     if not isinstance(config, dict) or "config" in config:
-        raise UserError(f"config {path} is none that fit wrote: give the run's config by -c.")
+        raise UserError(f"config {path} was not written by fit: give the run's config by -c.")
     for key, value in config.items():
         if key in _SECTIONS and not isinstance(value, dict):
             raise _refusal(path, str(key), value, "a mapping, as fit writes it")
@@ -110,7 +110,7 @@ def _check_value(path: Path, key: str, value: Any) -> None:
                 and base_of(f"{key}.init_args.{name}") is None
                 and name != "group_optimizers"
             ):
-                text = f"null in a run folder's config: it would name a function for {cls.__name__}; use -c"
+                text = f"null in a run folder's config: {cls.__name__} would call the function it names; use -c"
                 raise _refusal(path, f"{key}.init_args.{name}", arguments[name], text)
         if base in (Callback, Logger):
             _check_folders(path, key, arguments)

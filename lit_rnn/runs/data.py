@@ -30,7 +30,7 @@ def read_data(
     if config is None and folder is not None:
         config = newest_config(folder)
     if config is None and name is None:
-        raise UserError(f"{checkpoint} lies in no run folder: give its data by --data CLASS or --config FILE.")
+        raise UserError(f"{checkpoint} is not in a run folder: give its data by --data CLASS or --config FILE.")
     written: dict[str, Any] = {}
     if config is not None:
         require(config.is_file(), "--config", str(config), "a file")

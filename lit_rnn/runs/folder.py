@@ -1,4 +1,4 @@
-"""runs/<name>/: where a run lives, and what may be written there."""
+"""A run's folder, runs/<name>/: how it is chosen, and when it may be written."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class _Writer(ExperimentWriter):
     def forget_behind(self, count: int, owed: dict[str, Any] | None) -> None:
         """Keep the ``count`` rows that there were at a checkpoint, and put the one that was to follow behind them.
 
-        A file with fewer rows is not the one that the checkpoint speaks of, and is left alone.
+        A file with fewer rows does not belong to the checkpoint, and is left alone.
         """
         rows = self._read()[1] if os.path.isfile(self.metrics_file_path) else []
         if not rows or len(rows) < count:

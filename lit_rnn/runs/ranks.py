@@ -24,8 +24,8 @@ def processes_per_share(trainer: Trainer) -> int:
     Those on its node, started by Lightning or torchrun; a task of Slurm's has cores of its own.
 
     Raises:
-        UserError: for another number of Slurm's tasks than of devices. Each task would train on its share of the
-            samples and the rest on nobody's.
+        UserError: for another number of Slurm's tasks than of devices. Each task would train on its own share of the
+            samples, and the other shares would go unused.
     """
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if not isinstance(environment, SLURMEnvironment):

@@ -20,16 +20,16 @@ def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
     """
     path = folder / f"{command}.json"
     if not path.is_file():
-        raise UserError(f"{folder} holds no finished run (no {path}); name folders that `fit` has ended in.")
+        raise UserError(f"{folder} holds no finished run (no {path}); name folders of finished runs.")
     found = read_json(path, (*_TEXTS, *_NUMBERS))
     for key in _TEXTS:
         if not isinstance(found[key], str):
-            raise UserError(f"{path} is damaged ({key} is no text): make it anew or remove it.")
+            raise UserError(f"{path} is damaged ({key} is not text): recreate it or remove it.")
     for key, kind in _NUMBERS.items():
         value = found[key]
         missing = value is None and key in ("loss", "value")  # not validated
         if not missing and (isinstance(value, bool) or not isinstance(value, int if kind is int else int | float)):
-            raise UserError(f"{path} is damaged ({key} is no number): make it anew or remove it.")
+            raise UserError(f"{path} is damaged ({key} is not a number): recreate it or remove it.")
     return found
 
 

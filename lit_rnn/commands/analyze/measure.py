@@ -121,7 +121,9 @@ def memory(matrix: Matrix, settings: Settings, box: Box) -> Finding:
         return finding | {"left_out": [reason]}
     finding["decoder"] = analysis.decoder_memory(*_as_real(W, v), lags=range(settings.steps), noise=NOISE)
     if radius >= 1:
-        reason = "Fisher memory is left out where the spectral radius is not below 1, so that noise adds up without end"
+        reason = (
+            "Fisher memory is left out where the spectral radius is not below 1, and noise accumulates without bound"
+        )
         return finding | {"left_out": [reason]}
     return finding | {
         "fisher": analysis.fisher_memory_curve(W, v, settings.steps),

@@ -158,8 +158,8 @@ def _other(path: Path, against: str) -> Path:
     start = initial_checkpoint(folder) if folder else None
     if start is None or not start.is_file():
         raise UserError(
-            f"--against is init, but there is no init.ckpt beside {path}: fit keeps one where a run begins, not where "
-            "it takes up a checkpoint of another folder; name a checkpoint file instead."
+            f"--against is init, but there is no init.ckpt beside {path}: fit writes one when a run starts afresh, "
+            "not when it resumes a checkpoint from another folder; name a checkpoint file instead."
         )
     return start
 

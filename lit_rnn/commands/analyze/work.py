@@ -157,7 +157,8 @@ def estimate(work: Work) -> str:
         cost = _cost(functools.partial(measure.dynamics, model, shortened(model, work.batch, few)))
         seconds, memory = seconds + cost.seconds * steps / few, max(memory, cost.memory)
     low, high = (datetime.timedelta(seconds=round(total)) for total in seconds * len(work.moments))
-    return f"about {low} to {high} (h:mm:ss) and {memory / 2**20:.0f} MiB beside torch's own, by trying small pieces"
+    size = f"{memory / 2**20:.0f} MiB beyond torch's own memory"
+    return f"about {low} to {high} (h:mm:ss) and {size}, estimated from small pieces"
 
 
 @dataclass(frozen=True)

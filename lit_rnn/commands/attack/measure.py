@@ -42,7 +42,7 @@ class Outcome:
     Args:
         subject: What was attacked.
         effort: How hard.
-        clean: The examples as they are.
+        clean: The examples without an attack.
         results: The table: every attack at every size.
         harder: Some again with more steps and restarts, to see whether that changes anything.
         moved: By norm, the inputs that the strongest attack found at the size in the middle, and that result.

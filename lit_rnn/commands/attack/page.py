@@ -85,8 +85,8 @@ def sentences(outcome: Outcome) -> list[str]:
         else f"{free:.1%} of the entries may be changed: those that do not decide the answer"
     )
     lines = [
-        f"{len(e.x)} examples of the {subject.split} split, {percent(1 - outcome.clean.success)} % right as they are. "
-        f"Untargeted, white box (noise and searches see less). {allowed}.",
+        f"{len(e.x)} examples of the {subject.split} split, {percent(1 - outcome.clean.success)} % right without an "
+        f"attack. Untargeted, white box (noise and searches see less). {allowed}.",
     ]
     if subject.symbols == "swaps":
         lines.append(
@@ -103,7 +103,7 @@ def sentences(outcome: Outcome) -> list[str]:
     if subject.task.per_step:
         lines.append("A sequence counts as right when every step that is judged is.")
     elif not e.classes:
-        error = f"mean squared error {outcome.clean.loss.mean():.3g} as they are"
+        error = f"mean squared error {outcome.clean.loss.mean():.3g} without an attack"
         lines.append(f"A prediction off by more than the tolerance counts as fooled; {error}.")
     lines.append(f"Intervals: {_INTERVAL}, for the choice of examples alone.")
     return lines
@@ -164,7 +164,7 @@ def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[st
     settings = {r.attack: r.settings for r in outcome.results}
     attacks = [[name, ATTACKS[name].words, used] for name, used in settings.items()]
     page.table(Table(["attack", "what it does", "settings"], attacks, texts=3))
-    page.table(Table(["", ""], list(about.items()), texts=2, title="Where the numbers are from"))
+    page.table(Table(["", ""], list(about.items()), texts=2, title="Where the numbers come from"))
     page.save(path)
 
 

@@ -120,7 +120,7 @@ def criterion(task: Task, tolerance: float | None) -> Wrong | None:
     """
     if task.targets == "next_symbol":
         raise UserError(
-            f"{task.name} predicts every next symbol, of which some are always wrong: attack has no measure."
+            f"{task.name} predicts every next symbol, and some are always wrong: no attack has a success to measure."
         )
     if task.classifies:
         if tolerance is not None:
@@ -158,7 +158,7 @@ def scored(task: Task, batch: tuple[Tensor, ...], device: torch.device) -> Tenso
 
 
 def describe(subject: Subject) -> dict[str, Any]:
-    """Where the numbers are from, as primitives."""
+    """Where the numbers come from, as primitives."""
     return {
         "checkpoint": str(subject.checkpoint),
         "run": None if subject.folder is None else str(subject.folder),

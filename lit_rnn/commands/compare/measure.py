@@ -206,7 +206,7 @@ def apart(comparisons: Sequence[Comparison]) -> list[str]:
         other = first.setdefault(one.task, one)
         if other is not one:
             differing = _differing({**other.data, **_measures(other)}, {**one.data, **_measures(one)})
-            sentences.append(f"Not side by side, two tables on {one.task}: {'; '.join(differing)}.")
+            sentences.append(f"Kept apart, in two tables, on {one.task}: {'; '.join(differing)}.")
     return sentences
 
 

@@ -57,7 +57,7 @@ def read_run(folder: Path) -> Run:
     path = newest_config(folder)
     config = {} if path is None else read_yaml(path, "config")
     if not isinstance(config, dict):
-        raise UserError(f"config {path} is damaged (it holds no keys): make it anew or remove it.")
+        raise UserError(f"config {path} is damaged (it holds no keys): recreate it or remove it.")
     return Run(folder, fit, test, config)
 
 
@@ -75,7 +75,7 @@ def find_runs(given: Sequence[str]) -> tuple[list[Path], list[Path]]:
     for name in given:
         folders = [Path(name)] if Path(name).exists() else [Path(one) for one in sorted(glob.glob(name))]
         if not folders:
-            raise UserError(f"{name} is no folder, and no pattern that fits one: name run folders or studies.")
+            raise UserError(f"{name} is neither a folder nor a pattern that matches one: name run folders or studies.")
         for folder in folders:
             folder = _run_of_wandb(folder)
             below = runs_below(folder) if folder.is_dir() else []

@@ -74,7 +74,7 @@ class CLI(ConfigCLI):
 
     def after_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        if "seed" not in config.data.init_args:  # data of a user's own, which may not care
+        if "seed" not in config.data.init_args:  # a user's own data, which may not use it
             self.datamodule.seed = int(config.seed_everything)
         if config.get("probabilities"):
             settings.check_probabilities(self.model.task)

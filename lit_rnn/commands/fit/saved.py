@@ -1,4 +1,4 @@
-"""What a run writes down of itself before it starts: config.yaml and versions.json."""
+"""What a run records before it starts: config.yaml and versions.json."""
 
 from __future__ import annotations
 

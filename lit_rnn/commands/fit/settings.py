@@ -1,4 +1,4 @@
-"""What of Lightning's options this project cannot run, told before anything is made."""
+"""Lightning's options that cannot be used here, refused before anything is made."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _REFUSED = {
     "WeightAveraging and EMAWeightAveraging do not",
     "LearningRateFinder": "the rate of the run would not be the one in config.yaml; a study tries rates",
     "BatchSizeFinder": "the batches would not be of the size in config.yaml; give data.init_args.batch_size",
-    "ModelPruning": "it puts other tensors where the recurrence reads its parameters",
+    "ModelPruning": "it replaces the parameters that the recurrence reads",
     "OnExceptionCheckpoint": "last.ckpt is kept whatever ends a run",
 }
 _DEVICES: dict[str, tuple[str, tuple[Any, ...]]] = {
@@ -49,7 +49,7 @@ def has_timer(trainer: Any) -> bool:
 
 
 def check_written(trainer: Any, command: str) -> None:
-    """Refuse what a trainer config says and no run here can do.
+    """Refuse a trainer config that asks for what no run here can do.
 
     Raises:
         UserError: naming the key.
@@ -70,7 +70,7 @@ def check_written(trainer: Any, command: str) -> None:
     require(not replaced, "trainer.precision", trainer.precision, why)
     strategy = str(trainer.strategy)
     copied = re.search(r"spawn|fork|notebook", strategy) is not None
-    require(not copied, "trainer.strategy", strategy, "ddp, whose processes run the command themselves, for several")
+    require(not copied, "trainer.strategy", strategy, "ddp for several processes, each of which runs the command")
 
 
 def check_devices(trainer: Any) -> None:
@@ -123,7 +123,7 @@ def write_out_optimizer(model: Any) -> None:
 
 
 def check_written_whole(config: str) -> None:
-    """Refuse a config of which config.yaml could not keep all: it would not run again as it did.
+    """Refuse a config that config.yaml could not keep whole: it could not be run again.
 
     Args:
         config: The config as config.yaml would have it.
@@ -134,7 +134,7 @@ def check_written_whole(config: str) -> None:
 
 
 def check_callbacks(chosen: Sequence[Any], model: SequenceModel, validates: bool) -> None:
-    """Refuse callbacks that would train or tell something else than what the config says.
+    """Refuse callbacks that would train or report something other than what the config says.
 
     Args:
         chosen: The callbacks that the config names.

@@ -1,4 +1,4 @@
-"""What a run is of: its folder, the config made plain, and the checkpoint that it takes up."""
+"""What a run works on: its folder, its config in plain values, and the checkpoint it resumes."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def run_name(model: SequenceModel, seed: object) -> str:
 
 @dataclass(frozen=True)
 class Taken:
-    """A checkpoint that a run takes up.
+    """A checkpoint that a run resumes.
 
     Args:
         path: The file.
@@ -149,8 +149,8 @@ def check_fits(model: SequenceModel, data: object, taken: Taken, command: str) -
     for key, value in given.items():
         if kept.get(key) != value:
             raise UserError(
-                f"model.init_args.{key} is {value!r}, but the checkpoint was made with {kept.get(key)!r}, and its "
-                "weights are those of another function then: use the same."
+                f"model.init_args.{key} is {value!r}, but the checkpoint was made with {kept.get(key)!r}: with "
+                "another value, its weights compute another function. Use the same."
             )
     weights = model.weights_in(model.state_dict())
     if taken.shapes != {name: tensor.shape for name, tensor in weights.items()}:

@@ -19,7 +19,7 @@ from lit_rnn.threads import cores
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
-    """Run every setting and seed of a study file, or go on with what is left of it; ends with a table over seeds."""
+    """Run every setting and seed of a study file, or go on with what is left of it; end with a table over seeds."""
     options = parser(command).parse_args(list(arguments))
     study = read_study(options.file)
     folder = options.study_dir or Path("runs", study.path.stem)
@@ -59,11 +59,13 @@ def parser(command: str) -> Parser:
     made.add_argument(
         "--processes",
         type=int,
-        help="runs side by side; as many as there are cores for, Slurm's and a container's limits counted",
+        help="runs at a time; by default as many as the cores, or Slurm's or a container's limit, allow",
     )
     made.add_argument("--dry_run", action="store_true", help="only list the commands")
     made.add_argument("--only", type=int, metavar="I", help="only run number I, from 0 (for job arrays)")
-    made.add_argument("--export", choices=("wandb", "slurm"), help="write the study for other schedulers instead")
+    made.add_argument(
+        "--export", choices=("wandb", "slurm"), help="write files for another scheduler instead of running"
+    )
     return made
 
 
@@ -78,7 +80,7 @@ def _check(study: Study) -> None:
 
 
 def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estimated: bool) -> None:
-    """Run what is not finished, with a bar; tell of broken runs at the end."""
+    """Run what is not finished, with a progress bar; list the failed runs at the end."""
     left = [one for one in runs if not local.is_finished(one, folder)]
     kept = len(runs) - len(left)
     print(f"{len(runs)} runs in {folder}: {kept} finished, {len(left)} to go, {processes} side by side")
@@ -101,17 +103,17 @@ def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estima
 
         def tell(one: Run, status: int, seconds: float) -> None:
             bar.advance(task)
-            what = "done" if status == 0 else f"broken (status {status}), see {pool.log(one)}"
+            what = "done" if status == 0 else f"failed (status {status}), see {pool.log(one)}"
             bar.console.print(f"{one.name}: {what}, {seconds:.0f} s", highlight=False, soft_wrap=True)
 
         pool = local.Pool(folder, processes, threads, tell)
         try:
             ended = pool.run_all(left)
         except KeyboardInterrupt:
-            raise UserError("stopped; the runs have saved: give the same command to go on.") from None
-    broken = [one for one, status in ended.items() if status]
-    if broken:
-        print(f"{len(broken)} broken, tried again by the same command: {', '.join(one.name for one in broken)}")
+            raise UserError("stopped; the runs have saved their state: give the same command to go on.") from None
+    failed = [one for one, status in ended.items() if status]
+    if failed:
+        print(f"{len(failed)} failed; the same command tries them again: {', '.join(one.name for one in failed)}")
 
 
 def _report(study: Study, folder: Path) -> None:

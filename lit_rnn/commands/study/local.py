@@ -92,7 +92,7 @@ class Pool:
     def _start(self, run: Run) -> None:
         place = self.folder / run.name
         if place.is_dir() and not last_checkpoint(place).is_file():
-            shutil.rmtree(place)  # broken before its first checkpoint: nothing to go on from
+            shutil.rmtree(place)  # failed before its first checkpoint: nothing to continue
         with self.log(run).open("ab") as log:
             process = subprocess.Popen(
                 command(run, self.folder, self.threads),

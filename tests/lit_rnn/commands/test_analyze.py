@@ -308,7 +308,7 @@ def test_without_data_dynamics_are_left_out(cli: Any) -> None:
     done = cli("analyze", "--ckpt_path", "m.ckpt", "--only", "spectrum")
     assert done.status == 0 and "Dynamics" not in done.out, "not asked for"
     done = cli("analyze", "--ckpt_path", "m.ckpt", *QUICK)
-    assert done.status == 0 and "Dynamics are left out: m.ckpt lies in no run folder" in " ".join(done.out.split())
+    assert done.status == 0 and "Dynamics are left out: m.ckpt is not in a run folder" in " ".join(done.out.split())
     assert "mean Jacobian" not in report("analysis/m")["matrices"]
     assert "Dynamics are left out" in Path("analysis/m/analysis.html").read_text()
     assert any("Dynamics" in sentence for sentence in report("analysis/m")["left_out"])
@@ -512,7 +512,7 @@ def test_large_matrices_are_estimated_first(cli: Any) -> None:
     save(VanillaRNN(adding().task, 127, init="gaussian"), Path("small.ckpt"))
     done = cli("analyze", "--ckpt_path", "large.ckpt", "--only", "nonnormality")
     (line,) = (line for line in done.out.splitlines() if "small pieces" in line)
-    assert re.fullmatch(r"about \d:\d\d:\d\d to \d:\d\d:\d\d \(h:mm:ss\) and \d+ MiB beside .*", line)
+    assert re.fullmatch(r"about \d:\d\d:\d\d to \d:\d\d:\d\d \(h:mm:ss\) and \d+ MiB beyond .*", line)
     assert "small pieces" not in cli("analyze", "--ckpt_path", "small.ckpt", "--only", "nonnormality").out
 
 

@@ -161,7 +161,7 @@ def test_best_first(make: Make) -> None:
 def test_what_is_not_comparable_gets_another_table(make: Make, changes: dict[str, Any], named: str) -> None:
     comparisons = compared(make("a"), make("b", **changes), make("c"))
     assert [[group.name for group in one.groups] for one in comparisons] == [["a", "c"], ["b"]]
-    assert measure.apart(comparisons) == [f"Not side by side, two tables on permuted_pixel_mnist: {named}."]
+    assert measure.apart(comparisons) == [f"Kept apart, in two tables, on permuted_pixel_mnist: {named}."]
 
 
 def test_sizes_of_splits_and_batches_keep_runs_together(make: Make) -> None:
@@ -260,9 +260,9 @@ def test_folders_studies_patterns_and_wandb(make: Make) -> None:
 
 def test_numbers_that_are_none_are_a_sentence(make: Make, refused: Callable[..., str]) -> None:
     make("a", parameters="many")
-    assert "parameters is no number" in refused("compare", "a")
+    assert "parameters is not a number" in refused("compare", "a")
     make("b", loss=True)
-    assert "loss is no number" in refused("compare", "b")
+    assert "loss is not a number" in refused("compare", "b")
     make("c")
     Path("c/config.yaml").write_text("- 1\n")
     assert "c/config.yaml is damaged" in refused("compare", "c")

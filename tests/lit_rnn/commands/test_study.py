@@ -153,7 +153,7 @@ def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.Captur
     command.run("study", [name, "--processes", "2"])
     out = capsys.readouterr().out
     assert "4 runs in runs/study: 1 finished, 3 to go, 2 side by side" in out and "about 0:0" in out
-    assert "2 broken" in out and "study-layers=0-seed=1" in out
+    assert "2 failed" in out and "study-layers=0-seed=1" in out
     (good,) = json.loads((folder / "study.json").read_text())["settings"]
     losses = []
     for seed in (1, 2):

@@ -36,7 +36,7 @@ def findings(settings: Sequence[Row]) -> list[str]:
     for key in fallen:
         weak, weak_inside = ([s for s in some if s[key] < _ROBUST] for some in (accurate, inside))
         lines.append(
-            f"Of {len(accurate)} settings that are at least {_HIGH:.0%} right as they are, {len(weak)} fall below "
+            f"Of {len(accurate)} settings with a clean accuracy of at least {_HIGH:.0%}, {len(weak)} fall below "
             f"{_ROBUST:.0%} at {words_of(key)}; of the {len(inside)} of them whose recurrent matrices all have "
             f"spectral radius at most 1, {len(weak_inside)}."
         )

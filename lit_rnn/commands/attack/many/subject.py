@@ -25,6 +25,6 @@ def finished_runs(folders: Sequence[Path]) -> list[Path]:
 
 
 def setting_of(run: Path) -> tuple[str, str]:
-    """The setting and the seed of a study's run folder; a folder of another name is a setting by itself."""
+    """The setting and the seed of a study's run folder; a folder with any other name is a setting of its own."""
     setting, mark, seed = run.name.rpartition("-seed=")
     return (setting, seed) if mark else (run.name, "")
