@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,7 +112,7 @@ def changed(value: Any, change: Callable[[str], str]) -> Any:
         return change(value)
     if isinstance(value, Mapping):
         items = {changed(key, change): changed(item, change) for key, item in value.items()}
-        return items if type(value) is dict else type(value)(items)
+        return OrderedDict(items) if isinstance(value, OrderedDict) else items  # as torch keeps weights
     if isinstance(value, list | tuple):
         return type(value)(changed(item, change) for item in value)
     return value

@@ -217,7 +217,7 @@ def _measures(one: Comparison) -> dict[str, Any]:
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     keys = dict.fromkeys((*there, *here))
     return [
-        f"{key} is {there.get(key, 'not given')} and {here.get(key, 'not given')}"
+        f"{key} is {there.get(key, 'not given')} in one and {here.get(key, 'not given')} in the other"
         for key in keys
         if there.get(key, here) != here.get(key, there)
     ]

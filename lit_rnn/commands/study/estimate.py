@@ -88,15 +88,17 @@ def estimate(runs: Sequence[Run], processes: int, threads: int) -> float:
     assert cls is not None
     module: SequenceDataModule = cls(**data["init_args"])
     module.prepare_data()
-    size = module.batch_size
-    what = amount(config["trainer"], len(module.split("train")) // size, -(-len(module.split("val")) // size))
+    size, trainer = module.batch_size, config["trainer"]
+    validation = 0 if trainer["limit_val_batches"] == 0 else -(-len(module.split("val")) // size)
+    what = amount(trainer, len(module.split("train")) // size, validation)
     side_by_side = min(processes, len(runs))
-    timings = trial(setting, side_by_side, threads, min(what.batches, _BATCHES))
+    limits = min(what.batches, _BATCHES), min(_limited(trainer["limit_val_batches"], validation), _VAL_BATCHES)
+    timings = trial(setting, side_by_side, threads, *limits)
     one = sum(timing.of(what) for timing in timings) / len(timings)
     return one * math.ceil(len(runs) / side_by_side)
 
 
-def trial(setting: Setting, processes: int, threads: int, batches: int) -> list[Timing]:
+def trial(setting: Setting, processes: int, threads: int, batches: int, val_batches: int) -> list[Timing]:
     """A short run of a setting, as often side by side as the study's runs will be: they slow each other down.
 
     Raises:
@@ -104,7 +106,7 @@ def trial(setting: Setting, processes: int, threads: int, batches: int) -> list[
     """
     options = [*setting.arguments(), "--threads", str(threads), "--trainer.max_epochs", "1"]
     options += ["--trainer.max_steps", "-1", "--trainer.limit_train_batches", str(batches)]
-    options += ["--trainer.limit_val_batches", str(_VAL_BATCHES)]
+    options += ["--trainer.limit_val_batches", str(val_batches)]
     options += ["--trainer.val_check_interval", "1.0", "--trainer.check_val_every_n_epoch", "1"]
     options += ["--trainer.callbacks+", "lit_rnn.callbacks.Clock"]
     with tempfile.TemporaryDirectory() as folder:

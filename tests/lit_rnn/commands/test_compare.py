@@ -151,17 +151,17 @@ def test_best_first(make: Make) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"data": {"protocol": "nru"}}, "protocol is common and nru"),
-        ({"data": {"val_size": 10}}, "val_size is not given and 10"),
-        ({"metric": "f1"}, "metric is accuracy and f1"),
-        ({"split": "train"}, "split is val and train"),
-        ({"chance": 1.0}, "chance is 2.3 and 1.0"),
+        ({"data": {"protocol": "nru"}}, "protocol is common in one and nru"),
+        ({"data": {"val_size": 10}}, "val_size is not given in one and 10"),
+        ({"metric": "f1"}, "metric is accuracy in one and f1"),
+        ({"split": "train"}, "split is val in one and train"),
+        ({"chance": 1.0}, "chance is 2.3 in one and 1.0"),
     ],
 )
 def test_what_is_not_comparable_gets_another_table(make: Make, changes: dict[str, Any], named: str) -> None:
     comparisons = compared(make("a"), make("b", **changes), make("c"))
     assert [[group.name for group in one.groups] for one in comparisons] == [["a", "c"], ["b"]]
-    assert measure.apart(comparisons) == [f"Kept apart, in two tables, on permuted_pixel_mnist: {named}."]
+    assert measure.apart(comparisons) == [f"Kept apart, in two tables, on permuted_pixel_mnist: {named} in the other."]
 
 
 def test_sizes_of_splits_and_batches_keep_runs_together(make: Make) -> None:

@@ -305,15 +305,17 @@ def test_runs_come_in_rounds(study: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     """Three runs on two processes take two rounds; the trial is as many side by side as the runs are."""
     asked = []
 
-    def trial(setting: Any, processes: int, threads: int, batches: int) -> list[estimate.Timing]:
-        asked.append((processes, threads, batches))
+    def trial(setting: Any, *limits: int) -> list[estimate.Timing]:
+        asked.append(limits)
         return [estimate.Timing(1.0, 1.0, 10.0, 0.0), estimate.Timing(3.0, 3.0, 10.0, 0.0)]
 
     monkeypatch.setattr(estimate, "trial", trial)
     runs = read_study(study(seeds=[1, 2, 3])).runs  # 4 batches an epoch, 2 epochs; 2 batches of validation after each
     assert estimate.estimate(runs, 2, 1) == 2 * (2 + 8 * 2 + 4 * 10)
     assert estimate.estimate(runs[:1], 2, 5) == 2 + 8 * 2 + 4 * 10
-    assert asked == [(2, 1, 8), (1, 5, 8)]
+    study(grid={"trainer.limit_val_batches": [0]})
+    assert estimate.estimate(read_study("study.yaml").runs, 1, 1) == 2 + 8 * 2
+    assert asked == [(2, 1, 8, 2), (1, 5, 8, 2), (1, 1, 8, 0)]
 
 
 def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
