@@ -11,10 +11,14 @@ from torch import Tensor, nn
 from tests.oracles.maps import Array, Numbers, random_rotation, random_unitary
 
 
-def numbers(module: nn.Module, below: str = "") -> Numbers:
-    """All parameters and buffers, or those whose names begin with ``below``, by the rest of their names."""
-    state = module.state_dict().items()
-    return {name.removeprefix(below): v.detach().numpy().copy() for name, v in state if name.startswith(below)}
+def numbers(module: nn.Module) -> Numbers:
+    """All parameters and buffers by their names."""
+    return {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
+
+
+def below(p: Numbers, prefix: str = "recurrent.") -> Numbers:
+    """The numbers of a submodule, by their names there."""
+    return {name.removeprefix(prefix): value for name, value in p.items() if name.startswith(prefix)}
 
 
 def fill(module: Any, seed: int = 0, scale: float = 1.0) -> Any:

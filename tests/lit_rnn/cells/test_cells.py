@@ -18,101 +18,36 @@ from datamodules import UserError
 from lit_rnn.cells import DtrivRNNCell, ExpRNNCell, GRUCell, LSTMCell, VanillaRNNCell
 from lit_rnn.init import identity_
 from lit_rnn.scan import scan
+from tests.oracles.cells import NONLINEARITIES, States, gru, lstm, modrelu_rnn, vanilla_rnn
+from tests.oracles.maps import Array, Numbers, exponential_dense, skew_matrix
+from tests.oracles.modules import below, close, fill, numbers
 
 F64 = torch.float64
 T, B, I, N = 7, 3, 4, 5  # noqa: E741
-Array = np.ndarray
-States = tuple[Array, ...]
 
 
-# -- the equations, in NumPy -----------------------------------------------------------------------
+# -- the equations ---------------------------------------------------------------------------------
 
 
-def sigmoid(z: Array) -> Array:
-    return 1 / (1 + np.exp(-z))
+def rotation_of(p: Numbers, n: int) -> Array:
+    return exponential_dense(below(p), n)
 
 
-def skew_matrix(free: Array, n: int) -> Array:
-    A = np.zeros((n, n))
-    A[np.triu_indices(n, 1)] = free
-    return A - A.T
+def exprnn(p: Numbers, x: Array, state: States, transpose: bool = False) -> tuple[Array, States, float]:
+    W = rotation_of(p, state[0].shape[1])
+    out, h, margin = modrelu_rnn(p, W.T if transpose else W, x, state[0])
+    return out, (h,), margin
 
 
-def numbers(module: nn.Module) -> dict[str, Array]:
-    return {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
-
-
-def rotation_of(p: dict[str, Array], n: int) -> Array:
-    return p.get("recurrent.base", np.eye(n)) @ linalg.expm(skew_matrix(p["recurrent.skew"], n))
-
-
-def modrelu_rnn(p: dict[str, Array], x: Array, state: States, transpose: bool = False) -> tuple[Array, States, float]:
-    """h = modReLU(W h + V x; b). Also returns how near any unit came to the jump at 0 or the corner at -b."""
-    (h,) = state
-    W = rotation_of(p, h.shape[1])
-    W = W.T if transpose else W
-    out, margin = [], math.inf
-    for x_t in x:
-        z = np.stack([W @ h[k] + p["input.weight"] @ x_t[k] for k in range(len(h))])
-        margin = min(margin, np.abs(z).min(), np.abs(np.abs(z) + p["activation.bias"]).min())
-        h = np.sign(z) * np.maximum(np.abs(z) + p["activation.bias"], 0)
-        out.append(h)
-    return np.stack(out), (h,), margin
-
-
-NONLINEARITIES: dict[str, Callable[[Array], Array]] = {
-    "tanh": np.tanh,
-    "relu": lambda z: np.maximum(z, 0),
-    "leaky_relu": lambda z: np.where(z < 0, 0.1 * z, z),
-    "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
-    "identity": lambda z: z,
-}
-
-
-def vanilla_rnn(p: dict[str, Array], x: Array, state: States, nonlinearity: str) -> tuple[Array, States, float]:
-    (h,) = state
-    out, margin = [], math.inf
-    for x_t in x:
-        z = (
-            np.stack([p["recurrent.weight"] @ h[k] + p["input.weight"] @ x_t[k] for k in range(len(h))])
-            + p["input.bias"]
-        )
-        margin = min(margin, np.abs(z).min())
-        h = NONLINEARITIES[nonlinearity](z)
-        out.append(h)
-    return np.stack(out), (h,), margin
-
-
-def lstm(p: dict[str, Array], x: Array, state: States) -> tuple[Array, States, float]:
-    """i, f, o = sigmoid, g = tanh of W x + R h + b, gates stacked i, f, g, o; c = f c + i g; h = o tanh(c)."""
-    h, c = state
-    W, R, b = (np.split(p[k], 4) for k in ("input.weight", "recurrent.weight", "input.bias"))
-    out = []
-    for x_t in x:
-        a_i, a_f, a_g, a_o = (x_t @ W[k].T + h @ R[k].T + b[k] for k in range(4))
-        c = sigmoid(a_f) * c + sigmoid(a_i) * np.tanh(a_g)
-        h = sigmoid(a_o) * np.tanh(c)
-        out.append(h)
-    return np.stack(out), (h, c), math.inf
-
-
-def gru(p: dict[str, Array], x: Array, state: States) -> tuple[Array, States, float]:
-    """r, z = sigmoid(W x + R h + b); n = tanh(W_n x + b_n + r * (R_n h + b_hn)); h = (1 - z) n + z h. Order r, z, n."""
-    (h,) = state
-    W, R, b = (np.split(p[k], 3) for k in ("input.weight", "recurrent.weight", "input.bias"))
-    out = []
-    for x_t in x:
-        r, z = (sigmoid(x_t @ W[k].T + h @ R[k].T + b[k]) for k in range(2))
-        n = np.tanh(x_t @ W[2].T + b[2] + r * (h @ R[2].T + p["candidate_bias"]))
-        h = (1 - z) * n + z * h
-        out.append(h)
-    return np.stack(out), (h,), math.inf
+def smooth(oracle: Callable[..., tuple[Array, States]]) -> Callable[..., tuple[Array, States, float]]:
+    """Never near a kink."""
+    return lambda *given: (*oracle(*given), math.inf)
 
 
 Oracle = Callable[[dict[str, Array], Array, States], tuple[Array, States, float]]
 CELLS: dict[str, tuple[Callable[..., Any], Oracle]] = {
-    "ExpRNN": (ExpRNNCell, modrelu_rnn),
-    "DtrivRNN": (DtrivRNNCell, modrelu_rnn),
+    "ExpRNN": (ExpRNNCell, exprnn),
+    "DtrivRNN": (DtrivRNNCell, exprnn),
     **{
         f"VanillaRNN-{f}": (
             lambda *sizes, f=f, **kw: VanillaRNNCell(*sizes, nonlinearity=f, **kw),
@@ -120,24 +55,15 @@ CELLS: dict[str, tuple[Callable[..., Any], Oracle]] = {
         )
         for f in NONLINEARITIES
     },
-    "LSTM": (LSTMCell, lstm),
-    "GRU": (GRUCell, gru),
+    "LSTM": (LSTMCell, smooth(lstm)),
+    "GRU": (GRUCell, smooth(gru)),
 }
 each_cell = pytest.mark.parametrize("name", CELLS)
 
 
 def make(name: str, seed: int = 0, sizes: tuple[int, int] = (I, N), **options: Any) -> Any:
     """A float64 cell in which every number is ours, so that a test does not depend on anyone's initialiser."""
-    cell = CELLS[name][0](*sizes, **options).double()
-    rng = np.random.default_rng(seed)
-    with torch.no_grad():
-        for _, parameter in sorted(cell.named_parameters()):
-            parameter.copy_(torch.tensor(rng.normal(scale=0.5, size=tuple(parameter.shape))))
-        for key, buffer in cell.named_buffers():
-            if key.endswith("base"):
-                n = sizes[1]
-                buffer.copy_(torch.tensor(linalg.expm(skew_matrix(rng.normal(size=n * (n - 1) // 2), n))))
-    return cell
+    return fill(CELLS[name][0](*sizes, **options).double(), seed, 0.5)
 
 
 def draw(name: str, seed: int = 1, shape: tuple[int, int, int] = (T, B, I), n: int = N) -> tuple[Array, States]:
@@ -148,10 +74,6 @@ def draw(name: str, seed: int = 1, shape: tuple[int, int, int] = (T, B, I), n: i
 
 def tensors(state: States) -> tuple[Tensor, ...]:
     return tuple(map(torch.tensor, state))
-
-
-def close(actual: Tensor, expected: Array, atol: float = 1e-12) -> None:
-    np.testing.assert_allclose(actual.detach().numpy(), expected, rtol=0, atol=atol)
 
 
 # -- the recurrence --------------------------------------------------------------------------------
@@ -346,7 +268,7 @@ def test_a_sub_diagonal_chain_carries_unit_one_to_unit_two() -> None:
 @pytest.mark.parametrize("name", ["ExpRNN", "DtrivRNN"])
 def test_the_transposed_rule_is_another_network(name: str) -> None:
     cell, (x, state) = make(name), draw(name)
-    right, wrong = (modrelu_rnn(numbers(cell), x, state, transpose=flag)[0] for flag in (False, True))
+    right, wrong = (exprnn(numbers(cell), x, state, transpose=flag)[0] for flag in (False, True))
     assert np.abs(right - wrong).max() > 0.1
     y, _ = scan(cell, torch.tensor(x), tensors(state), backend="loop")
     assert np.abs(y.detach().numpy() - wrong).max() > 0.1

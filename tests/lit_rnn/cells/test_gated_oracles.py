@@ -16,13 +16,19 @@ from lit_rnn.cells import Cell, GRUCell, JANETCell, LayerNormRNNCell, LSTMCell, 
 from lit_rnn.models import GRU, JANET, LSTM, NRU, SequenceModel, StatisticalRU, VanillaRNN
 from lit_rnn.models.base import count_parameters
 from lit_rnn.scan import scan
+from tests.oracles.cells import gru, lstm, sigmoid
+from tests.oracles.maps import Array
+from tests.oracles.modules import numbers
 
-Array = np.ndarray[Any, Any]
 I, N, B, T = 3, 5, 2, 6  # noqa: E741  # the papers' letters
 
 
-def sigmoid(z: Array) -> Array:
-    return 1 / (1 + np.exp(-z))
+def lstm_of(cell: Cell, x: Array) -> Array:
+    return lstm(numbers(cell), x, (np.zeros((B, N)), np.zeros((B, N))))[0]
+
+
+def gru_of(cell: Cell, x: Array) -> Array:
+    return gru(numbers(cell), x, (np.zeros((B, N)),))[0]
 
 
 class P:
@@ -68,32 +74,6 @@ def nru(cell: NRUCell, x: Array) -> Array:
     return np.stack(outputs)
 
 
-def lstm(cell: LSTMCell, x: Array) -> Array:
-    """Graves 2013."""
-    p: Any = P(cell)
-    h, c, outputs = np.zeros((B, N), x.dtype), np.zeros((B, N), x.dtype), []
-    w_i, w_f, w_o = p.peephole if cell.peephole is not None else np.zeros((3, N))
-    for xt in x:
-        i, f, g, o = np.split(xt @ p.input_W.T + p.input_b + h @ p.recurrent_W.T, 4, axis=1)
-        new = sigmoid(f + w_f * c) * c + sigmoid(i + w_i * c) * np.tanh(g)
-        h, c = sigmoid(o + w_o * new) * np.tanh(new), new
-        outputs.append(h)
-    return np.stack(outputs)
-
-
-def gru(cell: GRUCell, x: Array) -> Array:
-    p: Any = P(cell)
-    h, outputs = np.zeros((B, N), x.dtype), []
-    W_r, W_z, W_c = np.split(p.recurrent_W, 3)
-    for xt in x:
-        u_r, u_z, u_c = np.split(xt @ p.input_W.T + p.input_b, 3, axis=1)
-        r, z = sigmoid(u_r + h @ W_r.T), sigmoid(u_z + h @ W_z.T)
-        inner = (r * h) @ W_c.T if cell.candidate_bias is None else r * (h @ W_c.T + p.candidate_bias)
-        h = (1 - z) * np.tanh(u_c + inner) + z * h
-        outputs.append(h)
-    return np.stack(outputs)
-
-
 def janet(cell: JANETCell, x: Array) -> Array:
     p: Any = P(cell)
     h, outputs = np.zeros((B, N), x.dtype), []
@@ -133,11 +113,11 @@ CASES: dict[str, tuple[Callable[[], Cell], Callable[..., Array]]] = {
     "nru norm": (lambda: NRUCell(I, N, 8, 2, layer_norm=True), nru),
     "nru paper": (lambda: NRUCell(I, N, 9, 3, form="paper"), nru),
     "nru paper relu": (lambda: NRUCell(I, N, 4, 2, use_relu=True, form="paper"), nru),
-    "lstm": (lambda: LSTMCell(I, N), lstm),
-    "lstm peepholes": (lambda: LSTMCell(I, N, peepholes=True, init="glorot"), lstm),
-    "lstm chrono": (lambda: LSTMCell(I, N, t_max=20), lstm),
-    "gru": (lambda: GRUCell(I, N), gru),
-    "gru before": (lambda: GRUCell(I, N, reset="before", init="glorot"), gru),
+    "lstm": (lambda: LSTMCell(I, N), lstm_of),
+    "lstm peepholes": (lambda: LSTMCell(I, N, peepholes=True, init="glorot"), lstm_of),
+    "lstm chrono": (lambda: LSTMCell(I, N, t_max=20), lstm_of),
+    "gru": (lambda: GRUCell(I, N), gru_of),
+    "gru before": (lambda: GRUCell(I, N, reset="before", init="glorot"), gru_of),
     "janet": (lambda: JANETCell(I, N), janet),
     "janet without beta": (lambda: JANETCell(I, N, beta=0.0, t_max=9, chrono_integers=True), janet),
     "statistical": (lambda: StatisticalRUCell(I, N, 4, 3, (0.0, 0.5, 0.9)), statistical),

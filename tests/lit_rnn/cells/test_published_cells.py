@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,11 @@ from lit_rnn.cells import Cell, GORUCell, HouseholderRNNCell, LSTMCell, VanillaR
 from lit_rnn.models import EURNN, GORU, LSTM, FullURNN, HouseholderRNN, LipschitzRNN, VanillaRNN
 from lit_rnn.models.base import count_parameters
 from lit_rnn.scan import choose_backend, scan, supports
+from tests.oracles.cells import NONLINEARITIES, lstm
+from tests.oracles.maps import Array, householder_dense
+from tests.oracles.modules import below, close
 
 F64 = torch.float64
-Array = np.ndarray
 PIXELS = PixelMNIST().task
 T, B, I, N = 7, 3, 2, 6  # noqa: E741
 
@@ -34,31 +35,19 @@ def drawn(cell: Cell, seed: int = 0) -> tuple[Cell, dict[str, Array], Tensor]:
     return cell, p, torch.tensor(rng.normal(size=(T, B, I)))
 
 
-def close(a: Tensor, b: Array) -> None:
-    np.testing.assert_allclose(a.detach().numpy(), b, rtol=0, atol=1e-12)
-
-
 # -- oRNN (Mhammedi et al. 2017) -------------------------------------------------------------------
-
-FUNCTIONS: dict[str, Callable[[Array], Array]] = {
-    "leaky_relu": lambda z: np.where(z < 0, 0.1 * z, z),
-    "tanh": np.tanh,
-}
 
 
 @pytest.mark.parametrize("backend", ["loop", "fused", "native"])
-@pytest.mark.parametrize("f", FUNCTIONS)
+@pytest.mark.parametrize("f", ["leaky_relu", "tanh"])
 @pytest.mark.parametrize("m", [1, 4, N])
 def test_ornn_with_its_bias_inside(f: Any, m: int, backend: Any) -> None:
     """h_t = f(H_1 .. H_m h_{t-1} + V x_t + b), u_k zero above row k."""
     cell, p, x = drawn(HouseholderRNNCell(I, N, m, nonlinearity=f), seed=m)
-    W, taken = np.eye(N), 0
-    for k in range(m):
-        u = np.concatenate([np.zeros(k), p["recurrent.vectors"][taken : (taken := taken + N - k)]])
-        W = W @ (np.eye(N) - 2 * np.outer(u, u) / (u @ u))
+    W = householder_dense(below(p), N, m)
     h, expected = np.tile(p["initial.0"], (B, 1)), []
     for x_t in x.numpy():
-        h = FUNCTIONS[f](h @ W.T + x_t @ p["input.weight"].T + p["input.bias"])
+        h = NONLINEARITIES[f](h @ W.T + x_t @ p["input.weight"].T + p["input.bias"])
         expected.append(h)
     y, (final,) = scan(cell, x, backend=backend)
     close(y, np.stack(expected))
@@ -86,24 +75,13 @@ def test_an_unknown_nonlinearity_is_one_sentence() -> None:
 # -- the LSTM of the uRNN papers (Arjovsky et al. 2016) --------------------------------------------
 
 
-def sigmoid(z: Array) -> Array:
-    return 1 / (1 + np.exp(-z))
-
-
 @pytest.mark.parametrize("backend", ["loop", "native"])
 def test_lstm_with_an_output_matrix(backend: Any) -> None:
     """o_t = sigma(U_o x_t + W_o h_{t-1} + V_o c_t + b_o): the gate sees the new c_t by a full matrix."""
     cell, p, x = drawn(LSTMCell(I, N, learn_initial_state=True, output_matrix=True))
-    U, W, b = (np.split(p[name], 4) for name in ("input.weight", "recurrent.weight", "input.bias"))
-    h, c = (np.tile(p[f"initial.{k}"], (B, 1)) for k in range(2))
-    expected = []
-    for x_t in x.numpy():
-        z_i, z_f, z_g, z_o = (x_t @ U[k].T + h @ W[k].T + b[k] for k in range(4))
-        c = sigmoid(z_f) * c + sigmoid(z_i) * np.tanh(z_g)
-        h = sigmoid(z_o + c @ p["output.weight"].T) * np.tanh(c)
-        expected.append(h)
+    expected, (h, c) = lstm(p, x.numpy(), tuple(np.tile(p[f"initial.{k}"], (B, 1)) for k in range(2)))
     y, final = scan(cell, x, backend=backend)
-    close(y, np.stack(expected))
+    close(y, expected)
     close(final[0], h)
     close(final[1], c)
 

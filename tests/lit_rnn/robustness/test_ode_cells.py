@@ -15,13 +15,10 @@ from datamodules.errors import UserError
 from lit_rnn.cells import AntisymmetricRNNCell, LipschitzRNNCell
 from lit_rnn.models import AntisymmetricRNN, LipschitzRNN
 from lit_rnn.scan import scan
+from tests.oracles.maps import Array
+from tests.oracles.modules import numbers
 
 T, B, I, N = 7, 3, 2, 5  # noqa: E741
-Array = np.ndarray
-
-
-def numbers(module: nn.Module) -> dict[str, Array]:
-    return {name: tensor.detach().numpy().copy() for name, tensor in module.state_dict().items()}
 
 
 def lipschitz(p: dict[str, Array], x: Array, h: Array, eps: float, beta: float, gamma: float) -> Array:
