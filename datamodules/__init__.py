@@ -9,11 +9,13 @@ from datamodules.task import Task
 if TYPE_CHECKING:
     from datamodules.adding import Adding
     from datamodules.base import GeneratedDataModule, IndexedBatches, SequenceDataModule, SequenceLoader
+    from datamodules.batch import Parts
     from datamodules.copying import CopyMemory
     from datamodules.denoising import Denoise
     from datamodules.pixels import PixelDigits, PixelMNIST, pixel_permutation
+    from datamodules.streams import Series, StreamDataModule
 else:  # they need torch and Lightning, which take seconds; an error and a Task do not
-    __getattr__ = on_demand(__name__, ("adding", "base", "copying", "denoising", "pixels"))
+    __getattr__ = on_demand(__name__, ("adding", "base", "batch", "copying", "denoising", "pixels", "streams"))
 
 __all__ = [
     "Adding",
@@ -21,10 +23,13 @@ __all__ = [
     "Denoise",
     "GeneratedDataModule",
     "IndexedBatches",
+    "Parts",
     "PixelDigits",
     "PixelMNIST",
     "SequenceDataModule",
     "SequenceLoader",
+    "Series",
+    "StreamDataModule",
     "Task",
     "UserError",
     "pixel_permutation",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -12,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from datamodules.batch import Batch as Batch
 from datamodules.checks import check_batch
 from datamodules.errors import UserError, require
+from datamodules.loader import IndexedBatches as IndexedBatches
+from datamodules.loader import Indices as Indices
+from datamodules.loader import SequenceLoader as SequenceLoader
 from datamodules.task import Task
 
 Split = Literal["train", "val", "test"]
-Batch = tuple[Tensor, ...]
-Indices = NDArray[np.int64]
 
 SPLIT_IDS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
-_SHUFFLE_ID = 3  # keys the generator that orders the training set, so that order never repeats a sample's randomness
 
 
 def random_words(seed: int, split: Split, indices: Indices, count: int) -> NDArray[np.uint64]:
@@ -48,135 +47,6 @@ def unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-class IndexedBatches(Dataset[Batch], ABC):
-    """A split that answers an array of indices with one whole batch.
-
-    ``endless`` splits are functions of the index and go on past ``len``: every epoch is made of fresh samples.
-    """
-
-    endless = False
-
-    @abstractmethod
-    def __len__(self) -> int: ...
-
-    @abstractmethod
-    def __getitem__(self, indices: Indices) -> Batch: ...
-
-
-class SequenceLoader:
-    """The batches of one rank, in an order that is a function of (seed, epoch), from any position on.
-
-    Training: every ``iter()`` is one epoch of ``len(split)`` samples over all ranks together; what does not fill a
-    batch on every rank is left out. Evaluation: every sample exactly once over all ranks, batch sizes differing by at
-    most one and the same number of batches on each rank, none empty, so that metrics are exact and no collective call
-    waits.
-
-    Not a ``DataLoader`` itself: Lightning would then put its own sampler in.
-
-    Args:
-        split: Where samples come from.
-        batch_size: Samples a batch.
-        train: Whether this is training.
-        shuffle: Whether the order changes from epoch to epoch.
-        seed: Of the order.
-        rank: This process.
-        world_size: Of so many.
-        num_workers: Processes that prepare batches.
-        place: Tells the epoch and how many of its batches are done, at the moment when the next is asked for: a
-            training loop knows, however many iterators and loaders it made. Where it tells none, what was iterated
-            over is counted.
-    """
-
-    def __init__(
-        self,
-        split: IndexedBatches,
-        batch_size: int,
-        *,
-        train: bool,
-        shuffle: bool,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        num_workers: int = 0,
-        place: Callable[[], tuple[int, int] | None] = lambda: None,
-        check: Callable[[Batch, int, Indices], None] = lambda *_: None,
-    ) -> None:
-        self.place, self.check = place, check
-        self.split, self.batch_size, self.train, self.shuffle, self.seed = split, batch_size, train, shuffle, seed
-        self.rank, self.world_size, self.num_workers = rank, world_size, num_workers
-        self.epoch = 0
-        self.position = 0  # batches already given in this epoch
-        self._resumed = False
-        per_step = batch_size * world_size
-        if train:
-            require(
-                len(split) >= per_step,
-                "data.init_args.batch_size",
-                batch_size,
-                f"at most {len(split) // world_size}: the training split has {len(split)} samples "
-                f"for {world_size} process(es)",
-            )
-        elif len(split) < world_size:
-            raise UserError(
-                f"The evaluation split has {len(split)} samples for {world_size} processes, but each needs one: "
-                "lower trainer.devices, or raise the split's size in data.init_args."
-            )
-        # evaluation: no more batches than every rank can put a sample in
-        self._steps = len(split) // per_step if train else min(-(-len(split) // per_step), len(split) // world_size)
-
-    def __len__(self) -> int:
-        return self._steps
-
-    def _batches(self) -> list[Indices]:
-        """This rank's index arrays for the current epoch."""
-        size, steps = len(self.split), self._steps
-        if not self.train:
-            return np.array_split(np.arange(size), steps * self.world_size)[self.rank :: self.world_size]
-        order = np.arange(size)
-        if self.shuffle:
-            generator = np.random.Generator(np.random.Philox(key=[self.seed, _SHUFFLE_ID], counter=self.epoch << 64))
-            order = generator.permutation(size)
-        if self.split.endless:
-            order = order + self.epoch * size
-        used = order[: steps * self.world_size * self.batch_size]
-        return list(used.reshape(steps, self.world_size, self.batch_size)[:, self.rank])
-
-    def __iter__(self) -> Iterator[Batch]:
-        place = self.place()
-        if place is not None:
-            self.epoch, self.position = place
-        elif self.position >= self._steps or (self.position > 0 and not self._resumed):
-            self.position = 0
-            self.epoch += int(self.train)
-        self._resumed = False
-        given = self._batches()
-        loader = DataLoader(
-            self.split,
-            batch_size=None,
-            sampler=given[self.position :],
-            num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(),  # else it draws its base seed from the model's random numbers
-        )
-        for batch in loader:
-            self.check(batch, self.position, given[self.position])
-            self.position += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        epoch, position = self.place() or (self.epoch, self.position)
-        return {"epoch": epoch, "position": position, "steps": self._steps}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        if 0 < state["position"] < state["steps"] != self._steps:
-            raise UserError(
-                f"The checkpoint was made inside an epoch of {state['steps']} batches, but the data now gives "
-                f"{self._steps}: resume with the same data.init_args and trainer.devices."
-            )
-        self.epoch, self.position = state["epoch"], state["position"]
-        self._resumed = True
-
-
 class SequenceDataModule(LightningDataModule, ABC):
     """Base of all data: a `Task`, three splits, and loaders for them.
 
@@ -193,6 +63,9 @@ class SequenceDataModule(LightningDataModule, ABC):
     bounds: tuple[float, float] | None = None
     """The values that inputs can take, None where there is no limit."""
 
+    bucket_by_length: bool = False
+    """Whether training batches are of sequences of similar length; an option of data whose splits know ``lengths``."""
+
     task_options: ClassVar[tuple[str, ...]] = ()
     """Options that decide what is asked, or which samples a split has: attributes of these names hold them.
 
@@ -207,7 +80,7 @@ class SequenceDataModule(LightningDataModule, ABC):
         require(seed is None or 0 <= seed < 2**63, "data.init_args.seed", seed, "null or a whole number of at least 0")
         self.batch_size, self.num_workers = batch_size, num_workers
         self.seed = 0 if seed is None else seed
-        self._train_loader: SequenceLoader | None = None
+        self.train_loader: SequenceLoader | None = None
         self._train_state: dict[str, int] | None = None
 
     @abstractmethod
@@ -252,6 +125,7 @@ class SequenceDataModule(LightningDataModule, ABC):
     def loader(self, split: Split, rank: int = 0, world_size: int = 1) -> SequenceLoader:
         """The loader of one rank of ``world_size``."""
         batches = self._validation if split == "val" else self._checked_split(split)
+        batches = batches.read_by(self.batch_size * world_size)
         # overfitting means the same few batches again and again: neither shuffled nor fresh
         overfit = bool(getattr(self.trainer, "overfit_batches", 0))
         if overfit and batches.endless:
@@ -260,11 +134,12 @@ class SequenceDataModule(LightningDataModule, ABC):
             batches,
             self.batch_size,
             train=split == "train",
-            shuffle=split == "train" and not batches.endless and not overfit,
+            shuffle=split == "train" and not batches.endless and not batches.ordered and not overfit,
             seed=self.seed,
             rank=rank,
             world_size=world_size,
             num_workers=self.num_workers,
+            bucket=self.bucket_by_length,
             check=functools.partial(self._check_batch, split),
         )
 
@@ -283,16 +158,16 @@ class SequenceDataModule(LightningDataModule, ABC):
         return epochs.processed, 0 if between else trainer.fit_loop.batch_idx + 1
 
     def train_dataloader(self) -> Any:
-        self._train_loader = self._own_loader("train")
-        self._train_loader.place = self._place
+        self.train_loader = self._own_loader("train")
+        self.train_loader.place = self._place
         if self._train_state is not None:
-            self._train_loader.load_state_dict(self._train_state)
+            self.train_loader.load_state_dict(self._train_state)
             self._train_state = None
-        return self._train_loader
+        return self.train_loader
 
     def state_dict(self) -> dict[str, int]:
         """Where training is in the data. Lightning keeps a loader's own state only inside an epoch."""
-        return {} if self._train_loader is None else self._train_loader.state_dict()
+        return {} if self.train_loader is None else self.train_loader.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._train_state = state_dict or None

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.batch import Parts
 from datamodules.errors import BadBatchError
 from datamodules.task import Task
 
@@ -20,7 +21,7 @@ def check_batch(
 ) -> None:
     """Refuse a batch that is not what ``task`` says: a few comparisons and a look at every number, on the CPU.
 
-    Targets count where the mask is true, if there is one.
+    Targets count where the mask is true, if there is one, and inputs up to each sequence's end.
 
     Args:
         batch: What the split gave.
@@ -34,13 +35,14 @@ def check_batch(
         BadBatchError: naming the data's class, the split, the batch and, where one sample is wrong, that.
     """
     where = f"{owner} gives, in batch {number} of the {_WORDS[split]} split,"
-    if not isinstance(batch, tuple | list) or len(batch) < 2 or not all(isinstance(part, Tensor) for part in batch):
+    if not _has_parts(batch):
         given = type(batch).__name__
         if isinstance(batch, tuple | list):
-            given = f"({', '.join(type(part).__name__ for part in batch)})"
-        raise BadBatchError(f"{where} {given}, but it must give (inputs, targets) or with a mask, tensors.")
-    inputs, targets, *more = batch
-    mask = next((part for part in more if part.dtype == torch.bool), None)
+            given = f"({', '.join(_kind(part) for part in batch)})"
+        accepted = "(inputs, targets), then if need be a bool mask, int64 lengths, or both, tensors"
+        raise BadBatchError(f"{where} {given}, but it must give {accepted}.")
+    parts = Parts.of(batch)
+    inputs, targets, mask, lengths, reset = parts
     B, T = len(inputs), inputs.shape[1] if inputs.dim() > 1 else 0
     if indices is not None and inputs.dim() > 1 and (len(indices) != B or not T):
         raise BadBatchError(
@@ -53,19 +55,48 @@ def check_batch(
     wanted = (B, T, task.target_size) if task.per_step else (B, task.target_size)
     dtype = torch.int64 if task.classifies else torch.float32
     _check_form(where, "targets", targets, dtype, wanted[:-1] if task.classifies else wanted)
-    if mask is not None:
-        _check_form(where, "the mask", mask, torch.bool, (B, T))
+    for name, flags in (("the mask", mask), ("the resets", reset)):
+        if flags is not None:
+            _check_form(where, name, flags, torch.bool, (B, T))
+    if lengths is not None:
+        _check_form(where, "lengths", lengths, torch.int64, (B,))
+        _check_lengths(where, lengths, T, indices)
     for name, part, size, counts in (
-        ("inputs", inputs, task.input_size if symbols else None, None),
-        ("targets", targets, task.target_size if task.classifies else None, mask),
+        ("inputs", inputs, task.input_size if symbols else None, parts.real()),
+        ("targets", targets, task.target_size if task.classifies else None, parts.counts(task)),
     ):
         _check_numbers(where, name, part, size, counts, indices)
+
+
+def _has_parts(batch: Any) -> bool:
+    """Whether `Parts.of` takes it."""
+    if isinstance(batch, Parts):
+        return isinstance(batch.inputs, Tensor) and isinstance(batch.targets, Tensor)
+    if not isinstance(batch, tuple | list) or len(batch) < 2 or not all(isinstance(part, Tensor) for part in batch):
+        return False
+    more = [part.dtype for part in batch[2:]]
+    return more in ([], [torch.bool], [torch.int64], [torch.bool, torch.int64])
+
+
+def _kind(part: object) -> str:
+    return str(part.dtype).removeprefix("torch.") if isinstance(part, Tensor) else type(part).__name__
 
 
 def _check_form(where: str, name: str, part: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     if part.dtype != dtype or tuple(part.shape) != shape:
         raise BadBatchError(
             f"{where} {name} of {part.dtype} and shape {tuple(part.shape)}, but its task needs {dtype} and {shape}."
+        )
+
+
+def _check_lengths(where: str, lengths: Tensor, T: int, indices: NDArray[np.int64] | None) -> None:
+    bad = ((lengths < 1) | (lengths > T)).nonzero()
+    if len(bad):
+        first = int(bad[0])
+        sample = first if indices is None else int(indices[first])
+        raise BadBatchError(
+            f"{where} {int(lengths[first])} as the length of sample {sample}, but it must be from 1 to {T}, the steps "
+            "of its inputs."
         )
 
 

@@ -14,8 +14,9 @@ Scored = Literal["last", "all", "mask"]
 class Task:
     """What comes in, what goes out, which steps count, and what a trivial predictor gets.
 
-    A batch is ``(inputs, targets)`` or ``(inputs, targets, mask)``, batch first. Only primitives live here, so a
-    Task survives a checkpoint as ``dataclasses.asdict(task)``.
+    A batch is ``(inputs, targets)``, batch first, and may go on with ``mask``, ``lengths`` (B,) int64, or both in this
+    order: see `datamodules.batch.Parts`. Only primitives live here, so a Task survives a checkpoint as
+    ``dataclasses.asdict(task)``.
 
     Args:
         name: Short name for folders, tables and pictures.
@@ -26,7 +27,7 @@ class Task:
         target_size: Number of classes, or width of the value or frame.
         length: Steps in a sequence; None when it varies.
         scored: Which steps the loss averages over: the ``last``, ``all``, or those where the batch's bool ``mask``
-            (B, T) is true.
+            (B, T) is true; never those behind a sequence's end.
         recall: The headline metric counts only the last ``recall`` steps; None counts the steps of the loss.
         chance: Loss of the best predictor that does not look at the input, in nats or squared units.
         metric: The headline metric. Of classes: ``accuracy``, ``cross_entropy``, ``bits_per_symbol``, ``perplexity``,

@@ -183,7 +183,7 @@ class GradientFlow(NamedTuple):
 
 
 def states_and_gradients(
-    cells: Cell | Sequence[Cell], x: Tensor, loss: Callable[[Tensor], Tensor]
+    cells: Cell | Sequence[Cell], x: Tensor, loss: Callable[[Tensor], Tensor], lengths: Tensor | None = None
 ) -> list[tuple[Tensor, Tensor]]:
     """For each cell of the stack the joint states s_1 .. s_T and dL/ds_t, both (T, B, N), in the cells' own precision.
 
@@ -194,25 +194,32 @@ def states_and_gradients(
         cells: A cell, or cells on top of each other.
         x: (T, B, I), what the first one reads.
         loss: From the last one's outputs (T, B, output_size) to the loss, summed over sequences.
+        lengths: (B,), where sequences are shorter than T: behind its end a state stands still, and outputs are zero.
     """
     cells = [cells] if isinstance(cells, Cell) else list(cells)
+    real = None if lengths is None else (torch.arange(len(x), device=x.device)[:, None] < lengths)[..., None]
     with torch.inference_mode(False), torch.enable_grad():
-        y, layers = x.clone(), list[list[State]]()  # a batch made in inference mode cannot enter a graph
+        y = x.clone() if real is None else x.where(real, 0)  # a batch made in inference mode cannot enter a graph
+        layers, graph = list[list[State]](), list[Tensor]()
         for cell in cells:
             w = cell.weights()
             state, states, outputs = as_precise(cell.initial_state(y.shape[1]), w), list[State](), list[Tensor]()
-            for u in as_precise((cell.drive(y, w),), w)[0]:
+            for t, u in enumerate(as_precise((cell.drive(y, w),), w)[0]):
                 stepped = cell.step(u, state, w)
                 if not states:  # they are all alike
                     check_step(cell, stepped, state)
                 out, reached = stepped
-                state = reached if len(reached) == 1 else tuple(part.clone() for part in reached)
-                outputs.append(next((own for own, part in zip(state, reached, strict=True) if part is out), out))
+                own = reached if len(reached) == 1 else tuple(part.clone() for part in reached)
+                out = next((mine for mine, part in zip(own, reached, strict=True) if part is out), out)
+                outputs.append(out if real is None else out.where(real[t], 0))
+                graph.extend(own)
+                if real is not None:
+                    own = tuple(new.where(real[t], old) for new, old in zip(own, state, strict=True))
+                state = own
                 states.append(state)
             y = as_inputs(torch.stack(outputs), y)
             layers.append(states)
-        parts = [part for states in layers for state in states for part in state]
-        gradients = iter(torch.autograd.grad(loss(y), parts, materialize_grads=True))
+        gradients = iter(torch.autograd.grad(loss(y), graph, materialize_grads=True))
     return [
         (
             torch.stack([flat_state(state).detach() for state in states]),
@@ -223,7 +230,7 @@ def states_and_gradients(
 
 
 def gradient_against_lag(
-    cells: Cell | Sequence[Cell], x: Tensor, loss: Callable[[Tensor], Tensor]
+    cells: Cell | Sequence[Cell], x: Tensor, loss: Callable[[Tensor], Tensor], lengths: Tensor | None = None
 ) -> list[GradientFlow]:
     """How the loss's gradient fares on its way back through time, one `GradientFlow` per cell.
 
@@ -238,30 +245,35 @@ def gradient_against_lag(
         cells: A cell, or cells on top of each other.
         x: (T, B, I), what the first one reads.
         loss: From the last one's outputs (T, B, output_size) to the loss, summed over sequences.
+        lengths: (B,), where sequences are shorter than T: a lag counts back from each sequence's own last step, and
+            means are over those that reach so far back.
     """
     cells = [cells] if isinstance(cells, Cell) else list(cells)
     return [
         GradientFlow(
-            gradient=_mean_norm(gradients),
-            zero_fraction=_share(gradients == 0),
-            saturation=_share(_saturated(cell, states)),
-            state_norm=_mean_norm(states),
+            gradient=_by_lag(_norm(gradients), lengths),
+            zero_fraction=_by_lag((gradients == 0).double().mean(2), lengths),
+            saturation=_by_lag(_saturated(cell, states).double().mean(2), lengths),
+            state_norm=_by_lag(_norm(states), lengths),
         )
-        for cell, (states, gradients) in zip(cells, states_and_gradients(cells, x, loss), strict=True)
+        for cell, (states, gradients) in zip(cells, states_and_gradients(cells, x, loss, lengths), strict=True)
     ]
 
 
-def _mean_norm(values: Tensor) -> Real:
-    """Of (T, B, N), by lag; relative to the largest entry, whose square may vanish where it does not."""
+def _norm(values: Tensor) -> Tensor:
+    """Of (T, B, N), (T, B); relative to the largest entry, whose square may vanish where it does not."""
     values = values.double()
     largest = values.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(values.dtype).tiny)
-    norms = (values / largest).norm(dim=-1) * largest[..., 0]
-    return norms.mean(1).flip(0).cpu().numpy()
+    return (values / largest).norm(dim=-1) * largest[..., 0]
 
 
-def _share(true: Tensor) -> Real:
-    """Of (T, B, N), by lag."""
-    return true.double().mean((1, 2)).flip(0).cpu().numpy()
+def _by_lag(values: Tensor, lengths: Tensor | None) -> Real:
+    """Means over sequences of (T, B), from the last step back."""
+    if lengths is None:
+        return values.mean(1).flip(0).cpu().numpy()
+    steps = lengths - 1 - torch.arange(int(lengths.max()), device=values.device)[:, None]
+    found = values.gather(0, steps.clamp(min=0)).where(steps >= 0, 0)
+    return (found.sum(1) / (steps >= 0).sum(1)).cpu().numpy()
 
 
 def _saturated(cell: Cell, states: Tensor) -> Tensor:

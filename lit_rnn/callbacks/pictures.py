@@ -8,6 +8,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from datamodules.batch import Parts
 from datamodules.task import Task
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
@@ -37,21 +38,23 @@ class TaskPicture(Callback):
             return
         from lit_rnn.report.task import draw_run  # behind the training: Matplotlib takes a while to load
 
-        batch = datamodule.examples(_SHOWN)
+        parts = Parts.of(datamodule.examples(_SHOWN))
+        moved = parts.to(pl_module.device)
         with torch.no_grad():
-            outputs = pl_module(batch[0].to(pl_module.device)).float().cpu()
-        draw_run(pl_module.task, batch, outputs, type(pl_module).__name__, self.folder, self.path)
+            outputs = pl_module(moved.inputs, moved.lengths).float().cpu()
+        draw_run(pl_module.task, parts, outputs, type(pl_module).__name__, self.folder, self.path)
         show.picture(trainer, "pictures/task", self.path)
         columns = ("sequence", "target", "prediction")
-        show.table(trainer, "tables/predictions", columns, prediction_rows(pl_module.task, batch[1], outputs))
+        show.table(trainer, "tables/predictions", columns, prediction_rows(pl_module.task, parts, outputs))
 
 
-def prediction_rows(task: Task, targets: Tensor, outputs: Tensor) -> list[list[int | str]]:
+def prediction_rows(task: Task, parts: Parts, outputs: Tensor) -> list[list[int | str]]:
     """Targets and predictions of a few sequences as text, of those at every step the last ones."""
     predictions = outputs.argmax(-1) if task.classifies else outputs
+    ends = [None] * len(outputs) if parts.lengths is None else parts.lengths.tolist()
 
-    def text(values: Tensor) -> str:
-        shown = values[-_STEPS:] if task.per_step else values
+    def text(values: Tensor, end: int | None) -> str:
+        shown = values[:end][-_STEPS:] if task.per_step else values
         return " ".join(f"{value:.4g}" for value in shown.flatten().tolist())
 
-    return [[i, text(targets[i]), text(predictions[i])] for i in range(len(targets))]
+    return [[i, text(parts.targets[i], end), text(predictions[i], end)] for i, end in enumerate(ends)]

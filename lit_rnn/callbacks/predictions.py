@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+from datamodules.batch import Parts
 
 _NAMES = ("inputs", "targets", "predictions", "probabilities")  # in the order of predict_step
 
@@ -16,7 +19,7 @@ class PredictionFile(Callback):
     """Writes what ``predict_step`` gives on the validation split to ``predictions.npz``, one file per process.
 
     That is ``inputs``, ``targets`` and ``predictions``, and with ``--probabilities true`` also ``probabilities``, with
-    the classes as the last axis.
+    the classes as the last axis. Sequences of unequal lengths are filled up with zeros, and ``lengths`` is there too.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -24,6 +27,7 @@ class PredictionFile(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._batches: list[tuple[torch.Tensor, ...]] = []
+        self._lengths: list[torch.Tensor] = []
 
     def on_predict_batch_end(
         self,
@@ -35,12 +39,25 @@ class PredictionFile(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         self._batches.append(tuple(part.cpu() for part in outputs))
+        lengths = Parts.of(batch).lengths
+        if lengths is not None:
+            self._lengths.append(lengths.cpu())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         arrays: dict[str, Any] = {
-            name: torch.cat(parts).numpy() for name, *parts in zip(_NAMES, *self._batches, strict=False)
+            name: _joined(parts).numpy() for name, *parts in zip(_NAMES, *self._batches, strict=False)
         }
+        if self._lengths:
+            arrays["lengths"] = torch.cat(self._lengths).numpy()
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder / f"predictions{rank}.npz"
         np.savez_compressed(path, **arrays)
         print(f"predictions: {path}")
+
+
+def _joined(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Batches one after another, filled up with zeros to the longest sequence."""
+    if len({part.shape[1:] for part in parts}) == 1:
+        return torch.cat(list(parts))
+    steps = max(part.shape[1] for part in parts)
+    return torch.cat([torch.cat((p, p.new_zeros(len(p), steps - p.shape[1], *p.shape[2:])), dim=1) for p in parts])

@@ -8,6 +8,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
+from datamodules import SequenceDataModule
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
 
@@ -38,8 +39,22 @@ class Header(Callback):
             f"scan backend {backend} (asked: {pl_module.options.backend}), run folder {trainer.default_root_dir}",
             flush=True,
         )
+        told = _told_of_padding(getattr(trainer, "datamodule", None))
+        if told:
+            print(told, flush=True)
         for key, (was, now) in pl_module.changed_options.items():
             print(f"resumed with {key} {now} (was {was})", flush=True)
+
+
+def _told_of_padding(data: object) -> str:
+    """What share of the steps is padding, where sequences have unequal lengths."""
+    loader = data.train_loader if isinstance(data, SequenceDataModule) else None
+    share = None if loader is None else loader.padding(loader.bucket)
+    if loader is None or share is None:
+        return ""
+    other = loader.padding(not loader.bucket)
+    words = "without" if loader.bucket else "with"
+    return f"unequal lengths: {share:.0%} of the steps are padding ({other:.0%} {words} bucket_by_length)"
 
 
 class EpochLines(Callback):

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 
+from datamodules.batch import Batch, Parts
 from lit_rnn.analysis import states_and_gradients
 from lit_rnn.files import read_arrays
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
-from lit_rnn.models.probes import summed_loss
+from lit_rnn.models.probes import encoded, summed_loss
 from lit_rnn.runs.folder import keeps_files
 
 Traces = dict[str, NDArray[np.float64]]
@@ -21,16 +21,16 @@ Traces = dict[str, NDArray[np.float64]]
 _SEQUENCES = 10
 
 
-def state_traces(model: SequenceModel, batch: tuple[Tensor, ...]) -> Traces:
+def state_traces(model: SequenceModel, batch: Batch) -> Traces:
     """Norms over time, one (T,) array per layer and panel, named "layer panel"; means over the batch.
 
     With s_t all of a layer's state tensors side by side: |s_t|, |s_t - s_T| and |dL/ds_t|, the total derivative of the
     batch's summed loss by the state after step t, through all later steps (Chandar et al. 2019).
     """
-    batch = tuple(part.to(model.device) for part in batch)
-    x = model.encode(batch[0]).transpose(0, 1)
-    traces: Traces = {}
-    for layer, (s, gradient) in enumerate(states_and_gradients(model.cell_list(), x, summed_loss(model, batch))):
+    parts = Parts.of(batch).to(model.device)
+    loss, traces = summed_loss(model, parts), dict[str, NDArray[np.float64]]()
+    every = states_and_gradients(model.cell_list(), encoded(model, parts), loss, parts.lengths)
+    for layer, (s, gradient) in enumerate(every):
         for panel, values in (("norm", s), ("distance", s - s[-1]), ("gradient", gradient)):
             traces[f"{layer} {panel}"] = values.double().norm(dim=-1).mean(1).cpu().numpy()
     return traces

@@ -13,7 +13,7 @@ import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from datamodules.base import Batch
+from datamodules.batch import Batch, Parts
 from datamodules.errors import UserError, require
 from lit_rnn import analysis
 from lit_rnn.loggers import show
@@ -162,9 +162,7 @@ class WatchMatrices(Callback):
         data = getattr(trainer, "datamodule", None)
         if self._batch is None and data is not None:
             like = model.decoder.weight
-            self._batch = tuple(
-                part.to(like if part.is_floating_point() else like.device) for part in data.examples(self.samples)
-            )
+            self._batch = Parts.of(data.examples(self.samples)).to(like.device, like.dtype)
         return self._batch
 
     def _estimate(self, trainer: Trainer, model: SequenceModel) -> float:

@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Self, cast, get_args
 
+import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from datamodules.batch import Batch, Parts, within
 from datamodules.errors import UserError, did_you_mean, require
 from datamodules.task import Task
 from lit_rnn import optim
@@ -26,6 +28,13 @@ from lit_rnn.models.training import Training
 from lit_rnn.parametrizations import Constraint, constrain_recurrent, spectral_norm_penalty
 from lit_rnn.robustness import AdversarialTraining
 from lit_rnn.scan import Backend, choose_backend, scan
+
+
+def last_step(y: Tensor, lengths: Tensor | None) -> Tensor:
+    """Each sequence's last outputs (B, .), of (T, B, .) or of (1, B, .) that are the last alone."""
+    if lengths is None or len(y) == 1:
+        return y[-1]
+    return y[lengths - 1, torch.arange(y.shape[1], device=y.device)]
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -263,26 +272,40 @@ class SequenceModel(KeepsKind, Training):
         """The cells, from the bottom up."""
         return list(self.cells)  # type: ignore[arg-type]  # ModuleList does not tell its element type
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Logits, values or frames: (B, target_size), or (B, T, target_size) where the task has a target per step."""
-        return self.run(inputs)[0]
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits, values or frames: (B, target_size), or (B, T, target_size) where the task has a target per step.
 
-    def run(self, inputs: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
-        """`forward` from given states, one per layer; also returns the states after the last step.
+        With ``lengths`` (B,) steps behind a sequence's end are not read, and zero where the outputs are per step.
+        """
+        return self.run(inputs, lengths=lengths)[0]
+
+    def run(
+        self, inputs: Tensor, states: Sequence[State] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[State]]:
+        """`forward` from given states, one per layer; also returns the states after each sequence's last step.
 
         Raises:
             UserError: unless there are as many states as layers, each as its cell's ``initial_state(B)``.
         """
-        y, finals = self.features(inputs, states)
-        return self.decode(y), finals
+        y, finals = self.features(inputs, states, lengths)
+        return self.decode(y, lengths), finals
 
-    def features(self, inputs: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, list[State]]:
-        """What the decoder reads, time first: the last cell's outputs at every step, or at the last one alone."""
+    def features(
+        self,
+        inputs: Tensor,
+        states: Sequence[State] | None = None,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Tensor, list[State]]:
+        """What the decoder reads, time first: the last cell's outputs at every step, or at the last one alone.
+
+        ``lengths`` (B,) and ``reset`` (B, T) as in `datamodules.batch.Parts`.
+        """
         if states is not None:
             require(
                 len(states) == len(self.cells), "states", f"{len(states)} of them", f"{len(self.cells)}, one a layer"
             )
-        y = self.encode(inputs).transpose(0, 1)
+        y = self.encode(Parts(inputs, inputs, lengths=lengths).filled()).transpose(0, 1)  # padding need be no symbol
         finals = []
         for layer, cell in enumerate(self.cell_list()):
             y, final = scan(
@@ -290,6 +313,8 @@ class SequenceModel(KeepsKind, Training):
                 y,
                 None if states is None else states[layer],
                 self.options.backend,
+                lengths=lengths,
+                reset=None if reset is None else reset.T,
                 last_only=not self.task.per_step and layer == len(self.cells) - 1,
                 checkpoint_every=self.options.checkpoint_every,
                 expected_passes=self._passes.get((self.training, y.shape[1]), 0) if self._passes else None,
@@ -306,9 +331,12 @@ class SequenceModel(KeepsKind, Training):
             return inputs.to(self.decoder.weight.dtype)
         return nn.functional.one_hot(inputs, self.task.input_size).to(self.decoder.weight.dtype)
 
-    def decode(self, y: Tensor) -> Tensor:
-        """From the last cell's outputs (T, B, output_size) to what `forward` gives."""
-        return self.decoder(y).transpose(0, 1) if self.task.per_step else self.decoder(y[-1])
+    def decode(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """From the last cell's outputs (T, B, output_size), or those at each last step alone, to `forward`'s."""
+        if not self.task.per_step:
+            return self.decoder(last_step(y, lengths))
+        outputs = self.decoder(y).transpose(0, 1)
+        return outputs if lengths is None else outputs.where(within(lengths, len(y))[..., None], 0)
 
     # ---- training
 
@@ -318,21 +346,31 @@ class SequenceModel(KeepsKind, Training):
             outputs, targets = outputs[mask], targets[mask]
         return loss_of(self.task, outputs, targets)
 
-    def _shared_step(self, batch: tuple[Tensor, ...], stage: str) -> Tensor:
-        inputs, targets = batch[:2]
-        mask = batch[2] if len(batch) > 2 else None
-        y = self.features(inputs)[0]
-        outputs = self.decode(y) if mask is None else self.decoder(y.transpose(0, 1)[mask])  # only where it counts
-        loss = loss_of(self.task, outputs, targets if mask is None else targets[mask])
-        self.meters.count(stage, loss, outputs, targets, mask)
+    def _shared_step(self, batch: Batch, stage: str) -> Tensor:
+        parts = Parts.of(batch)
+        counts = parts.counts(self.task)
+        y = self._features_of(parts, stage)
+        # only where it counts
+        outputs = self.decode(y, parts.lengths) if counts is None else self.decoder(y.transpose(0, 1)[counts])
+        loss = loss_of(self.task, outputs, parts.targets if counts is None else parts.targets[counts])
+        self.meters.count(stage, loss, outputs, parts)
         self._log_meters(stage)
         return loss
 
-    def training_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> Tensor:
+    def _features_of(self, parts: Parts, stage: str) -> Tensor:
+        """`features` of a batch, which in chunks of streams go on from the states after the last one of this stage."""
+        if parts.reset is None:
+            return self.features(parts.inputs, None, parts.lengths)[0]
+        y, states = self.features(parts.inputs, self.carried.before(stage, parts.reset), None, parts.reset)
+        self.carried.keep(stage, states)
+        return y
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         if self.adversarial is not None:  # a seed per step and rank, so that a resumed run sees the same attacks
             step = self.optimizer_steps
             seed = (step << 32) + (batch_idx << 12) + self.global_rank
-            batch = (self.adversarial.perturb(self, self.task, batch, step, seed), *batch[1:])
+            parts = Parts.of(batch)
+            batch = parts._replace(inputs=self.adversarial.perturb(self, self.task, parts, step, seed))
         loss = self._shared_step(batch, "train")
         self.log("train/loss_step", loss, prog_bar=True)
         penalty = self.penalty()
@@ -345,16 +383,16 @@ class SequenceModel(KeepsKind, Training):
         options, passes = self.options, max(self._passes.values(), default=0)
         return [choose_backend(options.backend, cell, passes * (self.task.length or 0)) for cell in self.cell_list()]
 
-    def validation_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         self._shared_step(batch, "val")
 
-    def test_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         self._shared_step(batch, "test")
 
-    def predict_step(self, batch: tuple[Tensor, ...], batch_idx: int) -> tuple[Tensor, ...]:
+    def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, ...]:
         """Inputs, targets and predictions (classes or numbers), and the probabilities if `predict_probabilities`."""
-        inputs, targets = batch[:2]
-        outputs = self(inputs)
+        inputs, targets, _, lengths, _ = parts = Parts.of(batch)
+        outputs = self.decode(self._features_of(parts, "predict"), lengths)
         predictions = outputs.argmax(-1) if self.task.classifies else as_plain(outputs)
         found = (as_plain(inputs), as_plain(targets), predictions)
         return (*found, as_plain(outputs).softmax(-1)) if self.predict_probabilities else found

@@ -13,6 +13,7 @@ from torchmetrics import Metric, classification, regression
 from torchmetrics.utilities import dim_zero_cat, dim_zero_max, dim_zero_min, dim_zero_sum
 
 from datamodules import Task, UserError
+from datamodules.batch import Parts
 from datamodules.errors import one_line, require
 from lit_rnn.models.meter import AUROC, R2, RMSE, ExpOfMean, WeightedMean
 
@@ -218,35 +219,34 @@ class Meters(nn.ModuleDict):
         return {label: self[f"{stage}_{name}"] for label, name in names.items()}  # type: ignore[misc]
 
     @torch.no_grad()
-    def count(self, stage: str, loss: Tensor, outputs: Tensor, targets: Tensor, mask: Tensor | None) -> None:
+    def count(self, stage: str, loss: Tensor, outputs: Tensor, parts: Parts) -> None:
         """Count a batch.
 
         Args:
             stage: Of `STAGES`.
             loss: Its mean loss.
-            outputs: As of the model's ``forward``, but of the steps alone where the mask is true, if there is one.
-            targets: The batch's.
-            mask: The batch's, (B, T).
+            outputs: As of the model's ``forward``, but of the steps alone that count, where not all do.
+            parts: The batch.
         """
-        counted = targets if mask is None else targets[mask]
+        counts = parts.counts(self.task)
+        counted = parts.targets if counts is None else parts.targets[counts]
         loss_meter, metric_meter = self.of(stage).values()
         loss_meter.update(loss.detach(), counted.numel())
-        outputs, counted = self._recalled(outputs.detach(), counted, mask)
+        outputs, counted = self._recalled(outputs.detach(), counted, parts, counts)
         gathers = any(isinstance(state, list) for state in metric_meter._defaults.values())
         if len(counted) or gathers:  # ranks exchange lists: none may lack one
             metric_meter.update(*self.metric.read(outputs, counted))
         else:
             self.mark_updated(stage)
 
-    def _recalled(self, outputs: Tensor, targets: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _recalled(self, outputs: Tensor, targets: Tensor, parts: Parts, counts: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the headline metric counts, as (N, O) and (N,) or (N, O)."""
         recall = self.task.recall if self.task.per_step else None
-        if recall is not None and mask is None:
+        if recall is not None and counts is None:
             outputs, targets = outputs[:, -recall:], targets[:, -recall:]
-        elif recall is not None and mask is not None:
-            last = torch.zeros_like(mask)
-            last[:, -recall:] = True
-            outputs, targets = outputs[last[mask]], targets[last[mask]]
+        elif recall is not None:
+            last = parts.recalled(recall)[counts]
+            outputs, targets = outputs[last], targets[last]
         return outputs.flatten(0, -2), targets.flatten(0, -1 if self.task.classifies else -2)
 
     def reset(self, stage: str) -> None:

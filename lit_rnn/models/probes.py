@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from datamodules.base import Batch
+from datamodules.batch import Batch, Parts
 from datamodules.errors import UserError
 from lit_rnn import analysis
 from lit_rnn.blame import defined
@@ -57,15 +57,22 @@ def spectra(model: SequenceModel, eps: float) -> dict[str, dict[str, float]]:
 
 def summed_loss(model: SequenceModel, batch: Batch) -> Callable[[Tensor], Tensor]:
     """From the last cell's outputs (T, B, output_size) to the loss on a batch, summed over its sequences."""
-    inputs, targets = batch[:2]
-    mask = batch[2] if len(batch) > 2 else None
-    return lambda y: model.loss_of(model.decode(y), targets, mask) * len(inputs)
+    inputs, targets, _, lengths, _ = parts = Parts.of(batch)
+    counts = parts.counts(model.task)
+    return lambda y: model.loss_of(model.decode(y, lengths), targets, counts) * len(inputs)
 
 
 def gradient_flows(model: SequenceModel, batch: Batch) -> list[analysis.GradientFlow]:
     """`lit_rnn.analysis.gradient_against_lag` of every layer, on a batch."""
-    x = model.encode(batch[0]).transpose(0, 1)
-    return analysis.gradient_against_lag(model.cell_list(), x, summed_loss(model, batch))
+    lengths = Parts.of(batch).lengths
+    return analysis.gradient_against_lag(model.cell_list(), encoded(model, batch), summed_loss(model, batch), lengths)
+
+
+def encoded(model: SequenceModel, batch: Batch) -> Tensor:
+    """What the first cell reads, (T, B, I), zero behind each sequence's end."""
+    parts = Parts.of(batch)
+    x = model.encode(parts.filled())
+    return x.transpose(0, 1)
 
 
 def state_sizes(model: SequenceModel) -> list[int]:
@@ -75,8 +82,12 @@ def state_sizes(model: SequenceModel) -> list[int]:
 
 def shortened(model: SequenceModel, batch: Batch, steps: int) -> Batch:
     """The first ``steps`` steps of a batch."""
-    inputs, *rest = batch
-    return (inputs[:, :steps], *(part[:, :steps] if model.task.per_step else part for part in rest))
+    parts = Parts.of(batch)
+    flags = (None if part is None else part[:, :steps] for part in (parts.mask, parts.reset))
+    lengths = None if parts.lengths is None else parts.lengths.clamp(max=steps)
+    targets = parts.targets[:, :steps] if model.task.per_step else parts.targets
+    mask, reset = flags
+    return Parts(parts.inputs[:, :steps], targets, mask, lengths, reset)
 
 
 def extrapolated(small: float, large: float, ratio: float, power: int) -> float:

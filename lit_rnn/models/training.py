@@ -18,6 +18,7 @@ from datamodules.errors import require
 from lit_rnn import optim
 from lit_rnn.class_paths import class_path
 from lit_rnn.models import changes, made_on, resuming
+from lit_rnn.models.carried import Carried
 from lit_rnn.models.objectives import Meters
 
 
@@ -36,6 +37,7 @@ class Training(LightningModule, ABC):
         self.optimizer_steps = 0  # not trainer.global_step: it has to hold without a Trainer too
         self.changed_options: dict[str, tuple[Any, Any]] = {}  # of a resume: what was, what is
         self._passes: dict[tuple[bool, int], int] = {}  # by mode and batch size, once a Trainer tells
+        self.carried = Carried()
         self._noted: dict[str, Any] | None = None  # of the checkpoint that a fit goes on from
         self._validated = False
 
@@ -176,6 +178,7 @@ class Training(LightningModule, ABC):
         elif self.trainer.state.fn == "fit":
             kept |= resuming.note(self.trainer, self, self._validated and self.trainer.validating)
             checkpoint["state_dict"] |= self.meters.of_all_ranks("meters.")
+            kept |= self.carried.note("train", self.all_gather, self.trainer.world_size)
         checkpoint["lit_rnn"] = {**kept, "data": made_on.note(self._data())}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -194,6 +197,8 @@ class Training(LightningModule, ABC):
         goes_on = self._trainer is not None and self.trainer.state.fn == "fit" and "optimizer_states" in checkpoint
         self.changed_options = changes.apply(self, checkpoint) if goes_on else {}
         self._noted = resuming.straighten(checkpoint) if goes_on else None
+        if goes_on:
+            self.carried.take_up("train", checkpoint["lit_rnn"], self.global_rank, self.trainer.world_size)
         if self._trainer is not None and self.global_rank > 0:  # the first has the measurements of all
             self.meters.reset("train")
             checkpoint["state_dict"] |= self.meters.state_dict(prefix="meters.")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure, SubFigure
 from torch import Tensor
 
 from datamodules.adding import value_first
-from datamodules.base import Batch
+from datamodules.batch import Batch, Parts
 from datamodules.task import Task
 from lit_rnn.report import sequences, style
 from lit_rnn.report.curves import draw_curves
@@ -25,8 +25,8 @@ SHOWN = 6  # sequences, or images; two where there is an answer at every step
 @style.styled
 def draw_run(task: Task, batch: Batch, outputs: Tensor, name: str, folder: Path, path: Path) -> None:
     """A few sequences of a batch with what the network ``name`` says, beside the loss in its run folder."""
-    counts = next((part for part in batch[2:] if part.dtype == torch.bool), None)
-    figure = draw_task(task, batch[0], batch[1], outputs, counts)
+    parts = Parts.of(batch)
+    figure = draw_task(task, parts.filled(), parts.targets, outputs, parts.counts(task))
     figure.suptitle(f"{name} on {task.name}")
     axes = figure.axes[-1]
     draw_curves(axes, [(name, folder)], task.chance)

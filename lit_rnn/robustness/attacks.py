@@ -10,10 +10,11 @@ from torch import Tensor
 
 from datamodules.errors import UserError, require
 from lit_rnn.robustness.objective import Loss, Objective, Wrong
+from lit_rnn.robustness.search import Search
 from lit_rnn.robustness.state import Model, frozen
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 Bounds = tuple[float, float]
 StepRule = Literal["linear", "constant"]
@@ -152,6 +153,7 @@ def fgsm(
     targeted: bool = False,
     mask: Tensor | None = None,
     scored: Tensor | None = None,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """One step of length eps along the gradient's sign (L-inf) or direction (L2), clipped to the box.
 
@@ -164,7 +166,7 @@ def fgsm(
     if eps == 0:
         return x.clone()
     with frozen(model, x.device):
-        objective = Objective(model, loss, targeted, scored)
+        objective = Objective(model, loss, targeted, scored, lengths=lengths)
         gradient, _, _ = slope(objective, threat.x.clone(), y.clone())
         return threat.project(threat.x + threat.eps * threat.ascent(gradient))
 
@@ -188,6 +190,7 @@ def pgd(
     wrong: Wrong | None = None,
     early_stop: bool = False,
     seed: int = 0,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """Projected gradient ascent on the loss: x_{k+1} = P(x_k + a_k s_k), s the sign or the direction of the gradient.
 
@@ -218,6 +221,7 @@ def pgd(
         wrong: When a prediction is wrong; see `lit_rnn.robustness.objective.Objective`.
         early_stop: Leave an example alone once it is fooled; one that is misclassified to begin with comes back as is.
         seed: Of the random starts.
+        lengths: (B,): the model is called as model(x, lengths). Hold the padding with ``mask``.
 
     Returns:
         The perturbed inputs, shaped as x, detached.
@@ -238,7 +242,7 @@ def pgd(
     first = (10 if falls else 2.5) * threat.eps / steps if step_size is None else step_size
     generator = torch.Generator().manual_seed(seed)
     with frozen(model, x.device):
-        search = Search(Objective(model, loss, targeted, scored, wrong), threat.x, y)
+        search = Search(Objective(model, loss, targeted, scored, wrong, lengths), threat.x, y)
         for restart in range(restarts):
             start = threat.sample(generator) if random_start else threat.x
             rows = search.open() if restart or early_stop else search.rows
@@ -259,50 +263,6 @@ def pgd(
         return search.x
 
 
-class Search:
-    """The worst input found so far for each example, from the inputs themselves on: doing nothing is in every ball.
-
-    Args:
-        objective: What is to be maximised.
-        x: The inputs.
-        y: Their targets.
-    """
-
-    def __init__(self, objective: Objective, x: Tensor, y: Tensor) -> None:
-        self.objective, self.x, self.y = objective, x.clone(), y.clone()
-        dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
-        self.value = torch.full((len(x),), -math.inf, dtype=dtype, device=x.device)
-        self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-        self.rows = torch.arange(len(x), device=x.device)
-        self.judge(self.x, self.rows)
-
-    def offer(self, moved: Tensor, values: Tensor, fooled: Tensor, rows: Tensor) -> None:
-        """Take what fools before what does not, then what is of larger value; ``rows`` are the examples' numbers."""
-        values = values.detach().to(self.value)
-        better = (fooled & ~self.fooled[rows]) | ((fooled == self.fooled[rows]) & (values > self.value[rows]))
-        taken = rows[better]
-        self.x[taken], self.value[taken], self.fooled[taken] = moved.detach()[better], values[better], fooled[better]
-
-    @torch.no_grad()
-    def judge(self, moved: Tensor, rows: Tensor) -> Tensor:
-        """Offer inputs for ``rows``; gives their values."""
-        values, fooled = self.objective(moved, self.y[rows], rows)
-        self.offer(moved, values, fooled, rows)
-        return values
-
-    def open(self) -> Tensor:
-        """The numbers of the examples that are not fooled yet."""
-        return (~self.fooled).nonzero().squeeze(1)
-
-    def rounds(self, count: int, early_stop: bool = True) -> Iterator[Tensor]:
-        """``count`` times the numbers of the examples to go on with, those not fooled or all, while there are any."""
-        for _ in range(count):
-            rows = self.open() if early_stop else self.rows
-            if not len(rows):
-                return
-            yield rows
-
-
 def random_draws(
     model: Model,
     x: Tensor,
@@ -318,6 +278,7 @@ def random_draws(
     wrong: Wrong | None = None,
     early_stop: bool = True,
     seed: int = 0,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """The worst of ``draws`` uniform draws from the ball: the noise that a gradient attack in that ball must beat.
 
@@ -329,7 +290,7 @@ def random_draws(
         return x.clone()
     generator = torch.Generator().manual_seed(seed)
     with frozen(model, x.device), torch.no_grad():
-        search = Search(Objective(model, loss, targeted, scored, wrong), threat.x, y)
+        search = Search(Objective(model, loss, targeted, scored, wrong, lengths), threat.x, y)
         for rows in search.rounds(draws, early_stop):
             search.judge(threat.sample(generator)[rows], rows)
         return search.x
@@ -351,6 +312,7 @@ def random_search(
     wrong: Wrong | None = None,
     early_stop: bool = True,
     seed: int = 0,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """A search without gradients: windows of time are redrawn at the edge of the ball, and kept when the loss grows.
 
@@ -379,7 +341,7 @@ def random_search(
         return torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
 
     with frozen(model, x.device), torch.no_grad():
-        search = Search(Objective(model, loss, targeted, scored, wrong), threat.x, y)
+        search = Search(Objective(model, loss, targeted, scored, wrong, lengths), threat.x, y)
         directions, height = normal(*x.shape), torch.full_like(search.value, -math.inf)
         for query, rows in enumerate(search.rounds(queries, early_stop)):
             proposals = directions

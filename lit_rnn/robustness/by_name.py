@@ -36,6 +36,7 @@ class Examples:
         wrong: When a prediction is wrong; None where y holds classes.
         vocabulary: How many symbols there are; 0 for values.
         batch_size: Examples that are run at once.
+        lengths: (N,), how many steps each has; None: all of them.
     """
 
     model: Model
@@ -47,6 +48,7 @@ class Examples:
     wrong: Wrong | None = None
     vocabulary: int = 0
     batch_size: int = 100
+    lengths: Tensor | None = None
 
     @property
     def classes(self) -> bool:
@@ -62,13 +64,14 @@ class Examples:
         """The same in parts of ``batch_size``."""
         for start in range(0, len(self.x), self.batch_size):
             rows = slice(start, start + self.batch_size)
-            scored = None if self.scored is None else self.scored[rows]
-            yield replace(self, x=self.x[rows], y=self.y[rows], mask=self.mask[rows], scored=scored)
+            scored, lengths = (None if part is None else part[rows] for part in (self.scored, self.lengths))
+            yield replace(self, x=self.x[rows], y=self.y[rows], mask=self.mask[rows], scored=scored, lengths=lengths)
 
     def judge(self, moved: Tensor) -> tuple[Tensor, Tensor]:
         """Loss (N,) at other inputs, and who is fooled (N,)."""
         with frozen(self.model, moved.device), torch.no_grad():
-            return Objective(self.model, self.loss, scored=self.scored, wrong=self.wrong)(moved, self.y)
+            judge = Objective(self.model, self.loss, scored=self.scored, wrong=self.wrong, lengths=self.lengths)
+            return judge(moved, self.y)
 
 
 class Attack(NamedTuple):
@@ -172,14 +175,16 @@ def check_size(examples: Examples, name: str, norm: float, eps: float) -> None:
 
 def _moved(examples: Examples, attack: Attack, norm: float, eps: float, options: dict[str, Any], seed: int) -> Tensor:
     """One batch under one attack."""
-    e, judged = examples, {"scored": examples.scored, "wrong": examples.wrong, "seed": seed}
+    e = examples
+    counted: dict[str, Any] = {"scored": e.scored, "lengths": e.lengths}
+    judged = {**counted, "wrong": examples.wrong, "seed": seed}
     if attack.unit == "swaps":
         return attack.function(e.model, e.x, e.y, int(eps), e.vocabulary, mask=e.mask, **judged, **options)
     inside = {"bounds": e.bounds, "mask": e.mask}
     if attack.unit != "ball":
         return attack.function(e.x, eps, **inside, seed=seed)
     if attack.kind == "single_step":
-        judged = {"scored": e.scored}
+        judged = counted
     return attack.function(e.model, e.x, e.y, eps, norm=norm, **inside, **judged, **options)
 
 

@@ -16,7 +16,7 @@ from datamodules.errors import UserError, require
 from lit_rnn.activations import NONLINEARITIES, ComplexModReLU, ModReLU, modrelu
 from lit_rnn.cells import PlainCell, UnitaryCell
 from lit_rnn.parametrizations.orthogonal import double
-from lit_rnn.robustness.state import Model, frozen
+from lit_rnn.robustness.state import Model, frozen, read
 
 # ---- the plain RNN's Lipschitz bound
 
@@ -140,6 +140,7 @@ def smooth_certify(
     alpha: float = 0.001,
     batch_size: int = 1000,
     seed: int = 0,
+    lengths: Tensor | None = None,
 ) -> Smoothed:
     """Class and L2 radius of the smoothed classifier argmax_c P(model(x + N(0, sigma^2)) = c), example by example.
 
@@ -153,6 +154,7 @@ def smooth_certify(
         sigma: In the units of x.
         batch_size: Noisy copies that are run at once.
         seed: Of the noise.
+        lengths: (B,), as in `lit_rnn.robustness.pgd`.
 
     Source: Cohen et al. 2019, algorithm Certify with its defaults.
     """
@@ -162,12 +164,12 @@ def smooth_certify(
         raise UserError(f"inputs are {x.dtype}, symbols, but smoothing puts noise on values.")
     generator = torch.Generator().manual_seed(seed)
 
-    def votes(example: Tensor, count: int) -> Tensor:
+    def votes(example: Tensor, length: Tensor | None, count: int) -> Tensor:
         total: Tensor | None = None
         for start in range(0, count, batch_size):
             shape = (min(batch_size, count - start), *example.shape)
             noise = torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
-            outputs = model(example + sigma * noise)
+            outputs = read(model, example + sigma * noise, None if length is None else length.expand(len(noise)))
             seen = outputs.argmax(-1).bincount(minlength=outputs.shape[-1])
             total = seen if total is None else total + seen
         assert total is not None
@@ -175,9 +177,10 @@ def smooth_certify(
 
     labels, successes = [], []
     with frozen(model, x.device), torch.no_grad():
-        for example in x.clone():
-            labels.append(int(votes(example, n0).argmax()))
-            successes.append(int(votes(example, n)[labels[-1]]))
+        for number, example in enumerate(x.clone()):
+            length = None if lengths is None else lengths[number]
+            labels.append(int(votes(example, length, n0).argmax()))
+            successes.append(int(votes(example, length, n)[labels[-1]]))
     p = clopper_pearson_lower(np.array(successes, dtype=np.int64), n, alpha)
     certain = p > 0.5
     return Smoothed(np.where(certain, np.array(labels, dtype=np.int64), -1), p, smoothed_radius(p, sigma))

@@ -16,6 +16,7 @@ from lit_rnn.cells import Cell
 from lit_rnn.robustness.by_name import Examples
 from lit_rnn.robustness.certificates import certified_radius, interval_bounds, lipschitz_bound, smooth_certify
 from lit_rnn.robustness.checks import AttackResult, Check
+from lit_rnn.robustness.state import read
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Network(Protocol):
 
     def cell_list(self) -> list[Cell]: ...
 
-    def __call__(self, x: Tensor) -> Tensor: ...
+    def __call__(self, x: Tensor, lengths: Tensor | None = None) -> Tensor: ...
 
 
 def certificates(
@@ -86,7 +87,7 @@ def _lipschitz(network: Network, e: Examples, sizes: Sequence[float]) -> Certifi
     except UserError as error:
         return Certificate("lipschitz", 2.0, f"Does not apply: {error}")
     with torch.no_grad():
-        logits = torch.cat([network(batch.x) for batch in e.batches()])
+        logits = torch.cat([read(network, batch.x, batch.lengths) for batch in e.batches()])
     radius = certified_radius(_margins(logits.double(), e.y).cpu().numpy(), bound)
     words = f"The logits are {bound:.4g}-Lipschitz in the sequence; median certified L2 radius {np.median(radius):.3g}."
     return Certificate("lipschitz", 2.0, words, {eps: radius > eps for eps in sizes})
@@ -98,6 +99,8 @@ def _intervals(network: Network, examples: Examples, sizes: Sequence[float]) -> 
     holds: dict[float, np.ndarray] = {}
     try:
         _single_cell(network)
+        if examples.lengths is not None:
+            raise UserError("the sequences have unequal lengths, but this bound is for equal ones.")
         for eps in sizes:
             certain = []
             for e in examples.batches():
@@ -116,7 +119,7 @@ def _smoothing(network: Network, e: Examples, sizes: Sequence[float], chosen: Sm
     count = min(chosen.samples, len(e.x))
     if count == 0:
         return Certificate("smoothing", 2.0, "Not asked for: --smoothing_samples is 0.", of_model=False)
-    found = smooth_certify(network, e.x[:count], chosen.sigma, n=chosen.draws)
+    found = smooth_certify(network, e.x[:count], chosen.sigma, n=chosen.draws, lengths=e.lengths)
     right = found.label == e.y[:count].cpu().numpy()
     words = (
         f"Of the smoothed classifier, not of the model: sigma {chosen.sigma:g}, {chosen.draws:,} votes, "

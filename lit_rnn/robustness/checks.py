@@ -84,6 +84,7 @@ def zero_gradient_fraction(
     loss: Loss = "cross_entropy",
     mask: Tensor | None = None,
     scored: Tensor | None = None,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """(T,): at each time step, the share of entries of dl/dx, over examples and channels, that are exactly zero.
 
@@ -96,9 +97,10 @@ def zero_gradient_fraction(
         loss: As in `lit_rnn.robustness.pgd`.
         mask: Which entries an attack may change; others are not counted, and a step without any is nan.
         scored: (B, T) bool: steps that count, where there is a target per step.
+        lengths: As in `lit_rnn.robustness.pgd`.
     """
     with frozen(model, x.device):
-        gradient, _, _ = slope(Objective(model, loss, scored=scored), x.clone(), y.clone())
+        gradient, _, _ = slope(Objective(model, loss, scored=scored, lengths=lengths), x.clone(), y.clone())
     free = expand_mask(x, mask)
     zero = ((gradient == 0) & free).transpose(0, 1).flatten(1).sum(1)
     return zero.double() / free.transpose(0, 1).flatten(1).sum(1)

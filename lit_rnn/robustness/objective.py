@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.errors import require
-from lit_rnn.robustness.state import Model
+from lit_rnn.robustness.state import Model, read
 
 LossName = Literal["cross_entropy", "margin", "squared_error", "overshoot", "undershoot"]
 Loss = LossName | Callable[[Tensor, Tensor], Tensor]
@@ -74,6 +74,7 @@ class Objective:
         scored: (B, T) bool: the steps that count, in a task with a target per step; None counts all.
         wrong: When a prediction is wrong, (outputs, y) -> bool per example, or per example and step; None:
             `wrong_label` where y holds classes, and never where it holds numbers.
+        lengths: (B,), how many steps each sequence has; the model is then called as model(x, lengths).
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Objective:
         targeted: bool = False,
         scored: Tensor | None = None,
         wrong: Wrong | None = None,
+        lengths: Tensor | None = None,
     ) -> None:
         known = callable(loss) or loss in LOSSES
         require(known, "loss", loss, f"one of {', '.join(LOSSES)}, or a function of outputs and targets")
@@ -90,14 +92,15 @@ class Objective:
         self.loss = loss if callable(loss) else LOSSES[loss]
         self.targeted, self.wrong = targeted, wrong
         self.scored = None if scored is None else scored.clone()
+        self.lengths = lengths
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What is to be maximised (B,), and which examples are fooled (B,).
 
         An example is fooled when its prediction is wrong at any step that counts (targeted: when the target is reached
-        at all of them). ``rows`` says which rows of ``scored`` the inputs are.
+        at all of them). ``rows`` says which rows of ``scored`` and ``lengths`` the inputs are.
         """
-        outputs = self.model(x)
+        outputs = read(self.model, x, self.lengths if rows is None or self.lengths is None else self.lengths[rows])
         losses = self.loss(outputs, y)
         scored = self.scored if rows is None or self.scored is None else self.scored[rows]
         if losses.dim() > 1:

@@ -62,7 +62,7 @@ def seconds_per_gradient(examples: Examples) -> float:
     start = time.perf_counter()
     with frozen(first.model, first.x.device):
         if first.x.is_floating_point():
-            slope(Objective(first.model, first.loss, scored=first.scored), first.x, first.y)
+            slope(Objective(first.model, first.loss, scored=first.scored, lengths=first.lengths), first.x, first.y)
             return time.perf_counter() - start
     first.judge(first.x)
     return 3 * (time.perf_counter() - start)

@@ -8,7 +8,13 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-Model = Callable[[Tensor], Tensor]
+Model = Callable[..., Tensor]
+"""From inputs to outputs; where sequences have unequal lengths, from inputs and lengths (B,)."""
+
+
+def read(model: Model, x: Tensor, lengths: Tensor | None) -> Tensor:
+    """What ``model`` says of inputs."""
+    return model(x) if lengths is None else model(x, lengths)
 
 
 @contextmanager

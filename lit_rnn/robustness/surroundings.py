@@ -25,9 +25,10 @@ def gradients_in_time(examples: Examples) -> tuple[dict[str, np.ndarray], np.nda
     sizes, slopes = [], []
     for e in examples.batches():
         for loss in losses:
-            parts[loss].append(zero_gradient_fraction(e.model, e.x, e.y, loss, e.mask, e.scored).cpu().numpy())
+            fraction = zero_gradient_fraction(e.model, e.x, e.y, loss, e.mask, e.scored, e.lengths)
+            parts[loss].append(fraction.cpu().numpy())
         with frozen(e.model, e.x.device):
-            gradient, _, _ = slope(Objective(e.model, losses[-1], scored=e.scored), e.x, e.y)
+            gradient, _, _ = slope(Objective(e.model, losses[-1], scored=e.scored, lengths=e.lengths), e.x, e.y)
         slopes.append((gradient * e.mask).norm(dim=-1).mean(0).double().cpu().numpy())
         sizes.append(len(e.x))
     zero = {loss: np.average(some, axis=0, weights=sizes) for loss, some in parts.items()}

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError, require
-from lit_rnn.robustness.attacks import Search, expand_mask
+from lit_rnn.robustness.attacks import expand_mask
 from lit_rnn.robustness.objective import Loss, Objective, Wrong
+from lit_rnn.robustness.search import Search
 from lit_rnn.robustness.state import Model, frozen
 
 
@@ -27,6 +28,7 @@ def symbol_swap(
     scored: Tensor | None = None,
     wrong: Wrong | None = None,
     seed: int = 0,
+    lengths: Tensor | None = None,
 ) -> Tensor:
     """Change at most ``swaps`` symbols of each sequence (Hamming distance), without gradients, so that the loss grows.
 
@@ -48,6 +50,7 @@ def symbol_swap(
         scored: (B, T) bool: steps that count, where there is a target per step.
         wrong: When a prediction is wrong; see `lit_rnn.robustness.objective.Objective`.
         seed: Of the draws.
+        lengths: As in `lit_rnn.robustness.pgd`.
 
     Raises:
         UserError: for values, and for options that cannot work.
@@ -72,7 +75,7 @@ def symbol_swap(
         return torch.where(chosen, (current + shift) % vocabulary, current)
 
     with frozen(model, x.device), torch.no_grad():
-        best = Search(Objective(model, loss, targeted, scored, wrong), x, y)
+        best = Search(Objective(model, loss, targeted, scored, wrong, lengths), x, y)
         rounds = swaps if search == "greedy" else 1
         for _ in range(rounds):
             current = best.x.clone()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from datamodules.batch import Batch, Parts
 from datamodules.errors import UserError, require
 from datamodules.task import Task
 from lit_rnn.robustness.attacks import pgd
@@ -69,25 +70,28 @@ class AdversarialTraining:
         """How far inputs are moved when that many optimizer steps have been taken."""
         return self.eps * min(1.0, step / self.warmup) if self.warmup else self.eps
 
-    def perturb(self, model: Model, task: Task, batch: Sequence[Tensor], step: int, seed: int) -> Tensor:
+    def perturb(self, model: Model, task: Task, batch: Batch, step: int, seed: int) -> Tensor:
         """The batch's inputs, moved to where the model's loss is large."""
-        x = batch[0]
-        mask = None
+        x, y, _, lengths, _ = parts = Parts.of(batch)
+        real = parts.real()
+        mask = None if real is None else real[..., None]
         if self.channels is not None:
-            mask = torch.zeros(x.shape[-1], dtype=torch.bool, device=x.device)
-            mask[list(self.channels)] = True
+            chosen = torch.zeros(x.shape[-1], dtype=torch.bool, device=x.device)
+            chosen[list(self.channels)] = True
+            mask = chosen if mask is None else mask & chosen
         return pgd(
             model,
-            x,
-            batch[1],
+            parts.filled(),
+            y,
             self.radius(step),
             float(self.norm),
             self.bounds,
             self.steps,
             loss="cross_entropy" if task.classifies else "squared_error",
             mask=mask,
-            scored=batch[2] if len(batch) > 2 else None,
+            scored=parts.counts(task),
             seed=seed,
+            lengths=lengths,
         )
 
 

@@ -15,18 +15,15 @@ from torch import Tensor, nn
 
 from lit_rnn.cells.base import Cell
 from lit_rnn.cells.orthogonal import UnitaryCell
+from lit_rnn.scan import packed
+from lit_rnn.scan.packed import Blocks, Part
 
 # Numbers in a part: few enough to stay in the cache, enough for the products over its steps to be large.
 PART = 2**20
 
 
-def slices(steps: int, length: int) -> list[slice]:
-    """``length`` of the steps at a time, the last of them as many as are left."""
-    return [slice(start, min(start + length, steps)) for start in range(0, steps, length)]
-
-
 class Drive(NamedTuple):
-    """u_t = V x_t + c, or u_t = x_t where V is None; x is (T, B, I), V (G, I), c (G,)."""
+    """u = V x + c, or u = x where V is None; x is packed rows (N, I), V (G, I), c (G,)."""
 
     x: Tensor
     V: Tensor | None = None
@@ -36,25 +33,29 @@ class Drive(NamedTuple):
     def width(self) -> int:
         return self.x.shape[-1] if self.V is None else len(self.V)
 
-    def parts(self) -> list[slice]:
+    def parts(self, blocks: Blocks) -> list[Part]:
         """The steps that are worked on together; all of them where the drive is whole anyway."""
-        T, B, _ = self.x.shape
-        length = T if self.V is None else min(T, max(1, PART // max(1, B * self.width)))
-        return slices(T, length)
+        return packed.parts(blocks, len(self.x) if self.V is None else PART // max(1, self.width))
 
     def of(self, part: slice) -> Tensor:
         x = self.x[part]
         return x if self.V is None else nn.functional.linear(x, self.V, self.c)
 
 
-def drive_of(cell: Cell, x: Tensor, w: Any, dtype: torch.dtype) -> Drive:
+def driven(cell: Cell, x: Tensor, w: Any, blocks: Blocks) -> Tensor:
+    """``cell.drive`` of packed rows (N, I), (N, G)."""
+    shape = tuple(blocks[0]) if len(blocks) == 1 else (1, len(x))
+    return cell.drive(x.unflatten(0, shape), w).flatten(0, 1)
+
+
+def drive_of(cell: Cell, x: Tensor, w: Any, dtype: torch.dtype, blocks: Blocks) -> Drive:
     """The drive of ``cell`` in ``dtype``, a complex one as halves; in parts where a `nn.Linear` of that precision."""
     if drives_by_inputs(cell) and _is_linear(cell.input):
         x_V_c = x, cell.input.weight, cell.input.bias
         alike = all(tensor is None or tensor.dtype == dtype for tensor in x_V_c)
         if alike and not torch.is_autocast_enabled(x.device.type):
             return Drive(*x_V_c)
-    u = cell.drive(x, w)
+    u = driven(cell, x, w, blocks)
     return Drive((halves(u) if u.is_complex() else u).to(dtype))
 
 
@@ -90,13 +91,13 @@ class DriveGradients:
         self.c = torch.zeros_like(c) if by_c and c is not None else None
 
     def add(self, part: slice, delta: Tensor) -> None:
-        """delta (steps of the part, B, G) is the gradient by that part of the drive."""
+        """delta (rows of the part, G) is the gradient by that part of the drive."""
         x, V, _ = self.drive
         if V is None:  # the one part is all
             self.x = delta if self.needed[0] else None
         elif self.x is not None:
             torch.matmul(delta, V, out=self.x[part])
         if self.V is not None:
-            self.V.addmm_(delta.flatten(0, 1).mT, x[part].flatten(0, 1))
+            self.V.addmm_(delta.mT, x[part])
         if self.c is not None:
-            self.c += delta.sum((0, 1))
+            self.c += delta.sum(0)

@@ -16,6 +16,7 @@ from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.scan.checks import described
 from lit_rnn.scan.drive import drive_of, halves
+from lit_rnn.scan.packed import Blocks, ends
 from lit_rnn.scan.plain import Native
 from lit_rnn.scan.recurrence import COMPLEX, Dense, Engine, Kept, Recurrence
 from lit_rnn.scan.rotations import Layers, Rotated
@@ -58,9 +59,15 @@ def kind_of(cell: Cell) -> str | None:
 
 
 def run_plain(
-    cell: PlainCell, x: Tensor, state: State, w: Tensor | Layers, backend: Literal["fused", "native"], last_only: bool
+    cell: PlainCell,
+    x: Tensor,
+    state: State,
+    w: Tensor | Layers,
+    backend: Literal["fused", "native"],
+    last_only: bool,
+    blocks: Blocks,
 ) -> tuple[Tensor, State]:
-    """Outputs (T, B, output_size), or (1, B, output_size), and final state of a plain cell with ``w`` for W."""
+    """Packed outputs (N, output_size), or the last (R, output_size), and final state of a plain cell with w for W."""
     kind = kind_of(cell)
     assert kind is not None
     engine: Callable[[str, Tensor, Tensor | None], Engine]
@@ -71,7 +78,7 @@ def run_plain(
         W, engine, on_halves = w, Native if backend == "native" else Fused, matrix_on_halves
     accepted = "complex numbers" if kind == COMPLEX else "real numbers"
     require(W.is_complex() == (kind == COMPLEX), f"weights() of {type(cell).__name__}", described(W), accepted)
-    drive = drive_of(cell, x, W, W.dtype.to_real())
+    drive = drive_of(cell, x, W, W.dtype.to_real(), blocks)
     bias: Tensor | None = cell.activation.bias if isinstance(cell.activation, ModReLU) else None
     with torch.autocast(x.device.type, enabled=False):  # the states stay in W's precision
         bias = bias if bias is None else bias.to(W.dtype.to_real())
@@ -80,12 +87,13 @@ def run_plain(
             h0, W = halves(h0), on_halves(W)
         inputs = (*drive, h0, W, bias)
         keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
-        h = Recurrence.apply(kind, engine, keep, last_only, *inputs)
+        h = Recurrence.apply(kind, engine, keep, last_only, blocks, *inputs)
+    final = h if last_only else h[ends(blocks, h.device)]
     if kind != COMPLEX:
-        return cell.read(h), (h[-1],)
+        return cell.read(h), (final,)
     if type(cell).read is UnitaryCell.read:  # shows halves, which the states here are already
-        return h[..., : cell.output_size], (_complex(h[-1]),)
-    return cell.read(_complex(h)), (_complex(h[-1]),)
+        return h[..., : cell.output_size], (_complex(final),)
+    return cell.read(_complex(h)), (_complex(final),)
 
 
 def _complex(h: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from lit_rnn.activations import NONLINEARITIES
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.scan.drive import Drive, DriveGradients, drive_of
 from lit_rnn.scan.native import Memory, addresses, function, packed, packed_shape, readable, runs_natively
+from lit_rnn.scan.packed import Blocks, Trail, size, split, together
 from lit_rnn.scan.recurrence import KINDS, refuse_a_graph
 
 _CELLS = (
@@ -186,27 +187,27 @@ def runs_gated(cell: Cell) -> bool:
     return runs_natively("gated", like.dtype, like.device)
 
 
-def run_gated(cell: Cell, x: Tensor, state: State, w: Any, last_only: bool) -> tuple[Tensor, State]:
-    """Outputs (T, B, output_size), or (1, B, output_size), and final state of such a cell."""
+def run_gated(cell: Cell, x: Tensor, state: State, w: Any, last_only: bool, blocks: Blocks) -> tuple[Tensor, State]:
+    """Packed outputs (N, output_size), or the last (R, output_size), and final state of such a cell."""
     plan, matrices, vectors = _PARTS[type(cell).step](cell, w)
     given = [vector for vector in vectors if vector is not None]
     dtype = matrices[0].dtype
-    drive = drive_of(cell, x, w, dtype)
+    drive = drive_of(cell, x, w, dtype, blocks)
     with torch.autocast(x.device.type, enabled=False):  # the states stay in W's precision
         vector = torch.cat([vector.flatten() for vector in given]).to(dtype) if given else None
-        beside = state[0].new_zeros(x.shape[1], plan.beside)
+        beside = state[0].new_zeros(len(state[0]), plan.beside)
         start = torch.cat((*state, beside), dim=-1).to(dtype)
         inputs = (*drive, start, vector, *matrices)
         keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
-        y, final = _Gated.apply(plan, state[0].shape[-1], last_only, keep, *inputs)
-    y = final[None, :, : state[0].shape[-1]] if last_only else y
+        y, final = _Gated.apply(plan, state[0].shape[-1], last_only, keep, blocks, *inputs)
+    y = final[:, : state[0].shape[-1]] if last_only else y
     if isinstance(cell, cells.StatisticalRUCell):
         y = torch.relu(cell.output(y))
     return y, final[:, : final.shape[-1] - plan.beside].split(cell.state_sizes, dim=-1)
 
 
 class _Gated(torch.autograd.Function):
-    """The first columns of all states, (T, B, seen), None if ``last_only``, and the record (B, .) of the last."""
+    """The first columns of all states, (N, seen), None if ``last_only``, and the record (R, .) of every row's last."""
 
     @staticmethod
     def forward(
@@ -215,6 +216,7 @@ class _Gated(torch.autograd.Function):
         seen: int,
         last_only: bool,
         keep: bool,
+        blocks: Blocks,
         x: Tensor,
         V: Tensor | None,
         c: Tensor | None,
@@ -223,61 +225,63 @@ class _Gated(torch.autograd.Function):
         *matrices: Tensor,
     ) -> tuple[Tensor | None, Tensor]:
         drive = Drive(x, V, c)
-        parts = drive.parts()
-        whole = keep or not last_only
-        states = start.new_empty(1 + (len(x) if whole else parts[0].stop), *start.shape)
-        states[0] = start
-        kept = start.new_empty(len(x) if keep else 1, len(start), plan.kept)
-        call = _Call("forward", plan, seen, keep, torch.get_num_threads(), states, vector, matrices)
+        parts = drive.parts(blocks)
+        trail = Trail(together(parts), keep or not last_only)
+        memory, final = start.new_empty(trail.size, start.shape[1]), torch.empty_like(start)
+        kept = start.new_empty(len(x) if keep else len(start), plan.kept)
+        call = _Call("forward", plan, seen, keep, torch.get_num_threads(), vector, matrices)
+        last = start
         for part in parts:
-            steps = part.stop - part.start
-            here = (states[part.start :] if whole else states)[: 1 + steps]
-            call(
-                steps,
-                call.drive(steps, drive.of(part)),
-                call.states(steps, here),
-                call.kept(steps if keep else 1, kept[part] if keep else kept),
-            )
-            if not whole:
-                states[0] = here[-1]
+            drives = split(drive.of(part.rows), part.blocks)
+            zs = part.of(kept) if keep else [kept[None, : block.rows] for block in part.blocks]
+            for number, (block, u, z) in enumerate(zip(part.blocks, drives, zs, strict=True), part.number):
+                call.of(*block)
+                states = trail.enter(memory, number, last)
+                call(call.drive(u), call.states(states), call.kept(z, None if keep else 1))
+                last = states[-1]
+                trail.put_ended(last, final, number)
         ctx.set_materialize_grads(False)
-        ctx.plan, ctx.seen = plan, seen
-        ctx.save_for_backward(x, V, c, states, kept, vector, *matrices)
-        return None if last_only else states[1:, :, :seen], here[-1].clone()
+        ctx.plan, ctx.seen, ctx.blocks = plan, seen, blocks
+        ctx.save_for_backward(x, V, c, memory, kept, vector, *matrices)
+        return None if last_only else trail.states(memory[:, :seen]), final
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_a_graph()
-        x, V, c, states, kept, vector, *matrices = ctx.saved_tensors
-        _, _, _, _, by_x, by_V, by_c, by_start, _, *by_W = ctx.needs_input_grad
-        drive, at, parts = Drive(x, V, c), ctx.plan.drive_at, Drive(x, V, c).parts()
+        x, V, c, memory, kept, vector, *matrices = ctx.saved_tensors
+        _, _, _, _, _, by_x, by_V, by_c, by_start, _, *by_W = ctx.needs_input_grad
+        drive, at, plan = Drive(x, V, c), ctx.plan.drive_at, ctx.plan
+        parts = drive.parts(ctx.blocks)
+        trail = Trail(together(parts))
         by_drive = DriveGradients(drive, (by_x, by_V, by_c))
         by_matrices = [torch.zeros_like(W) if needed else None for W, needed in zip(matrices, by_W, strict=True)]
-        total = torch.zeros_like(states[0])
+        total = memory.new_zeros(ctx.blocks[0].rows, plan.record)  # by every row's last state, then by those before
         if grad_last is not None:
             total += grad_last
-        threads, plan = torch.get_num_threads(), ctx.plan
+        threads = torch.get_num_threads()
         by = None if vector is None else vector.new_zeros(threads, len(vector))
-        room = torch.empty_like(kept[parts[0]])
-        call = _Call("backward", plan, ctx.seen, True, threads, states, vector, matrices)
+        room = kept.new_empty(max(size(part.blocks) for part in parts), plan.kept)
+        call = _Call("backward", plan, ctx.seen, True, threads, vector, matrices)
         for part in reversed(parts):
-            here, delta = states[part.start : part.stop + 1], room[: part.stop - part.start]
-            steps = len(delta)
-            call(
-                steps,
-                None if grad is None else call.seen(steps, grad[part]),
-                call.states(steps, here),
-                call.kept(steps, kept[part]),
-                Memory("The gradient by the last state", total, (call.batch, plan.record)),
-                call.kept(steps, delta),
-                None if by is None else Memory("The gradient by the vectors", by, (threads, plan.vectors)),
-            )
-            by_drive.add(part, delta[..., at : at + drive.width])
-            for product, by_matrix in zip(ctx.plan.products, by_matrices, strict=True):
-                if by_matrix is not None:
-                    _add_by_matrix(by_matrix, product, here, delta)
+            deltas = room[: size(part.blocks)]
+            here = zip(part.blocks, split(deltas, part.blocks), part.of(grad), part.of(kept), strict=True)
+            for number, (block, delta, direct, z) in reversed(list(enumerate(here, part.number))):
+                call.of(*block)
+                states = trail.block(memory, number)
+                call(
+                    None if direct is None else call.seen(direct),
+                    call.states(states),
+                    call.kept(z),
+                    call.by_last(total[: block.rows]),
+                    call.kept(delta),
+                    None if by is None else Memory("The gradient by the vectors", by, (threads, plan.vectors)),
+                )
+                for product, by_matrix in zip(plan.products, by_matrices, strict=True):
+                    if by_matrix is not None:
+                        _add_by_matrix(by_matrix, product, states, delta)
+            by_drive.add(part.rows, deltas[:, at : at + drive.width])
         found = by_drive.x, by_drive.V, by_drive.c, total if by_start else None, None if by is None else by.sum(0)
-        return (*(None,) * 4, *found, *by_matrices)
+        return (*(None,) * 5, *found, *by_matrices)
 
 
 def _add_by_matrix(by: Tensor, product: _Product, states: Tensor, delta: Tensor) -> None:
@@ -299,7 +303,6 @@ class _Call:
         seen: How many columns of the states the outputs are.
         keep: Whether a backward follows.
         threads: On how many.
-        states: The records of all steps, (., B, record).
         vector: The cell's vectors, one after another.
         matrices: W of each product.
     """
@@ -311,15 +314,15 @@ class _Call:
         seen: int,
         keep: bool,
         threads: int,
-        states: Tensor,
         vector: Tensor | None,
         matrices: Sequence[Tensor],
     ) -> None:
-        self.plan, self.width, self.batch, self.dtype = plan, seen, states.shape[1], states.dtype
+        self.plan, self.width, self.dtype = plan, seen, matrices[0].dtype
+        self.steps, self.rows = 0, 0
         require(seen <= plan.record, "The width of the outputs", seen, f"at most {plan.record}, that of the states")
         products = [(p.reads, p.columns, p.writes, p.rows) for p in plan.products]
         numbers = [
-            *(_CELLS.index(plan.kind), 0, self.batch, threads),
+            *(_CELLS.index(plan.kind), 0, 0, threads),
             *(plan.record, plan.kept, keep, plan.drive, plan.drive_at, seen),
             *(plan.vectors, len(products)),
             *(number for product in (*products, (0, 0, 0, 0))[:2] for number in product),
@@ -336,18 +339,26 @@ class _Call:
             self.weights[1 + number] = Memory("A recurrent matrix", memory, packed_shape(shape, self.dtype))
         self.run = function("gated", name, self.dtype)
 
-    def __call__(self, steps: int, *memory: Memory | None) -> None:
-        self.shape[1] = steps
+    def __call__(self, *memory: Memory | None) -> None:
         self.run(self.shape, self.numbers, *addresses((*self.weights, *memory), self.dtype))
 
-    def drive(self, steps: int, u: Tensor) -> Memory:
-        return Memory("The drive", readable(u), (steps, self.batch, self.plan.drive))
+    def of(self, steps: int, rows: int) -> None:
+        """The next call, and each `Memory` for it, is of so many."""
+        self.steps, self.rows = steps, rows
+        self.shape[1], self.shape[2] = steps, rows
 
-    def states(self, steps: int, states: Tensor) -> Memory:
-        return Memory("The states", states, (1 + steps, self.batch, self.plan.record))
+    def drive(self, u: Tensor) -> Memory:
+        return Memory("The drive", readable(u), (self.steps, self.rows, self.plan.drive))
 
-    def kept(self, steps: int, kept: Tensor) -> Memory:
-        return Memory("What is kept of the gates", kept, (steps, self.batch, self.plan.kept))
+    def states(self, states: Tensor) -> Memory:
+        return Memory("The states", states, (1 + self.steps, self.rows, self.plan.record))
 
-    def seen(self, steps: int, grad: Tensor) -> Memory:
-        return Memory("The gradient by the outputs", readable(grad), (steps, self.batch, self.width))
+    def kept(self, kept: Tensor | None, steps: int | None = None) -> Memory:
+        shape = self.steps if steps is None else steps, self.rows, self.plan.kept
+        return Memory("What is kept of the gates", kept, shape)
+
+    def seen(self, grad: Tensor) -> Memory:
+        return Memory("The gradient by the outputs", readable(grad), (self.steps, self.rows, self.width))
+
+    def by_last(self, total: Tensor) -> Memory:
+        return Memory("The gradient by the last state", total, (self.rows, self.plan.record))

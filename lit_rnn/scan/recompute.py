@@ -13,19 +13,67 @@ import torch
 from torch import Tensor
 
 from lit_rnn.cells.base import Cell, State
-from lit_rnn.scan.drive import slices
+from lit_rnn.scan.packed import Blocks, chunks, size
 from lit_rnn.scan.recurrence import refuse_a_graph
 
-Run = Callable[[Tensor, State, Any], tuple[Tensor, State]]
+Run = Callable[[Tensor, State, Any, Blocks], tuple[Tensor, State]]
+
+
+class _Place(NamedTuple):
+    """A chunk of steps.
+
+    Args:
+        blocks: Of it.
+        rows: Its packed rows.
+        starts: Where the state before it is kept.
+        stay: How many rows go on behind it.
+    """
+
+    blocks: Blocks
+    rows: slice
+    starts: slice
+    stay: int
+
+    @property
+    def ending(self) -> slice:
+        """The rows of the batch that end in it."""
+        return slice(self.stay, self.blocks[0].rows)
+
+    def grown(self, through: Tensor | None, ended: Tensor | None) -> Tensor | None:
+        """The gradient by the states after it, from that by those which go on and that by the final states."""
+        rows = self.blocks[0].rows
+        if through is None and (ended is None or self.stay == rows):
+            return None
+        like = through if through is not None else ended
+        assert like is not None
+        by = like.new_zeros(rows, *like.shape[1:])
+        if through is not None:
+            by[: self.stay] = through
+        if ended is not None:
+            by[self.ending] = ended[self.ending]
+        return by
 
 
 class _Plan(NamedTuple):
     run: Run
     rebuild: Callable[[Sequence[Tensor]], Any]  # w from its tensors
     every: int
+    blocks: Blocks
     last_only: bool
     states: int  # how many tensors the state is
     weights: int  # and w
+
+    def places(self) -> list[_Place]:
+        """The chunks."""
+        found: list[_Place] = []
+        all_chunks = chunks(self.blocks, self.every)
+        row, start = 0, 0
+        for number, blocks in enumerate(all_chunks):
+            stay = all_chunks[number + 1][0].rows if number + 1 < len(all_chunks) else 0
+            end, after = row + size(blocks), start + blocks[0].rows
+            found.append(_Place(blocks, slice(row, end), slice(start, after), stay))
+            row, start = end, after
+        return found
 
     def sorted(self, tensors: tuple[Tensor, ...]) -> tuple[State, State, State]:
         """State, w and parameters."""
@@ -34,22 +82,24 @@ class _Plan(NamedTuple):
 
 
 def recomputed(
-    run: Run, cell: Cell, x: Tensor, state: State, w: Any, every: int, last_only: bool
+    run: Run, cell: Cell, x: Tensor, state: State, w: Any, every: int, last_only: bool, blocks: Blocks
 ) -> tuple[Tensor, State]:
-    """What ``run`` gives of ``x`` (T, B, I), ``state`` and the weights ``w`` of ``cell``, ``every`` steps at a time.
+    """What ``run`` gives of packed ``x`` (N, I), ``state`` and the ``w`` of ``cell``, ``every`` steps at a time.
 
     Args:
-        run: From some steps of x, the state before them and w to the outputs (the last alone if ``last_only``) and the
-            state after them. Beside these it may depend on the parameters of ``cell``.
+        run: From some steps of x, the state before them, w and their blocks to the outputs (the last of every row alone
+            if ``last_only``) and the state after the last step of every row. Beside these it may depend on the
+            parameters of ``cell``.
         cell: The recurrence.
         x: The inputs.
         state: The state before the first step.
         w: What ``cell.weights()`` gives, or what ``run`` takes for it.
         every: Steps whose states are in memory at a time.
         last_only: As in `lit_rnn.scan.scan`.
+        blocks: Of x.
     """
     tensors: list[Tensor] = []
-    plan = _Plan(run, _taken_apart(w, tensors), every, last_only, len(state), len(tensors))
+    plan = _Plan(run, _taken_apart(w, tensors), every, blocks, last_only, len(state), len(tensors))
     y, *after = _Recomputed.apply(plan, x, *state, *tensors, *cell.parameters())
     return y, tuple(after)
 
@@ -73,22 +123,27 @@ class _Recomputed(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: _Plan, x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         state, w, parameters = plan.sorted(rest)
-        chunks = slices(len(x), plan.every)
-        starts = [part.new_empty(len(chunks), *part.shape) for part in state]
-        outputs: Tensor | None = None
-        for number, steps in enumerate(chunks):
+        places = plan.places()
+        starts = [part.new_empty(places[-1].starts.stop, *part.shape[1:]) for part in state]
+        R, outputs, finals = len(state[0]), None, []
+        for place in places:
             for start, part in zip(starts, state, strict=True):
-                start[number] = part
-            y, state = plan.run(x[steps], state, plan.rebuild(w))
-            if not plan.last_only:
-                outputs = y.new_empty(len(x), *y.shape[1:]) if outputs is None else outputs
-                outputs[steps] = y
+                start[place.starts] = part
+            y, after = plan.run(x[place.rows], state, plan.rebuild(w), place.blocks)
+            if outputs is None:
+                outputs = y.new_empty(R if plan.last_only else len(x), *y.shape[1:])
+                finals = [part.new_empty(R, *part.shape[1:]) for part in after]
+            outputs[place.ending if plan.last_only else place.rows] = y[place.stay :] if plan.last_only else y
+            for final, part in zip(finals, after, strict=True):
+                final[place.ending] = part[place.stay :]
+            state = tuple(part[: place.stay] for part in after)
+        assert outputs is not None
         device = x.device.type
         mode = {"enabled": torch.is_autocast_enabled(device), "dtype": torch.get_autocast_dtype(device)}
         ctx.plan, ctx.autocast = plan, {"device_type": device, **mode}
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, *starts, *w, *parameters)
-        return y if outputs is None else outputs, *state
+        return outputs, *finals
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -101,17 +156,16 @@ class _Recomputed(torch.autograd.Function):
         fixed = [tensor for tensor in (*w, *parameters) if tensor.requires_grad]
         totals = [torch.zeros_like(tensor) for tensor in fixed]
         by_x = torch.zeros_like(x) if by_x_asked else None
-        through = list(grads)
-        for number, steps in reversed(list(enumerate(slices(len(x), plan.every)))):
-            own = x[steps].detach().requires_grad_(by_x_asked)
-            before = tuple(start[number].detach().requires_grad_() for start in starts)
+        through: list[Tensor | None] = [None] * plan.states
+        for place in reversed(plan.places()):
+            own = x[place.rows].detach().requires_grad_(by_x_asked)
+            before = tuple(start[place.starts].detach().requires_grad_() for start in starts)
             with torch.enable_grad(), torch.autocast(**ctx.autocast):
-                y, after = plan.run(own, before, plan.rebuild(w))
-            if plan.last_only:
-                direct = grad if steps.stop == len(x) else None
-            else:
-                direct = None if grad is None else grad[steps]
-            pairs = [(out, by) for out, by in zip((y, *after), (direct, *through), strict=True) if by is not None]
+                y, after = plan.run(own, before, plan.rebuild(w), place.blocks)
+            of_all = None if plan.last_only or grad is None else grad[place.rows]
+            direct = place.grown(None, grad) if plan.last_only else of_all
+            by_after = map(place.grown, through, grads)
+            pairs = [(out, by) for out, by in zip((y, *after), (direct, *by_after), strict=True) if by is not None]
             if not pairs:  # nothing has looked at these steps
                 continue
             outs, by_outs = zip(*pairs, strict=True)
@@ -122,7 +176,7 @@ class _Recomputed(torch.autograd.Function):
                 if by is not None:
                     total += by
             if by_x is not None and found[-1] is not None:
-                by_x[steps] = found[-1]
+                by_x[place.rows] = found[-1]
         summed = iter(totals)
         by_fixed = [next(summed) if tensor.requires_grad else None for tensor in (*w, *parameters)]
         return None, by_x, *through, *by_fixed

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from datamodules.errors import UserError
 from lit_rnn.scan.drive import Drive, DriveGradients
+from lit_rnn.scan.packed import Blocks, Trail, size, split, together
 
 KINDS = ("identity", "relu", "leaky_relu", "tanh", "elu", "modrelu", "complex modrelu")  # as in vectors.h
 COMPLEX = KINDS[-1]
@@ -34,9 +35,6 @@ class Kept(NamedTuple):
 
     h: Tensor
     modulus: Tensor | None
-
-    def of(self, part: slice) -> Kept:
-        return Kept(self.h[part.start : part.stop + 1], None if self.modulus is None else self.modulus[part])
 
 
 class Engine(ABC):
@@ -91,7 +89,7 @@ def refuse_a_graph() -> None:
 
 
 class Recurrence(torch.autograd.Function):
-    """(T, B, width) states from the drive, or the last one alone, (1, B, width)."""
+    """Packed states (N, width) from the drive, or the last of every row alone, (R, width)."""
 
     @staticmethod
     def forward(
@@ -100,6 +98,7 @@ class Recurrence(torch.autograd.Function):
         engine: Callable[[str, Tensor, Tensor | None], Engine],
         keep: bool,
         last_only: bool,
+        blocks: Blocks,
         x: Tensor,
         V: Tensor | None,
         c: Tensor | None,
@@ -108,43 +107,55 @@ class Recurrence(torch.autograd.Function):
         bias: Tensor | None,
     ) -> Tensor:
         drive = Drive(x, V, c)
-        parts = drive.parts()
-        whole = keep or not last_only
-        # behind the state before each step that after it; those of one part after another where the last is all we need
-        h = h0.new_empty(1 + (len(x) if whole else parts[0].stop), *h0.shape)
-        complex_kept = kind == COMPLEX and keep
-        kept = Kept(h, h0.new_empty(len(x), len(h0), h0.shape[1] // 2) if complex_kept else None)
-        h[0] = h0
+        parts = drive.parts(blocks)
+        trail = Trail(together(parts), keep or not last_only)
+        memory, final = h0.new_empty(trail.size, h0.shape[1]), torch.empty_like(h0)
+        modulus = h0.new_empty(len(x), h0.shape[1] // 2) if kind == COMPLEX and keep else None
         run = engine(kind, W, bias)
+        last = h0
         for part in parts:
-            here = kept.of(part if whole else slice(0, part.stop - part.start))
-            run.forward(drive.of(part).contiguous(), here)
-            if not whole:
-                h[0] = here.h[-1]
-        ctx.kind, ctx.engine, ctx.last_only = kind, engine, last_only
-        ctx.save_for_backward(x, V, c, W, bias, *kept)
-        return h[:1].clone() if not whole else h[-1:].clone() if last_only else h[1:]
+            driven = split(drive.of(part.rows).contiguous(), part.blocks)
+            for number, (u, m) in enumerate(zip(driven, part.of(modulus), strict=True), part.number):
+                h = trail.enter(memory, number, last)
+                run.forward(u, Kept(h, m))
+                last = h[-1]
+                if last_only:
+                    trail.put_ended(last, final, number)
+        ctx.kind, ctx.engine, ctx.last_only, ctx.blocks = kind, engine, last_only, blocks
+        ctx.save_for_backward(x, V, c, W, bias, memory, modulus)
+        return final if last_only else trail.states(memory)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         refuse_a_graph()
-        x, V, c, W, bias, *saved = ctx.saved_tensors
-        drive, kept = Drive(x, V, c), Kept(*saved)
-        by_drive, (by_h0, by_W, by_bias) = DriveGradients(drive, ctx.needs_input_grad[4:7]), ctx.needs_input_grad[7:]
+        x, V, c, W, bias, memory, modulus = ctx.saved_tensors
+        drive = Drive(x, V, c)
+        by_drive, (by_h0, by_W, by_bias) = DriveGradients(drive, ctx.needs_input_grad[5:8]), ctx.needs_input_grad[8:]
         weights = torch.zeros_like(W) if by_W else None
         thresholds = torch.zeros_like(bias) if by_bias else None
-        parts = drive.parts()
-        room = torch.empty_like(kept.h[parts[0]])
+        parts = drive.parts(ctx.blocks)
+        trail = Trail(together(parts))
+        room = memory.new_empty(max(size(part.blocks) for part in parts), memory.shape[1])
         run = ctx.engine(ctx.kind, W, bias)
-        # the loss's gradient by a part's last state
-        through = grad[0] if ctx.last_only else torch.zeros_like(kept.h[0])
+        through: Tensor | None = None  # the loss's gradient by a block's last states, through later ones
         for part in reversed(parts):
-            direct = None if ctx.last_only else grad[part]
-            if direct is not None:
-                through = through + direct[-1]
-            delta = room[: part.stop - part.start]
-            through, by_thresholds = run.backward(direct, through, kept.of(part), delta, weights)
-            by_drive.add(part, delta)
-            if thresholds is not None:
-                thresholds += by_thresholds
-        return (*(None,) * 4, by_drive.x, by_drive.V, by_drive.c, through if by_h0 else None, weights, thresholds)
+            delta = room[: size(part.blocks)]
+            direct = part.of(None if ctx.last_only else grad)
+            here = enumerate(zip(split(delta, part.blocks), direct, part.of(modulus), strict=True), part.number)
+            for number, (d, by_h, m) in reversed(list(here)):
+                through = _grown(through, grad[: d.shape[1]] if by_h is None else by_h[-1], ctx.last_only)
+                kept = Kept(trail.block(memory, number), m)
+                through, by_thresholds = run.backward(by_h, through, kept, d, weights)
+                if thresholds is not None:
+                    thresholds += by_thresholds
+            by_drive.add(part.rows, delta)
+        return (*(None,) * 5, by_drive.x, by_drive.V, by_drive.c, through if by_h0 else None, weights, thresholds)
+
+
+def _grown(through: Tensor | None, direct: Tensor, last_only: bool) -> Tensor:
+    """The gradient by a block's last states (rows, .), of which the first go on: through those after them, and the
+    loss's own, which with ``last_only`` sees those alone that end here."""
+    if through is None:
+        return direct
+    going = through if last_only else through + direct[: len(through)]
+    return going if len(going) == len(direct) else torch.cat((going, direct[len(going) :]))

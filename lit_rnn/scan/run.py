@@ -17,12 +17,15 @@ from lit_rnn.dtypes import as_inputs, as_precise, first
 from lit_rnn.scan.checks import check_inputs, checked
 from lit_rnn.scan.compiled import run_compiled, steps, tell_of_the_loop
 from lit_rnn.scan.compiler import torch_compiles
+from lit_rnn.scan.drive import driven
 from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
 from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
+from lit_rnn.scan.packed import Block, Blocks, ends, split
 from lit_rnn.scan.recompute import recomputed
 from lit_rnn.scan.rotations import layers_of
+from lit_rnn.scan.unequal import runs_of
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,8 @@ def scan(
     state: State | None = None,
     backend: Backend = "auto",
     *,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
     last_only: bool = False,
     checkpoint_every: int | None = None,
     expected_passes: int | None = None,
@@ -51,7 +56,12 @@ def scan(
         x: (T, B, input_size), T >= 1, in the type of the cell; B may be 0.
         state: The state before the first step, as ``cell.initial_state(B)``, which None takes.
         backend: See `choose_backend`. All give the same outputs and gradients.
-        last_only: Return the last output alone, (1, B, output_size): what a label at the end needs, for less memory.
+        lengths: (B,), int64, from 1 to T: steps behind a sequence's end change nothing. Outputs there are zero, the
+            final state is the one after its own last step, and what x holds there is not read. None: all have T.
+        reset: (T, B), bool: where it is true a sequence begins anew, with the cell's own initial state before that
+            step; no gradient crosses it. At the first step that state takes the place of ``state``.
+        last_only: Return the last output of every sequence alone, (1, B, output_size): what a label at the end needs,
+            for less memory.
         checkpoint_every: Keep the states at every so many steps alone, and run the steps between them again in the
             backward: about a third more time. Memory beyond inputs and outputs is then that of one chunk and T over
             ``checkpoint_every`` states, least near sqrt(T) steps. None keeps all.
@@ -63,9 +73,10 @@ def scan(
         The outputs (T, B, output_size), in the dtype of x, and the state after the last step, in that of W.
 
     Raises:
-        UserError: where the backend cannot run the cell, or `lit_rnn.scan.checks` refuses x or the state.
+        UserError: where the backend cannot run the cell, or x, the state, lengths or reset are refused.
     """
     check_inputs(cell, x)
+    runs = None if lengths is None and reset is None else runs_of(x, lengths, reset)
     chosen = choose_backend(backend, cell, (expected_passes or 0) * len(x))
     if chosen == "compiled" and expected_passes == 0:
         tell_of_the_loop(cell, x.shape[1], "few of this size come")
@@ -74,33 +85,73 @@ def scan(
     state = checked(cell, x, state, first(w))
     if not torch.is_autocast_enabled(x.device.type):  # a pass in chunks starts each of them with what it ends with
         state = as_precise(state, w)
+    if runs is None:
+        blocks: Blocks = (Block(*x.shape[:2]),)
+        y, final = _packed(cell, x.flatten(0, 1), state, w, chosen, last_only, checkpoint_every, blocks)
+        return (y[None] if last_only else y.unflatten(0, x.shape[:2])), final
+    packed, start = x.flatten(0, 1).index_select(0, runs.place), runs.start(cell, state)
+    y, final = _packed(cell, packed, start, w, chosen, last_only, checkpoint_every, runs.blocks)
+    final = tuple(part.index_select(0, runs.last) for part in final)
+    return (y.index_select(0, runs.last)[None] if last_only else runs.unpacked(y, len(x))), final
+
+
+def _packed(
+    cell: Cell,
+    x: Tensor,
+    state: State,
+    w: Any,
+    chosen: Chosen,
+    last_only: bool,
+    checkpoint_every: int | None,
+    blocks: Blocks,
+) -> tuple[Tensor, State]:
+    """Of packed rows x (N, I): outputs (N, .), or the last of every row (R, .), and the state after it."""
     if checkpoint_every is None or not torch.is_grad_enabled():
-        return _run(cell, x, state, w, chosen, last_only)
+        return _run(cell, x, state, w, chosen, last_only, blocks)
     key = "model.init_args.checkpoint_every"
     require(checkpoint_every >= 1, key, checkpoint_every, "null or a whole number of at least 1")
 
-    def run(x: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
-        return _run(cell, x, state, w, chosen, last_only)
+    def run(x: Tensor, state: State, w: Any, blocks: Blocks) -> tuple[Tensor, State]:
+        return _run(cell, x, state, w, chosen, last_only, blocks)
 
-    return recomputed(run, cell, x, state, w, checkpoint_every, last_only)
+    return recomputed(run, cell, x, state, w, checkpoint_every, last_only, blocks)
 
 
-def _run(cell: Cell, x: Tensor, state: State, w: Any, chosen: Chosen, last_only: bool) -> tuple[Tensor, State]:
-    if chosen == "torch":
-        y, state = run_kernel(cell, x, state, w)
-    elif chosen == "native" and kind_of(cell) is None:
-        y, state = run_gated(cell, x, state, w, last_only)
+def _run(
+    cell: Cell, x: Tensor, state: State, w: Any, chosen: Chosen, last_only: bool, blocks: Blocks
+) -> tuple[Tensor, State]:
+    if chosen == "native" and kind_of(cell) is None:
+        y, state = run_gated(cell, x, state, w, last_only, blocks)
     elif chosen in ("fused", "native"):
         plain = cast(PlainCell, cell)
-        y, state = run_plain(plain, x, state, w, cast(Any, chosen), last_only)
+        y, state = run_plain(plain, x, state, w, cast(Any, chosen), last_only, blocks)
     else:
-        run: Callable[..., tuple[Tensor, State]] = run_compiled if chosen == "compiled" else steps
-        u = cell.drive(x, w)
-        if not torch.is_autocast_enabled(x.device.type):
+        run: Callable[..., tuple[Tensor, State]]
+        run = {"torch": run_kernel, "compiled": run_compiled}.get(chosen, steps)
+        u = x if chosen == "torch" else driven(cell, x, w, blocks)
+        if chosen != "torch" and not torch.is_autocast_enabled(x.device.type):
             (u,) = as_precise((u,), w)
-        y, state = run(cell, u, state, w)
-    y = y[-1:] if last_only else y
+        y, state = _block_by_block(lambda u, state: run(cell, u, state, w), u, state, blocks)
+        y = y[ends(blocks, y.device)] if last_only else y
     return y if torch.is_autocast_enabled(x.device.type) else as_inputs(y, x), state
+
+
+def _block_by_block(
+    run: Callable[[Tensor, State], tuple[Tensor, State]], u: Tensor, state: State, blocks: Blocks
+) -> tuple[Tensor, State]:
+    """Of packed rows u (N, .), by what ``run`` makes of (steps, rows, .) and the state before them."""
+    outputs, ended = [], []
+    following = [block.rows for block in blocks[1:]] + [0]
+    for part, stay in zip(split(u, blocks), following, strict=True):
+        y, state = run(part, state)
+        outputs.append(y.flatten(0, 1))
+        if stay:
+            halves = [part.tensor_split([stay]) for part in state]
+            state, gone = zip(*halves, strict=True)
+        ended.append(gone if stay else state)
+    if len(blocks) == 1:
+        return outputs[0], state
+    return torch.cat(outputs), tuple(torch.cat(parts) for parts in zip(*reversed(ended), strict=True))
 
 
 def supports(backend: Backend, cell: Cell) -> bool:

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.base import Batch
+from datamodules.batch import Batch, Parts
 from lit_rnn import analysis
 from lit_rnn.analysis.arrays import Complex, Real
 from lit_rnn.commands.analyze.settings import Settings
 from lit_rnn.commands.analyze.subject import Matrix
 from lit_rnn.models import SequenceModel
-from lit_rnn.models.probes import gradient_flows
+from lit_rnn.models.probes import encoded, gradient_flows
 from lit_rnn.scan import scan
 
 Finding = dict[str, Any]  # numbers, arrays and sentences by name
@@ -155,7 +155,8 @@ def dynamics(model: SequenceModel, batch: Batch) -> list[Finding]:
     torch.set_flush_denormal(True)  # as in training
     flows = gradient_flows(model, batch)
     torch.set_flush_denormal(False)
-    x, findings = model.encode(batch[0]).transpose(0, 1), []
+    x, lengths, findings = encoded(model, batch), Parts.of(batch).lengths, []
+    common = len(x) if lengths is None else int(lengths.min())  # as far as all sequences go
     for cell, flow in zip(model.cell_list(), flows, strict=True):
         finding = {
             **flow._asdict(),
@@ -163,9 +164,9 @@ def dynamics(model: SequenceModel, batch: Batch) -> list[Finding]:
             "zero_gradients": float(flow.zero_fraction.mean()),
             "saturated": float(flow.saturation.mean()),
         }
-        findings.append(finding | _along_the_trajectory(analysis.each_step_jacobian(cell, x), len(x)))
+        findings.append(finding | _along_the_trajectory(analysis.each_step_jacobian(cell, x[:common]), common))
         with torch.no_grad():
-            x = scan(cell, x)[0]
+            x = scan(cell, x, lengths=lengths)[0]
     return findings
 
 

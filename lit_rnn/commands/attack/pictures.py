@@ -21,6 +21,7 @@ from lit_rnn.report import style
 from lit_rnn.report.sequences import CHANGED, Strips, Symbols, cut, draw_image, time_axis, verdict
 from lit_rnn.report.spectra import Spectrum, draw_spectra
 from lit_rnn.robustness import AttackResult
+from lit_rnn.robustness.state import read
 from lit_rnn.robustness.worst import adversarial, interval
 
 _SHOWN = 5
@@ -126,7 +127,9 @@ def draw_inputs(outcome: Outcome) -> Figure:
     order = np.argsort(~(first.fooled & ~outcome.clean.fooled), kind="stable")  # fooled, and right before
     chosen = torch.from_numpy(order[:_SHOWN].copy()).to(e.x.device)
     with torch.no_grad():
-        before, after = model(e.x[chosen]), {k: model(x[chosen]) for k, (_, x) in outcome.moved.items()}
+        lengths = None if e.lengths is None else e.lengths[chosen]
+        before = read(model, e.x[chosen], lengths)
+        after = {k: read(model, x[chosen], lengths) for k, (_, x) in outcome.moved.items()}
     if isinstance(outcome.subject.data, PixelDataModule) and _side(outcome.subject.data):
         figure = _draw_images(outcome, chosen, before, after)
     elif outcome.subject.symbols == "swaps":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from datamodules import SequenceDataModule, Task, UserError
+from datamodules.batch import Batch, Parts
 from datamodules.errors import require
 from lit_rnn.class_paths import class_path
 from lit_rnn.models import SequenceModel, load, read_checkpoint
@@ -72,8 +73,11 @@ def read_subject(options: argparse.Namespace, given: dict[str, Any]) -> Subject:
     device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     model.eval().requires_grad_(False).to(device)
     batch, indices = draw(data, options.split, options.samples, options.seed)
-    x, y = batch[0].to(device), batch[1].to(device)
-    mask = data.changeable(batch[0]).to(device)
+    parts = Parts.of(batch).to(device)
+    x, y = parts.filled(), parts.targets
+    mask, real = data.changeable(Parts.of(batch).filled()).to(device), parts.real()
+    if real is not None:  # padding is held still
+        mask = mask & (real if mask.dim() == 2 else real[..., None])
     if symbols == "embedding":
         x = model.encode(x)
         mask = mask[..., None].expand_as(x)
@@ -89,10 +93,11 @@ def read_subject(options: argparse.Namespace, given: dict[str, Any]) -> Subject:
         y,
         mask,
         bounds,
-        scored(data.task, batch, device),
+        scored(data.task, parts),
         wrong,
         data.task.input_size if symbols == "swaps" else 0,
         options.batch_size,
+        parts.lengths,
     )
     return Subject(examples, model, data, checkpoint, folder, options.split, indices, symbols, measured)
 
@@ -136,7 +141,7 @@ def criterion(task: Task, tolerance: float | None) -> Wrong | None:
 
 def draw(
     data: SequenceDataModule, split: Any, samples: int | None, seed: int, default: int = 200
-) -> tuple[tuple[Tensor, ...], np.ndarray]:
+) -> tuple[Batch, np.ndarray]:
     """``samples`` examples of a split, chosen by ``seed`` and in order, and their numbers."""
     data.prepare_data()
     data.setup("test" if split == "test" else "fit")
@@ -147,14 +152,14 @@ def draw(
     return source[indices], indices
 
 
-def scored(task: Task, batch: tuple[Tensor, ...], device: torch.device) -> Tensor | None:
+def scored(task: Task, parts: Parts) -> Tensor | None:
     """(B, T) bool: the steps whose prediction is judged, in a task with a target per step."""
     if not task.per_step:
         return None
-    counts = batch[2].clone() if len(batch) > 2 else torch.ones(batch[1].shape[:2], dtype=torch.bool)
-    if task.recall is not None:
-        counts[:, : -task.recall] = False
-    return counts.to(device)
+    counts = parts.counts(task)
+    if counts is None:
+        counts = torch.ones(parts.targets.shape[:2], dtype=torch.bool, device=parts.targets.device)
+    return counts if task.recall is None else counts & parts.recalled(task.recall)
 
 
 def describe(subject: Subject) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torchmetrics.text import Perplexity
 
 from datamodules import Adding, CopyMemory, Task, UserError
+from datamodules.batch import Parts
 from lit_rnn.models import VanillaRNN
 from lit_rnn.models.objectives import METRICS, Meters, better, metric_words
 from tests.lit_rnn.runs.test_ddp import DDP, command
@@ -80,7 +81,7 @@ def epoch(task: Task, batches: list[tuple[Tensor, Tensor, Tensor | None]], meter
     meters = Meters(task) if meters is None else meters
     for outputs, targets, mask in batches:
         counted = outputs if mask is None else outputs[mask]
-        meters.count("train", torch.tensor(1.0), counted, targets, mask)
+        meters.count("train", torch.tensor(1.0), counted, Parts(targets, targets, mask))
     return float(meters.of("train")[task.metric].compute())
 
 
@@ -200,6 +201,7 @@ OWN = '''
 """Tasks with metrics of the user's choice."""
 from dataclasses import replace
 from datamodules import Adding, CopyMemory
+from datamodules.batch import Parts
 
 
 class Copying(CopyMemory):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lit_rnn import cells
 from lit_rnn.cells import Cell
 from lit_rnn.scan import drive, scan, supports
+from lit_rnn.scan.packed import Blocks, Part
 
 I, N, T, B = 3, 6, 10, 2  # noqa: E741
 CELLS: dict[str, Callable[[], Cell]] = {
@@ -38,10 +39,10 @@ def part(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any
     """Gives every drive, whatever its width, so many steps in a part; returns how long the parts were."""
     seen: list[int] = []
 
-    def parts(self: drive.Drive) -> list[slice]:
+    def parts(self: drive.Drive, blocks: Blocks) -> list[Part]:
         monkeypatch.setattr(drive, "PART", request.param * B * self.width)
-        found = whole(self)
-        seen.extend(here.stop - here.start for here in found)
+        found = whole(self, blocks)
+        seen.extend(sum(block.steps for block in here.blocks) for here in found)
         return found
 
     whole = drive.Drive.parts

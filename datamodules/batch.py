@@ -1,0 +1,79 @@
+"""What the tensors of a batch are."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from datamodules.task import Task
+
+
+class Parts(NamedTuple):
+    """A batch by name.
+
+    Args:
+        inputs: (B, T) symbols or (B, T, I) values.
+        targets: As the Task says.
+        mask: (B, T) bool, where targets count; None: everywhere.
+        lengths: (B,) int64, how many steps each sequence has; what is behind them is padding. None: all have T.
+        reset: (B, T) bool, in chunks of streams: where a sequence begins anew. The first step of all others goes on
+            from the last step of the batch before. None: every sequence begins with the batch.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    mask: Tensor | None = None
+    lengths: Tensor | None = None
+    reset: Tensor | None = None
+
+    @classmethod
+    def of(cls, batch: Batch) -> Parts:
+        """Of a tuple (inputs, targets, ...) that goes on with a bool mask, int64 lengths, or both in this order."""
+        if isinstance(batch, Parts):
+            return batch
+        inputs, targets, *more = batch
+        mask = next((part for part in more if part.dtype == torch.bool), None)
+        return cls(inputs, targets, mask, next((part for part in more if part.dtype == torch.int64), None))
+
+    def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Parts:
+        """On a device, numbers in a dtype."""
+        moved = [
+            None if part is None else part.to(device, dtype if part.is_floating_point() else part.dtype)
+            for part in self
+        ]
+        return Parts(*moved)  # type: ignore[arg-type]  # the first two are tensors
+
+    def real(self) -> Tensor | None:
+        """(B, T) bool, true up to each sequence's end; None where all have T steps."""
+        return None if self.lengths is None else within(self.lengths, self.inputs.shape[1])
+
+    def filled(self) -> Tensor:
+        """The inputs, 0 behind each sequence's end."""
+        real = self.real()
+        if real is None:
+            return self.inputs
+        return self.inputs.where(real if self.inputs.dim() == 2 else real[..., None], 0)
+
+    def counts(self, task: Task) -> Tensor | None:
+        """(B, T) bool: the steps whose targets count, of a task with one per step; None where all do."""
+        real = self.real() if task.per_step else None
+        if real is None or self.mask is None:
+            return self.mask if real is None else real
+        return self.mask & real
+
+    def recalled(self, recall: int) -> Tensor:
+        """(B, T) bool: the last ``recall`` steps of each sequence."""
+        steps = torch.arange(self.inputs.shape[1], device=self.inputs.device)
+        ends = self.lengths[:, None] if self.lengths is not None else torch.full_like(steps, len(steps))[None]
+        return ((steps >= ends - recall) & (steps < ends)).expand(len(self.inputs), -1)
+
+
+Batch: TypeAlias = tuple[Tensor, ...] | Parts
+"""`Parts`, or what `Parts.of` takes."""
+
+
+def within(lengths: Tensor, steps: int) -> Tensor:
+    """(B, steps) bool, true up to each length."""
+    return torch.arange(steps, device=lengths.device) < lengths[:, None]

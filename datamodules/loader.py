@@ -1,0 +1,181 @@
+"""SequenceLoader: the batches of one rank in an order that is a function of (seed, epoch)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batch import Batch
+from datamodules.errors import UserError, require
+
+Indices = NDArray[np.int64]
+
+_SHUFFLE_ID = 3  # keys the generator that orders the training set, so that order never repeats a sample's randomness
+_POOL = 100  # batches that are sorted by length together: chance stays, and padding nearly goes
+
+
+class IndexedBatches(Dataset[Batch], ABC):
+    """A split that answers an array of indices with one whole batch.
+
+    ``endless`` splits are functions of the index and go on past ``len``: every epoch is made of fresh samples.
+    """
+
+    endless = False
+    ordered = False
+    """Whether batches go on from the ones before, so that their order is fixed."""
+    lengths: Indices | None = None
+    """How many steps each sample has, where that differs and is known: what bucketing goes by."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, indices: Indices) -> Batch: ...
+
+    def read_by(self, rows: int) -> IndexedBatches:
+        """The split as it is where batches have ``rows`` rows, of all processes together."""
+        return self
+
+
+class SequenceLoader:
+    """The batches of one rank, in an order that is a function of (seed, epoch), from any position on.
+
+    Training: every ``iter()`` is one epoch of ``len(split)`` samples over all ranks together; what does not fill a
+    batch on every rank is left out. Evaluation: every sample exactly once over all ranks, batch sizes differing by at
+    most one and the same number of batches on each rank, none empty, so that metrics are exact and no collective call
+    waits.
+
+    Not a ``DataLoader`` itself: Lightning would then put its own sampler in.
+
+    Args:
+        split: Where samples come from.
+        batch_size: Samples a batch.
+        train: Whether this is training.
+        shuffle: Whether the order changes from epoch to epoch.
+        seed: Of the order.
+        rank: This process.
+        world_size: Of so many.
+        num_workers: Processes that prepare batches.
+        bucket: Training batches are of sequences of similar length: a hundred batches at a time are sorted by length,
+            cut, and shuffled. The split must know its ``lengths``.
+        place: Tells the epoch and how many of its batches are done, at the moment when the next is asked for: a
+            training loop knows, however many iterators and loaders it made. Where it tells none, what was iterated
+            over is counted.
+    """
+
+    def __init__(
+        self,
+        split: IndexedBatches,
+        batch_size: int,
+        *,
+        train: bool,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        bucket: bool = False,
+        place: Callable[[], tuple[int, int] | None] = lambda: None,
+        check: Callable[[Batch, int, Indices], None] = lambda *_: None,
+    ) -> None:
+        self.place, self.check = place, check
+        self.split, self.batch_size, self.train, self.shuffle, self.seed = split, batch_size, train, shuffle, seed
+        self.rank, self.world_size, self.num_workers, self.bucket = rank, world_size, num_workers, bucket
+        self.epoch = 0
+        self.position = 0  # batches already given in this epoch
+        self._resumed = False
+        per_step = batch_size * world_size
+        if train:
+            require(
+                len(split) >= per_step,
+                "data.init_args.batch_size",
+                batch_size,
+                f"at most {len(split) // world_size}: the training split has {len(split)} samples "
+                f"for {world_size} process(es)",
+            )
+        elif len(split) < world_size:
+            raise UserError(
+                f"The evaluation split has {len(split)} samples for {world_size} processes, but each needs one: "
+                "lower trainer.devices, or raise the split's size in data.init_args."
+            )
+        # evaluation: no more batches than every rank can put a sample in
+        self._steps = len(split) // per_step if train else min(-(-len(split) // per_step), len(split) // world_size)
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def padding(self, bucket: bool) -> float | None:
+        """Share of padding among all steps of this rank's current epoch; None where lengths are equal, or not known."""
+        lengths = self.split.lengths
+        if lengths is None:
+            return None
+        given = [lengths[indices] for indices in self._batches(bucket)]
+        return 1 - sum(int(some.sum()) for some in given) / sum(len(some) * int(some.max()) for some in given)
+
+    def _batches(self, bucket: bool) -> list[Indices]:
+        """This rank's index arrays for the current epoch."""
+        size, steps = len(self.split), self._steps
+        if not self.train:
+            return np.array_split(np.arange(size), steps * self.world_size)[self.rank :: self.world_size]
+        order = np.arange(size)
+        if self.shuffle:
+            generator = np.random.Generator(np.random.Philox(key=[self.seed, _SHUFFLE_ID], counter=self.epoch << 64))
+            order = generator.permutation(size)
+            if bucket and self.split.lengths is not None:
+                order = _bucketed(
+                    order[: steps * self.world_size * self.batch_size], self.split.lengths, steps, generator
+                )
+        if self.split.endless:
+            order = order + self.epoch * size
+        used = order[: steps * self.world_size * self.batch_size]
+        return list(used.reshape(steps, self.world_size, self.batch_size)[:, self.rank])
+
+    def __iter__(self) -> Iterator[Batch]:
+        place = self.place()
+        if place is not None:
+            self.epoch, self.position = place
+        elif self.position >= self._steps or (self.position > 0 and not self._resumed):
+            self.position = 0
+            self.epoch += int(self.train)
+        self._resumed = False
+        given = self._batches(self.bucket)
+        loader = DataLoader(
+            self.split,
+            batch_size=None,
+            sampler=given[self.position :],
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # else it draws its base seed from the model's random numbers
+        )
+        for batch in loader:
+            self.check(batch, self.position, given[self.position])
+            self.position += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        epoch, position = self.place() or (self.epoch, self.position)
+        return {"epoch": epoch, "position": position, "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        if 0 < state["position"] < state["steps"] != self._steps:
+            raise UserError(
+                f"The checkpoint was made inside an epoch of {state['steps']} batches, but the data now gives "
+                f"{self._steps}: resume with the same data.init_args and trainer.devices."
+            )
+        self.epoch, self.position = state["epoch"], state["position"]
+        self._resumed = True
+
+
+def _bucketed(order: Indices, lengths: Indices, steps: int, generator: np.random.Generator) -> Indices:
+    """As many samples in another order: the batches of ``steps`` steps each of similar lengths, and shuffled."""
+    batches = order.reshape(steps, -1)
+    sorted_ = []
+    for pool in np.array_split(batches, -(-steps // _POOL)):
+        samples = pool.ravel()
+        sorted_.append(samples[np.argsort(lengths[samples], kind="stable")].reshape(pool.shape))
+    return np.concatenate(sorted_)[generator.permutation(steps)].ravel()

@@ -1,0 +1,110 @@
+"""Long series as parallel streams, cut into chunks: data for truncated backpropagation through time."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.base import SequenceDataModule, Split
+from datamodules.batch import Parts
+from datamodules.errors import UserError, require
+from datamodules.loader import IndexedBatches, Indices
+
+
+class Series(NamedTuple):
+    """One long sequence with a target at every step.
+
+    Args:
+        inputs: (N,) symbols or (N, I) values.
+        targets: (N,) classes or (N, O) numbers.
+        begins: (N,) bool, where a document begins: the state is reset before that step. None: nowhere.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    begins: Tensor | None = None
+
+    @classmethod
+    def of_symbols(cls, symbols: Tensor, begins: Tensor | None = None) -> Series:
+        """To predict every next symbol of (N + 1,)."""
+        return cls(symbols[:-1], symbols[1:], None if begins is None else begins[:-1])
+
+
+class Streams(IndexedBatches):
+    """A series as S streams side by side, each going on where its last chunk ended.
+
+    Stream s is the s-th of S equal parts of the series; sample c S + s is its chunk number c. So the batches that a
+    `SequenceLoader` forms in order are consecutive chunks, and every process has streams of its own. Training leaves
+    out what does not divide by S, fewer than S steps; evaluation counts every step, by a mask in the last chunk.
+
+    Args:
+        series: What is cut.
+        chunk: Steps in a chunk.
+        streams: S.
+        even: Whether all streams are of one length.
+    """
+
+    ordered = True
+
+    def __init__(self, series: Series, chunk: int, streams: int, even: bool) -> None:
+        N = len(series.inputs)
+        if streams > N:
+            raise UserError(
+                f"data.init_args.batch_size makes {streams} streams over all processes, but the series has {N} steps: "
+                "lower it, or trainer.devices."
+            )
+        self.series, self.chunk, self.streams, self.even = series, chunk, streams, even
+        whole, rest = divmod(N, streams)
+        self.sizes = np.full(streams, whole) + (np.arange(streams) < (0 if even else rest))
+        self.starts = np.concatenate(([0], self.sizes.cumsum()[:-1]))
+
+    def read_by(self, rows: int) -> Streams:
+        return self if rows == self.streams else Streams(self.series, self.chunk, rows, self.even)
+
+    def __len__(self) -> int:
+        return -(-int(self.sizes[0]) // self.chunk) * self.streams
+
+    def __getitem__(self, indices: Indices) -> Parts:
+        number, stream = np.divmod(indices, self.streams)
+        step = number[:, None] * self.chunk + np.arange(self.chunk)
+        inside = step < self.sizes[stream][:, None]
+        used = max(1, int(inside.any(0).sum()))
+        step, inside = step[:, :used], inside[:, :used]
+        last = self.sizes[stream][:, None] - 1
+        place = torch.from_numpy(self.starts[stream][:, None] + np.minimum(step, last))
+        inputs, targets, begins = self.series
+        reset = torch.from_numpy(step == 0)
+        if begins is not None:
+            reset |= begins[place] & torch.from_numpy(inside)
+        mask = None if inside.all() else torch.from_numpy(inside)
+        return Parts(inputs[place], targets[place], mask, None, reset)
+
+
+class StreamDataModule(SequenceDataModule):
+    """Base of data that is one long series a split, such as text: batches are consecutive chunks of parallel streams.
+
+    The model carries its states from batch to batch, cut off from the gradient: truncated backpropagation through time
+    over ``tbptt`` steps. It begins anew where a stream or a document does.
+
+    Args:
+        tbptt: Steps in a chunk.
+        batch_size: Streams of one process.
+        seed: Of what a subclass draws.
+        num_workers: Processes that prepare batches.
+    """
+
+    def __init__(self, tbptt: int = 100, batch_size: int = 32, seed: int | None = None, num_workers: int = 0) -> None:
+        super().__init__(batch_size, seed, num_workers)
+        require(tbptt >= 1, "data.init_args.tbptt", tbptt, "a whole number of at least 1")
+        self.tbptt = tbptt
+
+    @abstractmethod
+    def series(self, name: Split) -> Series:
+        """All of a split."""
+
+    def split(self, name: Split) -> Streams:
+        return Streams(self.series(name), self.tbptt, self.batch_size, even=name == "train")

@@ -1,0 +1,146 @@
+"""Sequences of unequal lengths, and such that begin anew in their midst, as rows that only ever become fewer.
+
+Rows of a batch do not depend on one another. A batch is cut into runs, each from where a sequence begins, or begins
+anew, to its end; they lie side by side, the longest first, so that at every step the first so many of them are
+at work. What lies behind an end is never read: it can neither cost time nor do harm. Every backend works on such packed
+rows, (N, .) for N steps of all runs together, step by step; a batch of equal lengths is one block of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Block(NamedTuple):
+    """Steps of the same rows."""
+
+    steps: int
+    rows: int
+
+    @property
+    def size(self) -> int:
+        return self.steps * self.rows
+
+
+Blocks = tuple[Block, ...]
+
+
+def size(blocks: Sequence[Block]) -> int:
+    """N: how many packed rows they are."""
+    return sum(block.size for block in blocks)
+
+
+def split(tensor: Tensor, blocks: Sequence[Block]) -> list[Tensor]:
+    """Packed rows (N, .) as (steps, rows, .) of each block."""
+    parts = tensor.split([block.size for block in blocks])
+    return [part.unflatten(0, tuple(block)) for part, block in zip(parts, blocks, strict=True)]
+
+
+class Part(NamedTuple):
+    """Steps that are worked on together: blocks, of which the first has this number, and their packed rows."""
+
+    number: int
+    rows: slice
+    blocks: Blocks
+
+    def of(self, tensor: Tensor | None) -> list[Tensor | None]:
+        """What is there of each block, (steps, rows, .), of all packed rows (N, .)."""
+        return [None] * len(self.blocks) if tensor is None else [*split(tensor[self.rows], self.blocks)]
+
+
+def chunks(blocks: Sequence[Block], every: int) -> list[Blocks]:
+    """``every`` steps at a time, the last of them as many as are left."""
+    found: list[list[Block]] = []
+    room = 0
+    for steps, rows in blocks:
+        while steps:
+            if not room:
+                found.append([])
+                room = every
+            taken = min(steps, room)
+            found[-1].append(Block(taken, rows))
+            steps, room = steps - taken, room - taken
+    return [tuple(chunk) for chunk in found]
+
+
+def parts(blocks: Sequence[Block], most: int) -> list[Part]:
+    """About ``most`` packed rows at a time, at least one step; blocks that are longer are cut."""
+    groups: list[list[Block]] = []
+    room = 0
+    for steps, rows in blocks:
+        longest = max(1, most // max(1, rows))
+        while steps:
+            block = Block(min(steps, longest), rows)
+            if not groups or block.size > room:
+                groups.append([])
+                room = most
+            groups[-1].append(block)
+            steps, room = steps - block.steps, room - block.size
+    found, number, row = [], 0, 0
+    for group in groups:
+        end = row + size(group)
+        found.append(Part(number, slice(row, end), tuple(group)))
+        number, row = number + len(group), end
+    return found
+
+
+def together(parts: Sequence[Part]) -> Blocks:
+    """The blocks of all of them."""
+    return tuple(block for part in parts for block in part.blocks)
+
+
+def ends(blocks: Sequence[Block], device: torch.device) -> Tensor | slice:
+    """Where in packed rows the last step of every run is, (R,)."""
+    if len(blocks) == 1:
+        return slice(size(blocks) - blocks[0].rows, None)
+    found, end = torch.empty(blocks[0].rows, dtype=torch.int64), 0
+    for block in blocks:
+        end += block.size
+        found[: block.rows] = torch.arange(end - block.rows, end)
+    return found.to(device)
+
+
+class Trail:
+    """Where the states of all steps lie in one memory: those of each block behind the state that it goes on from.
+
+    Args:
+        blocks: The steps; rows only ever become fewer.
+        whole: Whether states are kept; else a block takes the memory of the one before it.
+    """
+
+    def __init__(self, blocks: Sequence[Block], whole: bool = True) -> None:
+        self.blocks, self.whole = tuple(blocks), whole
+        self._starts: list[int] = []
+        self.size, rows = 0, -1
+        for block in blocks:
+            start = 0 if not whole else self.size - rows if block.rows == rows else self.size
+            self._starts.append(start)
+            self.size, rows = max(self.size, start + (1 + block.steps) * block.rows), block.rows
+
+    def block(self, memory: Tensor, number: int) -> Tensor:
+        """(1 + steps, rows, width)."""
+        (steps, rows), start = self.blocks[number], self._starts[number]
+        return memory[start : start + (1 + steps) * rows].unflatten(0, (1 + steps, rows))
+
+    def enter(self, memory: Tensor, number: int, before: Tensor) -> Tensor:
+        """`block`, behind the first of the states ``before``."""
+        here = self.block(memory, number)
+        if not (self.whole and number and self.blocks[number - 1].rows == here.shape[1]):  # else they are there
+            here[0] = before[: here.shape[1]]
+        return here
+
+    def states(self, memory: Tensor) -> Tensor:
+        """Of all steps, packed (N, width): a view where rows stay the same."""
+        rows = {block.rows for block in self.blocks}
+        if len(rows) == 1:
+            return memory[rows.pop() :]
+        return torch.cat([self.block(memory, number)[1:].flatten(0, 1) for number in range(len(self.blocks))])
+
+    def put_ended(self, last: Tensor, final: Tensor, number: int) -> None:
+        """Put the states ``last`` after block ``number`` of the rows that end with it into ``final`` (R, width)."""
+        stays = self.blocks[number + 1].rows if number + 1 < len(self.blocks) else 0
+        final[stays : len(last)] = last[stays:]

@@ -1,0 +1,121 @@
+"""Lengths, and steps at which a sequence begins anew, as the packed rows of `lit_rnn.scan.packed`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from datamodules.errors import UserError
+from lit_rnn.cells.base import Cell, State
+from lit_rnn.scan.checks import described
+from lit_rnn.scan.packed import Block, Blocks
+
+
+class Runs(NamedTuple):
+    """Runs of steps of a batch (T, B), the longest first.
+
+    Args:
+        blocks: How many of them are at work at which step.
+        place: (N,), of each packed row its row in ``x.flatten(0, 1)``.
+        row: (R,), of each run the row of the batch.
+        fresh: (R,) bool: it begins with the cell's own initial state; None where none does.
+        last: (B,), of each row of the batch the run that it ends with.
+    """
+
+    blocks: Blocks
+    place: Tensor
+    row: Tensor
+    fresh: Tensor | None
+    last: Tensor
+
+    def start(self, cell: Cell, state: State) -> State:
+        """The state before the first step of each run, from that of each row."""
+        own = tuple(part.index_select(0, self.row) for part in state)
+        if self.fresh is None:
+            return own
+        new, fresh = cell.initial_state(len(self.row)), self.fresh[:, None]
+        return tuple(torch.where(fresh, n.to(o.dtype), o) for n, o in zip(new, own, strict=True))
+
+    def unpacked(self, y: Tensor, steps: int) -> Tensor:
+        """Packed outputs (N, .) as (steps, B, .), zero where no run is."""
+        return _Unpacked.apply(y, self.place, steps * len(self.last)).unflatten(0, (steps, len(self.last)))
+
+
+class _Unpacked(torch.autograd.Function):
+    """Rows of y (N, .) put to their places among ``rows`` of them, the others zero: every number is touched once."""
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, place: Tensor, rows: int) -> Tensor:
+        empty = torch.ones(rows, dtype=torch.bool, device=y.device)
+        empty[place] = False
+        ctx.save_for_backward(place)
+        whole = y.new_empty(rows, y.shape[1])
+        return whole.index_copy_(0, place, y).index_fill_(0, empty.nonzero()[:, 0], 0)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad.index_select(0, ctx.saved_tensors[0]), None, None
+
+
+def runs_of(x: Tensor, lengths: Tensor | None, reset: Tensor | None) -> Runs | None:
+    """The runs of x (T, B, I); None where every row is one run of all steps.
+
+    Raises:
+        UserError: unless ``lengths`` is int64 (B,) from 1 to T, and ``reset`` bool (T, B).
+    """
+    T, B = x.shape[:2]
+    lengths = _checked_lengths(lengths, T, B)
+    reset = _checked_reset(reset, T, B)
+    if not B or (reset is None and bool((lengths == T).all())):
+        return None
+    begins = torch.zeros(T, B, dtype=torch.bool) if reset is None else reset.clone()
+    begins[0] = True
+    begins &= torch.arange(T)[:, None] < lengths
+    row, first = begins.mT.nonzero(as_tuple=True)  # row by row, in the order of time
+    after = torch.cat((first[1:], first.new_zeros(1)))
+    ends = torch.cat((row[1:] != row[:-1], row.new_ones(1, dtype=torch.bool)))  # of its row
+    length = torch.where(ends, lengths[row], after) - first
+    order = length.argsort(descending=True, stable=True)
+    number = torch.empty_like(order)
+    number[order] = torch.arange(len(order))
+    last = number[ends]
+    row, first, length = row[order], first[order], length[order]
+    run = torch.repeat_interleave(torch.arange(len(length)), length)
+    step = torch.arange(len(run)) - (length.cumsum(0) - length)[run]
+    place = ((first[run] + step) * B + row[run])[step.argsort(stable=True)]
+    fresh = None if reset is None else reset[first, row]
+    moved = (None if part is None else part.to(x.device) for part in (place, row, fresh, last))
+    return Runs(_blocks(length), *moved)  # type: ignore[arg-type]  # None is fresh alone
+
+
+def _blocks(length: Tensor) -> Blocks:
+    """From the lengths of runs, the longest first."""
+    ends, counts = torch.unique(length, return_counts=True)
+    found, before, rows = [], 0, len(length)
+    for end, count in zip(ends.tolist(), counts.tolist(), strict=True):
+        found.append(Block(end - before, rows))
+        before, rows = end, rows - count
+    return tuple(found)
+
+
+def _checked_lengths(lengths: Tensor | None, T: int, B: int) -> Tensor:
+    if lengths is None:
+        return torch.full((B,), T)
+    if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64 or lengths.shape != (B,):
+        raise UserError(f"lengths is {described(lengths)}, but it must be int64 ({B},), one number a sequence.")
+    lengths = lengths.cpu()
+    if B and not (int(lengths.min()) > 0 and int(lengths.max()) <= T):
+        wrong = next(length for length in lengths.tolist() if not 1 <= length <= T)
+        raise UserError(f"lengths holds {wrong}, but a length must be from 1 to {T}, the steps of the inputs.")
+    return lengths
+
+
+def _checked_reset(reset: Tensor | None, T: int, B: int) -> Tensor | None:
+    if reset is None:
+        return None
+    if not isinstance(reset, Tensor) or reset.dtype != torch.bool or reset.shape != (T, B):
+        raise UserError(f"reset is {described(reset)}, but it must be bool ({T}, {B}), true where a sequence begins.")
+    reset = reset.cpu()
+    return reset if bool(reset.any()) else None

@@ -1,0 +1,103 @@
+"""A long series as parallel streams: what each batch holds, on every rank, and where states begin anew."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from datamodules import Parts, Series, StreamDataModule, Task, UserError
+from datamodules.checks import check_batch
+from datamodules.streams import Streams
+
+
+class Counting(StreamDataModule):
+    """Symbols 0, 1, 2, ... : every batch shows where in the series it is."""
+
+    def __init__(self, size: int = 47, documents: tuple[int, ...] = (), **options: Any) -> None:
+        super().__init__(**options)
+        self.size, self.documents = size, documents
+        self.task = Task("counting", "symbols", size, "next_symbol", size, None, "all", 1.0, "perplexity", False)
+
+    def series(self, name: str) -> Series:
+        begins = torch.zeros(self.size, dtype=torch.bool)
+        begins[list(self.documents)] = True
+        return Series.of_symbols(torch.arange(self.size), begins)
+
+
+def batches(data: Counting, split: Any, rank: int = 0, world: int = 1) -> list[Parts]:
+    return list(data.loader(split, rank, world))  # type: ignore[arg-type]
+
+
+def test_streams_go_on_from_chunk_to_chunk() -> None:
+    data = Counting(tbptt=4, batch_size=3)  # 46 steps: three streams of 15
+    given = batches(data, "train")
+    assert [batch.inputs.shape[1] for batch in given] == [4, 4, 4, 3]
+    streams = torch.cat([batch.inputs for batch in given], dim=1)
+    assert streams.tolist() == [list(range(0, 15)), list(range(15, 30)), list(range(30, 45))]
+    assert torch.equal(torch.cat([batch.targets for batch in given], dim=1), streams + 1)
+    for number, batch in enumerate(given):
+        assert batch.mask is None and batch.lengths is None and batch.reset is not None
+        assert batch.reset.tolist() == [[number == 0 and t == 0 for t in range(batch.inputs.shape[1])]] * 3
+
+
+def test_every_epoch_is_the_same() -> None:
+    loader = Counting(tbptt=4, batch_size=3).loader("train")
+    first, second = ([batch.inputs for batch in loader] for _ in range(2))  # type: ignore[union-attr]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_evaluation_counts_every_step_once() -> None:
+    given = batches(Counting(tbptt=4, batch_size=3), "val")
+    kept = [batch.targets.flatten() if batch.mask is None else batch.targets[batch.mask] for batch in given]
+    counted = torch.cat(kept).tolist()
+    assert sorted(counted) == list(range(1, 47))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("world", [2, 3])
+def test_every_rank_has_streams_of_its_own_that_go_on(split: str, world: int) -> None:
+    """Together they are those of one process with as many streams."""
+    ranks = [batches(Counting(tbptt=4, batch_size=2), split, rank, world) for rank in range(world)]
+    one = batches(Counting(tbptt=4, batch_size=2 * world), split)
+    for step, whole in zip(zip(*ranks, strict=True), one, strict=True):
+        widest = whole.inputs.shape[1]
+        parts = [part.inputs for part in step]
+        assert all(part.shape[1] <= widest for part in parts)
+        for rows, part in zip(whole.inputs.split(2), parts, strict=True):
+            assert torch.equal(rows[:, : part.shape[1]], part)
+    if split == "train":
+        assert all(part.mask is None for rank in ranks for part in rank), "a rank with nothing to learn from"
+
+
+def test_documents_begin_anew_inside_a_chunk() -> None:
+    given = batches(Counting(tbptt=4, batch_size=3, documents=(0, 6, 15, 29)), "train")
+    reset = torch.cat([batch.reset for batch in given if batch.reset is not None], dim=1)
+    assert [(b, t) for b, t in reset.nonzero().tolist()] == [(0, 0), (0, 6), (1, 0), (1, 14), (2, 0)]
+
+
+def test_batches_are_what_the_task_says() -> None:
+    data = Counting(tbptt=4, batch_size=3, documents=(3,))
+    for split in ("train", "val"):
+        for number, batch in enumerate(batches(data, split)):
+            check_batch(batch, data.task, "Counting", split, number, np.arange(3))
+    assert data.examples(2).inputs.shape == (2, 4)  # type: ignore[union-attr]
+
+
+def test_more_streams_than_steps_are_refused() -> None:
+    with pytest.raises(UserError, match=r"batch_size makes 60 streams .* the series has 46 steps"):
+        Counting(tbptt=4, batch_size=20).loader("train", 0, 3)
+    with pytest.raises(UserError, match=r"data.init_args.tbptt is 0"):
+        Counting(tbptt=0)
+
+
+def test_values_and_numbers() -> None:
+    series = Series(torch.arange(14.0).view(7, 2), torch.arange(7.0)[:, None])
+    split = Streams(series, 2, 3, even=False)
+    batch = split[np.array([0, 1, 2])]
+    assert batch.inputs.shape == (3, 2, 2) and batch.targets.shape == (3, 2, 1)
+    assert batch.targets[..., 0].tolist() == [[0, 1], [3, 4], [5, 6]]
+    last = split[np.array([3, 4, 5])]
+    assert last.mask is not None and last.mask.tolist() == [[True], [False], [False]]
