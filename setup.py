@@ -1,4 +1,4 @@
-"""What setup.cfg cannot say: packages are found, configs/ and C++ sources go inside lit_rnn."""
+"""What pyproject.toml cannot say: packages are found, configs/ and C++ sources go inside lit_rnn."""
 
 from setuptools import find_packages, setup
 

@@ -21,6 +21,11 @@ from packaging.utils import canonicalize_name
 import lit_rnn
 from lit_rnn.__main__ import main
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # comes with pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -176,12 +181,22 @@ def test_the_health_check_trains_a_step(
     assert not list(tmp_path.iterdir()), "it leaves nothing"
 
 
-def test_docker_labels_say_what_the_package_says() -> None:
+def project() -> dict[str, Any]:
+    """The metadata in pyproject.toml."""
+    told: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return told
+
+
+def test_nothing_is_said_in_two_files() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
+    assert setup.sections() == ["options.extras_require"] and "optional-dependencies" in project()["dynamic"]
+
+
+def test_docker_labels_say_what_the_package_says() -> None:
     labels = {name: value for step in STEPS if step.name == "LABEL" for name, value in step.pairs.items()}
     said = {name.removeprefix("org.opencontainers.image."): value for name, value in labels.items()}
-    told = setup["metadata"]
+    told = project()
     assert (said["title"], said["description"], said["licenses"]) == (
         told["name"],
         told["description"],
@@ -228,8 +243,8 @@ def test_docker_install_lines_are_those_of_the_readme() -> None:
 def test_constraints_pin_every_requirement_within_its_range() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    texts = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
-    required = [Requirement(line) for text in texts for line in text.split("\n") if line]
+    extras = [line for text in setup["options.extras_require"].values() for line in text.split("\n") if line]
+    required = [Requirement(line) for line in (*project()["dependencies"], *extras)]
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = [Requirement(line) for line in lines if not line.startswith("#")]
     pins = {canonicalize_name(pin.name): pin for pin in pinned}
@@ -239,7 +254,7 @@ def test_constraints_pin_every_requirement_within_its_range() -> None:
         pin = pins.get(canonicalize_name(requirement.name))
         assert pin is not None, f"constraints.txt does not pin {requirement.name}"
         (version,) = (s.version for s in pin.specifier)
-        assert version in requirement.specifier, f"setup.cfg wants {requirement}, constraints.txt has {version}"
+        assert version in requirement.specifier, f"the package wants {requirement}, constraints.txt has {version}"
 
 
 @pytest.fixture
