@@ -281,6 +281,10 @@ class _Plain(Formatter):
         return self.format_ticks([x])[0]
 
     def format_ticks(self, values: Sequence[float]) -> list[str]:
+        powers = [math.log10(value) for value in values if value > 0]
+        whole = len(powers) == len(values) and all(abs(power - round(power)) < 1e-9 for power in powers)
+        if whole and any(power < -3.5 or power > 4.5 for power in powers):
+            return [f"$10^{{{round(power)}}}$" for power in powers]
         steps = np.diff(sorted(values))
         finest = float(steps[steps > 0].min(initial=math.inf))
         return [self._format(float(value), finest) for value in values]

@@ -158,3 +158,12 @@ def test_long_labels_are_folded() -> None:
     style.finish(figure)
     check_picture(figure)
     assert "\n" in figure.axes[0].get_xlabel() and "\n" in figure.axes[0].get_ylabel()
+
+
+def test_decades_are_all_powers_or_none() -> None:
+    for low, expected in ((1e-5, [r"$10^{-5}$", r"$10^{-3}$"]), (1e-3, ["0.001", "0.1"])):
+        figure = drawn(lambda axes, low=low: axes.semilogy([1, 2], [low, 1e3 * low]))
+        style.finish(figure)
+        figure.canvas.draw()
+        labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        assert set(expected) <= set(labels) and len({label[0] == "$" for label in labels}) == 1, labels
