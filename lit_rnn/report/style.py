@@ -204,7 +204,9 @@ def _fold_all(figure: Figure) -> bool:
     """Break what is too long for where it stands; whether there was any."""
     texts = [(figure._suptitle, figure.bbox.width)] if figure.get_suptitle() else []  # type: ignore[attr-defined]
     for axes in figure.axes:
-        texts += [(axes.title, axes.bbox.width), (axes.xaxis.label, axes.bbox.width)]
+        # of an axes of fixed aspect, which may be narrower, the width that it was given
+        width = axes.get_position(original=True).width * axes.figure.bbox.width
+        texts += [(axes.title, width), (axes.xaxis.label, width)]
         texts.append((axes.yaxis.label, axes.bbox.height))
     return any([_fold(text, room) for text, room in texts])
 

@@ -38,7 +38,7 @@ def _require_nonexpansive(activation: Any) -> None:
         require(
             worst <= 0,
             "modReLU's largest b",
-            worst,
+            float(f"{worst:.3g}"),
             "0 or negative: a positive b makes modReLU jump at zero, and no Lipschitz bound holds",
         )
     elif activation not in NONLINEARITIES.values():
