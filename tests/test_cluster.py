@@ -273,7 +273,9 @@ def test_torchrun_goes_on_where_a_process_was_killed(tmp_path: Path) -> None:
     }
     (tmp_path / "killer.py").write_text(KILLER)
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
-    edited = iter(("nodes=1 processes=2", f"meet=127.0.0.1:{port}", "run=(--config c.yaml --run_dir r)"))
+    edited = iter(
+        ("nodes=1 processes=2", f"meet=127.0.0.1:{port}", "run=(--config c.yaml --run_dir r --trainer.accelerator cpu)")
+    )
     lines = (FOLDER / "torchrun.sh").read_text().splitlines()
     script = "\n".join(next(edited) if line.endswith("# <- edit") else line for line in lines)
     (tmp_path / "torchrun.sh").write_text(
@@ -283,7 +285,7 @@ def test_torchrun_goes_on_where_a_process_was_killed(tmp_path: Path) -> None:
     (tmp_path / "torchrun").chmod(0o755)
     env = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LIT_RNN", "MASTER_"))}
     env |= {"PYTHONPATH": f"{ROOT}:{tmp_path}", "OMP_NUM_THREADS": "1", "PATH": f"{tmp_path}:{env['PATH']}"}
-    call = ["timeout", "--kill-after=5", "150", "bash", "torchrun.sh"]
+    call = ["timeout", "--kill-after=5", "300", "bash", "torchrun.sh"]
     done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / "killed").is_file()
