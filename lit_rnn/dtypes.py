@@ -70,6 +70,13 @@ def first(w: Any) -> Tensor | None:
     return w if isinstance(w, Tensor) else None
 
 
+def mapped_first(w: Any, f: Move) -> Any:
+    """w with f of W in its place."""
+    if isinstance(w, tuple) and w:
+        return getattr(type(w), "_make", tuple)((mapped_first(w[0], f), *w[1:]))
+    return f(w) if isinstance(w, Tensor) else w
+
+
 def as_inputs(y: Tensor, x: Tensor) -> Tensor:
     """y in the dtype of x, unless one of them is complex or no number of floating point."""
     return y.to(x.dtype) if y.is_floating_point() and x.is_floating_point() else y

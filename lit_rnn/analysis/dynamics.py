@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -182,8 +182,22 @@ class GradientFlow(NamedTuple):
     state_norm: Real  # |s_{T-k}|; mean over sequences
 
 
+class Wiring(Protocol):
+    """What stands between the cells of a stack."""
+
+    def read_by(self, layer: int, y: Tensor) -> Tensor:
+        """What a cell reads, of what the layer below gave."""
+
+    def joined(self, layer: int, below: Tensor, y: Tensor, lengths: Tensor | None) -> Tensor:
+        """What a layer gives, of what the layer below and its own cell gave."""
+
+
 def states_and_gradients(
-    cells: Cell | Sequence[Cell], x: Tensor, loss: Callable[[Tensor], Tensor], lengths: Tensor | None = None
+    cells: Cell | Sequence[Cell],
+    x: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    lengths: Tensor | None = None,
+    wiring: Wiring | None = None,
 ) -> list[tuple[Tensor, Tensor]]:
     """For each cell of the stack the joint states s_1 .. s_T and dL/ds_t, both (T, B, N), in the cells' own precision.
 
@@ -195,13 +209,16 @@ def states_and_gradients(
         x: (T, B, I), what the first one reads.
         loss: From the last one's outputs (T, B, output_size) to the loss, summed over sequences.
         lengths: (B,), where sequences are shorter than T: behind its end a state stands still, and outputs are zero.
+        wiring: What stands between the cells; None: each reads the outputs of the one below.
     """
     cells = [cells] if isinstance(cells, Cell) else list(cells)
     real = None if lengths is None else (torch.arange(len(x), device=x.device)[:, None] < lengths)[..., None]
     with torch.inference_mode(False), torch.enable_grad():
         y = x.clone() if real is None else x.where(real, 0)  # a batch made in inference mode cannot enter a graph
         layers, graph = list[list[State]](), list[Tensor]()
-        for cell in cells:
+        for layer, cell in enumerate(cells):
+            below = y
+            y = below if wiring is None else wiring.read_by(layer, below)
             w = cell.weights()
             state, states, outputs = as_precise(cell.initial_state(y.shape[1]), w), list[State](), list[Tensor]()
             for t, u in enumerate(as_precise((cell.drive(y, w),), w)[0]):
@@ -218,6 +235,7 @@ def states_and_gradients(
                 state = own
                 states.append(state)
             y = as_inputs(torch.stack(outputs), y)
+            y = y if wiring is None else wiring.joined(layer, below, y, lengths)
             layers.append(states)
         gradients = iter(torch.autograd.grad(loss(y), graph, materialize_grads=True))
     return [
@@ -230,7 +248,11 @@ def states_and_gradients(
 
 
 def gradient_against_lag(
-    cells: Cell | Sequence[Cell], x: Tensor, loss: Callable[[Tensor], Tensor], lengths: Tensor | None = None
+    cells: Cell | Sequence[Cell],
+    x: Tensor,
+    loss: Callable[[Tensor], Tensor],
+    lengths: Tensor | None = None,
+    wiring: Wiring | None = None,
 ) -> list[GradientFlow]:
     """How the loss's gradient fares on its way back through time, one `GradientFlow` per cell.
 
@@ -247,6 +269,7 @@ def gradient_against_lag(
         loss: From the last one's outputs (T, B, output_size) to the loss, summed over sequences.
         lengths: (B,), where sequences are shorter than T: a lag counts back from each sequence's own last step, and
             means are over those that reach so far back.
+        wiring: As in `states_and_gradients`.
     """
     cells = [cells] if isinstance(cells, Cell) else list(cells)
     return [
@@ -256,7 +279,7 @@ def gradient_against_lag(
             saturation=_by_lag(_saturated(cell, states).double().mean(2), lengths),
             state_norm=_by_lag(_norm(states), lengths),
         )
-        for cell, (states, gradients) in zip(cells, states_and_gradients(cells, x, loss, lengths), strict=True)
+        for cell, (states, gradients) in zip(cells, states_and_gradients(cells, x, loss, lengths, wiring), strict=True)
     ]
 
 

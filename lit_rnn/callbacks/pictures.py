@@ -40,7 +40,7 @@ class TaskPicture(Callback):
 
         parts = Parts.of(datamodule.examples(_SHOWN))
         moved = parts.to(pl_module.device)
-        with torch.no_grad():
+        with torch.no_grad(), pl_module.without_dropout():
             outputs = pl_module(moved.inputs, moved.lengths).float().cpu()
         draw_run(pl_module.task, parts, outputs, type(pl_module).__name__, self.folder, self.path)
         show.picture(trainer, "pictures/task", self.path)

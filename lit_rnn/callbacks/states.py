@@ -29,7 +29,7 @@ def state_traces(model: SequenceModel, batch: Batch) -> Traces:
     """
     parts = Parts.of(batch).to(model.device)
     loss, traces = summed_loss(model, parts), dict[str, NDArray[np.float64]]()
-    every = states_and_gradients(model.cell_list(), encoded(model, parts), loss, parts.lengths)
+    every = states_and_gradients(model.cell_list(), encoded(model, parts), loss, parts.lengths, model)
     for layer, (s, gradient) in enumerate(every):
         for panel, values in (("norm", s), ("distance", s - s[-1]), ("gradient", gradient)):
             traces[f"{layer} {panel}"] = values.double().norm(dim=-1).mean(1).cpu().numpy()
@@ -76,6 +76,8 @@ class StatePicture(Callback):
         if not wanted or datamodule is None:
             return
         assert isinstance(model, SequenceModel)
+        if not model.is_stack():  # states of a cell that reads from the end have their time turned round
+            return
         stored: Traces = {}
         if self.store.is_file():
             stored = read_arrays(self.store)

@@ -206,6 +206,8 @@ def _numbers(W: Tensor, eps: float) -> dict[str, float]:
 def _gradients(model: SequenceModel, batch: Batch) -> dict[str, float]:
     """What is logged of gradients, layer by layer."""
     metrics: dict[str, float] = {}
+    if not model.is_stack():  # a cell that reads from the end has its lags turned round
+        return metrics
     for layer, flow in enumerate(gradient_flows(model, batch)):
         name = layer_name(model, layer, "gradient")
         for lag in np.linspace(0, len(flow.gradient) - 1, _LAGS).round().astype(int).tolist():

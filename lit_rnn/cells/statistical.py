@@ -59,16 +59,16 @@ class StatisticalRUCell(Cell):
         for linear in (self.summary, self.input, self.output):
             nn.init.zeros_(linear.bias)
 
-    def weights(self) -> Tensor:
-        """The decays (A, 1), in the precision of the cell."""
-        return self.input.weight.new_tensor(self.alphas)[:, None]
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """W_phi, and the decays (A, 1) in its precision."""
+        return self.recurrent.weight, self.input.weight.new_tensor(self.alphas)[:, None]
 
-    def step(self, u: Tensor, state: State, w: Tensor) -> tuple[Tensor, State]:
-        (mu,) = state
+    def step(self, u: Tensor, state: State, w: tuple[Tensor, Tensor]) -> tuple[Tensor, State]:
+        (mu,), (W, decays) = state, w
         r = torch.relu(self.summary(mu))
-        phi = torch.relu(torch.addmm(u, r, self.recurrent.weight.mT))
-        averages = mu.unflatten(-1, (len(w), -1))
-        mu = torch.lerp(phi[:, None].expand_as(averages), averages, w.expand_as(averages)).flatten(-2)
+        phi = torch.relu(torch.addmm(u, r, W.mT))
+        averages = mu.unflatten(-1, (len(decays), -1))
+        mu = torch.lerp(phi[:, None].expand_as(averages), averages, decays.expand_as(averages)).flatten(-2)
         return torch.relu(self.output(mu)), (mu,)
 
     def recurrent_matrices(self) -> dict[str, Tensor]:

@@ -239,6 +239,11 @@ def _checked(source: object) -> list[Cell]:
     """The cells of a network; raises `UserError` for one that is not known how to write down."""
     if not isinstance(source, SequenceModel | Cell):
         raise UserError(f"A {type(source).__name__} cannot be exported, but a SequenceModel or a Cell can.")
+    if isinstance(source, SequenceModel) and not source.is_chain():
+        raise UserError(
+            f"{type(source).__name__} has more than an encoder, cells and a decoder (embedding_size, norm, residual, "
+            "pooling or bidirectional), and only those are exported."
+        )
     if isinstance(source, SequenceModel):
         for name in ("forward", "run", "features", "encode", "decode"):
             if getattr(type(source), name) is not getattr(SequenceModel, name):

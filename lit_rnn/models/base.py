@@ -4,37 +4,29 @@ from __future__ import annotations
 
 import inspect
 import os
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Self, cast, get_args
 
+import numpy as np
 import torch
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from datamodules.batch import Batch, Parts, within
+from datamodules.batch import Batch, Parts
 from datamodules.errors import UserError, did_you_mean, require
 from datamodules.task import Task
 from lit_rnn import optim
-from lit_rnn.blame import defined
-from lit_rnn.cells import Cell, State
 from lit_rnn.dtypes import KeepsKind, as_plain
-from lit_rnn.init import DecoderInit, InputInit, decoder_
+from lit_rnn.init import DecoderInit, InputInit
+from lit_rnn.models.blocks import Norm, Pooling
 from lit_rnn.models.objectives import Meters, loss_of
 from lit_rnn.models.training import Training
-from lit_rnn.parametrizations import Constraint, constrain_recurrent, spectral_norm_penalty
+from lit_rnn.parametrizations import Constraint, spectral_norm_penalty
 from lit_rnn.robustness import AdversarialTraining
-from lit_rnn.scan import Backend, choose_backend, scan
-
-
-def last_step(y: Tensor, lengths: Tensor | None) -> Tensor:
-    """Each sequence's last outputs (B, .), of (T, B, .) or of (1, B, .) that are the last alone."""
-    if lengths is None or len(y) == 1:
-        return y[-1]
-    return y[lengths - 1, torch.arange(y.shape[1], device=y.device)]
+from lit_rnn.scan import Backend, choose_backend
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -80,6 +72,21 @@ class SequenceModel(KeepsKind, Training):
             the training loss (Yoshida and Miyato 2017).
         adversarial: Train on inputs moved by PGD; the options of `lit_rnn.robustness.AdversarialTraining`, such as
             {eps: 0.1, bounds: [0, 1]}. Training loss and metric are then those under attack.
+        embedding_size: Width of an embedding of symbols, from U(-0.1, 0.1); null reads them one-hot.
+        tied_decoder: The decoder's matrix is the embedding's; ``embedding_size`` is then what the decoder reads.
+        embedding_dropout: Share of the symbols whose embedding is dropped; this and the next four in training alone,
+            one mask for a whole pass (`lit_rnn.models.blocks.Dropouts`).
+        input_dropout: Share of the units that the first cell reads.
+        layer_dropout: Share of the units that each other cell reads.
+        output_dropout: Share of the units that the decoder reads.
+        weight_dropout: Share of the entries of every cell's W (DropConnect).
+        residual: Every layer above the first adds what it reads to what its cell gives.
+        norm: ``layer`` or ``rms``: LayerNorm or RMSNorm, with a scale to learn, of what each layer above the first
+            reads; with ``residual`` of the cell's branch alone.
+        pooling: What the decoder reads of a sequence with one target: its ``last`` output, or the ``mean`` or ``max``
+            of all, unit by unit.
+        bidirectional: Every layer has a second cell that reads from the end, and gives both their outputs side by side;
+            for tasks with one target a sequence.
     """
 
     training_options: ClassVar[frozenset[str]] = frozenset(
@@ -95,6 +102,11 @@ class SequenceModel(KeepsKind, Training):
             "checkpoint_every",
             "norm_penalty",
             "adversarial",
+            "embedding_dropout",
+            "input_dropout",
+            "layer_dropout",
+            "output_dropout",
+            "weight_dropout",
         )
     )
     """Options that say how weights start, move or are computed; of given weights all others change the function.
@@ -123,6 +135,17 @@ class SequenceModel(KeepsKind, Training):
         constraint_bound: float = 1.0,
         norm_penalty: float = 0.0,
         adversarial: dict[str, Any] | None = None,
+        embedding_size: int | None = None,
+        tied_decoder: bool = False,
+        embedding_dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        layer_dropout: float = 0.0,
+        output_dropout: float = 0.0,
+        weight_dropout: float = 0.0,
+        residual: bool = False,
+        norm: Norm = "none",
+        pooling: Pooling = "last",
+        bidirectional: bool = False,
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
@@ -143,20 +166,7 @@ class SequenceModel(KeepsKind, Training):
         self.adversarial = None if adversarial is None else AdversarialTraining.of(adversarial, self.task)
         self._save_primitives(given)
         optim.interval_of(self.hparams["lr_scheduler"], self.hparams["lr_scheduler_interval"])
-        self.cells = nn.ModuleList()
-        for _ in range(layers):
-            below = self.cell_list()[-1].output_size if len(self.cells) else self.task.input_size
-            cell: object = self.build_cell(below)
-            if not isinstance(cell, Cell):
-                place = defined(type(self).build_cell)
-                raise UserError(f"{place}: build_cell returns {cell!r}, but it must return a lit_rnn.cells.Cell.")
-            self.cells.append(cell)
-            if input_init != "cell":
-                self.cell_list()[-1].start_input_(input_init)
-            constrain_recurrent(self.cell_list()[-1], recurrent_constraint, constraint_bound)
-            choose_backend(backend, self.cell_list()[-1])
-        decoder = nn.Linear(self.cell_list()[-1].output_size, self.task.target_size)
-        self.decoder = decoder_(decoder, decoder_init, self.task.input_size)
+        self._build(input_init)
         self.meters = Meters(self.task)
 
     def _save_primitives(self, given: dict[str, Any]) -> None:
@@ -244,10 +254,6 @@ class SequenceModel(KeepsKind, Training):
 
     # ---- what an architecture says, beside `after_step`
 
-    @abstractmethod
-    def build_cell(self, input_size: int) -> Cell:
-        """The cell of one layer; `options` holds the constructor's arguments."""
-
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Parameters by group name, a partition. Here: ``recurrent`` and ``other``."""
         recurrent = [parameter for cell in self.cell_list() for parameter in cell.recurrent_parameters()]
@@ -265,78 +271,6 @@ class SequenceModel(KeepsKind, Training):
     def not_averaged(self) -> str | None:
         """Why a mean of the parameters over steps is no network of this kind, None if it is one."""
         return None
-
-    # ---- the network
-
-    def cell_list(self) -> list[Cell]:
-        """The cells, from the bottom up."""
-        return list(self.cells)  # type: ignore[arg-type]  # ModuleList does not tell its element type
-
-    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Logits, values or frames: (B, target_size), or (B, T, target_size) where the task has a target per step.
-
-        With ``lengths`` (B,) steps behind a sequence's end are not read, and zero where the outputs are per step.
-        """
-        return self.run(inputs, lengths=lengths)[0]
-
-    def run(
-        self, inputs: Tensor, states: Sequence[State] | None = None, lengths: Tensor | None = None
-    ) -> tuple[Tensor, list[State]]:
-        """`forward` from given states, one per layer; also returns the states after each sequence's last step.
-
-        Raises:
-            UserError: unless there are as many states as layers, each as its cell's ``initial_state(B)``.
-        """
-        y, finals = self.features(inputs, states, lengths)
-        return self.decode(y, lengths), finals
-
-    def features(
-        self,
-        inputs: Tensor,
-        states: Sequence[State] | None = None,
-        lengths: Tensor | None = None,
-        reset: Tensor | None = None,
-    ) -> tuple[Tensor, list[State]]:
-        """What the decoder reads, time first: the last cell's outputs at every step, or at the last one alone.
-
-        ``lengths`` (B,) and ``reset`` (B, T) as in `datamodules.batch.Parts`.
-        """
-        if states is not None:
-            require(
-                len(states) == len(self.cells), "states", f"{len(states)} of them", f"{len(self.cells)}, one a layer"
-            )
-        y = self.encode(Parts(inputs, inputs, lengths=lengths).filled()).transpose(0, 1)  # padding need be no symbol
-        finals = []
-        for layer, cell in enumerate(self.cell_list()):
-            y, final = scan(
-                cell,
-                y,
-                None if states is None else states[layer],
-                self.options.backend,
-                lengths=lengths,
-                reset=None if reset is None else reset.T,
-                last_only=not self.task.per_step and layer == len(self.cells) - 1,
-                checkpoint_every=self.options.checkpoint_every,
-                expected_passes=self._passes.get((self.training, y.shape[1]), 0) if self._passes else None,
-            )
-            finals.append(final)
-        return y, finals
-
-    def encode(self, inputs: Tensor) -> Tensor:
-        """What the first cell reads, (B, T, input_size), in the model's dtype: values as they are, symbols one-hot.
-
-        One-hot vectors are taken as they are too, so that an attack can move them.
-        """
-        if self.task.inputs == "values" or inputs.is_floating_point():
-            return inputs.to(self.decoder.weight.dtype)
-        return nn.functional.one_hot(inputs, self.task.input_size).to(self.decoder.weight.dtype)
-
-    def decode(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """From the last cell's outputs (T, B, output_size), or those at each last step alone, to `forward`'s."""
-        if not self.task.per_step:
-            return self.decoder(last_step(y, lengths))
-        outputs = self.decoder(y).transpose(0, 1)
-        return outputs if lengths is None else outputs.where(within(lengths, len(y))[..., None], 0)
 
     # ---- training
 
@@ -366,12 +300,17 @@ class SequenceModel(KeepsKind, Training):
         return y
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        if self.adversarial is not None:  # a seed per step and rank, so that a resumed run sees the same attacks
-            step = self.optimizer_steps
-            seed = (step << 32) + (batch_idx << 12) + self.global_rank
+        # a seed per step and rank, so that a resumed run sees the same attacks and drops the same
+        step = self.optimizer_steps
+        seed = (step << 32) + (batch_idx << 12) + self.global_rank
+        if self.dropouts.any():
+            words = np.random.SeedSequence([getattr(self._data(), "seed", 0) or 0, seed]).generate_state(1, np.uint64)
+            self.draws = torch.Generator().manual_seed(int(words[0]))
+        if self.adversarial is not None:
             parts = Parts.of(batch)
             batch = parts._replace(inputs=self.adversarial.perturb(self, self.task, parts, step, seed))
         loss = self._shared_step(batch, "train")
+        self.draws = None  # a generator cannot be copied
         self.log("train/loss_step", loss, prog_bar=True)
         penalty = self.penalty()
         if self.options.norm_penalty:

@@ -17,8 +17,14 @@ from lit_rnn.parametrizations.orthogonal import double
 
 
 def layer_name(model: SequenceModel, layer: int, name: str) -> str:
-    """``name``, with its layer where there is more than one."""
-    return f"layer {layer} {name}" if len(model.cells) > 1 else name
+    """``name``, with its layer where there is more than one, and for a cell that reads from the end with that.
+
+    Args:
+        layer: The cell's place in ``model.cell_list()``.
+    """
+    way, number = divmod(layer, len(model.cells))
+    name = f"from the end {name}" if way else name
+    return f"layer {number} {name}" if len(model.cells) > 1 else name
 
 
 def cell_matrices(cell: Cell) -> Mapping[str, Tensor]:
@@ -64,15 +70,14 @@ def summed_loss(model: SequenceModel, batch: Batch) -> Callable[[Tensor], Tensor
 
 def gradient_flows(model: SequenceModel, batch: Batch) -> list[analysis.GradientFlow]:
     """`lit_rnn.analysis.gradient_against_lag` of every layer, on a batch."""
-    lengths = Parts.of(batch).lengths
-    return analysis.gradient_against_lag(model.cell_list(), encoded(model, batch), summed_loss(model, batch), lengths)
+    x, lengths = encoded(model, batch), Parts.of(batch).lengths
+    return analysis.gradient_against_lag(model.cell_list(), x, summed_loss(model, batch), lengths, model)
 
 
 def encoded(model: SequenceModel, batch: Batch) -> Tensor:
     """What the first cell reads, (T, B, I), zero behind each sequence's end."""
-    parts = Parts.of(batch)
-    x = model.encode(parts.filled())
-    return x.transpose(0, 1)
+    with model.without_dropout():
+        return model.encode(Parts.of(batch).filled()).transpose(0, 1)
 
 
 def state_sizes(model: SequenceModel) -> list[int]:

@@ -19,10 +19,11 @@ from lit_rnn import optim
 from lit_rnn.class_paths import class_path
 from lit_rnn.models import changes, made_on, resuming
 from lit_rnn.models.carried import Carried
+from lit_rnn.models.network import Network
 from lit_rnn.models.objectives import Meters
 
 
-class Training(LightningModule, ABC):
+class Training(Network, LightningModule, ABC):
     """The hooks around the steps of a model, which says its task, its meters and its parameter groups."""
 
     task: Task

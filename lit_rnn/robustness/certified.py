@@ -54,6 +54,8 @@ class Network(Protocol):
 
     def cell_list(self) -> list[Cell]: ...
 
+    def is_chain(self) -> bool: ...
+
     def __call__(self, x: Tensor, lengths: Tensor | None = None) -> Tensor: ...
 
 
@@ -70,6 +72,8 @@ def certificates(
 
 
 def _single_cell(network: Network) -> None:
+    if not network.is_chain():
+        raise UserError("the model has more between inputs, cell and decoder, but this bound is for a cell alone.")
     layers = len(network.cell_list())
     if layers > 1:
         raise UserError(f"the model has {layers} layers, but this bound is for one.")

@@ -128,13 +128,13 @@ def _layer_norm(cell: cells.LayerNormRNNCell, w: Tensor) -> _Parts:
     return _Parts(plan, (w,), (norm.weight, norm.bias))
 
 
-def _statistical(cell: cells.StatisticalRUCell, w: Tensor) -> _Parts:
+def _statistical(cell: cells.StatisticalRUCell, w: tuple[Tensor, Tensor]) -> _Parts:
     r, p = cell.summary.out_features, cell.input.out_features
     total = p * len(cell.alphas)
     products = _Product(r, total), _Product(p, r, reads=total, writes=r, fresh=r)
     sizes = r, p, len(cell.alphas)
     plan = _Plan("statistical", sizes, total, p, r + p, products, vectors=r, beside=r, drive_at=r, numbers=cell.alphas)
-    return _Parts(plan, (cell.summary.weight, cell.recurrent.weight), (cell.summary.bias,))
+    return _Parts(plan, (cell.summary.weight, w[0]), (cell.summary.bias,))
 
 
 def _nru(cell: cells.NRUCell, w: Any) -> _Parts:

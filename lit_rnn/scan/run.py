@@ -13,7 +13,7 @@ from torch import Tensor
 from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.plain import PlainCell
-from lit_rnn.dtypes import as_inputs, as_precise, first
+from lit_rnn.dtypes import as_inputs, as_precise, first, mapped_first
 from lit_rnn.scan.checks import check_inputs, checked
 from lit_rnn.scan.compiled import run_compiled, steps, tell_of_the_loop
 from lit_rnn.scan.compiler import torch_compiles
@@ -48,6 +48,7 @@ def scan(
     last_only: bool = False,
     checkpoint_every: int | None = None,
     expected_passes: int | None = None,
+    weight_map: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, State]:
     """Run ``cell`` over a sequence, time first.
 
@@ -68,6 +69,7 @@ def scan(
         expected_passes: How many passes of this batch size are to come, if that is known: ``auto`` compiles where it
             pays, and ``compiled`` leaves batches of which no more are to come, as an epoch's ragged last one, to the
             loop, and says so once.
+        weight_map: What the pass does to W, the first tensor of ``cell.weights()``, such as dropping entries of it.
 
     Returns:
         The outputs (T, B, output_size), in the dtype of x, and the state after the last step, in that of W.
@@ -81,7 +83,8 @@ def scan(
     if chosen == "compiled" and expected_passes == 0:
         tell_of_the_loop(cell, x.shape[1], "few of this size come")
         chosen = "loop"
-    w = (layers_of(cell) if chosen == "native" else None) or cell.weights()
+    w = (layers_of(cell) if chosen == "native" and weight_map is None else None) or cell.weights()
+    w = w if weight_map is None else mapped_first(w, weight_map)
     state = checked(cell, x, state, first(w))
     if not torch.is_autocast_enabled(x.device.type):  # a pass in chunks starts each of them with what it ends with
         state = as_precise(state, w)

@@ -157,16 +157,17 @@ def dynamics(model: SequenceModel, batch: Batch) -> list[Finding]:
     torch.set_flush_denormal(False)
     x, lengths, findings = encoded(model, batch), Parts.of(batch).lengths, []
     common = len(x) if lengths is None else int(lengths.min())  # as far as all sequences go
-    for cell, flow in zip(model.cell_list(), flows, strict=True):
+    for layer, (cell, flow) in enumerate(zip(model.cell_list(), flows, strict=True)):
         finding = {
             **flow._asdict(),
             "gradient_kept": float(flow.gradient[-1] / flow.gradient[0]) if flow.gradient[0] else math.nan,
             "zero_gradients": float(flow.zero_fraction.mean()),
             "saturated": float(flow.saturation.mean()),
         }
-        findings.append(finding | _along_the_trajectory(analysis.each_step_jacobian(cell, x[:common]), common))
         with torch.no_grad():
-            x = scan(cell, x, lengths=lengths)[0]
+            read = model.read_by(layer, x)
+            x = model.joined(layer, x, scan(cell, read, lengths=lengths)[0], lengths)
+        findings.append(finding | _along_the_trajectory(analysis.each_step_jacobian(cell, read[:common]), common))
     return findings
 
 

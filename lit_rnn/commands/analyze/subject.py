@@ -64,7 +64,8 @@ def load_finite(path: Path) -> SequenceModel:
         UserError: if it cannot be loaded, or a weight is NaN or infinite.
     """
     model = load(path)
-    for name, tensor in model.cells.state_dict(prefix="cells.").items():
+    turned = {} if model.turned_cells is None else model.turned_cells.state_dict(prefix="turned_cells.")
+    for name, tensor in {**model.cells.state_dict(prefix="cells."), **turned}.items():
         if not torch.isfinite(tensor).all():
             raise UserError(
                 f"ckpt_path {path} holds NaN or infinity in {name}: the run had diverged; name an earlier checkpoint."
@@ -204,6 +205,8 @@ def read_batch(
     Raises:
         UserError: if there are none of the data that the options name.
     """
+    if not model.is_stack():
+        return None, "a bidirectional model has cells that read from the end, whose trajectory is another"
     try:
         data = read_data(path, config, name, given, seed=0)
         check_data(data, read_checkpoint(path), path)

@@ -1,0 +1,119 @@
+"""What may stand around the cells: dropouts, norms between layers, pooling, and the sequence turned round."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.batch import within
+from datamodules.errors import require
+from datamodules.task import Task
+
+Norm = Literal["none", "layer", "rms"]
+Pooling = Literal["last", "mean", "max"]
+
+NORMS: dict[Norm, type[nn.LayerNorm] | type[nn.RMSNorm]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+EMBEDDING_BOUND = 0.1  # of its uniform start, Merity et al. 2018
+
+
+@dataclass(frozen=True)
+class Dropouts:
+    """Shares of what is dropped in training, what stays being scaled by 1 / (1 - p); one mask for a whole pass.
+
+    Source: Merity et al. 2018, "Regularizing and Optimizing LSTM Language Models"; Gal and Ghahramani 2016.
+
+    Args:
+        embedding: Of symbols: whole rows of the embedding.
+        input: Of what the first cell reads, the same units at all steps.
+        layer: Of what each other cell reads, the same units at all steps.
+        output: Of what the decoder reads, the same units at all steps.
+        weight: Of the entries of W (DropConnect): of the first matrix that ``weights()`` gives, all gates in one.
+    """
+
+    embedding: float
+    input: float
+    layer: float
+    output: float
+    weight: float
+
+    @classmethod
+    def of(cls, options: Any) -> Dropouts:
+        """Those that a model's options name ``embedding_dropout`` and so on."""
+        shares = {name: getattr(options, f"{name}_dropout") for name in cls.__dataclass_fields__}
+        for name, share in shares.items():
+            require(0 <= share < 1, f"model.init_args.{name}_dropout", share, "from 0 to below 1")
+        return cls(**shares)
+
+    def any(self) -> bool:
+        return any(getattr(self, name) for name in self.__dataclass_fields__)
+
+
+def mask(shape: Sequence[int], share: float, like: Tensor, generator: torch.Generator | None) -> Tensor:
+    """0 with probability ``share``, else 1 / (1 - share); drawn on the CPU, in the precision and place of ``like``."""
+    kept = torch.rand(tuple(shape), generator=generator) >= share
+    dtype = like.dtype.to_real()
+    return kept.to(like.device, dtype) / (1 - share)
+
+
+def check_options(options: Any, task: Task) -> None:
+    """Refuse blocks that have no meaning for a task.
+
+    Raises:
+        UserError: naming the option.
+    """
+    o, key = options, "model.init_args"
+    symbols = task.inputs == "symbols"
+    size = o.embedding_size
+    require(size is None or size >= 1, f"{key}.embedding_size", size, "null or a whole number of at least 1")
+    require(size is None or symbols, f"{key}.embedding_size", size, f"null: the inputs of {task.name} are values")
+    wanted = "0 without an embedding: give model.init_args.embedding_size"
+    require(not o.embedding_dropout or size is not None, f"{key}.embedding_dropout", o.embedding_dropout, wanted)
+    for name, names in (("norm", Norm), ("pooling", Pooling)):
+        accepted = f"one of {', '.join(get_args(names))}"
+        require(getattr(o, name) in get_args(names), f"{key}.{name}", getattr(o, name), accepted)
+    between = "where model.init_args.layers is at least 2: they stand between layers"
+    require(o.norm == "none" or o.layers > 1, f"{key}.norm", o.norm, f"none, or another {between}")
+    require(not o.residual or o.layers > 1, f"{key}.residual", o.residual, f"false, or true {between}")
+    require(not o.layer_dropout or o.layers > 1, f"{key}.layer_dropout", o.layer_dropout, f"0, or more {between}")
+    per_step = f"for {task.name}, which has a target at every step"
+    require(o.pooling == "last" or not task.per_step, f"{key}.pooling", o.pooling, f"last {per_step}")
+    require(not o.bidirectional or not task.per_step, f"{key}.bidirectional", o.bidirectional, f"false {per_step}")
+    if o.tied_decoder:
+        accepted = "false without an embedding: give model.init_args.embedding_size"
+        require(size is not None, f"{key}.tied_decoder", True, accepted)
+        accepted = f"false for {task.name}, whose classes are not its symbols"
+        same = task.classifies and task.target_size == task.input_size
+        require(same, f"{key}.tied_decoder", True, accepted)
+
+
+def pooled(y: Tensor, lengths: Tensor | None, how: Pooling, both_ways: bool) -> Tensor:
+    """(B, .) of a sequence's outputs (T, B, .), or of (1, B, .), which are the last already.
+
+    Args:
+        y: Zero behind each sequence's end.
+        lengths: (B,), None where all have T steps.
+        how: ``last``, or the ``mean`` or ``max`` over the sequence's own steps, unit by unit.
+        both_ways: The second half of the units have read from the end: their last step is the first.
+    """
+    if how == "mean":
+        return y.sum(0) / (len(y) if lengths is None else lengths[:, None])
+    if how == "max":
+        return (y if lengths is None else y.where(within(lengths, len(y)).mT[..., None], -torch.inf)).amax(0)
+    if len(y) == 1:
+        return y[0]
+    last = y[-1] if lengths is None else y[lengths - 1, torch.arange(y.shape[1], device=y.device)]
+    half = y.shape[2] // 2
+    return torch.cat((last[:, :half], y[0, :, half:]), dim=-1) if both_ways else last
+
+
+def turned(x: Tensor, lengths: Tensor | None) -> Tensor:
+    """x (T, B, .) with each sequence turned round, what is behind its end left there."""
+    if lengths is None:
+        return x.flip(0)
+    steps = torch.arange(len(x), device=x.device)[:, None]
+    steps = torch.where(steps < lengths, lengths - 1 - steps, steps)
+    return x.gather(0, steps[..., None].expand_as(x))

@@ -1,0 +1,202 @@
+"""Network: encoder, scanned cells, decoder, and what may stand between them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.batch import Parts, within
+from datamodules.errors import UserError, require
+from datamodules.task import Task
+from lit_rnn.blame import defined
+from lit_rnn.cells import Cell, State
+from lit_rnn.init import InputInit, decoder_
+from lit_rnn.models.blocks import EMBEDDING_BOUND, NORMS, Dropouts, check_options, mask, pooled, turned
+from lit_rnn.parametrizations import constrain_recurrent
+from lit_rnn.scan import choose_backend, scan
+
+
+class Network(nn.Module, ABC):
+    """The layers of a model, from its options: x_0 = E(inputs), x_l = cell_l(norm(x_{l-1})) (+ x_{l-1}), D(x_L)."""
+
+    task: Task
+    _passes: dict[tuple[bool, int], int]
+
+    @property
+    @abstractmethod
+    def options(self) -> Any:
+        """The constructor's arguments."""
+
+    @abstractmethod
+    def build_cell(self, input_size: int) -> Cell:
+        """The cell of one layer; `options` holds the constructor's arguments."""
+
+    def _build(self, input_init: InputInit) -> None:
+        """The modules, in the order in which they draw their start; an architecture may start V itself (``cell``)."""
+        o, task = self.options, self.task
+        check_options(o, task)
+        self.dropouts = Dropouts.of(o)
+        self.draws: torch.Generator | None = None  # of dropout; None: torch's own
+        width = o.embedding_size or task.input_size
+        self.embedding = None
+        if o.embedding_size is not None:
+            self.embedding = nn.Embedding(task.input_size, width)
+            nn.init.uniform_(self.embedding.weight, -EMBEDDING_BOUND, EMBEDDING_BOUND)
+        self.cells = nn.ModuleList()
+        self.turned_cells = nn.ModuleList() if o.bidirectional else None
+        self.norms = nn.ModuleList() if o.norm != "none" else None
+        for layer in range(o.layers):
+            if self.norms is not None and layer:
+                self.norms.append(NORMS[o.norm](width))
+            self.cells.append(self._built_cell(width, input_init))
+            if self.turned_cells is not None:
+                self.turned_cells.append(self._built_cell(width, input_init))
+            width = self.cell_list()[0].output_size * (1 + o.bidirectional)
+        self.decoder = decoder_(nn.Linear(width, task.target_size), o.decoder_init, task.input_size)
+        if o.tied_decoder:
+            assert self.embedding is not None
+            accepted = f"{width}, what the decoder reads, where model.init_args.tied_decoder is true"
+            require(o.embedding_size == width, "model.init_args.embedding_size", o.embedding_size, accepted)
+            self.decoder.weight = self.embedding.weight
+
+    def _built_cell(self, input_size: int, input_init: InputInit) -> Cell:
+        o = self.options
+        cell: object = self.build_cell(input_size)
+        if not isinstance(cell, Cell):
+            place = defined(type(self).build_cell)
+            raise UserError(f"{place}: build_cell returns {cell!r}, but it must return a lit_rnn.cells.Cell.")
+        if input_init != "cell":
+            cell.start_input_(input_init)
+        constrain_recurrent(cell, o.recurrent_constraint, o.constraint_bound)
+        choose_backend(o.backend, cell)
+        return cell
+
+    def cell_list(self) -> list[Cell]:
+        """The cells, from the bottom up; those that read from the end behind all others."""
+        return [*self.cells, *(self.turned_cells or ())]
+
+    def is_chain(self) -> bool:
+        """Whether cells read each other, and the decoder the last of them, as they are: no block stands between."""
+        bare = self.embedding is None and self.norms is None and not self.options.residual
+        return self.is_stack() and bare and self.options.pooling == "last"
+
+    def is_stack(self) -> bool:
+        """Whether every layer reads the one below in the order of time."""
+        return self.turned_cells is None
+
+    @contextmanager
+    def without_dropout(self) -> Iterator[None]:
+        """As in evaluation, whatever the mode is."""
+        mode, self.training = self.training, False
+        try:
+            yield
+        finally:
+            self.training = mode
+
+    def forward(self, inputs: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """Logits, values or frames: (B, target_size), or (B, T, target_size) where the task has a target per step.
+
+        With ``lengths`` (B,) steps behind a sequence's end are not read, and zero where the outputs are per step.
+        """
+        return self.run(inputs, lengths=lengths)[0]
+
+    def run(
+        self, inputs: Tensor, states: Sequence[State] | None = None, lengths: Tensor | None = None
+    ) -> tuple[Tensor, list[State]]:
+        """`forward` from given states, one per cell; also returns the states after each sequence's last step.
+
+        Raises:
+            UserError: unless there are as many states as cells, each as its cell's ``initial_state(B)``.
+        """
+        y, finals = self.features(inputs, states, lengths)
+        return self.decode(y, lengths), finals
+
+    def features(
+        self,
+        inputs: Tensor,
+        states: Sequence[State] | None = None,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Tensor, list[State]]:
+        """What the decoder reads, time first: the last layer's outputs at every step, or at the last one alone.
+
+        ``lengths`` (B,) and ``reset`` (B, T) as in `datamodules.batch.Parts`.
+        """
+        cells = len(self.cell_list())
+        if states is not None:
+            require(len(states) == cells, "states", f"{len(states)} of them", f"{cells}, one a layer")
+        y = self.encode(Parts(inputs, inputs, lengths=lengths).filled()).transpose(0, 1)  # padding need be no symbol
+        y = self._dropped(y, self.dropouts.input)
+        finals: list[State] = []
+        turned_finals: list[State] = []
+        for layer in range(len(self.cells)):
+            below = self._dropped(y, self.dropouts.layer) if layer else y
+            x, reset_of_time = self.read_by(layer, below), None if reset is None else reset.T
+            y, final = self._scanned(self.cells[layer], layer, x, states and states[layer], lengths, reset_of_time)
+            finals.append(final)
+            if self.turned_cells is not None:
+                before = states and states[len(self.cells) + layer]
+                z, final = self._scanned(self.turned_cells[layer], layer, turned(x, lengths), before, lengths, None)
+                turned_finals.append(final)
+                y = torch.cat((y, z if len(z) == 1 else turned(z, lengths)), dim=-1)
+            y = self.joined(layer, below, y, lengths)
+        return self._dropped(y, self.dropouts.output), [*finals, *turned_finals]
+
+    def _scanned(
+        self, cell: Any, layer: int, x: Tensor, state: Any, lengths: Tensor | None, reset: Tensor | None
+    ) -> tuple[Tensor, State]:
+        o, share = self.options, self.dropouts.weight if self.training else 0.0
+        return scan(
+            cell,
+            x,
+            state,
+            o.backend,
+            lengths=lengths,
+            reset=reset,
+            last_only=not self.task.per_step and o.pooling == "last" and layer == len(self.cells) - 1,
+            checkpoint_every=o.checkpoint_every,
+            expected_passes=self._passes.get((self.training, x.shape[1]), 0) if self._passes else None,
+            weight_map=(lambda W: W * mask(W.shape, share, W, self.draws)) if share else None,
+        )
+
+    def read_by(self, layer: int, y: Tensor) -> Tensor:
+        """What a layer's cell reads, of what the layer below gave."""
+        return y if self.norms is None or not layer else self.norms[layer - 1](y)
+
+    def joined(self, layer: int, below: Tensor, y: Tensor, lengths: Tensor | None) -> Tensor:
+        """What a layer gives, of what the layer below and its own cell gave, which may be at the last step alone."""
+        if not layer or not self.options.residual:
+            return y
+        if len(y) < len(below):
+            below = pooled(below, lengths, "last", self.options.bidirectional)[None]
+        return below + y
+
+    def _dropped(self, y: Tensor, share: float) -> Tensor:
+        """y (T, B, .) without a share of its units, the same at all steps, in training."""
+        return y * mask((1, *y.shape[1:]), share, y, self.draws) if share and self.training else y
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """What the first cell reads, (B, T, .), in the model's dtype: values as they are, symbols one-hot or embedded.
+
+        One-hot vectors are taken for symbols too, so that an attack can move them.
+        """
+        if self.embedding is not None:
+            weight, share = self.embedding.weight, self.dropouts.embedding
+            if share and self.training:
+                weight = weight * mask((len(weight), 1), share, weight, self.draws)
+            return inputs @ weight if inputs.is_floating_point() else nn.functional.embedding(inputs, weight)
+        if self.task.inputs == "values" or inputs.is_floating_point():
+            return inputs.to(self.decoder.weight.dtype)
+        return nn.functional.one_hot(inputs, self.task.input_size).to(self.decoder.weight.dtype)
+
+    def decode(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """From the last layer's outputs (T, B, .), or those at each last step alone, to `forward`'s."""
+        if not self.task.per_step:
+            return self.decoder(pooled(y, lengths, self.options.pooling, self.options.bidirectional))
+        outputs = self.decoder(y).transpose(0, 1)
+        return outputs if lengths is None else outputs.where(within(lengths, len(y))[..., None], 0)
