@@ -80,6 +80,8 @@ def scan(
     check_inputs(cell, x)
     runs = None if lengths is None and reset is None else runs_of(x, lengths, reset)
     chosen = choose_backend(backend, cell, (expected_passes or 0) * len(x))
+    if runs is not None and backend == "auto" and chosen == "torch" and supports("native", cell):
+        chosen = "native"  # one call for all lengths, not one for each
     if chosen == "compiled" and expected_passes == 0:
         tell_of_the_loop(cell, x.shape[1], "few of this size come")
         chosen = "loop"
@@ -195,8 +197,8 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
       relu VanillaRNN.
     - ``auto``: the first of ``native``, ``fused`` and ``torch`` that can; where none can, ``compiled`` where
       ``expected_steps`` is at least 200,000, and ``loop`` below. With one thread, in float32 and without autocast,
-      ``torch`` for the LSTMs that it takes: ``native`` needed 1.35 to 1.4 times as long there, for GRU and RNN a third
-      to a half (`benchmarks/README.md`).
+      ``torch`` for the LSTMs that it takes, where sequences are of one length: ``native`` needed 1.35 to 1.4 times as
+      long there, for GRU and RNN a third to a half (`benchmarks/README.md`).
 
     Args:
         asked: The name.
