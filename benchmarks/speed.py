@@ -393,6 +393,31 @@ class Suite:
                 work = f"{model} n = {arguments['hidden_size']}, T = {T}, B = {B}, per step"
                 yield Row(f"length/{name}/{T}", work, f"T = {shortest}, per step", Bar("same", 0.1), run)
 
+    def unequal(self) -> Iterator[Row]:
+        """Lengths drawn evenly from 1 to T, against a batch of their mean."""
+        paths = {
+            "exprnn_last": ("pixel_mnist/exprnn.yaml", "last"),
+            "exprnn_all": ("copying/exprnn.yaml", "all"),
+            "lstm_last": ("pixel_mnist/lstm_permuted.yaml", "last"),
+            "nru_last": ("nru_paper/psmnist/nru.yaml", "last"),
+        }
+        for name, (path, reads) in paths.items():
+            model, arguments, data = described(path)
+            T, B, width, _ = size_of(data)
+            size = self.size(T, B, width, reads)
+
+            def run(rounds: int, tick: Tick, path: str = path, size: Size = size) -> Pairs:
+                cell = from_config(path)[0].cell_list()[0]
+                lengths = torch.randint(1, size.T + 1, (size.B,))
+                even = size._replace(T=round(float(lengths.float().mean())))
+                same: Backend = "native" if self.backend == "auto" and supports("native", cell) else self.backend
+                mine = self.ours(cell, size.inputs(), size, same, lengths=lengths)
+                theirs = self.ours(cell, even.inputs(), even, same)
+                return measure.in_turn(mine, theirs, rounds, tick, self.choice(cell, even, same))
+
+            work = f"{model} n = {arguments['hidden_size']}, {size}, lengths 1 to T"
+            yield Row(f"unequal/{name}", work, "equal lengths, as many steps", Bar("share", 1.2), run)
+
     def ddp(self) -> Iterator[Row]:
         size, steps = (Size(50, 8, 1, "last"), 3) if self.tiny else (Size(784, 128, 1, "last"), 10)
 

@@ -25,6 +25,7 @@ GROUPS = {
     "busy": "a fit beside one other process that keeps a core busy, over the same on its own",
     "memory": "peak memory of a forward and backward pass, over what is in use before it",
     "length": "time per step of longer sequences over that of a short one",
+    "unequal": "sequences of unequal lengths, forward and backward, over one length with as many real steps",
     "ddp": "samples per second of two processes with a thread each over those of one",
     "long": "long sequences, recomputed in chunks (checkpoint_every): time, and memory of the whole process",
     "ops": "CPU-side operators that the profiler counts per time step, forward and backward, views and allocations "
