@@ -81,7 +81,7 @@ class SequenceDataModule(LightningDataModule, ABC):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.seed = 0 if seed is None else seed
         self.train_loader: SequenceLoader | None = None
-        self._train_state: dict[str, int] | None = None
+        self._train_state: dict[str, Any] | None = None
 
     @abstractmethod
     def split(self, name: Split) -> IndexedBatches:
@@ -155,7 +155,8 @@ class SequenceDataModule(LightningDataModule, ABC):
             return None
         epochs: Any = trainer.fit_loop.epoch_progress.current
         between = epochs.started == epochs.processed
-        return epochs.processed, 0 if between else trainer.fit_loop.batch_idx + 1
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+        return epochs.processed, 0 if between else batches.processed
 
     def train_dataloader(self) -> Any:
         self.train_loader = self._own_loader("train")
@@ -165,12 +166,22 @@ class SequenceDataModule(LightningDataModule, ABC):
             self._train_state = None
         return self.train_loader
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Where training is in the data. Lightning keeps a loader's own state only inside an epoch."""
         return {} if self.train_loader is None else self.train_loader.state_dict()
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._train_state = state_dict or None
+
+    def place_of(self, state: dict[str, Any]) -> tuple[int, bool]:
+        """How many of this run's batches are done in the epoch that ``state`` is of, and whether those are all.
+
+        Raises:
+            UserError: as `SequenceLoader.load_state_dict`.
+        """
+        loader = self._own_loader("train")
+        loader.load_state_dict(state)
+        return loader.position, loader.position == len(loader)
 
     def val_dataloader(self) -> Any:
         return self._own_loader("val")

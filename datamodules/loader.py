@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,6 +41,22 @@ class IndexedBatches(Dataset[Batch], ABC):
     def read_by(self, rows: int) -> IndexedBatches:
         """The split as it is where batches have ``rows`` rows, of all processes together."""
         return self
+
+
+class Entry(NamedTuple):
+    """Where a run came into an epoch that another number of processes, or another batch size, had begun.
+
+    Args:
+        epoch: Which.
+        position: The first batch, counted in batches of this run.
+        samples: How many samples of the epoch were done, those of all processes.
+        order_rows: The rows of a batch, those of all processes, of the run that began it: bucketing goes by them.
+    """
+
+    epoch: int
+    position: int
+    samples: int
+    order_rows: int
 
 
 class SequenceLoader:
@@ -88,11 +105,14 @@ class SequenceLoader:
         self.rank, self.world_size, self.num_workers, self.bucket = rank, world_size, num_workers, bucket
         self.epoch = 0
         self.position = 0  # batches already given in this epoch
+        self.regrouped: dict[str, Any] | None = None
+        """The state that training went on from, if its batches were of other processes or sizes."""
+        self._entry: Entry | None = None
         self._resumed = False
-        per_step = batch_size * world_size
+        self.rows = batch_size * world_size
         if train:
             require(
-                len(split) >= per_step,
+                len(split) >= self.rows,
                 "data.init_args.batch_size",
                 batch_size,
                 f"at most {len(split) // world_size}: the training split has {len(split)} samples "
@@ -104,7 +124,8 @@ class SequenceLoader:
                 "lower trainer.devices, or raise the split's size in data.init_args."
             )
         # evaluation: no more batches than every rank can put a sample in
-        self._steps = len(split) // per_step if train else min(-(-len(split) // per_step), len(split) // world_size)
+        rows = self.rows
+        self._steps = len(split) // rows if train else min(-(-len(split) // rows), len(split) // world_size)
 
     def __len__(self) -> int:
         return self._steps
@@ -123,17 +144,23 @@ class SequenceLoader:
         if not self.train:
             return np.array_split(np.arange(size), steps * self.world_size)[self.rank :: self.world_size]
         order = np.arange(size)
+        entry = self._entry if self._entry is not None and self._entry.epoch == self.epoch else None
         if self.shuffle:
             generator = np.random.Generator(np.random.Philox(key=[self.seed, _SHUFFLE_ID], counter=self.epoch << 64))
             order = generator.permutation(size)
             if bucket and self.split.lengths is not None:
-                order = _bucketed(
-                    order[: steps * self.world_size * self.batch_size], self.split.lengths, steps, generator
-                )
+                rows = self.rows if entry is None else entry.order_rows
+                whole = size - size % rows
+                bucketed = _bucketed(order[:whole], self.split.lengths, size // rows, generator)
+                order = np.concatenate([bucketed, order[whole:]])
         if self.split.endless:
             order = order + self.epoch * size
-        used = order[: steps * self.world_size * self.batch_size]
-        return list(used.reshape(steps, self.world_size, self.batch_size)[:, self.rank])
+        used = order[: steps * self.rows]
+        given = list(used.reshape(steps, self.world_size, self.batch_size)[:, self.rank])
+        if entry is not None and entry.position < steps:  # what was left of this batch, every process its share
+            left = order[entry.samples : (entry.position + 1) * self.rows]
+            given[entry.position] = left.reshape(self.world_size, -1)[self.rank]
+        return given
 
     def __iter__(self) -> Iterator[Batch]:
         place = self.place()
@@ -157,18 +184,63 @@ class SequenceLoader:
             self.position += 1
             yield batch
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         epoch, position = self.place() or (self.epoch, self.position)
-        return {"epoch": epoch, "position": position, "steps": self._steps}
+        state = {"epoch": epoch, "position": position, "steps": self._steps, "rows": self.rows}
+        entry = self._entry if self._entry is not None and self._entry.epoch == epoch else None
+        return {
+            **state,
+            "size": len(self.split),
+            "processes": self.world_size,
+            "samples": entry.samples if entry and entry.position == position else position * self.rows,
+            "order_rows": entry.order_rows if entry else self.rows,
+        }
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        if 0 < state["position"] < state["steps"] != self._steps:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there.
+
+        Where batches were of another number of processes, or of another size, the rest of the epoch is cut into those
+        of this run: no sample is seen twice, and none is left out but those that fill no batch at the epoch's end.
+
+        Raises:
+            UserError: if the data are others, or the rest of the epoch cannot be shared by this run's processes.
+        """
+        inside = 0 < state["position"] < state["steps"]
+        regrouped = "rows" in state and (state["rows"], state["processes"]) != (self.rows, self.world_size)
+        rows = state.get("rows", self.rows)
+        # streams have as many samples as their number asks for
+        size = len(self.split) if self.split.ordered or "rows" not in state else state["size"]
+        if inside and (size != len(self.split) or (rows == self.rows and state["steps"] != self._steps)):
             raise UserError(
                 f"The checkpoint was made inside an epoch of {state['steps']} batches, but the data now gives "
                 f"{self._steps}: resume with the same data.init_args and trainer.devices."
             )
         self.epoch, self.position = state["epoch"], state["position"]
         self._resumed = True
+        self.regrouped = state if regrouped else None
+        if rows != self.rows and state["position"] > 0:
+            self.position = self._regroup(state) if inside else self._steps
+        off_grid = "rows" in state and state["samples"] != self.position * self.rows
+        if inside and (off_grid or state.get("order_rows", self.rows) != self.rows):
+            self._entry = Entry(self.epoch, self.position, state["samples"], state["order_rows"])
+
+    def _regroup(self, state: dict[str, Any]) -> int:
+        """The batch to go on with."""
+        was = f"{state['processes']} process(es) of {state['rows'] // state['processes']} sequences a batch"
+        same = f"{state['rows']} sequences a step over all processes (data.init_args.batch_size times trainer.devices)"
+        if self.split.ordered:
+            raise UserError(
+                f"The checkpoint was made inside an epoch by {was}, and its streams go on from batch to batch: resume "
+                f"with {same}."
+            )
+        position, rest = divmod(state["samples"], self.rows)
+        if position < self._steps and (self.rows - rest) % self.world_size:
+            raise UserError(
+                f"The checkpoint was made inside an epoch by {was}, behind {state['samples']} of {len(self.split)} "
+                f"samples; the {self.rows - rest} up to the next batch of this run cannot be shared equally by "
+                f"{self.world_size} processes: resume with {same}."
+            )
+        return min(position, self._steps)
 
 
 def _bucketed(order: Indices, lengths: Indices, steps: int, generator: np.random.Generator) -> Indices:

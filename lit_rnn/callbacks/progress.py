@@ -42,6 +42,9 @@ class Header(Callback):
         told = _told_of_padding(getattr(trainer, "datamodule", None))
         if told:
             print(told, flush=True)
+        told = _told_of_processes(getattr(trainer, "datamodule", None), trainer)
+        if told:
+            print(told, flush=True)
         for key, (was, now) in pl_module.changed_options.items():
             print(f"resumed with {key} {now} (was {was})", flush=True)
 
@@ -55,6 +58,26 @@ def _told_of_padding(data: object) -> str:
     other = loader.padding(not loader.bucket)
     words = "without" if loader.bucket else "with"
     return f"unequal lengths: {share:.0%} of the steps are padding ({other:.0%} {words} bucket_by_length)"
+
+
+def _told_of_processes(data: object, trainer: Trainer) -> str:
+    """What another number of processes, or another batch size, than before the resume changes."""
+    loader = data.train_loader if isinstance(data, SequenceDataModule) else None
+    if loader is None or loader.regrouped is None:
+        return ""
+    was, every = loader.regrouped, trainer.accumulate_grad_batches
+    counts = f"resumed on {_processes(loader.world_size)} (was {was['processes']})"
+    if was["rows"] == loader.rows:
+        return f"{counts}: all together still take {loader.rows} sequences a batch, and nothing else changes"
+    step = f", an optimizer step {loader.rows * every}" if every > 1 else ""
+    return (
+        f"{counts}: all together take {loader.rows} sequences a batch (were {was['rows']}){step}, and an epoch has "
+        f"{len(loader)} batches (had {was['steps']}); learning rates stay as they are"
+    )
+
+
+def _processes(count: int) -> str:
+    return f"{count} process{'' if count == 1 else 'es'}"
 
 
 class EpochLines(Callback):

@@ -13,6 +13,9 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
+from datamodules import SequenceDataModule
+from datamodules.errors import UserError
+
 Checkpoint = dict[str, Any]
 Place = Literal["between epochs", "inside an epoch", "behind the last batch"]
 
@@ -73,6 +76,45 @@ def straighten(checkpoint: Checkpoint) -> dict[str, Any]:
     for key, count in (("total", total), ("current", given if inside else 0)):
         batch[key] = {"ready": count, "started": count, "processed": count, "completed": count - late}
     return noted
+
+
+def recount(checkpoint: Checkpoint, trainer: Trainer) -> None:
+    """Count the batches of the epoch in this run's, where a checkpoint is of another number of processes or batch size.
+
+    Args:
+        checkpoint: With the counters of `straighten`.
+        trainer: In ``fit``, its data set up.
+
+    Raises:
+        UserError: if training cannot go on exactly.
+    """
+    data: Any = getattr(trainer, "datamodule", None)
+    state = checkpoint.get(type(data).__qualname__) or {}
+    if not isinstance(data, SequenceDataModule) or "rows" not in state:
+        return
+    loops = checkpoint["loops"]["fit_loop"]
+    epoch, batch = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
+    given = batch["current"]["processed"]
+    if epoch["started"] == epoch["processed"] or state["rows"] == data.batch_size * trainer.world_size:
+        return
+    if (state["epoch"], state["position"]) != (epoch["processed"], given):  # an epoch that max_steps had cut short
+        state |= {"epoch": epoch["processed"], "position": given, "samples": given * state["rows"]}
+    limit = trainer.limit_train_batches
+    if limit not in (None, 1.0):
+        raise UserError(
+            f"trainer.limit_train_batches is {limit}, and the checkpoint was made inside an epoch whose batches have "
+            "another size: resume with the same data.init_args.batch_size and trainer.devices."
+        )
+    position, over = data.place_of(state)
+    every = trainer.accumulate_grad_batches
+    if checkpoint["lit_rnn"].get("gradients") or (position % every and not over):
+        raise UserError(
+            "The checkpoint was made between two batches of one optimizer step (trainer.accumulate_grad_batches): "
+            "resume with the same data.init_args.batch_size and trainer.devices."
+        )
+    batch["is_last_batch"] = over
+    for key, count in (("total", batch["total"]["processed"] + position - given), ("current", position)):
+        batch[key] = {"ready": count, "started": count, "processed": count, "completed": count - (not over)}
 
 
 def take_up(trainer: Trainer, model: LightningModule, noted: dict[str, Any]) -> Place:

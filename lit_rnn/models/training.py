@@ -199,6 +199,7 @@ class Training(Network, LightningModule, ABC):
         self.changed_options = changes.apply(self, checkpoint) if goes_on else {}
         self._noted = resuming.straighten(checkpoint) if goes_on else None
         if goes_on:
+            resuming.recount(checkpoint, self.trainer)
             self.carried.take_up("train", checkpoint["lit_rnn"], self.global_rank, self.trainer.world_size)
         if self._trainer is not None and self.global_rank > 0:  # the first has the measurements of all
             self.meters.reset("train")
