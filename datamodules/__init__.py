@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from datamodules.copying import CopyMemory
     from datamodules.denoising import Denoise
     from datamodules.pixels import PixelDigits, PixelMNIST, pixel_permutation
+    from datamodules.sequence_files import SequenceFiles
     from datamodules.streams import Series, StreamDataModule
 else:  # they need torch and Lightning, which take seconds; an error and a Task do not
-    __getattr__ = on_demand(__name__, ("adding", "base", "batch", "copying", "denoising", "pixels", "streams"))
+    __getattr__ = on_demand(
+        __name__, ("adding", "base", "batch", "copying", "denoising", "pixels", "sequence_files", "streams")
+    )
 
 __all__ = [
     "Adding",
@@ -27,6 +30,7 @@ __all__ = [
     "PixelDigits",
     "PixelMNIST",
     "SequenceDataModule",
+    "SequenceFiles",
     "SequenceLoader",
     "Series",
     "StreamDataModule",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -91,6 +92,21 @@ class SequenceDataModule(LightningDataModule, ABC):
         """The `task_options`, as primitives."""
         return {name: getattr(self, name) for name in self.task_options}
 
+    def learned(self) -> dict[str, Any]:
+        """What was measured on the training split, as primitives: every checkpoint keeps it. Here nothing."""
+        return {}
+
+    def learn(self, kept: Mapping[str, Any]) -> None:
+        """Use what the data of a checkpoint had `learned`, so that inputs mean what they meant in training.
+
+        Raises:
+            UserError: if it cannot be that of this data.
+        """
+
+    def told(self) -> str:
+        """What the header of a run says of the data, in one line; empty for nothing."""
+        return ""
+
     def changeable(self, inputs: Tensor) -> Tensor:
         """Which entries of ``inputs`` may be changed without a change of the right answer: bool, shaped as they are.
 
@@ -167,11 +183,17 @@ class SequenceDataModule(LightningDataModule, ABC):
         return self.train_loader
 
     def state_dict(self) -> dict[str, Any]:
-        """Where training is in the data. Lightning keeps a loader's own state only inside an epoch."""
-        return {} if self.train_loader is None else self.train_loader.state_dict()
+        """Where training is in the data, which Lightning keeps inside an epoch only, and what is `learned`."""
+        place = {} if self.train_loader is None else self.train_loader.state_dict()
+        learned = self.learned()
+        return {**place, "learned": learned} if learned else place
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._train_state = state_dict or None
+        state = dict(state_dict)
+        learned = state.pop("learned", None)
+        if learned:
+            self.learn(learned)
+        self._train_state = state or None
 
     def place_of(self, state: dict[str, Any]) -> tuple[int, bool]:
         """How many of this run's batches are done in the epoch that ``state`` is of, and whether those are all.

@@ -39,12 +39,11 @@ class Header(Callback):
             f"scan backend {backend} (asked: {pl_module.options.backend}), run folder {trainer.default_root_dir}",
             flush=True,
         )
-        told = _told_of_padding(getattr(trainer, "datamodule", None))
-        if told:
-            print(told, flush=True)
-        told = _told_of_processes(getattr(trainer, "datamodule", None), trainer)
-        if told:
-            print(told, flush=True)
+        data = getattr(trainer, "datamodule", None)
+        own = data.told() if isinstance(data, SequenceDataModule) else ""
+        for told in (own, _told_of_padding(data), _told_of_processes(data, trainer)):
+            if told:
+                print(told, flush=True)
         for key, (was, now) in pl_module.changed_options.items():
             print(f"resumed with {key} {now} (was {was})", flush=True)
 

@@ -82,6 +82,8 @@ def _parameters(cls: type) -> list[str]:
 def check_data(data: SequenceDataModule, checkpoint: Mapping[str, Any], path: Path) -> None:
     """Refuse data that the checkpoint's model was not trained on, and warn where only its options differ.
 
+    The data then uses what the checkpoint's data had learned from its training split.
+
     Raises:
         UserError: saying what differs.
     """
@@ -93,4 +95,7 @@ def check_data(data: SequenceDataModule, checkpoint: Mapping[str, Any], path: Pa
                 f"data gives {given.name}{sizes[0]}, but {path} was trained on {made_with['name']}{sizes[1]}: "
                 "give that data by --data."
             )
+    state = checkpoint.get(type(data).__qualname__)  # where Lightning keeps it
+    if isinstance(state, Mapping) and isinstance(state.get("learned"), Mapping):
+        data.learn(state["learned"])
     made_on.warn(made_on.differences(checkpoint, data, given))

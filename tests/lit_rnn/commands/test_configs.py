@@ -41,6 +41,7 @@ SMALL: dict[str, list[object]] = {
     "Denoise": ["--data.delay", 3, "--data.symbols", 2, "--data.train_samples", 16, "--data.val_samples", 4],
     "Adding": ["--data.length", 6, "--data.train_samples", 8, "--data.val_samples", 4],
     "PixelDigits": ["--data.val_size", 8],
+    "SequenceFiles": [],
     "PixelMNIST": ["--data.val_size", 6, "--data.root", "mnist", "--data.verify", "false"],
 }
 SMALL_MODEL: dict[str, list[object]] = {  # what goes with the hidden size
@@ -109,6 +110,13 @@ def mnist(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (raw / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, 20, 28, 28) + pixels)
         (raw / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, 20) + classes)
     return raw.parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _gestures(tmp_path: Path) -> None:
+    """The file that the config of a user's own data names, in the folder where a command runs."""
+    rows = [f"{i},{t},{(i * t) % 5},{t % 3},{'ab'[i % 2]}" for i in range(40) for t in range(2 + i % 3)]
+    (tmp_path / "gestures.csv").write_text("\n".join(["sequence,step,x,y,target", *rows]))
 
 
 # ---- names

@@ -1,0 +1,132 @@
+"""Runs on a user's own files: every command works on them, with the statistics of the checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer
+
+from datamodules import Parts, SequenceFiles, UserError
+from lit_rnn import models
+from lit_rnn.models import read_checkpoint
+from lit_rnn.runs.data import check_data, read_data
+
+MODELS = [name for name in models.__all__ if name[0].isupper() and name not in ("SequenceModel", "OrthogonalRNN")]
+NEEDED: dict[str, dict[str, Any]] = {
+    "NRU": {"memory_size": 4},
+    "StatisticalRU": {"statistics_size": 4, "summary_size": 4, "alphas": (0.2, 0.9)},
+}
+
+
+def write(path: Path, shift: float, labels: str = "ab", count: int = 40) -> None:
+    """A long table; ``shift`` moves its values, and with them its statistics."""
+    generator = np.random.default_rng(3)
+    rows = [
+        f"{i},{t},{shift + generator.normal():.4f},{10 * generator.normal():.4f},{labels[i % 2]}"
+        for i in range(count)
+        for t in range(2 + i % 4)
+    ]
+    path.write_text("\n".join(["sequence,step,x,y,target", *rows]))
+
+
+@pytest.fixture
+def trained(cli: Any, config: Any, tmp_path: Path, _no_pictures: None) -> Path:
+    """A run of two epochs."""
+    write(tmp_path / "own.csv", shift=5.0)
+    data = {"class_path": "SequenceFiles", "init_args": {"path": "own.csv", "batch_size": 8, "bucket_by_length": True}}
+    done = cli("fit", "-c", config(data=data), "--run_dir", "r")
+    assert done.status == 0 and done.err == "", done.err
+    told = done.out.splitlines()[1]
+    assert told == (
+        "own.csv: 28 train, 4 val, 8 test; inputs x, y; standardised by the training split; classes 0 = a, 1 = b"
+    )
+    return tmp_path / "r"
+
+
+@pytest.mark.usefixtures("trained")
+def test_every_command_works_on_the_run(cli: Any) -> None:
+    for command in (
+        ("test", "--ckpt_path", "best", "--run_dir", "r"),
+        ("predict", "--ckpt_path", "last", "--run_dir", "r"),
+        ("fit", "--ckpt_path", "last", "--run_dir", "r", "-c", "tiny.yaml", "--trainer.max_epochs", 3),
+        ("analyze", "--run_dir", "r", "--only", "dynamics", "--samples", 2),
+        ("attack", "--run_dir", "r", "--attacks", "fgsm", "--samples", 2),
+    ):
+        done = cli(*command)
+        assert done.status == 0 and done.err == "", (command, done.err)
+
+
+def test_another_file_is_read_with_the_statistics_of_the_checkpoint(trained: Path, cli: Any, tmp_path: Path) -> None:
+    own = SequenceFiles("own.csv")
+    assert own.statistics is not None
+    mean, std = own.statistics
+    write(tmp_path / "other.csv", shift=-50.0)
+    raw = SequenceFiles("other.csv", standardize=False).examples(4)
+    expected = ((Parts.of(raw).inputs.double() - torch.from_numpy(mean)) / torch.from_numpy(std)).float()
+    real = Parts.of(raw).real()
+    assert real is not None
+    checkpoint = trained / "checkpoints/last.ckpt"
+
+    data = read_data(checkpoint, None, None, {"path": "other.csv"}, seed=0)
+    data.examples(4)  # measured on the other file, and forgotten
+    with pytest.warns(UserWarning, match="the numbers are those of other data"):
+        check_data(data, read_checkpoint(checkpoint), checkpoint)
+    assert torch.allclose(Parts.of(data.examples(4)).inputs[real], expected[real], atol=1e-5)
+
+    with pytest.warns(UserWarning, match="the numbers are those of other data"):
+        done = cli("predict", "--ckpt_path", "last", "--run_dir", "r", "-c", "tiny.yaml", "--data.path", "other.csv")
+    assert done.status == 0, done.err
+    with np.load(trained / "predictions.npz") as written:
+        found = torch.from_numpy(written["inputs"])[: len(expected), : expected.shape[1]]
+    assert torch.allclose(found[real], expected[real], atol=1e-5)
+
+
+def test_other_classes_are_refused(trained: Path, tmp_path: Path, refused: Any) -> None:
+    write(tmp_path / "other.csv", shift=5.0, labels="ac")
+    sentence = refused("analyze", "--run_dir", "r", "--only", "dynamics", "--data.path", "other.csv")
+    assert "other.csv has the classes a, c, but the checkpoint was made on a, b" in sentence
+    checkpoint = read_checkpoint(trained / "checkpoints/last.ckpt")
+    checkpoint["SequenceFiles"]["learned"]["std"] = [1.0, "x"]
+    with pytest.raises(UserError, match="no statistics of 2 inputs"):
+        check_data(SequenceFiles("own.csv"), checkpoint, trained)
+
+
+def test_changed_contents_do_not_resume(trained: Path, tmp_path: Path, refused: Any) -> None:
+    write(tmp_path / "own.csv", shift=6.0)
+    sentence = refused("fit", "-c", "tiny.yaml", "--ckpt_path", "last", "--run_dir", trained, "--trainer.max_epochs", 3)
+    assert "data.init_args.contents" in sentence and "on the same data" in sentence
+
+
+@pytest.mark.parametrize("fault", ["stray", "gone"])
+def test_a_fault_in_the_file_leaves_nothing(refused: Any, config: Any, tmp_path: Path, fault: str) -> None:
+    if fault == "stray":
+        (tmp_path / "bad.csv").write_text("sequence,x,target\na,1,u\nb,1,v,9\n")
+    data = {"class_path": "SequenceFiles", "init_args": {"path": "bad.csv"}}
+    sentence = refused("fit", "-c", config(data=data), "--run_dir", "r")
+    assert ("bad.csv, line 3 has 4 fields" if fault == "stray" else "no such file") in sentence
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_trains_a_step(name: str) -> None:
+    generator = np.random.default_rng(0)
+    x = [generator.normal(size=(steps, 2)) for steps in [3, 5, 2, 4] * 5]
+    data = SequenceFiles.from_arrays(x, ["a", "b"] * 10, batch_size=8)
+    model = getattr(models, name)(data.task, 8, **NEEDED.get(name, {}))
+    before = [parameter.clone() for parameter in model.parameters()]
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        max_steps=1,
+        limit_val_batches=1,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(model, data)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
