@@ -137,7 +137,7 @@ class StoredSequences(SequenceDataModule, ABC):
     def _rows_of(self, chosen: NDArray[np.int64]) -> NDArray[np.int64]:
         """The steps of the chosen sequences."""
         lengths = self._lengths[chosen]
-        begins = np.repeat(self._starts[chosen] - (lengths.cumsum() - lengths), lengths)
+        begins: NDArray[np.int64] = np.repeat(self._starts[chosen] - (lengths.cumsum() - lengths), lengths)
         return begins + np.arange(int(lengths.sum()), dtype=np.int64)
 
     def _measured(self, sequences: Sequences) -> Statistics | None:
