@@ -1,7 +1,7 @@
 """Two bounds on a free recurrent matrix that are often confused: on its singular values, and on its eigenvalues.
 
-They agree for normal matrices only. With |W|_2 <= 1 no power of W grows; with rho(W) <= 1 one may still grow
-without limit or pass through a large transient, as [[1, c], [0, 1]] does (|W^k| ~ k c).
+rho <= |W|_2, with equality for every normal W (and for some others). With |W|_2 <= 1 no power of W grows; with
+rho(W) <= 1 one may still grow without limit or pass through a large transient, as [[1, c], [0, 1]] does (|W^k| ~ k c).
 """
 
 from __future__ import annotations

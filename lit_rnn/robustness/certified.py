@@ -37,6 +37,11 @@ class Certificate:
     holds: dict[float, np.ndarray] = field(default_factory=dict)
     of_model: bool = True
 
+    @property
+    def examples(self) -> int:
+        """N, which may be fewer than were attacked."""
+        return len(next(iter(self.holds.values()), ()))
+
 
 @dataclass(frozen=True)
 class Smoothing:
@@ -73,7 +78,7 @@ def certificates(
 
 def _single_cell(network: Network) -> None:
     if not network.is_chain():
-        raise UserError("the model has more between inputs, cell and decoder, but this bound is for a cell alone.")
+        raise UserError("the model has more between inputs, cell and decoder, but this bound is for a single cell.")
     layers = len(network.cell_list())
     if layers > 1:
         raise UserError(f"the model has {layers} layers, but this bound is for one.")

@@ -144,7 +144,7 @@ def honesty_checks(
         tolerance: Share of examples that may go the wrong way before a check fails.
         nearest_other_class: Median L2 distance of an example to the nearest one of another class (MNIST: below 9).
             Half of the accuracy must be gone there.
-        zero_gradients: What `zero_gradient_fraction` gave, by the name of the loss.
+        zero_gradients: What `zero_gradient_fraction` gave, by the name of the loss; nan where nothing was measured.
 
     Returns:
         The thirteen points of C4 in the order of Carlini et al., and gradient masking; ``passed`` is None where
@@ -242,9 +242,14 @@ def honesty_checks(
     add("worst attack per example", wrong, "All results are of the same examples: report the mean of `worst_case`.")
 
     # 9 and 10
-    lowest = max((result.success for result in untargeted), default=0.0)
-    wrong = [f"The strongest attack leaves {1 - lowest:.1%}: take larger eps."] if lowest < 1 - tolerance else []
-    add("curve goes to zero", wrong, "The accuracy falls to zero within the table.", "no attack.", bool(untargeted))
+    best = max(untargeted, key=lambda result: result.success, default=None)
+    falls = best is not None and best.success >= 1 - tolerance
+    level = max((result.success for result in whole), default=0.0)
+    wrong = [] if falls else [f"An attack as wide as the box leaves {1 - level:.1%}."]
+    nothing = (
+        "no attack." if best is None else f"no eps is as wide as the box, and {1 - best.success:.1%} remain right."
+    )
+    add("curve goes to zero", wrong, "The accuracy falls to zero within the table.", nothing, falls or bool(whole))
     clean = any(result.kind == "clean" for result in results)
     add("clean accuracy", [] if clean else ["The table has no clean accuracy."], "The clean accuracy is in the table.")
 
@@ -280,7 +285,7 @@ def _worst_of(wrong: Sequence[str]) -> str:
 def _masking(zero_gradients: Mapping[str, Sequence[float] | Tensor]) -> tuple[list[str], str, str, bool]:
     """What is wrong with the gradients of each loss, what to say if nothing is, and if nothing was measured."""
     dead = {
-        loss: [step for step, share in enumerate(shares) if float(share) > _MASKED]
+        loss: [step for step, share in enumerate(shares, 1) if float(share) > _MASKED]  # nan, not measured, is not
         for loss, shares in zero_gradients.items()
     }
     reached = " and ".join(loss for loss, steps in dead.items() if not steps)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from lit_rnn.robustness.attacks import slope
+from lit_rnn.robustness.attacks import expand_mask, slope
 from lit_rnn.robustness.by_name import Examples
 from lit_rnn.robustness.checks import zero_gradient_fraction
 from lit_rnn.robustness.objective import LossName, Objective
@@ -17,21 +17,30 @@ _NEAREST = 1000  # examples among which the nearest of another class is looked f
 
 
 def gradients_in_time(examples: Examples) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Where gradients are exactly zero, by loss, and how large that of the first loss is, by time step."""
+    """Where gradients are exactly zero, by loss, and how large that of the last loss is, by time step.
+
+    Zeros count from the first input of an example that is not 0; a step with none is nan. Until then the state of a
+    network without biases is 0, which is the kink of ReLU and modReLU: an attack that starts at random leaves it.
+    """
     if not examples.x.is_floating_point():
         return {}, np.zeros(0)
     losses: list[LossName] = ["cross_entropy", "margin"] if examples.classes else [examples.loss]
     parts: dict[str, list[np.ndarray]] = {loss: [] for loss in losses}
-    sizes, slopes = [], []
+    sizes, counts, slopes = [], [], []
     for e in examples.batches():
+        begun = (e.x != 0).any(-1, keepdim=True).cumsum(1) > 0
+        counted = expand_mask(e.x, e.mask) & begun
+        counts.append(counted.sum((0, 2)).cpu().numpy())
         for loss in losses:
-            fraction = zero_gradient_fraction(e.model, e.x, e.y, loss, e.mask, e.scored, e.lengths)
-            parts[loss].append(fraction.cpu().numpy())
+            fraction = zero_gradient_fraction(e.model, e.x, e.y, loss, counted, e.scored, e.lengths)
+            parts[loss].append(fraction.nan_to_num().cpu().numpy())
         with frozen(e.model, e.x.device):
             gradient, _, _ = slope(Objective(e.model, losses[-1], scored=e.scored, lengths=e.lengths), e.x, e.y)
         slopes.append((gradient * e.mask).norm(dim=-1).mean(0).double().cpu().numpy())
         sizes.append(len(e.x))
-    zero = {loss: np.average(some, axis=0, weights=sizes) for loss, some in parts.items()}
+    total = np.sum(counts, axis=0, dtype=np.float64)
+    total[total == 0] = np.nan
+    zero = {loss: (np.array(some) * counts).sum(0) / total for loss, some in parts.items()}
     return zero, np.average(slopes, axis=0, weights=sizes)
 
 

@@ -48,7 +48,7 @@ class Outcome:
         moved: By norm, the inputs that the strongest attack found at the size in the middle, and that result.
         certificates: Those that were tried.
         checks: Of the evaluation's honesty.
-        zero_gradients: By loss, the share of exactly zero gradients at each time step.
+        zero_gradients: By loss, the share of exactly zero gradients at each time step; nan where none was measured.
         slopes: (T,) mean norm of the loss's gradient at each time step; empty for swaps.
         matrices: Spectral numbers by recurrent matrix.
         seconds: What it took.
@@ -200,13 +200,12 @@ def _checks(
     label = subject.task.targets == "label"
     # an input without information gets one and the same answer
     chance = float(examples.y.unique(return_counts=True)[1].max()) / len(examples.y) if label else None
-    reached = {loss: shares[~np.isnan(shares)] for loss, shares in zero.items()}
     return [
         *honesty_checks(
             results,
             chance,
             nearest_other_class=nearest_other_class(examples) if label else None,
-            zero_gradients=reached,
+            zero_gradients=zero,
         ),
         soundness(found, results),
     ]

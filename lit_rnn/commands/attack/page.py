@@ -11,13 +11,17 @@ import numpy as np
 from rich.console import Console
 
 from lit_rnn.commands.attack.measure import Outcome
-from lit_rnn.commands.attack.words import NORM_WORDS, SPECTRAL, percent, size_words
+from lit_rnn.commands.attack.words import NORM_WORDS, SPECTRAL, certified_name, percent, size_words
 from lit_rnn.report.page import Page
 from lit_rnn.report.tables import Table
 from lit_rnn.robustness import ATTACKS, AttackResult, Check
 from lit_rnn.robustness.worst import CONFIDENCE, adversarial, interval
 
 _INTERVAL = f"Clopper-Pearson, {CONFIDENCE:.0%}"
+_TIME = (
+    "Share of |change| (L∞), of its square (L2), or of the swaps, over examples fooled. Gradients that are exactly 0 "
+    "are counted from the first input of an example that is not 0."
+)
 _SYMBOLS = dict(zip(SPECTRAL, ("ρ", "σ", "d", "ρ_ε"), strict=True))
 
 
@@ -36,7 +40,10 @@ def table_of(outcome: Outcome, norm: float | str) -> Table:
         rows.append(["  at least", *(percent(low) for low, _ in ranges)])
         rows.append(["  at most", *(percent(high) for _, high in ranges)])
         rows += [
-            [f"certified {c.name}" + ("" if c.of_model else "*"), *(_certified(c.holds.get(eps)) for eps in sizes)]
+            [
+                certified_name(c, outcome) + ("" if c.of_model else " *"),
+                *(_certified(c.holds.get(eps)) for eps in sizes),
+            ]
             for c in outcome.certificates
             if c.norm == norm and c.holds
         ]
@@ -105,7 +112,7 @@ def sentences(outcome: Outcome) -> list[str]:
     elif not e.classes:
         error = f"mean squared error {outcome.clean.loss.mean():.3g} without an attack"
         lines.append(f"A prediction off by more than the tolerance counts as fooled; {error}.")
-    lines.append(f"Intervals: {_INTERVAL}, for the choice of examples alone.")
+    lines.append(f"Intervals: {_INTERVAL}, for the choice of examples only.")
     return lines
 
 
@@ -144,7 +151,7 @@ def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[st
     page.section("Perturbed inputs")
     page.picture(pictures["inputs"])
     page.section("Where in time")
-    page.picture(pictures["time"], "Share of |change| (L∞), of its square (L2), or of the swaps, over examples fooled.")
+    page.picture(pictures["time"], _TIME)
     if outcome.matrices:
         page.section("Recurrent matrices")
         page.text(

@@ -16,7 +16,7 @@ from datamodules.adding import value_first
 from datamodules.pixels import PixelDataModule
 from lit_rnn import analysis
 from lit_rnn.commands.attack.measure import PSEUDO_EPS, Outcome
-from lit_rnn.commands.attack.words import NORM_WORDS, size_words
+from lit_rnn.commands.attack.words import NORM_WORDS, certified_name, size_words
 from lit_rnn.report import style
 from lit_rnn.report.sequences import CHANGED, Strips, Symbols, cut, draw_image, time_axis, verdict
 from lit_rnn.report.spectra import Spectrum, draw_spectra
@@ -111,7 +111,7 @@ def _draw_worst(ax: Axes, outcome: Outcome, norm: float | str) -> None:
 def _draw_certificates(ax: Axes, outcome: Outcome, norm: float | str) -> None:
     for certificate in outcome.certificates:
         if certificate.norm == norm and certificate.holds:
-            name = f"certified: {certificate.name}" + ("" if certificate.of_model else " (smoothed)")
+            name = certified_name(certificate, outcome) + ("" if certificate.of_model else " (smoothed)")
             rates = [holds.mean() for holds in certificate.holds.values()]
             line = ":" if certificate.of_model else "-."
             ax.plot(list(certificate.holds), rates, line, marker=".", color=style.GREEN, linewidth=1.8, label=name)

@@ -39,7 +39,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         if published is not None:
             console.print(published[0].terminal())
             console.print("\n".join(published[1]), highlight=False)
-    for sentence in notes + ([page.statuses()] if options.published else []):
+    for sentence in notes + (page.published_notes(comparisons) if options.published else []):
         console.print(sentence, highlight=False)
     drawn = pictures.draw_each(comparisons, options.picture)
     for path in drawn:

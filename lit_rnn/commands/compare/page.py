@@ -28,6 +28,7 @@ SPREAD = "±: sample standard deviation over seeds"
 def table(comparison: Comparison, published: bool = False, best_first: bool = False) -> Table:
     """A row for each group; the test column is empty until ``test`` has run."""
     split, metric = comparison.split, comparison.metric
+    published = published and bool(published_on(comparison))  # else there would be an empty column
     groups = comparison.best_first if best_first else comparison.groups
     several = any(len(group.runs) > 1 for group in groups)
     header = ["run", "model", *(["seeds"] if several else []), "parameters", "steps", f"{split}/loss"]
@@ -94,6 +95,13 @@ def statuses() -> str:
     return "; ".join(f"{status}: {meaning}" for status, meaning in STATUSES.items()) + "."
 
 
+def published_notes(comparisons: Sequence[Comparison]) -> list[str]:
+    """The tasks on which nothing is published, and what the statuses of all other figures mean."""
+    bare = dict.fromkeys(one.task for one in comparisons if not published_on(one))
+    found = [f"Nothing is published on {', '.join(bare)}."] if bare else []
+    return found + ([statuses()] if any(published_on(one) for one in comparisons) else [])
+
+
 def rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """A line for each group with all digits, for a CSV file."""
     found = []
@@ -152,7 +160,7 @@ def markdown(comparisons: Sequence[Comparison], notes: Sequence[str], published:
         parts.append(table(comparison, published).markdown())
         if published and (figures := published_table(comparison)):
             parts += [figures[0].markdown(), *map(plain_markdown, figures[1])]
-    parts += [plain_markdown(note) for note in (*notes, *([statuses()] if published else []))]
+    parts += [plain_markdown(note) for note in (*notes, *(published_notes(comparisons) if published else []))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -163,7 +171,8 @@ def latex(comparisons: Sequence[Comparison], published: bool) -> str:
         parts.append(table(comparison, published).latex())
         if published and (figures := published_table(comparison)):
             parts += [figures[0].latex(), *(f"% {note}" for note in figures[1])]
-    return "\n".join([*parts, *([f"% {statuses()}"] if published else []), ""])
+    notes = published_notes(comparisons) if published else []
+    return "\n".join([*parts, *(f"% {note}" for note in notes), ""])
 
 
 def write_page(comparisons: Sequence[Comparison], pictures: Sequence[Path], published: bool, folder: Path) -> Path:
@@ -171,8 +180,8 @@ def write_page(comparisons: Sequence[Comparison], pictures: Sequence[Path], publ
     page = Page(f"{', '.join(dict.fromkeys(comparison.task for comparison in comparisons))}: runs compared")
     for sentence in apart(comparisons):
         page.text(sentence, warning=True)
-    if published:
-        page.text(statuses())
+    for note in published_notes(comparisons) if published else []:
+        page.text(note)
     for comparison, picture in zip(comparisons, pictures, strict=True):
         page.section(comparison.task)
         if comparison.data:

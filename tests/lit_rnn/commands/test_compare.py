@@ -226,6 +226,17 @@ def test_a_published_figure_never_stands_without_its_status(make: Make, cli: Cal
     assert not [row for row in figures if row["value_mean"]], "ours and theirs share no column"
 
 
+def test_a_task_without_published_figures_is_named(make: Make, cli: Callable[..., Any]) -> None:
+    make("a", task="pixel_digits")
+    done = cli("compare", "a", "--published", "--html", "page", "--markdown", "--latex", "t.tex")
+    assert done.status == 0, done.err
+    texts = [done.out, *(Path(name).read_text() for name in ("page/compare.html", "compare.md", "t.tex"))]
+    for text in texts:
+        text = text.replace("\\", "")  # Markdown's and LaTeX's
+        assert "Nothing is published on pixel_digits." in text
+        assert "confirmed:" not in text and "published test/" not in text
+
+
 def test_without_the_option_nothing_published_shows(make: Make, cli: Callable[..., Any]) -> None:
     make("a")
     done = cli("compare", "a")

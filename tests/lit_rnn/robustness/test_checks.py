@@ -82,7 +82,9 @@ def test_masking_and_unequal_examples() -> None:
     assert passed(sound(), zero_gradients={"cross_entropy": [0.0, 1.0]})[name] is False
     shares = {"cross_entropy": torch.tensor([1.0, 0.9, 0.0]), "margin": torch.zeros(3)}
     found = {check.name: check for check in honesty_checks(sound(), zero_gradients=shares)}
-    assert "2 of 3 time steps" in found[name].sentence and "attack with margin" in found[name].sentence
+    assert "2 of 3 time steps (first 1, last 2)" in found[name].sentence
+    assert "attack with margin" in found[name].sentence
+    assert passed(sound(), zero_gradients={"cross_entropy": [math.nan, 0.0]})[name] is True, "nothing measured there"
     shares["margin"] = torch.tensor([1.0, 0.0, 0.0])
     found = {check.name: check for check in honesty_checks(sound(), zero_gradients=shares)}
     assert "without gradients" in found[name].sentence
@@ -90,6 +92,16 @@ def test_masking_and_unequal_examples() -> None:
     assert passed([*sound(), short])["worst attack per example"] is False
     with pytest.raises(UserError):
         worst_case([*sound(), short])
+
+
+def test_small_sizes_do_not_make_an_evaluation_fail() -> None:
+    """Without an eps as wide as the box nothing says that the accuracy must come to zero."""
+    table = [result("clean", "clean", 0.0, 0.02), result("pgd", "iterative", 0.1, 0.3, settings={"steps": 40})]
+    (check,) = (one for one in honesty_checks(table) if one.name == "curve goes to zero")
+    assert check.passed is None
+    assert check.sentence == "Not checked: no eps is as wide as the box, and 70.0% remain right."
+    table.append(result("pgd", "iterative", 0.2, 1.0, settings={"steps": 40}))
+    assert passed(table)["curve goes to zero"] is True
 
 
 def test_an_empty_table_claims_nothing() -> None:

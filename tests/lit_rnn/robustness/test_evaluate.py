@@ -14,6 +14,7 @@ from datamodules import Adding, CopyMemory, Denoise, PixelDigits, PixelMNIST, Se
 from datamodules.errors import UserError
 from lit_rnn.models import GRU, LSTM, SequenceModel, VanillaRNN
 from lit_rnn.robustness import ATTACKS, Effort, Examples, check_size, clean, evaluate, off_by, refusal, worst_case
+from lit_rnn.robustness.surroundings import gradients_in_time
 
 SMALL = {"train_samples": 8, "val_samples": 8, "test_samples": 8, "batch_size": 8, "seed": 0}
 QUICK = Effort(steps=3, restarts=2, queries=6, draws=3)
@@ -150,3 +151,20 @@ def test_no_effort_is_refused() -> None:
     for name in ("steps", "restarts", "queries", "draws"):
         with pytest.raises(UserError, match=name):
             Effort(**{name: 0})
+
+
+def test_zero_gradients_count_from_the_first_input_that_is_not_0() -> None:
+    """A ReLU at its kink until something is read is no masking; a network whose gradients are 0 afterwards is."""
+
+    def network(x: torch.Tensor) -> torch.Tensor:
+        h = torch.zeros(len(x), 1)
+        for step in x.unbind(1):
+            h = torch.relu(h + step)
+        return torch.cat((h, -h), 1)
+
+    x = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 1.0, -2.0]])[..., None]
+    y, free = torch.zeros(3, dtype=torch.int64), torch.ones_like(x, dtype=torch.bool)
+    for batch_size in (1, 3):
+        zero, _ = gradients_in_time(Examples(network, x, y, free, batch_size=batch_size))
+        # nothing read yet; the second is alive, the third dies at its last step; 1 of 3 that have begun
+        np.testing.assert_allclose(zero["cross_entropy"], [np.nan, 1 / 2, 1 / 3], rtol=1e-12)
