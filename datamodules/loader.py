@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -57,6 +58,12 @@ class Entry(NamedTuple):
     position: int
     samples: int
     order_rows: int
+
+
+def _leave_signals_alone(worker: int) -> None:
+    """What stops a job reaches all of its processes, and the main one still needs its batches to finish a step."""
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
 
 
 class SequenceLoader:
@@ -177,6 +184,7 @@ class SequenceLoader:
             sampler=given[self.position :],
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_leave_signals_alone if self.num_workers else None,
             generator=torch.Generator(),  # else it draws its base seed from the model's random numbers
         )
         for batch in loader:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` listens: not a traceback from some import
+
+import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -9,6 +16,7 @@ from collections.abc import Sequence
 
 from datamodules.errors import BadBatchError, UserError, did_you_mean
 from lit_rnn import __version__
+from lit_rnn.runs.endings import DivergedError, Stopped, stopping
 
 COMMANDS = {
     "fit": ("lit_rnn.commands.fit.command", "train a model; without a config, the quickstart"),
@@ -20,6 +28,8 @@ COMMANDS = {
     "attack": ("lit_rnn.commands.attack.command", "accuracy under attack, with certificates and honesty checks"),
     "compare": ("lit_rnn.commands.compare.command", "finished runs side by side, as a table and a picture"),
 }
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 USAGE = """usage: python -m lit_rnn COMMAND [options] [--trust MODULE] [--debug]
 
@@ -88,35 +98,66 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shown = printable(command)
         print(f"lit_rnn: {shown} is not a command{meant}; accepted: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
+    with stopping.listening():
+        return _run(command, options, debug)
+
+
+def _run(command: str, options: Sequence[str], debug: bool) -> int:
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # Lightning calls what it deprecates
     # Threads that spin while they wait for work are 3 to 10 times slower beside another busy process, and no faster on
     # an idle machine. OpenMP reads this when torch loads it.
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
         os.environ["OMP_WAIT_POLICY"] = "passive"
-    # imported here, because W&B and OpenMP read their environment when imported; a wing imports torch and Lightning
-    # behind its own --help, because they take seconds
-    from lit_rnn import class_paths
-    from lit_rnn.commands.quiet import quiet_warnings
-    from lit_rnn.memory import keep_freed_memory
-    from lit_rnn.runs.endings import DivergedError, Stopped
-    from lit_rnn.runs.folder import first_process
+    with stopping.exiting():
+        # imported here, because W&B and OpenMP read their environment when imported; a wing imports torch and
+        # Lightning behind its own --help, because they take seconds
+        from lit_rnn import class_paths
+        from lit_rnn.commands.quiet import quiet_warnings
+        from lit_rnn.files import WriteError
+        from lit_rnn.memory import keep_freed_memory
+        from lit_rnn.runs.folder import first_process
 
-    module = importlib.import_module(COMMANDS[command][0])
+        module = importlib.import_module(COMMANDS[command][0])
     quiet_warnings()
     keep_freed_memory()
     try:
         options, trusted = trusted_modules(options)
         class_paths.trust(trusted)
         module.run(command, options)
-    except (UserError, DivergedError, Stopped) as error:
+    except Stopped as stopped:
+        return _stopped(stopped, first_process())
+    except (UserError, DivergedError) as error:
         if debug:
             raise
         told_by_one = isinstance(error, UserError) and not isinstance(error, BadBatchError)  # every process refuses
         if first_process() or not told_by_one:
-            print(f"lit_rnn: {printable(str(error))}", file=sys.stderr)
-        return 2 if isinstance(error, UserError) else 128 + error.signum if isinstance(error, Stopped) else 1
+            _tell(str(error))
+        return 2 if isinstance(error, UserError) and not isinstance(error, WriteError) else 1
+    except (SystemExit, Exception) as error:
+        left = isinstance(error, SystemExit) and error.code is not None
+        if debug or left:
+            raise
+        if stopping.signum is not None:  # an error that a signal has led to, or Lightning's own way to stop
+            return _stopped(Stopped(stopping.signum, stopping.how), first_process())
+        if isinstance(error, OSError) and error.errno in UNWRITABLE:  # a full disk is no fault of the program's
+            _tell(
+                f"{error.filename or 'the output'} cannot be used ({error.strerror}): make room or correct the rights."
+            )
+            return 1
+        raise
     return 0
+
+
+def _stopped(stopped: Stopped, speaks: bool) -> int:
+    if speaks:
+        _tell(str(stopped))
+    return 128 + stopped.signum
+
+
+def _tell(sentence: str) -> None:
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        print(f"lit_rnn: {printable(sentence)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

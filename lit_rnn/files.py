@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
+import io
 import json
 import os
 import re
 import stat
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +24,7 @@ from datamodules.errors import UserError, one_line, require
 
 MOST_CHARACTERS, MOST_NODES, DEEPEST = 1_000_000, 100_000, 50
 LONGEST_ARM, LONGEST_NAME = 80, 120
+_PARTIAL = ".partial"  # ends the names of files that are being written
 
 
 # ---- YAML and JSON
@@ -152,13 +156,129 @@ def make_folder(folder: Path, key: str) -> None:
         raise UserError(f"{key} {folder} cannot be made ({error.strerror}); name a writable folder.") from error
 
 
+class WriteError(UserError):
+    """A file cannot be written, as on a full disk: the input may be sound, but the command has failed."""
+
+
+def write_file(path: Path, content: str | bytes | memoryview, before: Path | None = None) -> None:
+    """Give a file new content: all of it, or, whatever happens meanwhile, what was there before.
+
+    It is written beside the file, flushed to the disk and renamed, and the folder is flushed too, so that neither a
+    kill nor a loss of power leaves half of it.
+
+    Args:
+        path: The file.
+        content: All of it.
+        before: Keep what was there under this name.
+
+    Raises:
+        WriteError: naming the file.
+    """
+    data = content.encode() if isinstance(content, str) else content
+    partial = _partial_of(path)
+    try:
+        with partial.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        if before is not None and path.exists():
+            _keep_as(path, before)
+        os.replace(partial, path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _partial_of(path: Path) -> Path:
+    return path.with_name(f".{path.name[:LONGEST_NAME]}.{os.urandom(4).hex()}{_PARTIAL}")
+
+
+def _keep_as(path: Path, before: Path) -> None:
+    """Give a file a second name, so that at no moment it has none."""
+    link = _partial_of(before)
+    try:
+        os.link(path, link)
+        os.replace(link, before)
+    except OSError:  # a file system without hard links: for a moment it has the other name alone
+        os.replace(path, before)
+    finally:
+        with contextlib.suppress(OSError):
+            link.unlink(missing_ok=True)  # a rename between two names of one file leaves both
+
+
+def cannot_write(path: str | Path, error: OSError) -> WriteError:
+    """The sentence for what an attempt to write a file has raised."""
+    return WriteError(
+        f"{path} cannot be written ({error.strerror or one_line(error)}), and what was there before is kept: make "
+        "room or correct the permissions, then give the command again."
+    )
+
+
+def _flush_folder(folder: Path) -> None:
+    """Have a rename in it on the disk, where the file system knows of such a thing."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Raises as `write_file` does."""
+    write_file(path, json.dumps(content, indent=1) + "\n")
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A line per row; a column for every key, empty where a row lacks it."""
+    """A line per row; a column for every key, empty where a row lacks it; raises as `write_file` does."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_file(path, text.getvalue())
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:
+    """An .npz file; raises as `write_file` does."""
+    import numpy as np  # commands that write none start without it
+
+    buffer = io.BytesIO()  # NumPy leaves an open archive behind where it cannot write
+    (np.savez_compressed if compressed else np.savez)(buffer, allow_pickle=False, **arrays)
+    write_file(path, buffer.getbuffer())
+
+
+def whole_arrays(path: Path) -> dict[str, Any]:
+    """What `write_arrays` wrote; nothing where there is no such file, or a damaged one, which is set aside."""
+    try:
+        return read_arrays(path) if path.is_file() else {}
+    except UserError as error:
+        set_aside(path, type(error.__cause__).__name__)
+        return {}
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what a killed process was writing in a folder."""
+    for path in folder.glob(f".*{_PARTIAL}"):
+        path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path, reason: str, instead: str = "") -> None:
+    """Rename a damaged file to one that nothing reads, with a warning, so that a command can go on without it."""
+    number, aside = 1, path.with_name(f"{path.name}.damaged")
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    warnings.warn(f"{path} is damaged ({reason}); it is set aside as {aside.name}{instead}.", stacklevel=2)
 
 
 # ---- names and links

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import os
+import math
 import signal
-import threading
+import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from datamodules.errors import require
 from lit_rnn.class_paths import class_path, own_module
 from lit_rnn.models.resuming import owed_row
-from lit_rnn.runs.endings import Stopped
+from lit_rnn.runs.endings import how_to_go_on, stopping
 from lit_rnn.runs.folder import keeps_files
 from lit_rnn.runs.metrics import MetricsCSV
+from lit_rnn.runs.results import is_finished
 
 
 class InitialCheckpoint(Callback):
@@ -39,49 +40,38 @@ class InitialCheckpoint(Callback):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt`` at the end of every epoch, and right after the step at which a run ends inside an epoch.
+    """Keeps ``last.ckpt``, so that a run can be taken up whatever ends it; the one before is ``previous.ckpt``.
 
-    A first Ctrl-C or SIGTERM lets the step at hand finish, saves and raises `Stopped`; a second Ctrl-C stops at once.
-    With several processes signals stay with Lightning, because saving needs every rank.
+    It is saved at the end of every epoch, and right after the step at which a run ends inside an epoch. A first signal
+    that asks to stop lets the step at hand finish, saves and raises `Stopped`; a second Ctrl-C stops at once. With
+    several processes SIGTERM stays with Lightning, because saving needs every rank.
 
     Args:
-        folder: Where ``last.ckpt`` goes.
+        every_n_steps: Save after every so many optimizer steps too.
+        every_n_minutes: Save after the step at which so many minutes have passed since the last time, too.
+        folder: Where ``last.ckpt`` goes; the run folder's ``checkpoints`` if not given.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "last.ckpt"
-        self._signal: int | None = None
+    def __init__(
+        self, every_n_steps: int | None = None, every_n_minutes: float | None = None, folder: Path | None = None
+    ) -> None:
+        steps, minutes = "null or a whole number of at least 1", "null or a positive number"
+        require(every_n_steps is None or every_n_steps >= 1, "LastCheckpoint.every_n_steps", every_n_steps, steps)
+        positive = every_n_minutes is None or 0 < every_n_minutes < math.inf
+        require(positive, "LastCheckpoint.every_n_minutes", every_n_minutes, minutes)
+        self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
+        self._folder = folder
         self._inside_epoch = False
+        self._step, self._time = 0, 0.0  # of the last save, or the last look
         self._kept: dict[str, Any] | None = None  # of the checkpoint that a run goes on from
         self._limits: tuple[int, int | None] | None = None  # max_steps and max_epochs, while they are put off
+        self._over = False  # whether training was to stop, while that is put off
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Lightning noted the handlers before this and puts them back at the end, however the run ends
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            for signum in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(signum, self._ask)
-        fit = trainer.fit_loop
-        if self._limits is not None:
-            (fit.epoch_loop.max_steps, fit.max_epochs), self._limits = self._limits, None
-        # an epoch may be closed with no batch left
-        self._inside_epoch = fit.batch_idx >= 0 and not trainer.is_last_batch
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                if self._kept is None:  # a new run, or a checkpoint of an older version
-                    logger.experiment.forget_from(trainer.global_step, fit.restarted_mid_epoch)
-                else:
-                    logger.experiment.forget_behind(self._kept["rows"], self._kept["owed"])
-        self._kept = None
-        if self._inside_epoch and trainer.global_step == trainer.max_steps:  # no step is left, after which to save
-            self._save(trainer)
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = self._folder or Path(trainer.default_root_dir, "checkpoints")
+        self.path = folder / "last.ckpt"
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """How many rows metrics.csv has, and the one that is to follow, whichever callback takes the checkpoint."""
-        owed = owed_row(trainer)  # on every rank: it may synchronise
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
-                logger.save()
-                checkpoint["callbacks"][self.state_key] = {"rows": logger.experiment.rows, "owed": owed}
+    # ---- going on
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._kept = state_dict
@@ -92,7 +82,7 @@ class LastCheckpoint(Checkpoint):
         The marks of the end are put back in `on_train_start`.
         """
         fit = trainer.fit_loop
-        if trainer.state.fn != "fit" or (self.path.parent.parent / "fit.json").is_file():
+        if trainer.state.fn != "fit" or is_finished(self.path.parent.parent):
             return
         self._limits = (fit.epoch_loop.max_steps, fit.max_epochs)
         if checkpoint["global_step"] == fit.epoch_loop.max_steps:
@@ -101,18 +91,61 @@ class LastCheckpoint(Checkpoint):
         if epochs == fit.max_epochs:
             fit.max_epochs = epochs + 1
 
-    def _ask(self, signum: int, frame: FrameType | None) -> None:
-        if self._signal is not None and signum == signal.SIGINT:
-            raise KeyboardInterrupt
-        self._signal = signum
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._limits is not None:
+            self._over = trainer.should_stop  # a Timer that has run out
+            trainer.should_stop = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.world_size == 1:
+            stopping.note(f" at once{self._go_on(trainer)}")
+        else:  # saving needs every rank, and Lightning brings them together
+            stopping.leave(signal.SIGTERM)
+            stopping.how = self._go_on(trainer)
+        fit = trainer.fit_loop
+        if self._limits is not None:
+            (fit.epoch_loop.max_steps, fit.max_epochs), self._limits = self._limits, None
+            trainer.should_stop = self._over or bool((self._kept or {}).get("should_stop"))
+        # an epoch may be closed with no batch left
+        self._inside_epoch = fit.batch_idx >= 0 and not trainer.is_last_batch
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                place = (trainer.global_step, self._inside_epoch)
+                if self._kept is None:  # a new run, or a checkpoint of an older version
+                    logger.experiment.forget_from(*place)
+                else:
+                    logger.experiment.forget_behind(self._kept["rows"], self._kept["owed"], *place)
+        self._kept = None
+        self._step, self._time = trainer.global_step, time.monotonic()
+        if self._inside_epoch and trainer.global_step == trainer.max_steps:  # no step is left, after which to save
+            self._save(trainer)
+
+    # ---- saving
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """How many rows metrics.csv has, and the one that is to follow, whichever callback takes the checkpoint."""
+        owed = owed_row(trainer)  # on every rank: it may synchronise
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
+                logger.save()
+                kept = {"rows": logger.experiment.rows, "owed": owed, "should_stop": trainer.should_stop}
+                checkpoint["callbacks"][self.state_key] = kept
 
     def _save(self, trainer: Trainer) -> None:
         if not keeps_files(trainer):
             return
-        partial = self.path.with_suffix(".partial")  # a kill while writing must not cost the checkpoint before
-        trainer.save_checkpoint(partial)
-        if trainer.is_global_zero:
-            os.replace(partial, self.path)
+        trainer.save_checkpoint(self.path)
+        self._step, self._time = trainer.global_step, time.monotonic()
+
+    def _is_due(self, trainer: Trainer) -> bool:
+        """Whether enough steps were made, or enough time has passed, since the last save."""
+        stepped = trainer.global_step > self._step
+        if stepped and self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+            return True
+        if stepped and self.every_n_minutes is not None:
+            late = time.monotonic() - self._time >= 60 * self.every_n_minutes
+            return bool(trainer.strategy.broadcast(late))  # the first process's clock is everybody's
+        return False
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -120,10 +153,11 @@ class LastCheckpoint(Checkpoint):
         last_batch = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
         # max_steps -1 is "no limit", which no step number reaches
         self._inside_epoch = not last_batch and (
-            self._signal is not None or trainer.global_step == trainer.fit_loop.epoch_loop.max_steps
+            self._is_asked(trainer) or trainer.global_step == trainer.fit_loop.epoch_loop.max_steps
         )
-        if self._inside_epoch:
+        if self._inside_epoch or self._is_due(trainer):
             self._save(trainer)
+        if self._inside_epoch:
             self._stop_if_asked(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -137,13 +171,31 @@ class LastCheckpoint(Checkpoint):
         averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if not self._inside_epoch and not averages:
             self._save(trainer)
+        if trainer.world_size == 1:
+            stopping.stop_noting(f" after the last step{self._go_on(trainer)}")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException):  # raised on every rank together, between two steps
+        if isinstance(
+            exception, SIGTERMException
+        ):  # several processes: raised on every rank together, between two steps
             self._save(trainer)
 
+    # ---- being stopped
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if self._is_asked(trainer) and trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._save(trainer)  # whoever goes on validates from the beginning
+            self._stop_if_asked(trainer)
+
+    @staticmethod
+    def _is_asked(trainer: Trainer) -> bool:
+        return stopping.signum is not None and trainer.world_size == 1
+
     def _stop_if_asked(self, trainer: Trainer) -> None:
-        if self._signal is not None:
-            used = (trainer.lightning_module, trainer.datamodule)  # type: ignore[attr-defined]
-            own = sorted({type(one).__module__ for one in used if own_module(class_path(type(one)))})
-            raise Stopped(self._signal, trainer.global_step, self.path.parent.parent, own)
+        if self._is_asked(trainer):
+            stopping.stop_noting(f" after step {trainer.global_step}{self._go_on(trainer)}")
+
+    def _go_on(self, trainer: Trainer) -> str:
+        used = (trainer.lightning_module, trainer.datamodule)  # type: ignore[attr-defined]
+        own = sorted({type(one).__module__ for one in used if own_module(class_path(type(one)))})
+        return how_to_go_on(self.path.parent.parent, own)

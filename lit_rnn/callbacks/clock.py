@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, Trainer
+
+from lit_rnn.files import write_json
 
 MOST = 10.0  # seconds of training batches, after the first five
 
@@ -52,4 +53,4 @@ class Clock(Callback):
             "val_batch": self._val_seconds / max(1, self.val_batches),
             "epoch": rest,
         }
-        Path(trainer.default_root_dir, "clock.json").write_text(json.dumps(numbers) + "\n")
+        write_json(Path(trainer.default_root_dir, "clock.json"), numbers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import MLFlowLogger
 from torch.optim import Optimizer
 
+from lit_rnn.files import write_json
 from lit_rnn.loggers import WandbDashboard, show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.objectives import better
@@ -32,7 +32,7 @@ class Dashboard(Callback):
                     logger.sections(pl_module.task.metric, better(pl_module.task))
                 elif isinstance(logger, MLFlowLogger) and keeps_files(trainer):  # a resume goes on with the run
                     kept = Path(trainer.default_root_dir) / "mlflow.json"
-                    kept.write_text(json.dumps({"run_id": logger.run_id}) + "\n")
+                    write_json(kept, {"run_id": logger.run_id})
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning at run time

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from datamodules.batch import Parts
+from lit_rnn.files import write_arrays
 
 _NAMES = ("inputs", "targets", "predictions", "probabilities")  # in the order of predict_step
 
@@ -51,7 +51,7 @@ class PredictionFile(Callback):
             arrays["lengths"] = torch.cat(self._lengths).numpy()
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder / f"predictions{rank}.npz"
-        np.savez_compressed(path, **arrays)
+        write_arrays(path, arrays, compressed=True)
         print(f"predictions: {path}")
 
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from lit_rnn.files import read_arrays
+from lit_rnn.files import whole_arrays, write_arrays
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.probes import recurrent_matrices
@@ -38,11 +38,9 @@ class SpectrumPicture(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
             return
-        if not self.start.is_file():
+        if not whole_arrays(self.start):
             self.start.parent.mkdir(parents=True, exist_ok=True)
-            with self.start.open("wb") as file:
-                np.savez(file, allow_pickle=False, **spectra(pl_module))
-        read_arrays(self.start)  # a damaged one is refused before training, not after
+            write_arrays(self.start, spectra(pl_module))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
@@ -53,7 +51,7 @@ class SpectrumPicture(Callback):
         # behind the training: Matplotlib takes a while to load
         from lit_rnn.report.spectra import Spectrum, draw_spectra
 
-        before = read_arrays(self.start)
+        before = whole_arrays(self.start)
         moments = {name: {"before training": before[name], "after": values} for name, values in after.items()}
         draw_spectra({name: Spectrum(values) for name, values in moments.items()}, self.path)
         show.picture(trainer, "pictures/spectrum", self.path)

@@ -10,7 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from datamodules.batch import Batch, Parts
 from lit_rnn.analysis import states_and_gradients
-from lit_rnn.files import read_arrays
+from lit_rnn.files import whole_arrays, write_arrays
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.probes import encoded, summed_loss
@@ -53,10 +53,8 @@ class StatePicture(Callback):
         self.path = folder / "pictures" / "states.png"
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.store.is_file():
+        if not whole_arrays(self.store):
             self._take(trainer, pl_module)
-        elif trainer.is_global_zero and keeps_files(trainer):
-            read_arrays(self.store)  # a damaged one is refused before training, not after
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every_n_epochs and (trainer.current_epoch + 1) % self.every_n_epochs == 0:
@@ -67,7 +65,7 @@ class StatePicture(Callback):
         if self.store.is_file() and trainer.is_global_zero:
             from lit_rnn.report.states import draw_states  # behind the training: Matplotlib takes a while to load
 
-            draw_states(read_arrays(self.store), self.path)
+            draw_states(whole_arrays(self.store), self.path)
             show.picture(trainer, "pictures/states", self.path)
 
     def _take(self, trainer: Trainer, model: LightningModule) -> None:
@@ -78,11 +76,8 @@ class StatePicture(Callback):
         assert isinstance(model, SequenceModel)
         if not model.is_stack():  # states of a cell that reads from the end have their time turned round
             return
-        stored: Traces = {}
-        if self.store.is_file():
-            stored = read_arrays(self.store)
+        stored: Traces = whole_arrays(self.store)
         traces = state_traces(model, datamodule.examples(_SEQUENCES))
         stored |= {f"{model.optimizer_steps} {name}": values for name, values in traces.items()}
         self.store.parent.mkdir(parents=True, exist_ok=True)
-        with self.store.open("wb") as file:
-            np.savez(file, allow_pickle=False, **stored)
+        write_arrays(self.store, stored)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from lit_rnn.files import write_json
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
@@ -75,5 +75,5 @@ class Summary(Callback):
         new_console().print(table.terminal())
         if not keeps_files(trainer):
             return
-        (self.folder / f"{self._command}.json").write_text(json.dumps(result, indent=1) + "\n")
+        write_json(self.folder / f"{self._command}.json", result)
         show.result(trainer, {f"{self._command}/{key}": value for key, value in result.items()})

@@ -43,17 +43,24 @@ def complete(command: str, arguments: Sequence[str]) -> list[str]:
             f"ckpt_path is not given, but {command} needs trained weights: "
             "--ckpt_path FILE, or --ckpt_path best with --run_dir."
         )
-    if not configs and not options.keys() & {"--model", "--model.class_path", "--data", "--data.class_path"}:
-        checkpoint = options.get("--ckpt_path")
-        if checkpoint is None:
-            configs = ["--config", find_config(QUICKSTART)]
-        else:
-            found = _config_of(checkpoint, options.get("--run_dir"))
-            run_config.check(found)
-            configs = ["--config", str(found)]
-            if "--run_dir" not in options:  # the folder that the file is in, whatever run_dir the file names
-                others += ["--run_dir", str(found.parent)]
-    return [*configs, *others]
+    if configs:
+        return [*configs, *others]
+    chooses = bool(options.keys() & {"--model", "--model.class_path", "--data", "--data.class_path"})
+    run, checkpoint = options.get("--run_dir"), options.get("--ckpt_path")
+    if checkpoint is None and "--resume" in options and run and newest_config(Path(run)) is not None:
+        checkpoint = "last"
+    if checkpoint is None:
+        return others if chooses else ["--config", find_config(QUICKSTART), *others]
+    try:
+        found = _config_of(checkpoint, run)
+    except UserError:
+        if chooses:  # model and data may be all there is to say
+            return others
+        raise
+    run_config.check(found)
+    if run is None:  # the folder that the file is in, whatever run_dir the file names
+        others += ["--run_dir", str(found.parent)]
+    return ["--config", str(found), *others]
 
 
 def _check_text(argument: str) -> None:

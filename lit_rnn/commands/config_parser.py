@@ -6,7 +6,7 @@ import contextlib
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
@@ -88,6 +88,12 @@ class ConfigCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument(
             "--run_dir", type=str | None, default=None, help="Run folder; runs/<data>-<model>-<number> if not given."
+        )
+        parser.add_argument(
+            "--resume",
+            type=Literal["auto"] | None,
+            default=None,
+            help="auto: fit starts where there is no run, goes on where there is one, and says so where all is done.",
         )
         parser.add_argument(
             "--threads",

@@ -122,7 +122,8 @@ def _no_key(path: str, arguments: Sequence[str], message: str) -> str:
     elif top in BASES and below:
         accepted = _accepted(top, arguments)
     else:
-        accepted = ["config", "seed_everything", "model", "data", "trainer", "run_dir", "threads", "ckpt_path", "debug"]
+        accepted = ["config", "seed_everything", "model", "data", "trainer"]
+        accepted += ["run_dir", "resume", "threads", "ckpt_path", "debug"]
         below = top
     return f"{path} is not a key{_instead(below.rpartition('.')[2], accepted)}"
 

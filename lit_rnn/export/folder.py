@@ -67,8 +67,8 @@ def save(model: SequenceModel, folder: str | Path) -> Path:
         ) from error
     folder = Path(folder)
     files.make_folder(folder, "folder")
-    (folder / WEIGHTS).write_bytes(content)
-    (folder / CONFIG).write_text(text)
+    files.write_file(folder / WEIGHTS, content)
+    files.write_file(folder / CONFIG, text)
     return folder
 
 

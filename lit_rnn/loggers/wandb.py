@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
 import secrets
 import string
@@ -18,7 +17,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from datamodules.errors import UserError, one_line
-from lit_rnn.files import read_json
+from lit_rnn.files import read_json, write_json
 
 STEP = "trainer/global_step"  # Lightning's name of the x axis
 _LOOK = 5.0  # seconds in which a server answers, or counts as lost
@@ -111,7 +110,7 @@ class WandbDashboard(WandbLogger):
         run = self._experiment
         if self._folder is not None and self._folder.is_dir() and run is not None:
             told = {"id": run.id, "project": run.project, "entity": run.entity, "url": run.url}
-            (self._folder / "wandb.json").write_text(json.dumps(told, indent=1) + "\n")
+            write_json(self._folder / "wandb.json", told)
 
     def _is_offline(self) -> bool:
         """Whether the user wants no server."""

@@ -6,6 +6,7 @@ import base64
 from html import escape
 from pathlib import Path
 
+from lit_rnn.files import write_file
 from lit_rnn.report.tables import Table
 
 _STYLE = """
@@ -58,9 +59,9 @@ class Page:
         """Write the page."""
         head = f'<meta charset="utf-8"><title>{escape(self.title)}</title><style>{_STYLE}</style>'
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
+        write_file(
+            path,
             f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body>\n'
             + "\n".join(self._parts)
             + "\n</body></html>\n",
-            encoding="utf-8",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import itertools
 import math
 import textwrap
@@ -23,6 +24,8 @@ from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import AutoLocator, FixedLocator, Formatter, Locator, MaxNLocator, NullLocator, ScalarFormatter
 from matplotlib.transforms import Bbox, TransformedBbox
+
+from lit_rnn.files import write_file
 
 # told apart by the colour-blind: Okabe and Ito's palette (2008) without its yellow, and a wine red
 BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK, WINE = (
@@ -97,7 +100,9 @@ def save(figure: Figure, path: Path) -> None:
     with rc_context(_LOOK):
         finish(figure)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=DPI, metadata={"Date": None} if path.suffix == ".svg" else None)
+        buffer, kind = io.BytesIO(), path.suffix[1:] or "png"
+        figure.savefig(buffer, dpi=DPI, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    write_file(path, buffer.getbuffer())
 
 
 def finish(figure: Figure) -> None:

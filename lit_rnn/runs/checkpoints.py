@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from datamodules.errors import UserError
+from lit_rnn.files import set_aside
 
 
 def initial_checkpoint(folder: Path) -> Path:
@@ -16,8 +18,50 @@ def last_checkpoint(folder: Path) -> Path:
     return folder / "checkpoints" / "last.ckpt"
 
 
+def previous_checkpoint(folder: Path) -> Path:
+    """The one before the last: what a run goes on from where the last is damaged."""
+    return folder / "checkpoints" / "previous.ckpt"
+
+
 def best_checkpoint(folder: Path) -> Path:
     return folder / "checkpoints" / "best.ckpt"
+
+
+def is_started(folder: Path) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return last_checkpoint(folder).is_file() or previous_checkpoint(folder).is_file()
+
+
+def read_last(folder: Path, *, repair: bool = False) -> tuple[Path, dict[str, Any]]:
+    """The newest whole checkpoint of a run and what is in it: last.ckpt, or, with a warning, the one before.
+
+    Args:
+        folder: Of the run.
+        repair: Set a damaged one aside, so that the next to be saved does not push out the whole one.
+
+    Raises:
+        UserError: if there is none.
+    """
+    from lit_rnn.models import read_checkpoint  # here: commands name checkpoints before they import torch
+
+    last, previous = last_checkpoint(folder), previous_checkpoint(folder)
+    if not is_started(folder):
+        begun = (folder / "config.yaml").is_file()
+        what = "start it again with --resume auto" if begun else "name the folder of a run"
+        raise UserError(f"ckpt_path is last, but run_dir {folder} holds no checkpoint (no {last}): {what}.")
+    if not last.is_file():  # killed between two renames
+        return previous, read_checkpoint(previous)
+    try:
+        return last, read_checkpoint(last)
+    except UserError as error:
+        if not previous.is_file() or isinstance(error.__cause__, PermissionError):
+            raise
+        found = previous, read_checkpoint(previous)
+        if repair:
+            set_aside(last, type(error.__cause__).__name__, f", and {previous}, saved before it, is used")
+        else:
+            warnings.warn(f"{last} is damaged; {previous}, saved before it, is used.", stacklevel=2)
+        return found
 
 
 def folder_of(checkpoint: Path) -> Path | None:

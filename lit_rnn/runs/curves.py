@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
+
+
+def parse_rows(content: bytes) -> tuple[list[str], list[dict[str, str]], str | None]:
+    """Columns and rows of a metrics.csv, and what is wrong with it, if anything is.
+
+    A last row without an end, as a kill leaves it, is left out.
+    """
+    text = content.decode(errors="replace").replace("\0", "?")
+    lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    if not lines:
+        return [], [], None
+    keys, rows = lines[0], lines[1:]
+    if "step" not in keys or len(set(keys)) < len(keys):
+        return [], [], "its first line names no columns"
+    step = keys.index("step")
+    whole = [row for row in rows if len(row) == len(keys) and row[step].isdecimal()]
+    damage = None if len(whole) == len(rows) else f"{len(rows) - len(whole)} of its {len(rows)} rows are not whole"
+    return keys, [dict(zip(keys, row, strict=True)) for row in whole], damage
 
 
 def read_curve(metrics: Path, column: str) -> tuple[list[int], list[float]]:
     """Steps and values of one column of a metrics.csv, where it has values; two empty lists if there is none."""
     if not metrics.is_file():
         return [], []
-    with metrics.open(newline="") as file:
-        points = [(int(row["step"]) + 1, float(row[column])) for row in csv.DictReader(file) if row.get(column)]
+    rows = parse_rows(metrics.read_bytes())[1]
+    points = [(int(row["step"]) + 1, float(row[column])) for row in rows if row.get(column)]
     return [step for step, _ in points], [value for _, value in points]

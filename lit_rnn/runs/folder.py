@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from datamodules.errors import UserError
-from lit_rnn.files import refuse_links
-from lit_rnn.runs.checkpoints import last_checkpoint
+from lit_rnn.files import YAMLLimitError, check_yaml, refuse_links, remove_partial
+from lit_rnn.runs.checkpoints import best_checkpoint, initial_checkpoint, is_started, last_checkpoint
+from lit_rnn.runs.lock import Lock
+from lit_rnn.runs.results import is_finished
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -24,14 +30,44 @@ def keeps_files(trainer: Trainer) -> bool:
     return not trainer.fast_dev_run  # type: ignore[attr-defined]  # set by Lightning at run time
 
 
+def number_of(path: Path) -> int:
+    """1 for NAME.yaml, 2 for NAME-2.yaml."""
+    return int(path.stem.rpartition("-")[2]) if "-" in path.stem else 1
+
+
+def numbered(folder: Path, name: str) -> list[Path]:
+    """The files NAME.EXT, NAME-2.EXT, ... of a run folder, the oldest first."""
+    stem, _, extension = name.rpartition(".")
+    named = [path for path in folder.glob(f"{stem}*.{extension}") if re.fullmatch(rf"{stem}(-\d{{1,9}})?", path.stem)]
+    return sorted(named, key=number_of)
+
+
 def newest_config(folder: Path) -> Path | None:
-    """The config of the last command that trained here: config.yaml, or config-<highest number>.yaml of a resume."""
+    """The config of the last command that trained here: config.yaml, or config-<highest number>.yaml of a resume.
 
-    def number(path: Path) -> int:
-        return int(path.stem.rpartition("-")[2]) if "-" in path.stem else 1
+    A damaged one is passed over where there is another.
+    """
+    named, damaged = numbered(folder, "config.yaml"), damaged_configs(folder)
+    whole = [path for path in named if path not in damaged]
+    return (whole or named or [None])[-1]  # type: ignore[list-item]
 
-    named = [path for path in folder.glob("config*.yaml") if re.fullmatch(r"config(-\d{1,9})?", path.stem)]
-    return max(named, key=number, default=None)
+
+def damaged_configs(folder: Path) -> list[Path]:
+    """Those of a run folder's configs that a kill or a full disk has cut short."""
+    return [path for path in numbered(folder, "config.yaml") if _is_cut(path)]
+
+
+def _is_cut(path: Path) -> bool:
+    try:
+        text = path.read_text()
+        check_yaml(text)
+        config = yaml.safe_load(text)
+    except YAMLLimitError:
+        return False  # hostile it may be, and whoever reads it says so
+    except (OSError, ValueError, yaml.YAMLError):
+        return True
+    # run_dir stands behind the sections, of which a part alone would pass for a config
+    return not isinstance(config, dict) or (text.startswith("# pytorch_lightning") and "run_dir" not in config)
 
 
 def _numbered(name: str) -> list[Path]:
@@ -41,24 +77,14 @@ def _numbered(name: str) -> list[Path]:
 
 
 def newest(name: str) -> Path | None:
-    """The newest of the folders that `fresh` made for ``name``."""
+    """The newest of the folders that `Claim.fresh` made for ``name``."""
     return (_numbered(name) or [None])[-1]  # type: ignore[list-item]
 
 
-def fresh(name: str) -> Path:
-    """runs/<name>-<next number>, agreed on by all processes of the run."""
-    if _CHOSEN in os.environ:
-        return Path(os.environ[_CHOSEN])
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1 or int(os.environ.get("SLURM_NTASKS", 1)) > 1:
-        raise UserError(
-            "run_dir is not given, but several processes were started from outside (torchrun, Slurm): "
-            "name one folder for all of them with --run_dir."
-        )
+def proposed(name: str) -> Path:
+    """runs/<name>-<next number>."""
     existing = _numbered(name)
-    number = int(existing[-1].name[len(name) + 1 :]) + 1 if existing else 1
-    folder = RUNS / f"{name}-{number}"
-    os.environ[_CHOSEN] = str(folder)
-    return folder
+    return RUNS / f"{name}-{int(existing[-1].name[len(name) + 1 :]) + 1 if existing else 1}"
 
 
 def forget_choice() -> None:
@@ -66,57 +92,135 @@ def forget_choice() -> None:
     os.environ.pop(_CHOSEN, None)
 
 
-def check(folder: Path, starts: bool) -> None:
-    """Refuse a folder that cannot be written, has links out of it, or where a run that ``starts`` would overwrite one.
-
-    Leaves nothing behind.
+def check_place(folder: Path) -> None:
+    """Refuse a folder that cannot be written or has links out of it; leaves nothing behind.
 
     Raises:
         UserError: saying which folder, and what to do.
     """
     refuse_links(folder)
-    if starts and first_process():
-        if (folder / "fit.json").is_file():
-            raise UserError(f"run_dir {folder} already holds a finished run; name another folder with --run_dir.")
-        if (folder / "config.yaml").is_file():
-            raise UserError(
-                f"run_dir {folder} already holds an unfinished run; go on with it by adding --ckpt_path last, "
-                "or name another folder with --run_dir."
-            )
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         what = "is not a folder" if not existing.is_dir() else "may not be written"
         raise UserError(f"run_dir {folder} cannot be made: {existing} {what}; name a writable folder with --run_dir.")
 
 
-class Claim:
-    """Makes a run folder, and can take back what was made since, so that a refused command leaves nothing.
+def check_free(folder: Path) -> None:
+    """Refuse to start where a run is: it would be overwritten.
 
     Raises:
-        UserError: if the folder cannot be made.
+        UserError: saying how to go on with it.
+    """
+    if is_finished(folder):
+        raise UserError(f"run_dir {folder} already holds a finished run; name another folder with --run_dir.")
+    if (folder / "config.yaml").is_file():
+        what, way = "an unfinished run", "go on with it by adding --ckpt_path last"
+        if not is_started(folder):
+            what, way = "a run that ended before its first checkpoint", "start it again with --resume auto"
+        raise UserError(f"run_dir {folder} already holds {what}; {way}, or name another folder with --run_dir.")
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run left that ended before its first checkpoint, so that it can start again."""
+    left = [*numbered(folder, "config.yaml"), *numbered(folder, "versions.json"), folder / "metrics.csv"]
+    left += [folder / "pictures" / name for name in ("states.npz", "spectrum_start.npz")]
+    for path in [*left, initial_checkpoint(folder), best_checkpoint(folder)]:
+        path.unlink(missing_ok=True)
+
+
+class Claim:
+    """Makes a run folder, or takes the one that is there; what was made since can be taken back.
+
+    A refused command leaves nothing. One process at a time trains in a folder: `Lock`.
+
+    Args:
+        folder: The folder.
+        trains: Whether the command trains.
+        made: Folders that were made for it already, the innermost first.
+
+    Raises:
+        UserError: if the folder cannot be made, or another process trains in it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        missing = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
-        self._made = missing[-1] if missing else None
-        self._before = set(folder.iterdir()) if folder.is_dir() else set()
-        self._trained = last_checkpoint(folder).is_file()
-        try:
-            (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
+    def __init__(self, folder: Path, trains: bool, made: Sequence[Path] = ()) -> None:
+        self.folder, self._trains = folder, trains
+        self._made = list(made) or _missing(folder)
+        self._lock: Lock | None = None
+        with _told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if trains and first_process():
+                self._lock = Lock(folder)
+                for place in (folder, folder / "checkpoints", folder / "pictures"):
+                    remove_partial(place)
+        self._before = set(folder.iterdir())  # by now nobody else writes here
+        self._checkpoint = _stamp(last_checkpoint(folder))
+        if trains:
+            with _told(folder):
+                (folder / "checkpoints").mkdir(exist_ok=True)
+
+    @classmethod
+    def fresh(cls, name: str, trains: bool) -> Claim:
+        """runs/<name>-<next number>, agreed on by all processes of the run, and by no other run."""
+        if _CHOSEN in os.environ:
+            return cls(Path(os.environ[_CHOSEN]), trains)
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1 or int(os.environ.get("SLURM_NTASKS", 1)) > 1:
             raise UserError(
-                f"run_dir {folder} cannot be made ({error.strerror}); name a writable folder with --run_dir."
-            ) from error
+                "run_dir is not given, but several processes were started from outside (torchrun, Slurm): "
+                "name one folder for all of them with --run_dir."
+            )
+        while True:
+            folder = proposed(name)
+            made = _missing(folder)
+            with _told(folder):
+                try:
+                    folder.mkdir(parents=True)
+                except FileExistsError:  # another run was faster
+                    continue
+            os.environ[_CHOSEN] = str(folder)
+            return cls(folder, trains, made)
+
+    @property
+    def has_trained(self) -> bool:
+        """Whether a checkpoint was saved since."""
+        return _stamp(last_checkpoint(self.folder)) != self._checkpoint
 
     def take_back(self) -> None:
         """Remove what is new, unless the command has trained."""
-        trained = last_checkpoint(self.folder).is_file() and not self._trained
-        if trained or not first_process():
+        if self.has_trained or not first_process():
             return
-        new = [self._made] if self._made else [path for path in self.folder.iterdir() if path not in self._before]
-        for path in new:
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        with contextlib.suppress(OSError):  # the folder may be lost, or another run's lie beside it
+            if self._made:
+                shutil.rmtree(self.folder)
+                for above in self._made[1:]:
+                    above.rmdir()
+            elif self._trains:  # nobody else writes here
+                for path in set(self.folder.iterdir()) - self._before:
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+    def release(self) -> None:
+        """Let others train here."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+@contextlib.contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"run_dir {folder} cannot be made ({error.strerror}); name a writable folder with --run_dir."
+        ) from error
+
+
+def _missing(folder: Path) -> list[Path]:
+    return [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What is another one for a file that was replaced."""
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
 
 
 def first_process() -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,67 +13,103 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
+from lit_rnn.files import cannot_write, set_aside, write_file
+from lit_rnn.runs.curves import parse_rows
+
+Row = dict[str, Any]
+
 
 class _Writer(ExperimentWriter):
-    """Goes on with the metrics.csv that is there, instead of deleting it."""
+    """Goes on with the metrics.csv that is there, instead of deleting it.
+
+    Rows are appended and flushed to the disk; a file with other columns replaces the one before in one move.
+    """
 
     def _check_log_dir_exists(self) -> None:
-        self._written = 0
-        if os.path.isfile(self.metrics_file_path):
-            self.metrics_keys, rows = self._read()
+        self.path = Path(self.metrics_file_path)
+        self._written, self._repaired = 0, False
+        if self.path.is_file():
+            content = self.path.read_bytes()
+            self.metrics_keys, rows, damage = parse_rows(content)
             self._written = len(rows)
+            if damage is not None:
+                set_aside(self.path, damage)
+                self._repaired = True
+            if damage is not None or not content.endswith(b"\n"):  # a kill may cut the last row
+                self._rewrite(rows)
 
     @property
     def rows(self) -> int:
         """How many there are, also of those not yet on disk."""
         return self._written + len(self.metrics)
 
-    def _read(self) -> tuple[list[str], list[dict[str, Any]]]:
-        with open(self.metrics_file_path, newline="") as file:
-            reader = csv.DictReader(file)
-            return list(reader.fieldnames or []), list(reader)
+    def _read(self) -> list[Row]:
+        return parse_rows(self.path.read_bytes())[1] if self.path.is_file() else []
 
-    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
-        """Another file in one move: a kill in between leaves one of the two whole."""
-        partial = f"{self.metrics_file_path}.partial"
-        with open(partial, "w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(partial, self.metrics_file_path)
+    def _rewrite(self, rows: list[Row]) -> None:
+        if rows:
+            write_file(self.path, _text(self.metrics_keys, rows, header=True))
+        else:
+            self.path.unlink(missing_ok=True)
+            self.metrics_keys = []
         self._written = len(rows)
 
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        self._rewrite(self._read()[1])
-
-    def forget_behind(self, count: int, owed: dict[str, Any] | None) -> None:
+    def forget_behind(self, count: int, owed: Row | None, step: int, inside_epoch: bool) -> None:
         """Keep the ``count`` rows that there were at a checkpoint, and put the one that was to follow behind them.
 
-        A file with fewer rows does not belong to the checkpoint, and is left alone.
+        A file with fewer rows does not belong to the checkpoint, and is left alone; one that lost rows by
+        damage is cut as by `forget_from`.
         """
-        rows = self._read()[1] if os.path.isfile(self.metrics_file_path) else []
-        if not rows or len(rows) < count:
-            return
-        self.metrics_keys = sorted({*self.metrics_keys, *(owed or {})})
-        self._rewrite(rows[:count] + ([owed] if owed else []))
+        rows = self._read()
+        if self._repaired and len(rows) < count:
+            self.forget_from(step, inside_epoch)
+        elif rows and len(rows) >= count:
+            self.metrics_keys = sorted({*self.metrics_keys, *(owed or {})})
+            self._rewrite(rows[:count] + ([owed] if owed else []))
 
     def forget_from(self, step: int, inside_epoch: bool) -> None:
         """Drop what a run resumed after ``step`` steps writes again: later rows, and means of an unfinished epoch.
 
-        For checkpoints that do not say how many rows there were.
+        For checkpoints that do not say how many rows there were, and for a run that starts again.
         """
-        if not os.path.isfile(self.metrics_file_path):
-            return
-        rows = [row for row in self._read()[1] if int(row["step"]) < step]
+        rows = [row for row in self._read() if int(row["step"]) < step]
         if inside_epoch:
             rows = [row for row in rows if not (row.get("train/loss") and int(row["step"]) == step - 1)]
         self._rewrite(rows)
 
     def save(self) -> None:
-        if self.metrics:  # and no hparams.yaml: config.yaml says it all
-            written = self._written + len(self.metrics)
-            super(ExperimentWriter, self).save()
-            self._written = written
+        """Put what was logged on the disk; and no hparams.yaml: config.yaml says it all."""
+        if not self.metrics:
+            return
+        if self._record_new_keys() or not self.path.is_file():
+            self._rewrite([*self._read(), *self.metrics])
+        else:
+            self._append(_text(self.metrics_keys, self.metrics, header=False).encode())
+            self._written += len(self.metrics)
+        self.metrics = []
+
+    def _append(self, data: bytes) -> None:
+        try:
+            with self.path.open("r+b", buffering=0) as file:
+                end = file.seek(0, os.SEEK_END)
+                try:
+                    if file.write(data) != len(data):  # the disk is full: a second attempt says so
+                        file.write(data)
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(end)  # half a row would be in the way of the next
+                    raise
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+
+def _text(keys: Sequence[str], rows: Sequence[Row], header: bool) -> str:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=keys)
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 class MetricsCSV(CSVLogger):

@@ -39,7 +39,7 @@ def processes_per_share(trainer: Trainer) -> int:
     return 1
 
 
-def end_all(trainer: Trainer, error: Exception, told: bool) -> None:
+def end_all(trainer: Trainer, error: BaseException, told: bool) -> None:
     """End the processes that this one has started, or itself where another has ended.
 
     Of those that only lose the connection to a failed one, none has anything to say: it has spoken, and its status

@@ -12,6 +12,14 @@ _NUMBERS = {"parameters": int, "steps": int, "loss": float, "chance": float, "va
 _TEXTS = ("model", "task", "metric")
 
 
+def is_finished(folder: Path) -> bool:
+    """Whether a run has come to its end: fit.json is written last, and a damaged one says nothing."""
+    try:
+        return bool(read_json(folder / "fit.json"))
+    except UserError:
+        return False
+
+
 def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
     """The numbers that a finished run left in its folder.
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lit_rnn.commands.analyze.measure import EPS, Finding
+from lit_rnn.files import write_arrays, write_file
 from lit_rnn.report.tables import Table, number
 
 Findings = Mapping[str, Mapping[str, Finding]]  # by matrix, by moment
@@ -106,7 +107,7 @@ def save(head: Mapping[str, Any], findings: Findings, left_out: Sequence[str], f
     }
     text = _json(plain({**head, "left_out": left_out, "matrices": small}))
     numbers, arrays = folder / "analysis.json", folder / "analysis.npz"
-    numbers.write_text(text + "\n")
+    write_file(numbers, text + "\n")
     bulk = {
         f"{name}/{moment}/{key}": finding[key]
         for name, moments in findings.items()
@@ -114,5 +115,5 @@ def save(head: Mapping[str, Any], findings: Findings, left_out: Sequence[str], f
         for key in _BULK
         if key in finding
     }
-    np.savez_compressed(arrays, allow_pickle=False, **bulk)
+    write_arrays(arrays, bulk, compressed=True)
     return [numbers, arrays]

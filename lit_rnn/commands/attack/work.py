@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from lit_rnn.commands.attack.measure import Outcome, plan, run_shots
 from lit_rnn.commands.attack.page import show, write_page
 from lit_rnn.commands.attack.pictures import draw_all
 from lit_rnn.commands.attack.subject import Subject, describe, read_subject
-from lit_rnn.files import in_whole, make_folder, read_json, refuse_links, write_csv
+from lit_rnn.files import in_whole, make_folder, read_json, refuse_links, write_csv, write_json
 from lit_rnn.robustness import Effort
 from lit_rnn.robustness.certified import Smoothing
 from lit_rnn.robustness.shots import Shot, gradients_of, seconds_per_gradient
@@ -131,4 +130,4 @@ def write(outcome: Outcome, out: Path, asked: dict[str, Any]) -> None:
     pictures = draw_all(outcome, out / "pictures")
     write_page(outcome, pictures, {**about, "seconds": round(outcome.seconds, 1)}, out / "attack.html")
     write_csv(out / "examples.csv", example_rows(outcome))
-    (out / "attack.json").write_text(json.dumps(as_json(outcome, about), indent=1) + "\n")  # last: marks it as whole
+    write_json(out / "attack.json", as_json(outcome, about))  # last: marks it as whole

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from datamodules.errors import UserError
 from lit_rnn.commands.parser import Parser
-from lit_rnn.files import make_folder, refuse_links, write_csv
+from lit_rnn.files import make_folder, refuse_links, write_csv, write_file
 from lit_rnn.threads import use_threads
 
 _FILES = {"csv": "all digits", "markdown": "a table of Markdown", "latex": "a table of LaTeX's booktabs"}
@@ -51,9 +51,9 @@ def run(command: str, arguments: Sequence[str]) -> None:
     if options.csv is not None:
         write_csv(options.csv, page.rows(comparisons) + (page.published_rows(comparisons) if options.published else []))
     if options.markdown is not None:
-        options.markdown.write_text(page.markdown(comparisons, notes, options.published), encoding="utf-8")
+        write_file(options.markdown, page.markdown(comparisons, notes, options.published))
     if options.latex is not None:
-        options.latex.write_text(page.latex(comparisons, options.published), encoding="utf-8")
+        write_file(options.latex, page.latex(comparisons, options.published))
     for name in _FILES:
         if getattr(options, name) is not None:
             print(f"{name}: {getattr(options, name)}")

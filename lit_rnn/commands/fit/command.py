@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
 
-from datamodules.errors import UserError, one_line
+from datamodules.errors import UserError
 from lit_rnn import blame
 from lit_rnn.commands.arguments import complete
 from lit_rnn.commands.config_parser import ConfigCLI, in_sentences
 from lit_rnn.commands.fit import settings
 from lit_rnn.commands.fit.saved import SaveRun
-from lit_rnn.commands.fit.subject import Taken, check_fits, choose_folder, plain, prepare_loggers, run_name, take
+from lit_rnn.commands.fit.subject import Taken, check_fits, enter, plain, prepare_loggers, run_name, take
 from lit_rnn.commands.fit.trainer import chosen, draws_bar, run_callbacks, run_loggers, run_plugins
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.runs import config as run_config
 from lit_rnn.runs import folder as run_folder
-from lit_rnn.runs.endings import DivergedError, Stopped
+from lit_rnn.runs.endings import AllDone, DivergedError, Stopped
 from lit_rnn.runs.ranks import end_all, processes_per_share
 from lit_rnn.threads import use_threads
 
@@ -32,10 +30,19 @@ class CLI(ConfigCLI):
     """Lightning's commands with run folders, and checkpoints checked before they load."""
 
     run_dir: Path
+    _claim: run_folder.Claim | None = None
     _taken: Taken | None = None
 
     def __init__(self, arguments: Sequence[str]) -> None:
-        super().__init__(arguments, save_config_callback=SaveRun, save_config_kwargs={"save_to_log_dir": False})
+        try:
+            super().__init__(arguments, save_config_callback=SaveRun, save_config_kwargs={"save_to_log_dir": False})
+        except (UserError, Stopped):
+            if self._claim is not None:
+                self._claim.take_back()
+            raise
+        finally:
+            if self._claim is not None:
+                self._claim.release()
 
     def before_instantiate_classes(self) -> None:
         self.config[self.subcommand] = config = plain(self.config[self.subcommand])
@@ -52,12 +59,10 @@ class CLI(ConfigCLI):
             raise UserError("weights_only is false, but a checkpoint is read without running its code: leave it out.")
         if "seed" in config.data.init_args and config.data.init_args.seed is None:
             config.data.init_args.seed = int(config.seed_everything)
-        self.run_dir = choose_folder(config, str(self.subcommand))
+        self.run_dir, self._claim = enter(config, str(self.subcommand))
         if config.ckpt_path is not None:
-            self._taken = take(config, self.run_dir)
+            self._taken = take(config, self.run_dir, str(self.subcommand))
             config.ckpt_path = str(self._taken.path)
-        if not config.trainer.fast_dev_run:
-            run_folder.check(self.run_dir, starts=self.subcommand == "fit" and config.ckpt_path is None)
         prepare_loggers(self.run_dir, config.trainer.logger)
 
     def _set_seed(self) -> None:
@@ -83,24 +88,23 @@ class CLI(ConfigCLI):
             check_fits(self.model, self.datamodule, self._taken, str(self.subcommand))
 
     def _run_subcommand(self, subcommand: str) -> None:
-        leaves_files = not self.config[self.subcommand].trainer.fast_dev_run
-        claim = run_folder.Claim(self.run_dir) if leaves_files else None
         try:
             super()._run_subcommand(subcommand)
-        except (DivergedError, Stopped):
+        except DivergedError:
+            raise
+        except Stopped as stopped:
+            end_all(self.trainer, stopped, told=True)
             raise
         except Exception as error:
             refused = blame.refusal(error, self._added)
             try:
                 end_all(self.trainer, error, told=refused is not None)
             except SystemExit as ended:
-                if claim is not None and ended.code == 2:
-                    claim.take_back()
+                if self._claim is not None and ended.code == 2:
+                    self._claim.take_back()
                 raise
             if refused is None:
                 raise
-            if claim is not None:
-                claim.take_back()
             raise refused from error
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -114,22 +118,14 @@ class CLI(ConfigCLI):
         name = run_name(self.model, self.config[command].seed_everything)
         loggers = run_loggers(self.run_dir, given["logger"], command, name)
         self._added = [*chosen(given), *(loggers if isinstance(loggers, list) else [])]
-        try:
-            with warnings.catch_warnings():
-                # Lightning would run bf16-mixed, and config.yaml say otherwise
-                warnings.filterwarnings("error", "You passed .*16-mixed.*not supported on CPU")
-                trainer = super().instantiate_trainer(
-                    default_root_dir=str(self.run_dir),
-                    logger=loggers,
-                    plugins=run_plugins(given["plugins"]),
-                    enable_progress_bar=draws_bar(given),
-                    **kwargs,
-                )
-        except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
-            raise UserError(f"trainer cannot be built: {one_line(error)}") from error
-        except UserWarning as warning:
-            accepted = "bf16-mixed (or bf16-true, 16-true): a CPU has no float16 arithmetic for the mixed one"
-            raise UserError(f"trainer.precision is {given['precision']!r}, but it must be {accepted}.") from warning
+        with settings.in_sentences(given["precision"]):
+            trainer = super().instantiate_trainer(
+                default_root_dir=str(self.run_dir),
+                logger=loggers,
+                plugins=run_plugins(self.run_dir, given["plugins"]),
+                enable_progress_bar=draws_bar(given),
+                **kwargs,
+            )
         if trainer.strategy.launcher is not None:
             use_threads(self.config[self.subcommand].threads, processes=processes_per_share(trainer))
             os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # or Lightning counts the cores in its own way
@@ -143,5 +139,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     try:
         with in_sentences(completed):
             CLI(completed)
+    except AllDone as done:
+        print(done)
     finally:
         run_folder.forget_choice()

@@ -14,10 +14,11 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 import lit_rnn
+from lit_rnn.files import inside, set_aside, write_file
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
-from lit_rnn.runs.folder import keeps_files
+from lit_rnn.runs.folder import damaged_configs, keeps_files, number_of, numbered
 
 
 class SaveRun(SaveConfigCallback):
@@ -27,18 +28,28 @@ class SaveRun(SaveConfigCallback):
         if stage != "fit" or not keeps_files(trainer):
             return
         folder = Path(trainer.default_root_dir)
-        config = self.parser.dump(self.config, skip_none=False)
-        for name, text in (("config.yaml", config), ("versions.json", json.dumps(versions(), indent=1) + "\n")):
-            path = folder / name
-            number = 1
-            while path.exists() and path.read_text() != text:  # a resume with other options: keep both
-                number += 1
-                path = folder / f"{Path(name).stem}-{number}{path.suffix}"
-            path.write_text(text)
+        config = self.config.clone()
+        if config.ckpt_path is not None and inside(config.ckpt_path, folder):
+            config.ckpt_path = None  # going on is no other config
+        config.resume = None
+        for damaged in damaged_configs(folder):
+            set_aside(damaged, "it is no whole config")
+        _keep(folder, "config.yaml", self.parser.dump(config, skip_none=False))
+        _keep(folder, "versions.json", json.dumps(versions(), indent=1) + "\n")
         told = show.flat(json.loads(self.parser.dump(self.config, skip_none=False, format="json")))
         if isinstance(pl_module, SequenceModel):
             told |= {"task": pl_module.task.name, "parameters": count_parameters(pl_module)}
         show.hyperparameters(trainer, told)
+
+
+def _keep(folder: Path, name: str, text: str) -> None:
+    """Write a file of that name; where there is another one, as of a resume with other options, one beside it."""
+    there = numbered(folder, name)
+    if not there:
+        write_file(folder / name, text)
+    elif there[-1].read_bytes() != text.encode():
+        path = folder / name
+        write_file(path.with_stem(f"{path.stem}-{number_of(there[-1]) + 1}"), text)
 
 
 def versions() -> dict[str, Any]:

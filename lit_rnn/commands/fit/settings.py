@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
 
 from datamodules import Task
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, one_line, require
 from lit_rnn import optim
 from lit_rnn.class_paths import loaded
 from lit_rnn.models import OrthogonalRNN, SequenceModel
@@ -131,6 +134,25 @@ def check_written_whole(config: str) -> None:
     lost = re.search(r"^\s*-? ?(\w+): .*Unable to serialize instance (.*?)['\"]?$", config, re.MULTILINE)
     if lost:
         raise UserError(f"{lost[1]} is {lost[2]}, which config.yaml cannot keep: leave it out, or give it as text.")
+
+
+@contextlib.contextmanager
+def in_sentences(precision: Any) -> Iterator[None]:
+    """Turn what Lightning refuses of a trainer's options into one sentence.
+
+    Raises:
+        UserError: naming the option where it is the precision.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Lightning would run bf16-mixed, and config.yaml say otherwise
+            warnings.filterwarnings("error", "You passed .*16-mixed.*not supported on CPU")
+            yield
+    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise UserError(f"trainer cannot be built: {one_line(error)}") from error
+    except UserWarning as warning:
+        accepted = "bf16-mixed (or bf16-true, 16-true): a CPU has no float16 arithmetic for the mixed one"
+        raise UserError(f"trainer.precision is {precision!r}, but it must be {accepted}.") from warning
 
 
 def check_callbacks(chosen: Sequence[Any], model: SequenceModel, validates: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,9 @@ from lit_rnn.models import SequenceModel, changes, made_on, read_checkpoint
 from lit_rnn.models.loading import class_of
 from lit_rnn.runs import config as run_config
 from lit_rnn.runs import folder as run_folder
-from lit_rnn.runs.checkpoints import best_checkpoint, folder_of, last_checkpoint
+from lit_rnn.runs.checkpoints import best_checkpoint, folder_of, is_started, read_last
+from lit_rnn.runs.endings import AllDone
+from lit_rnn.runs.results import is_finished
 
 
 def plain(value: Any) -> Any:
@@ -37,18 +40,84 @@ def plain(value: Any) -> Any:
 # ---- the folder
 
 
-def choose_folder(config: Any, command: str) -> Path:
-    """The folder that --run_dir names, else that of the checkpoint, else a new one."""
+def folder_name(config: Any) -> str:
+    """What the folders of runs that name none are called, before their number."""
+    data, model = (str(config[key].class_path).rpartition(".")[2] for key in ("data", "model"))
+    return f"{data}-{model}".lower()
+
+
+def choose_folder(config: Any, command: str) -> Path | None:
+    """The folder that --run_dir names, else that of the checkpoint; None for a new one."""
     if config.run_dir is not None:
         require(config.run_dir.strip() != "", "run_dir", config.run_dir, "the name of a folder")
         return Path(config.run_dir)
-    data, model = (str(config[key].class_path).rpartition(".")[2] for key in ("data", "model"))
-    name = f"{data}-{model}".lower()
     if config.ckpt_path in ("last", "best"):
-        return run_folder.newest(name) or run_folder.RUNS / f"{name}-1"
-    if config.ckpt_path is not None and command != "fit":
-        return folder_of(Path(config.ckpt_path)) or run_folder.fresh(name)
-    return run_folder.fresh(name)
+        return run_folder.newest(folder_name(config)) or run_folder.RUNS / f"{folder_name(config)}-1"
+    return folder_of(Path(config.ckpt_path)) if config.ckpt_path is not None and command != "fit" else None
+
+
+def enter(config: Any, command: str) -> tuple[Path, run_folder.Claim | None]:
+    """The run folder, made or taken, after a look at what is to be done there; `--resume auto` becomes a checkpoint.
+
+    Raises:
+        UserError: if it is no place for this run.
+        AllDone: if the run that --resume speaks of is finished.
+    """
+    _check_resume(config, command)
+    folder, name, trains = choose_folder(config, command), folder_name(config), command == "fit"
+    if config.trainer.fast_dev_run:
+        return folder or run_folder.proposed(name), None
+    run_folder.check_place(folder or run_folder.proposed(name))
+    claim = run_folder.Claim(folder, trains) if folder else run_folder.Claim.fresh(name, trains)
+    try:
+        if config.resume is not None:
+            _resume(config, claim.folder)
+        if trains and config.ckpt_path is None and run_folder.first_process():
+            run_folder.check_free(claim.folder)
+    except (UserError, AllDone):
+        claim.take_back()
+        claim.release()
+        raise
+    return claim.folder, claim
+
+
+def _resume(config: Any, folder: Path) -> None:
+    if _has_ended(folder, config.trainer):
+        raise AllDone(folder)
+    if is_started(folder):
+        config.ckpt_path = "last"
+    elif run_folder.first_process():
+        run_folder.clear(folder)
+
+
+def _check_resume(config: Any, command: str) -> None:
+    """Refuse --resume where it says nothing, or nothing would be kept to go on from.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if config.resume is None:
+        return
+    require(command == "fit", "resume", config.resume, f"left out: {command} trains nothing")
+    require(config.run_dir is not None, "resume", config.resume, "given together with --run_dir: which run is meant?")
+    both = "left out with --ckpt_path, which says where to go on from"
+    require(config.ckpt_path is None, "resume", config.resume, both)
+    kept = "left alone with --resume auto: there would be nothing to go on from"
+    require(config.trainer.enable_checkpointing is not False, "trainer.enable_checkpointing", False, kept)
+
+
+def _has_ended(folder: Path, trainer: Any) -> bool:
+    """Whether the run of a folder is finished, and ``trainer``, a config's, asks for no more of it."""
+    config = run_folder.newest_config(folder)
+    if not is_finished(folder):
+        return False
+    was = run_config.section(run_config.read_config(config), "trainer") if config is not None else {}
+    more = any(_limit(trainer[key]) > _limit(was.get(key)) for key in ("max_epochs", "max_steps") if key in was)
+    return not more and (trainer.max_time is None or trainer.max_time == was.get("max_time"))
+
+
+def _limit(given: Any) -> float:
+    return math.inf if given in (None, -1) else float(given)
 
 
 _MLFLOW = f"sqlite:///{run_folder.RUNS}/mlflow.db"  # beside the run folders, which it compares
@@ -112,15 +181,17 @@ class Taken:
     shapes: Mapping[str, torch.Size]
 
 
-def take(config: Any, folder: Path) -> Taken:
+def take(config: Any, folder: Path, command: str) -> Taken:
     """The file that ckpt_path means, after a look inside: it must hold the model that the config describes.
 
     Raises:
         UserError: if it holds another.
     """
-    named = {"last": last_checkpoint, "best": best_checkpoint}
-    path = named[config.ckpt_path](folder) if config.ckpt_path in named else Path(config.ckpt_path)
-    kept = read_checkpoint(path)
+    if config.ckpt_path == "last":
+        path, kept = read_last(folder, repair=command == "fit" and run_folder.first_process())
+    else:
+        path = best_checkpoint(folder) if config.ckpt_path == "best" else Path(config.ckpt_path)
+        kept = read_checkpoint(path)
     held = class_of(kept, path)
     run_config.check_state(kept.get("callbacks"), path)
     if held is not loaded(config.model.class_path, SequenceModel):

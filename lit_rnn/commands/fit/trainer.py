@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric.plugins.io import CheckpointIO, TorchCheckpointIO
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 
 from lit_rnn import callbacks, optim
+from lit_rnn.files import write_file
 from lit_rnn.loggers import WandbDashboard
 from lit_rnn.models import SequenceModel, read_checkpoint
 from lit_rnn.models.objectives import better
-from lit_rnn.runs.checkpoints import best_checkpoint, last_checkpoint
+from lit_rnn.runs.checkpoints import best_checkpoint, last_checkpoint, previous_checkpoint
 from lit_rnn.runs.config import listed
 from lit_rnn.runs.metrics import MetricsCSV
 
@@ -35,16 +38,29 @@ def run_loggers(folder: Path, chosen: Any, command: str, name: str) -> list[Logg
 
 
 class CheckedCheckpoints(TorchCheckpointIO):
-    """Reads a checkpoint as `read_checkpoint` does, so that what a run goes on from is what was checked."""
+    """Writes a checkpoint whole or not at all, and reads it as `read_checkpoint` does.
+
+    What a run goes on from is what was checked; torch puts a CRC-32 of every part into the file. A write that fails
+    raises, where Lightning's own goes on without a word. Of ``last.ckpt`` the one before is kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint, buffer)
+        last, previous = last_checkpoint(self.folder), previous_checkpoint(self.folder)
+        write_file(Path(path), buffer.getbuffer(), previous if Path(path) == last else None)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(path)
 
 
-def run_plugins(chosen: Any) -> list[Any]:
+def run_plugins(folder: Path, chosen: Any) -> list[Any]:
     """What the config names, and `CheckedCheckpoints` unless that brings another way to read checkpoints."""
     named = listed(chosen)
-    return named if any(isinstance(plugin, CheckpointIO) for plugin in named) else [*named, CheckedCheckpoints()]
+    return named if any(isinstance(plugin, CheckpointIO) for plugin in named) else [*named, CheckedCheckpoints(folder)]
 
 
 def draws_bar(trainer: dict[str, Any]) -> bool:
@@ -79,7 +95,9 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
     if not any(isinstance(callback, callbacks.WatchMatrices) for callback in chosen(trainer)):
         watching.append(callbacks.WatchMatrices())
     if trainer["enable_checkpointing"] is not False:
-        watching += [callbacks.InitialCheckpoint(checkpoints), callbacks.LastCheckpoint(checkpoints)]
+        watching.append(callbacks.InitialCheckpoint(checkpoints))
+        if not any(isinstance(callback, callbacks.LastCheckpoint) for callback in chosen(trainer)):
+            watching.append(callbacks.LastCheckpoint())
     if trainer["logger"] is not False and command == "fit":
         watching.append(
             LearningRateMonitor(optim.interval_of(model.options.lr_scheduler, model.options.lr_scheduler_interval))

@@ -13,8 +13,10 @@ from lit_rnn.commands.parser import Parser
 from lit_rnn.commands.study import export, local
 from lit_rnn.commands.study.estimate import estimate
 from lit_rnn.commands.study.subject import Run, Study, read_study, resolved
-from lit_rnn.files import refuse_links
+from lit_rnn.files import refuse_links, write_file
 from lit_rnn.report.console import new_console
+from lit_rnn.runs.endings import stopping
+from lit_rnn.runs.results import is_finished
 from lit_rnn.threads import cores
 
 
@@ -36,7 +38,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         files = export.sweeps(study) if options.export == "wandb" else export.slurm(study, folder, options.threads)
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            (folder / name).write_text(text)
+            write_file(folder / name, text)
             print(f"written: {folder / name}")
         return
     if options.dry_run:
@@ -81,7 +83,7 @@ def _check(study: Study) -> None:
 
 def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estimated: bool) -> None:
     """Run what is not finished, with a progress bar; list the failed runs at the end."""
-    left = [one for one in runs if not local.is_finished(one, folder)]
+    left = [one for one in runs if not is_finished(folder / one.name)]
     kept = len(runs) - len(left)
     print(f"{len(runs)} runs in {folder}: {kept} finished, {len(left)} to go, {processes} side by side")
     if not left:
@@ -107,10 +109,8 @@ def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estima
             bar.console.print(f"{one.name}: {what}, {seconds:.0f} s", highlight=False, soft_wrap=True)
 
         pool = local.Pool(folder, processes, threads, tell)
-        try:
-            ended = pool.run_all(left)
-        except KeyboardInterrupt:
-            raise UserError("stopped; the runs have saved their state: give the same command to go on.") from None
+        stopping.how = "; the runs have saved: give the same command to go on."
+        ended = pool.run_all(left)
     failed = [one for one, status in ended.items() if status]
     if failed:
         print(f"{len(failed)} failed; the same command tries them again: {', '.join(one.name for one in failed)}")

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from datamodules.errors import UserError
 from lit_rnn.commands.study.subject import Run
-from lit_rnn.files import read_json
-from lit_rnn.runs.checkpoints import last_checkpoint
+from lit_rnn.files import read_json, write_json
+from lit_rnn.runs.endings import SIGNALS, stopping
+from lit_rnn.runs.results import is_finished
 
 
 def command(run: Run, folder: Path, threads: int) -> list[str]:
-    """The command line that starts a run, or goes on with one that has a checkpoint."""
-    place = ["--run_dir", str(folder / run.name), "--threads", str(threads)]
-    start = run.arguments()
-    if last_checkpoint(folder / run.name).is_file():  # the config is the run folder's, so the study's own word is added
-        start = ["--ckpt_path", "last", *(part for name in run.setting.own_modules() for part in ("--trust", name))]
-    return [sys.executable, "-m", "lit_rnn", "fit", *start, *place]
-
-
-def is_finished(run: Run, folder: Path) -> bool:
-    return (folder / run.name / "fit.json").is_file()
+    """The command line that starts a run, or goes on with it."""
+    place = ["--run_dir", str(folder / run.name), "--threads", str(threads), "--resume", "auto"]
+    return [sys.executable, "-m", "lit_rnn", "fit", *run.arguments(), *place]
 
 
 def claim(runs: Sequence[Run], folder: Path) -> None:
@@ -42,14 +32,14 @@ def claim(runs: Sequence[Run], folder: Path) -> None:
     plan = read_json(path) if path.is_file() else {}
     for run in runs:
         now = {"arguments": run.arguments(), "configs": [Path(base).read_text() for base in run.setting.bases]}
-        if is_finished(run, folder) and plan.get(run.name) != now:
+        if is_finished(folder / run.name) and plan.get(run.name) != now:
             raise UserError(
                 f"{folder / run.name} is a finished run with other options or base configs than the study has now: "
                 "name another folder with --study_dir."
             )
         plan[run.name] = now
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plan, indent=1))
+    write_json(path, plan)
 
 
 def pinned(threads: int) -> dict[str, str]:
@@ -70,9 +60,8 @@ class Pool:
         return self.folder / f"{run.name}.log"
 
     def run_all(self, runs: Sequence[Run]) -> dict[Run, int]:
-        """Exit status by run. SIGINT and SIGTERM are passed on once, the runs save, and they are waited for."""
+        """Exit status by run. A signal that asks to stop is passed on, the runs save, and they are waited for."""
         waiting, ended = list(runs), dict[Run, int]()
-        before = signal.signal(signal.SIGTERM, _interrupt)
         try:
             while waiting or self.going:
                 while waiting and len(self.going) < self.processes:
@@ -80,19 +69,15 @@ class Pool:
                 ended |= self._collect()
                 time.sleep(0.1)
         except BaseException:  # whatever it is, no run stays behind
+            stopping.leave(*SIGNALS)
             for process, _ in self.going.values():
-                process.send_signal(signal.SIGINT)
+                process.terminate()  # not SIGINT, which runs of a shell's background job ignore
             for process, _ in self.going.values():
                 process.wait()
             raise
-        finally:
-            signal.signal(signal.SIGTERM, before)
         return ended
 
     def _start(self, run: Run) -> None:
-        place = self.folder / run.name
-        if place.is_dir() and not last_checkpoint(place).is_file():
-            shutil.rmtree(place)  # failed before its first checkpoint: nothing to continue
         with self.log(run).open("ab") as log:
             process = subprocess.Popen(
                 command(run, self.folder, self.threads),
@@ -113,7 +98,3 @@ class Pool:
                 ended[run] = status
                 self.tell(run, status, time.monotonic() - started)
         return ended
-
-
-def _interrupt(*_: Any) -> None:
-    raise KeyboardInterrupt

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,18 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from lit_rnn.commands.study.local import is_finished
 from lit_rnn.commands.study.subject import Study
-from lit_rnn.files import write_csv
+from lit_rnn.files import write_csv, write_json
 from lit_rnn.runs.curves import read_curve
-from lit_rnn.runs.results import read_result
+from lit_rnn.runs.results import is_finished, read_result
 
 
 def results(study: Study, folder: Path) -> list[dict[str, Any]]:
     """A row for every finished run: its setting, seed, losses, metric and success."""
     rows = []
     for run in study.runs:
-        if not is_finished(run, folder):
+        if not is_finished(folder / run.name):
             continue
         place = folder / run.name
         result = read_result(place)
@@ -98,6 +96,6 @@ def against_rate(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, 
 
 def write(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], folder: Path) -> None:
     """study.json holds both; study.csv a line per run, study_means.csv a line per setting."""
-    (folder / "study.json").write_text(json.dumps({"settings": settings, "runs": rows}, indent=1))
+    write_json(folder / "study.json", {"settings": settings, "runs": rows})
     write_csv(folder / "study.csv", rows)
     write_csv(folder / "study_means.csv", settings)

@@ -52,7 +52,12 @@ def primitive(value: Any) -> bool:
 
 def test_files(run: Path) -> None:
     assert {path.name for path in run.iterdir()} == FIT
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {"init.ckpt", "best.ckpt", "last.ckpt"}
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {
+        "init.ckpt",
+        "best.ckpt",
+        "last.ckpt",
+        "previous.ckpt",
+    }
 
 
 def test_versions(run: Path) -> None:

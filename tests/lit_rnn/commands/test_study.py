@@ -177,7 +177,7 @@ def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.Captur
     finished = second.read_text()
     second.unlink()
     again = local.command(read_study(name).runs[1], folder, 1)
-    assert again[again.index("--ckpt_path") + 1] == "last" and "-c" not in again
+    assert again[again.index("--resume") + 1] == "auto", "the same line starts and goes on"
     second.write_text(finished)
     assert "--seed_everything" in local.command(read_study(study(seeds=[7])).runs[0], folder, 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from lit_rnn.commands.attack.many.findings import findings, short, words_of
 from lit_rnn.commands.attack.many.measure import Row, correlations, numeric, over_seeds, row_of, shown_sizes
 from lit_rnn.commands.attack.many.pictures import draw
 from lit_rnn.commands.attack.words import SPECTRAL, percent
-from lit_rnn.files import file_name, in_whole, read_json, write_csv
+from lit_rnn.files import file_name, in_whole, read_json, write_csv, write_json
 from lit_rnn.report.page import Page
 from lit_rnn.report.tables import Table, spread
 
@@ -74,7 +73,7 @@ def collect(runs: Sequence[Path], out: Path, console: Console) -> None:
             page.table(Table(["rank correlation of", "with", "Spearman", "p", "runs"], ranks, texts=2))
         console.print(f"picture: {picture}", highlight=False, soft_wrap=True)
     page.save(out / "attack_study.html")
-    (out / "attack_study.json").write_text(json.dumps({"settings": settings, "runs": rows}, indent=1) + "\n")
+    write_json(out / "attack_study.json", {"settings": settings, "runs": rows})
     write_csv(out / "attack_study.csv", rows)
     names = ", ".join(str(out / f"attack_study.{kind}") for kind in ("html", "json", "csv"))
     console.print(f"report: {names}", highlight=False, soft_wrap=True)
