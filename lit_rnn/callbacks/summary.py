@@ -39,6 +39,8 @@ class Summary(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trained = True
+        if trainer.is_global_zero and keeps_files(trainer):
+            (self.folder / "fit.json").unlink(missing_ok=True)  # of the end that it goes on from
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         metrics = trainer.callback_metrics  # on every rank: reading it may synchronise
