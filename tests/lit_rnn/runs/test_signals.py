@@ -32,8 +32,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         left, before = [True], getattr(owner, name, None)
 
         def hook(self: Any, *given: Any, **named: Any) -> Any:
-            steps = getattr(given[1] if len(given) > 1 else self, "optimizer_steps", behind)
-            if left and steps >= behind:
+            if left and getattr(self, "optimizer_steps", behind) >= behind:
                 left.clear()
                 for signum in signals:
                     os.kill(os.getpid(), signum)
@@ -127,7 +126,7 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 def ended(process: subprocess.Popen[str], signum: int) -> str:
     try:
-        out, err = process.communicate(timeout=60)
+        err = process.communicate(timeout=60)[1]
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         pytest.fail(f"it hangs: {process.communicate()}")
