@@ -47,7 +47,7 @@ def read_last(folder: Path, *, repair: bool = False) -> tuple[Path, dict[str, An
     last, previous = last_checkpoint(folder), previous_checkpoint(folder)
     if not is_started(folder):
         begun = (folder / "config.yaml").is_file()
-        what = "start it again with --resume auto" if begun else "name the folder of a run"
+        what = "start it again with --resume auto" if begun else "name the folder of a run with --run_dir"
         raise UserError(f"ckpt_path is last, but run_dir {folder} holds no checkpoint (no {last}): {what}.")
     if not last.is_file():  # killed between two renames
         return previous, read_checkpoint(previous)
