@@ -82,8 +82,11 @@ class Network(nn.Module, ABC):
 
     def is_chain(self) -> bool:
         """Whether cells read each other, and the decoder the last of them, as they are: no block stands between."""
-        bare = self.embedding is None and self.norms is None and not self.options.residual
-        return self.is_stack() and bare and self.options.pooling == "last"
+        return self.cells_follow_each_other() and self.embedding is None and self.options.pooling == "last"
+
+    def cells_follow_each_other(self) -> bool:
+        """Whether each cell reads what the one below gave, as it is."""
+        return self.is_stack() and self.norms is None and not self.options.residual
 
     def is_stack(self) -> bool:
         """Whether every layer reads the one below in the order of time."""
@@ -192,7 +195,11 @@ class Network(nn.Module, ABC):
             return inputs @ weight if inputs.is_floating_point() else nn.functional.embedding(inputs, weight)
         if self.task.inputs == "values" or inputs.is_floating_point():
             return inputs.to(self.decoder.weight.dtype)
-        return nn.functional.one_hot(inputs, self.task.input_size).to(self.decoder.weight.dtype)
+        return self.one_hot(inputs)
+
+    def one_hot(self, symbols: Tensor) -> Tensor:
+        """Symbols (B, T) as vectors (B, T, input_size), which the model takes for them."""
+        return nn.functional.one_hot(symbols, self.task.input_size).to(self.decoder.weight.dtype)
 
     def decode(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
         """From the last layer's outputs (T, B, .), or those at each last step alone, to `forward`'s."""

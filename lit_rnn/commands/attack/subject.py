@@ -79,7 +79,7 @@ def read_subject(options: argparse.Namespace, given: dict[str, Any]) -> Subject:
     if real is not None:  # padding is held still
         mask = mask & (real if mask.dim() == 2 else real[..., None])
     if symbols == "embedding":
-        x = model.encode(x)
+        x = model.one_hot(x)
         mask = mask[..., None].expand_as(x)
     bounds, measured = None, False
     if symbols is None:

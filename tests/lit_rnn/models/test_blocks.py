@@ -17,9 +17,12 @@ from datamodules import Parts, Task, UserError
 from lit_rnn import analysis, models
 from lit_rnn.callbacks.states import state_traces
 from lit_rnn.cells import LSTMCell
+from lit_rnn.export.network import network
+from lit_rnn.export.torch_rnn import to_torch
 from lit_rnn.models import SequenceModel, load
 from lit_rnn.models.base import count_parameters
 from lit_rnn.models.probes import encoded, gradient_flows, recurrent_matrices, summed_loss
+from lit_rnn.robustness.certified import _single_cell
 from tests.lit_rnn.models.test_tbptt import Text
 
 LENGTHS = (4, 7, 1, 7)
@@ -43,7 +46,7 @@ CELLS: dict[str, dict[str, Any]] = {
 
 def built(name: str, task: Task, **options: Any) -> SequenceModel:
     torch.manual_seed(0)
-    model = getattr(models, name)(task, 4, **CELLS.get(name, {}), **options).double()
+    model = getattr(models, name)(task, 4, **{**CELLS.get(name, {}), **options}).double()
     with torch.no_grad():
         for parameter in model.norms.parameters() if model.norms is not None else ():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -157,6 +160,13 @@ def test_every_cell_works_inside(name: str) -> None:
     model = built(name, VALUES, layers=2, bidirectional=True, pooling="max")
     inputs = inputs_of(VALUES)
     close(model(inputs), torch.stack([by_hand(model, row) for row in inputs]))
+
+
+def test_one_hot_vectors_are_taken_for_symbols() -> None:
+    """So that an attack can move them, behind an embedding, too."""
+    for options in ({}, {"embedding_size": 3}):
+        model, inputs = built("LSTM", TEXT, **options), inputs_of(TEXT)
+        close(model(model.one_hot(inputs)), model(inputs))
 
 
 # ---- dropout
@@ -346,3 +356,19 @@ def test_cells_from_the_end_have_their_name_and_no_trajectory() -> None:
     assert not model.is_stack() and len(model.cell_list()) == 4
     _, states = model.run(inputs_of(VALUES))
     assert len(states) == 4
+
+
+@pytest.mark.parametrize("options", [*OPTIONS, {"embedding_size": 3}], ids=str)
+def test_export_and_certificates_refuse_what_they_do_not_know(options: dict[str, Any]) -> None:
+    task = SYMBOLS if "embedding_size" in options else VALUES
+    model = built("LSTM", task, peepholes=False, **options)
+    assert not model.is_chain()
+    with pytest.raises(UserError, match="only those are exported"):
+        network(model, "step")
+    if model.cells_follow_each_other():
+        assert isinstance(to_torch(model), torch.nn.LSTM)
+    else:
+        with pytest.raises(UserError, match="norm, residual or bidirectional"):
+            to_torch(model)
+    with pytest.raises(UserError, match="this bound is for a cell alone"):
+        _single_cell(model)
