@@ -159,18 +159,16 @@ def drawn_splits(
     N = len(sequences.lengths)
     result = np.full(N, "train", dtype="<U5") if sequences.splits is None else sequences.splits.astype("<U5")
     wanted = {name: share for name, share in shares.items() if share > 0 and not (result == name).any()}
-    if not wanted:
-        return result
+    if not (result == "train").any():
+        raise UserError(f"{sequences.source} has no training sequence: its splits are {', '.join(np.unique(result))}.")
     groups = np.zeros(N, dtype=np.int64) if classes is None else classes
     generator = np.random.Generator(np.random.Philox(key=[seed, 0]))
     for group in np.unique(groups):
         members = generator.permutation(np.flatnonzero((groups == group) & (result == "train")))
         counts = {name: max(1, int(share * len(members) + 0.5)) for name, share in wanted.items()}
-        if not len(members):
-            continue  # for `check_classes`
-        if sum(counts.values()) >= len(members) and classes is not None and not everywhere:
-            continue
-        if sum(counts.values()) >= len(members):
+        if counts and sum(counts.values()) >= len(members):
+            if not len(members) or (classes is not None and not everywhere):
+                continue  # `check_classes` speaks of what training lacks
             who = "there are" if classes is None else f"class {names[group]!r} has"
             raise UserError(
                 f"{sequences.source}: {who} {len(members)} sequence(s) to draw {' and '.join(wanted)} from, and "

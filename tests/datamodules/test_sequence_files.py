@@ -326,6 +326,7 @@ def test_faults_of_arrays(tmp_path: Path) -> None:
         (lambda: SequenceFiles.from_arrays(x, [1.5, 2, 1, 2]), "sequence 0, step 0 has 1.5 as label"),
         (lambda: SequenceFiles.from_arrays(x, y, lengths=[1, 2, 3, 1]), "fit neither"),
         (lambda: SequenceFiles.from_arrays([], []), "no sequences"),
+        (lambda: SequenceFiles.from_arrays(x, y, splits=["val", "test"] * 2), "no training sequence"),
         (lambda: SequenceFiles.from_arrays(x, y, splits=["train"] * 3), "one for each of the 4"),
         (lambda: SequenceFiles.from_arrays(x, y, targets="labels"), "data.init_args.targets is 'labels'"),  # type: ignore[arg-type]
         (lambda: SequenceFiles.from_arrays(np.full((4, 2), np.nan), y, missing="forward_fill"), "draw"),
