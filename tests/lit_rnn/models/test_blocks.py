@@ -370,5 +370,5 @@ def test_export_and_certificates_refuse_what_they_do_not_know(options: dict[str,
     else:
         with pytest.raises(UserError, match="norm, residual or bidirectional"):
             to_torch(model)
-    with pytest.raises(UserError, match="this bound is for a cell alone"):
+    with pytest.raises(UserError, match="this bound is for a single cell"):
         _single_cell(model)
