@@ -40,12 +40,12 @@ def mathml(latex: str, display: str) -> str:
 
 
 def _page(name: str, cells: list[dict[str, Any]]) -> Iterator[tuple[str, str | bytes]]:
-    """The page of a notebook and its pictures, as (file name, content); its first code cell is for Colab alone."""
+    """The page of a notebook and its pictures, as (file name, content); its first code cell is for Colab only."""
     parts, pictures, code_cells = [], 0, 0
     for cell in cells:
         source = "".join(cell["source"])
         if cell["cell_type"] == "markdown":
-            parts.append(source.replace(".ipynb)", ".md)"))
+            parts.append(source)
             continue
         code_cells += 1
         if code_cells == 1:
@@ -72,6 +72,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         for name, content in _page(path.stem, json.loads(path.read_text())["cells"]):
             files.append(File.generated(config, f"tutorials/{name}", content=content))
     return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """A link to a notebook, which GitHub shows, leads to its page here."""
+    return markdown.replace(".ipynb)", ".md)")
 
 
 def on_page_content(content: str, **_: Any) -> str:

@@ -240,7 +240,7 @@ def _length(text: Text) -> float:
 
 
 def _tick(axis: Axis) -> None:
-    """Whole numbers on every tick, without a factor or an offset at the end of the axis."""
+    """The whole number on every tick, without a factor or an offset at the end of the axis; no half steps."""
     chosen = isinstance(axis.get_major_locator(), FixedLocator | NullLocator)
     if axis.axes.get_label() == "<colorbar>" or not axis.get_visible() or chosen:
         return
@@ -254,7 +254,17 @@ def _tick(axis: Axis) -> None:
             if abs(high - low) < 1e-6 * max(abs(low), abs(high)):  # rounding, not data
                 middle = (low + high) / 2
                 (axis.axes.set_xlim if axis is axis.axes.xaxis else axis.axes.set_ylim)(0.95 * middle, 1.05 * middle)
+            elif axis is axis.axes.xaxis and _counts(axis.axes):
+                axis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
         axis.set_major_formatter(_Plain())
+
+
+def _counts(axes: Axes) -> bool:
+    """Whether all lines stand at whole numbers, as of steps, lags and indices, and not only at 0 and 1."""
+    drawn = [line for line in axes.lines if line.get_transform() == axes.transData]
+    x = np.concatenate([np.asarray(line.get_xdata(), dtype=float) for line in drawn] or [np.zeros(0)])
+    x = x[np.isfinite(x)]
+    return len(x) > 0 and bool((x == np.round(x)).all()) and bool(np.ptp(x) > 1)
 
 
 class _LogTicks(Locator):
@@ -294,17 +304,20 @@ class _Plain(Formatter):
             return [f"$10^{{{round(power)}}}$" for power in powers]
         steps = np.diff(sorted(values))
         finest = float(steps[steps > 0].min(initial=math.inf))
-        return [self._format(float(value), finest) for value in values]
+        zero = [(abs(value) < 1e-9 * finest and math.isfinite(finest)) or value == 0 for value in values]
+        plain = all(none or 1e-3 <= abs(value) < 1e5 for value, none in zip(values, zero, strict=True))
+        return [
+            "0" if none else self._format(float(value), finest, plain) for value, none in zip(values, zero, strict=True)
+        ]
 
     @staticmethod
-    def _format(value: float, finest: float) -> str:
+    def _format(value: float, finest: float, plain: bool) -> str:
+        """All of an axis alike: 0.0005 beside 10⁻³ is hard to compare."""
         size = abs(value)
-        if size < 1e-9 * finest and math.isfinite(finest):
-            return "0"
-        if 1e-3 <= size < 1e5 or value == 0:
-            digits = 6 if not math.isfinite(finest) else math.ceil(max(0.0, math.log10(size / finest))) + 2
+        digits = 6 if not math.isfinite(finest) else math.ceil(max(0.0, math.log10(size / finest))) + 2
+        if plain:
             return f"{value:.{min(max(digits, 3), 12)}g}".replace("-", "−")
         power = math.floor(math.log10(size) + 1e-9)
-        factor = f"{value / 10**power:.3g}".replace("-", "−")
+        factor = f"{value / 10**power:.{min(max(digits, 3), 6)}g}".replace("-", "−")
         front = {"1": "", "−1": "−"}.get(factor, f"{factor}×")
         return rf"${front}10^{{{power}}}$".replace("×", r"\times ")

@@ -264,10 +264,18 @@ def _transient(axes: Sequence[Axes], findings: Findings) -> None:
 # ---- memory
 
 
+def _without(axes: Axes, key: str, why: str, findings: Findings) -> None:
+    """In the legend, the moments whose memory is left out."""
+    for number, (moment, finding) in enumerate(findings.items()):
+        if key not in finding and "source" in finding:
+            axes.plot([], [], **_style(number, findings), label=f"{moment}: none, as {why}")
+
+
 def _fisher(axes: Sequence[Axes], findings: Findings) -> None:
     for number, moment, finding in _having("fisher", findings):
         total = f"{moment}, total {finding['fisher_total']:.3g}"
         axes[0].semilogy(_positive(finding["fisher"]), **_style(number, findings), label=total)
+    _without(axes[0], "fisher", "ρ ≥ 1", findings)
     largest = max(float(finding["fisher"].max()) for _, _, finding in _having("fisher", findings))
     axes[0].set_ylim(max(axes[0].get_ylim()[0], _NOTHING * largest), 3 * largest)
     _finish(axes[0], "Fisher memory curve", "lag k (steps)", "J(k)")
@@ -276,6 +284,7 @@ def _fisher(axes: Sequence[Axes], findings: Findings) -> None:
 def _decoder(axes: Sequence[Axes], findings: Findings) -> None:
     for number, moment, finding in _having("decoder", findings):
         axes[0].plot(np.maximum(finding["decoder"], 0), **_style(number, findings), label=moment)
+    _without(axes[0], "decoder", "ρ > 1", findings)
     axes[0].set_ylim(-0.03, 1.03)
     _finish(axes[0], f"linear decoder's memory, noise {NOISE:g}", "lag (steps)", "R²")
 

@@ -172,6 +172,16 @@ def _certificates(subject: Subject, sizes: Mapping[float, Sequence[float]], smoo
     return certificates(subject.model, subject.examples, sizes, smoothing)
 
 
+def halving(results: Sequence[AttackResult], unmoved: AttackResult) -> AttackResult:
+    """The strongest attack at the size at which about half of the accuracy is gone: of equal ones at the smallest.
+
+    Where less is gone at all of them, at the largest: what is shown should show something.
+    """
+    half = (1 + unmoved.success) / 2
+    strongest = [max((r for r in results if r.eps == eps), key=lambda r: r.success) for eps in {r.eps for r in results}]
+    return min(strongest, key=lambda r: (abs(r.success - half), r.eps if r.success >= half else -r.eps))
+
+
 def _again(
     examples: Examples,
     unmoved: AttackResult,
@@ -181,9 +191,7 @@ def _again(
     tell: Callable[[str, float], None],
 ) -> tuple[AttackResult, Tensor]:
     """The strongest attack at the size where half of the accuracy is gone, with twice the steps and one more start."""
-    half = (1 + unmoved.success) / 2
-    strongest = [max((r for r in results if r.eps == eps), key=lambda r: r.success) for eps in {r.eps for r in results}]
-    middle = min(strongest, key=lambda r: (abs(r.success - half), r.eps))
+    middle = halving(results, unmoved)
     iterative = [r for r in results if r.eps == middle.eps and r.kind == "iterative"]
     chosen = max(iterative, key=lambda r: r.success) if iterative else middle
     more = replace(effort, steps=2 * effort.steps, restarts=effort.restarts + 1, queries=2 * effort.queries)

@@ -85,9 +85,11 @@ def against_rate(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, 
     rate = keys[0]
     others = [key for key in options_of(rows[0]) if key != rate]
     others = [key for key in others if len({str(row.get(key)) for row in rows}) > 1]
+    several = len({row["arm"] for row in rows}) > 1  # of one arm the name is the file's, and tells nothing
     lines: dict[str, dict[float, list[float]]] = {}
     for row in rows:
-        name = ", ".join([row["arm"], *(f"{key.rpartition('.')[2]}={row[key]}" for key in others if key in row)])
+        varying = [f"{key.rpartition('.')[2]}={row[key]}" for key in others if key in row]
+        name = ", ".join([row["arm"], *varying] if several or not varying else varying)
         if row["best_loss"] is not None and isinstance(row[rate], int | float):
             lines.setdefault(name, {}).setdefault(float(row[rate]), []).append(row["best_loss"])
     best = {name: min(statistics.fmean(losses) for losses in line.values()) for name, line in lines.items()}

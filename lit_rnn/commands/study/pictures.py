@@ -25,7 +25,7 @@ def _against_steps(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, 
     figure = style.new_figure(7.5, 4.6)
     axes = figure.subplots()
     names = [setting["setting"] for setting in settings[:_DRAWN]]
-    groups = [(name, [folder / row["run"] for row in rows if row["setting"] == name]) for name in names]
+    groups = [(_label(name, rows), [folder / row["run"] for row in rows if row["setting"] == name]) for name in names]
     draw_means(axes, groups, rows[0]["chance"])
     if len(settings) > _DRAWN:
         axes.set_title(f"the {_DRAWN} best of {len(settings)} settings: {axes.get_title()}")
@@ -33,6 +33,12 @@ def _against_steps(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, 
     path = folder / "study.png"
     style.save(figure, path)
     return path
+
+
+def _label(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """A setting, without the arm where there is but one: its name is the file's."""
+    arms = {row["arm"] for row in rows}
+    return (name.removeprefix(f"{arms.pop()}-") if len(arms) == 1 else name) or name
 
 
 def _against_rate(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
@@ -44,7 +50,8 @@ def _against_rate(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     axes = figure.subplots()
     for number, (name, line) in enumerate(list(lines.items())[:_DRAWN]):
         means, shown = [statistics.fmean(losses) for _, losses in line], style.look(number)
-        axes.plot([rate for rate, _ in line], means, **shown | {"marker": ""}, label=name)
+        axes.plot([rate for rate, _ in line], means, **shown | {"marker": ""}, label="_")
+        axes.plot([], [], **shown, label=name)
         dots = [(rate, loss) for rate, losses in line for loss in losses]
         axes.plot(*zip(*dots, strict=True), **shown | {"linestyle": ""}, label="_")
     axes.set(xlabel="learning rate", ylabel="best validation loss", xscale="log", title="mean and seeds")

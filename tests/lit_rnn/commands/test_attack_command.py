@@ -22,6 +22,7 @@ from lit_rnn.class_paths import class_path
 from lit_rnn.commands.attack.many.findings import short
 from lit_rnn.commands.attack.many.measure import correlations, half_size, over_seeds, shown_sizes
 from lit_rnn.commands.attack.many.subject import setting_of
+from lit_rnn.commands.attack.measure import halving
 from lit_rnn.commands.attack.pictures import image_of
 from lit_rnn.commands.attack.work import as_asked
 from lit_rnn.models import LSTM, SequenceModel, VanillaRNN
@@ -240,6 +241,18 @@ def test_the_interval_is_clopper_pearson() -> None:
     from scipy.stats import binom
 
     assert binom.sf(14, 20, low) == pytest.approx(0.025) and binom.cdf(15, 20, high) == pytest.approx(0.025)
+
+
+def test_what_is_shown_is_the_size_that_halves_the_accuracy() -> None:
+    """Of 8 examples 2 are wrong before: half is 5. Where nothing comes so far the largest size shows most."""
+
+    def result(eps: float, fooled: int) -> AttackResult:
+        return AttackResult("pgd", "iterative", 2.0, eps, np.arange(8) < fooled, np.zeros(8))
+
+    clean = result(0.0, 2)
+    for fooled, expected in (((2, 5, 8), 2.0), ((2, 2, 2), 3.0), ((2, 3, 3), 3.0), ((7, 7, 7), 1.0)):
+        table = [result(float(eps), some) for eps, some in enumerate(fooled, 1)]
+        assert halving(table, clean).eps == expected, fooled
 
 
 def test_a_beaten_certificate_is_told() -> None:

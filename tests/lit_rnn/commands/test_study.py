@@ -230,6 +230,8 @@ def test_losses_against_the_learning_rate(tmp_path: Path, monkeypatch: pytest.Mo
         "b, gain=2": [(0.1, [1.0])],
         "a, gain=1": [(0.01, [2.0, 3.0]), (0.1, [4.0])],
     }
+    assert list(measure.against_rate(rows[:4])) == ["gain=2", "gain=1"], "one arm, which has the file's name"
+    assert list(measure.against_rate(rows[:3])) == ["a"], "and nothing else to name it by"
     drawn = checked(monkeypatch)
     for row in rows:
         row["run"], row["setting"] = "", f"{row['arm']}, a long name of a setting with many values, {row['m.gain']}"

@@ -137,6 +137,37 @@ def test_ticks_are_whole_numbers() -> None:
     assert "0" in x and r"$2\times 10^{-9}$" in x and r"$2\times 10^{5}$" in y
 
 
+def ticks_of(draw: Callable[[Axes], object]) -> tuple[list[str], list[str]]:
+    """What stands on the x and on the y axis, between their ends."""
+    figure = drawn(draw)
+    style.finish(figure)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    found = []
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = axis.get_view_interval()
+        found.append([tick.label1.get_text() for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high])
+    return found[0], found[1]
+
+
+def test_an_axis_is_written_in_one_way() -> None:
+    """Learning rates from 1e-4 to 1e-3 on a logarithmic axis, and small and large numbers on linear ones."""
+    rates, _ = ticks_of(lambda axes: (axes.plot([1e-4, 1e-3], [1, 2]), axes.set_xscale("log")))
+    assert rates == [r"$10^{-4}$", r"$2\times 10^{-4}$", r"$5\times 10^{-4}$", r"$10^{-3}$"]
+    small, large = ticks_of(lambda axes: axes.plot([0, 2e-3], [8e4, 1.2e5]))
+    assert small[0] == "0" and large
+    for labels in (small[1:], large):
+        assert len({label[0] == "$" for label in labels}) == 1, labels
+        assert len(set(labels)) == len(labels)
+
+
+def test_steps_have_no_halves() -> None:
+    steps, losses = ticks_of(lambda axes: axes.plot([4, 5, 6], [0.25, 0.5, 0.75]))
+    assert steps == ["4", "5", "6"] and "0.5" in losses
+    sizes, _ = ticks_of(lambda axes: axes.plot([0, 0.5, 2], [1, 2, 3]))
+    assert "0.5" in sizes, "no counts"
+
+
 def test_looks_differ() -> None:
     assert len({(look["color"], look["linestyle"], look["marker"]) for look in map(style.look, range(32))}) == 32
 
