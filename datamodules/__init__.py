@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from datamodules.pixels import PixelDigits, PixelMNIST, pixel_permutation
     from datamodules.sequence_files import SequenceFiles
     from datamodules.streams import Series, StreamDataModule
+    from datamodules.uea import UEA
 else:  # they need torch and Lightning, which take seconds; an error and a Task do not
     __getattr__ = on_demand(
-        __name__, ("adding", "base", "batch", "copying", "denoising", "pixels", "sequence_files", "streams")
+        __name__, ("adding", "base", "batch", "copying", "denoising", "pixels", "sequence_files", "streams", "uea")
     )
 
 __all__ = [
+    "UEA",
     "Adding",
     "CopyMemory",
     "Denoise",

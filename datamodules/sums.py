@@ -14,6 +14,27 @@ from typing import Any
 from datamodules.errors import UserError
 
 MARKER = ".sums.json"
+_KINDS = {32: "MD5", 40: "SHA-1", 64: "SHA-256"}  # by hexadecimal digits: what is published is what is compared
+
+
+def sum_name(published: str) -> str:
+    """Which kind of sum it is."""
+    return _KINDS[len(published)]
+
+
+def new_sum(published: str | None) -> Any:
+    """What computes a sum of the same kind; SHA-256 where none was published."""
+    kind = "SHA-256" if published is None else sum_name(published)
+    return hashlib.new(kind.replace("-", "").lower(), usedforsecurity=False)
+
+
+def sum_of(path: Path, published: str) -> str:
+    """A file's sum, of the kind of the published one."""
+    digest = new_sum(published)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return str(digest.hexdigest())
 
 
 def check_sums(folder: Path, published: Mapping[str, str], key: str) -> None:
@@ -25,7 +46,7 @@ def check_sums(folder: Path, published: Mapping[str, str], key: str) -> None:
 
     Args:
         folder: Where the files are.
-        published: SHA-256 by name.
+        published: MD5, SHA-1 or SHA-256 by name, in hexadecimal digits.
         key: The option that switches this off.
 
     Raises:
@@ -41,12 +62,11 @@ def check_sums(folder: Path, published: Mapping[str, str], key: str) -> None:
         now = [status.st_size, status.st_mtime_ns, expected]
         if passed.get(name) == now:
             continue
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sum_of(path, expected)
         if found != expected:
             raise UserError(
-                f"{path} is not the published file: its SHA-256 is {found}, not {expected}; delete it and run again to "
-                f"download it anew, or set {key} to false for other data in this format."
+                f"{path} is not the published file: its {sum_name(expected)} is {found}, not {expected}; delete it and "
+                f"run again to download it anew, or set {key} to false for other data in this format."
             )
         new[name] = now
     if new != passed:

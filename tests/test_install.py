@@ -240,11 +240,15 @@ def test_docker_install_lines_are_those_of_the_readme() -> None:
         assert not line.startswith("pip") or line in readme, f"README.md does not show `{line}`"
 
 
+UNPINNED = {"aeon"}  # its numba wants an older numpy than the tested one
+
+
 def test_constraints_pin_every_requirement_within_its_range() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     extras = [line for text in setup["options.extras_require"].values() for line in text.split("\n") if line]
     required = [Requirement(line) for line in (*project()["dependencies"], *extras)]
+    required = [requirement for requirement in required if requirement.name not in UNPINNED]
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pinned = [Requirement(line) for line in lines if not line.startswith("#")]
     pins = {canonicalize_name(pin.name): pin for pin in pinned}

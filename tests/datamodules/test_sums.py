@@ -22,13 +22,13 @@ def digest(content: bytes) -> str:
 def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of files whose sums are computed."""
     names: list[str] = []
-    real = hashlib.file_digest
+    real = sums.sum_of
 
-    def file_digest(file, kind):
-        names.append(os.path.basename(file.name))
-        return real(file, kind)
+    def sum_of(path, published):
+        names.append(path.name)
+        return real(path, published)
 
-    monkeypatch.setattr(sums.hashlib, "file_digest", file_digest)
+    monkeypatch.setattr(sums, "sum_of", sum_of)
     return names
 
 
@@ -83,3 +83,12 @@ def test_other_data_in_mnists_format_needs_a_word(tmp_path: Path) -> None:
     data = PixelMNIST(str(tmp_path), val_size=5, verify=False)
     data.prepare_data()
     assert len(data.split("train")) == 25 and not (raw / MARKER).exists()
+
+
+@pytest.mark.parametrize(("kind", "name"), [("md5", "MD5"), ("sha1", "SHA-1"), ("sha256", "SHA-256")])
+def test_the_kind_of_a_sum_is_that_of_the_published_one(tmp_path: Path, kind: str, name: str) -> None:
+    right, wrong = (hashlib.new(kind, content).hexdigest() for content in (b"right", b"wrong"))
+    (tmp_path / "a").write_bytes(b"right")
+    check_sums(tmp_path, {"a": right}, "key")
+    with pytest.raises(UserError, match=f"its {name} is {right}, not {wrong}"):
+        check_sums(tmp_path, {"a": wrong}, "key")
