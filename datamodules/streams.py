@@ -107,4 +107,15 @@ class StreamDataModule(SequenceDataModule):
         """All of a split."""
 
     def split(self, name: Split) -> Streams:
-        return Streams(self.series(name), self.tbptt, self.batch_size, even=name == "train")
+        series = self.series(name)
+        kind = f"{type(self).__name__}.series({name!r})"
+        if not isinstance(series, Series):
+            raise UserError(
+                f"{kind} returns {type(series).__name__}, but it must return a datamodules.Series(inputs, targets)."
+            )
+        for part, tensor in series._asdict().items():
+            fits = isinstance(tensor, Tensor) and tensor.dim() > 0 and len(tensor) == len(series.inputs)
+            if not (fits or (tensor is None and part == "begins")):
+                given = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
+                raise UserError(f"{kind} returns {part} {given}, but it must be a tensor with as many steps as inputs.")
+        return Streams(series, self.tbptt, self.batch_size, even=name == "train")

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from datamodules.errors import BadBatchError, UserError, did_you_mean
 from lit_rnn import __version__
-from lit_rnn.runs.endings import DivergedError, Stopped, stopping
+from lit_rnn.runs.endings import FailedError, Stopped, stopping
 
 COMMANDS = {
     "fit": ("lit_rnn.commands.fit.command", "train a model; without a config, the quickstart"),
@@ -127,7 +127,7 @@ def _run(command: str, options: Sequence[str], debug: bool) -> int:
         module.run(command, options)
     except Stopped as stopped:
         return _stopped(stopped, first_process())
-    except (UserError, DivergedError) as error:
+    except (UserError, FailedError) as error:
         if debug:
             raise
         told_by_one = isinstance(error, UserError) and not isinstance(error, BadBatchError)  # every process refuses

@@ -45,9 +45,18 @@ def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | N
     if wrapped and not unknown and not wrapped[-1].startswith(("lit_rnn.", "datamodules.")):
         return UserError(f"{wrapped[-1]} cannot be used: {one_line(chain[-1])}")
     for each in chain:
-        if isinstance(each, MisconfigurationException):  # some of them late, such as max_epochs already passed
+        # some of them late, such as max_epochs already passed
+        if isinstance(each, MisconfigurationException) or (isinstance(each, ValueError) and _by_lightning(each)):
             return UserError(f"trainer cannot run this: {one_line(each)}")
     return None
+
+
+def _by_lightning(error: BaseException) -> bool:
+    """Whether a statement of Lightning's raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and any(
+        f"/{name}/" in frames[-1].filename for name in ("pytorch_lightning", "lightning_fabric")
+    )
 
 
 def defined(function: Callable[..., Any]) -> str:

@@ -34,21 +34,46 @@ class YAMLLimitError(yaml.YAMLError):
     """YAML larger than anything that this project writes or reads."""
 
 
+class _Keys:
+    """The keys of one mapping: every other node in it."""
+
+    def __init__(self) -> None:
+        self.seen: set[str] = set()
+        self.next = True
+
+    def take(self, event: yaml.NodeEvent) -> None:
+        key, self.next = self.next, not self.next
+        if key and isinstance(event, yaml.ScalarEvent):
+            if event.value in self.seen and event.value != "<<":
+                again = f", again in line {event.start_mark.line + 1}" if event.start_mark else ""
+                raise YAMLLimitError(f"the key {event.value} stands twice in one mapping{again}")
+            self.seen.add(event.value)
+
+
 def check_yaml(text: str) -> None:
     """Measure YAML before it is built: characters, depth, and nodes, an alias counted as all that it stands for.
 
     Raises:
-        YAMLLimitError: if it is beyond `MOST_CHARACTERS`, `DEEPEST` or `MOST_NODES`.
+        YAMLLimitError: if it is beyond `MOST_CHARACTERS`, `DEEPEST` or `MOST_NODES`, or a mapping has a key twice, of
+            which the loader would keep the last.
         yaml.YAMLError: if it is no YAML.
     """
-    if len(text) < DEEPEST and "*" not in text:  # too short to be any of it, but an alias can stand inside itself
+    # too short to be any of it, but an alias can stand inside itself, and a key twice
+    if len(text) < DEEPEST and "*" not in text and text.count(":") < 2:
         return
     if len(text) > MOST_CHARACTERS:
         raise YAMLLimitError(f"it has {len(text):,} characters, and at most {MOST_CHARACTERS:,} are read")
     sizes: dict[str, int] = {}  # nodes of what an anchor stands for
     begun: list[tuple[str | None, int]] = []  # open collections: anchor, nodes before
+    open_keys: list[_Keys | None] = []  # of the collections that are open; None for a list
     nodes = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.NodeEvent) and open_keys and open_keys[-1] is not None:
+            open_keys[-1].take(event)
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_keys.append(_Keys() if isinstance(event, yaml.MappingStartEvent) else None)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            open_keys.pop()
         if isinstance(event, yaml.CollectionStartEvent):
             begun.append((event.anchor, nodes))
             nodes += 1
@@ -142,6 +167,18 @@ def read_arrays(path: Path) -> dict[str, Any]:
 
 
 # ---- writing
+
+
+def check_folder(folder: Path, key: str) -> None:
+    """Refuse a folder that cannot be made or written; leaves nothing behind.
+
+    Raises:
+        UserError: naming ``key``.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        what = "may not be written" if existing.is_dir() else "is not a folder"
+        raise UserError(f"{key} {folder} cannot be made: {existing} {what}; name a writable folder.")
 
 
 def make_folder(folder: Path, key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,6 +12,7 @@ from datamodules.errors import UserError, require
 from lit_rnn.files import parse_yaml
 
 _DATA = "--data."
+_KINDS = {"int": "a whole number", "float": "a number", "size": "a number or a fraction such as 8/255"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -20,6 +22,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=f"python -m lit_rnn {command}", description=description, allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
+        if found := re.match(r"argument (?:\S+/)?(\S+): invalid (\w+) value: (.*)", message):
+            raise UserError(f"{found[1]} is {found[3]}, but it must be {_KINDS.get(found[2], found[2])}.")
         raise UserError(f"{message}; see {self.prog} --help.")
 
 

@@ -15,7 +15,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _AGAIN = "; give the same command again."
 
 
-class DivergedError(Exception):
+class FailedError(Exception):
+    """What was asked for could run, and failed: exit status 1."""
+
+
+class DivergedError(FailedError):
     """The loss became NaN or infinite."""
 
 

@@ -101,3 +101,21 @@ def test_values_and_numbers() -> None:
     assert batch.targets[..., 0].tolist() == [[0, 1], [3, 4], [5, 6]]
     last = split[np.array([3, 4, 5])]
     assert last.mask is not None and last.mask.tolist() == [[True], [False], [False]]
+
+
+@pytest.mark.parametrize(
+    ("series", "words"),
+    [
+        ((torch.arange(9), torch.arange(9)), r"Other.series\('train'\) returns tuple, but it must return a .*Series"),
+        (Series([1, 2], torch.arange(2)), "returns inputs list"),
+        (Series(torch.arange(9), torch.arange(8)), r"returns targets \(8,\), .* as many steps as inputs"),
+        (Series(torch.arange(9), torch.arange(9), torch.ones(8)), r"returns begins \(8,\)"),
+    ],
+)
+def test_what_is_no_series_is_refused(series: Any, words: str) -> None:
+    class Other(Counting):
+        def series(self, name: Any) -> Any:
+            return series
+
+    with pytest.raises(UserError, match=words):
+        Other().split("train")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +15,16 @@ from lit_rnn.robustness.effort import NAMES, Effort
 from lit_rnn.threads import use_threads
 
 
-def _size(text: str) -> float:
-    """0.1, 1e-2 or 8/255."""
-    return float(Fraction(text)) if "/" in text else float(text)
+def size(text: str) -> float:
+    """0.1, 1e-2 or 8/255.
+
+    Raises:
+        ValueError: if it is no number.
+    """
+    try:
+        return float(Fraction(text)) if "/" in text else float(text)
+    except ZeroDivisionError as error:
+        raise ValueError(text) from error
 
 
 def parser(command: str) -> argparse.ArgumentParser:
@@ -32,7 +40,7 @@ def parser(command: str) -> argparse.ArgumentParser:
     how = made.add_argument_group("how")
     how.add_argument("--attacks", nargs="+", metavar="NAME", help=f"all that apply of {', '.join(NAMES)}")
     how.add_argument("--norms", nargs="+", metavar="NORM", help="inf, 2 or both; both, or inf where --eps is given")
-    how.add_argument("--eps", nargs="+", type=_size, metavar="E", help="sizes in the inputs' own units, 8/255 is one")
+    how.add_argument("--eps", nargs="+", type=size, metavar="E", help="sizes in the inputs' own units, 8/255 is one")
     how.add_argument("--bounds", nargs=2, type=float, metavar=("LOW", "HIGH"), help="valid inputs; the data's own")
     how.add_argument("--symbols", choices=("swaps", "embedding"), help="how symbols are attacked; swaps")
     how.add_argument("--tolerance", type=float, help="how far off a predicted number is wrong; 0.04 for adding")
@@ -74,3 +82,8 @@ def _check(options: argparse.Namespace) -> None:
     require(options.seed >= 0, "--seed", options.seed, "0 or a positive whole number")
     require(options.smoothing_samples >= 0, "--smoothing_samples", options.smoothing_samples, "0 or positive")
     require(options.smoothing_sigma > 0, "--smoothing_sigma", options.smoothing_sigma, "positive")
+    for eps in options.eps or ():
+        require(0 <= eps < math.inf, "--eps", eps, "0 or positive, in the inputs' own units")
+    if options.bounds is not None:
+        low, high = options.bounds
+        require(-math.inf < low < high < math.inf, "--bounds", options.bounds, "two numbers, the lower one first")

@@ -6,12 +6,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, require
 from lit_rnn.commands.parser import Parser
-from lit_rnn.files import make_folder, refuse_links, write_csv, write_file
+from lit_rnn.files import check_folder, make_folder, refuse_links, write_csv, write_file
 from lit_rnn.threads import use_threads
 
 _FILES = {"csv": "all digits", "markdown": "a table of Markdown", "latex": "a table of LaTeX's booktabs"}
+
+_PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".webp")
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
@@ -45,7 +47,6 @@ def run(command: str, arguments: Sequence[str]) -> None:
     for path in drawn:
         print(f"picture: {path}")
     if options.html is not None:
-        refuse_links(options.html)
         make_folder(options.html, "--html")
         print(f"page: {page.write_page(comparisons, drawn, options.published, options.html)}")
     if options.csv is not None:
@@ -82,4 +83,11 @@ def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
         path = getattr(options, name)
         if path is not None and path.is_dir():
             raise UserError(f"--{name} {path} is a folder: name a file, or put --{name} behind the runs.")
+        if path is not None:
+            check_folder(path.parent, f"--{name}")
+    ending = options.picture.suffix
+    require(ending.lower() in _PICTURES, "--picture", str(options.picture), f"a file ending in {', '.join(_PICTURES)}")
+    if options.html is not None:
+        refuse_links(options.html)
+        check_folder(options.html, "--html")
     return options

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -13,9 +15,10 @@ from jsonargparse import Namespace
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from pytorch_lightning.strategies import StrategyRegistry
 
 from datamodules import Task
-from datamodules.errors import UserError, one_line, require
+from datamodules.errors import UserError, did_you_mean, one_line, require
 from lit_rnn import optim
 from lit_rnn.class_paths import loaded
 from lit_rnn.models import OrthogonalRNN, SequenceModel
@@ -35,6 +38,17 @@ _DEVICES: dict[str, tuple[str, tuple[Any, ...]]] = {
     "mps": ("Apple GPU", (MPSAccelerator,)),
     "tpu": ("TPU", (XLAAccelerator,)),
 }
+_PROCESS = 0.8e9  # bytes that a process takes before it has a model, as measured
+_LEAST = {  # numbers that Lightning would take, and then fail or do something else
+    "accumulate_grad_batches": 1,
+    "check_val_every_n_epoch": 1,
+    "log_every_n_steps": 0,
+    "num_sanity_val_steps": -1,
+    "num_nodes": 1,
+    "min_epochs": 0,
+    "min_steps": 0,
+}
+_COPIES = r"spawn|fork|notebook"
 _PRECISIONS = "64-true, 32-true, bf16-true, 16-true, bf16-mixed, or 16-mixed on a GPU"
 
 
@@ -57,6 +71,17 @@ def check_written(trainer: Any, command: str) -> None:
     Raises:
         UserError: naming the key.
     """
+    for key, least in _LEAST.items():
+        value = trainer.get(key)
+        require(value is None or value >= least, f"trainer.{key}", value, f"a whole number of at least {least}")
+    clipped = trainer.gradient_clip_val
+    fits = clipped is None or 0 <= clipped < math.inf
+    require(fits, "trainer.gradient_clip_val", clipped, "a positive number, or null or 0 for no clipping")
+    if isinstance(trainer.strategy, str):
+        names = ("auto", *StrategyRegistry.available_strategies())
+        accepted = f"one of {', '.join(name for name in names if not re.search(_COPIES, name))}"
+        meant = did_you_mean(trainer.strategy, names)
+        require(trainer.strategy in names, "trainer.strategy", trainer.strategy, accepted + meant)
     if command == "fit" and not has_end(trainer):
         raise UserError(
             "trainer.max_epochs is not given: set it, or trainer.max_steps or max_time, or the run has no end."
@@ -72,7 +97,7 @@ def check_written(trainer: Any, command: str) -> None:
     why = f"{_PRECISIONS}: Transformer Engine replaces linear layers whose weights the recurrence reads"
     require(not replaced, "trainer.precision", trainer.precision, why)
     strategy = str(trainer.strategy)
-    copied = re.search(r"spawn|fork|notebook", strategy) is not None
+    copied = re.search(_COPIES, strategy) is not None
     require(not copied, "trainer.strategy", strategy, "ddp for several processes, each of which runs the command")
 
 
@@ -91,11 +116,20 @@ def check_devices(trainer: Any) -> None:
                 f"trainer.accelerator is {accelerator!r}, but torch finds no {what} on this machine: set it to cpu, or "
                 f"to auto, which takes a GPU where there is one{hint}."
             )
+    require(str(devices) != "0", "trainer.devices", devices, "a whole number of at least 1, or auto")
     several = re.fullmatch(r"\d+", str(devices)) is not None and int(devices) > 1
     if accelerator == "auto" and several and not any(k.is_available() for _, kinds in _DEVICES.values() for k in kinds):
         raise UserError(
             f"trainer.devices is {devices}, but there is no GPU on this machine: leave it out, or add "
             f"--trainer.accelerator cpu for {devices} processes on the CPU."
+        )
+    memory = (
+        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in os.sysconf_names else math.inf
+    )
+    if accelerator == "cpu" and several and int(devices) * _PROCESS > memory:
+        raise UserError(
+            f"trainer.devices is {devices}, but so many processes need about {int(devices) * _PROCESS / 1e9:,.0f} GB "
+            f"of memory, and this machine has {memory / 1e9:.0f} GB: at most {memory / _PROCESS:.0f} fit."
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,10 +13,10 @@ from datamodules.errors import UserError, require
 from lit_rnn.commands.parser import Parser
 from lit_rnn.commands.study import export, local
 from lit_rnn.commands.study.estimate import estimate
-from lit_rnn.commands.study.subject import Run, Study, read_study, resolved
+from lit_rnn.commands.study.subject import Run, Study, read_study
 from lit_rnn.files import refuse_links, write_file
 from lit_rnn.report.console import new_console
-from lit_rnn.runs.endings import stopping
+from lit_rnn.runs.endings import FailedError, stopping
 from lit_rnn.runs.results import is_finished
 from lit_rnn.threads import cores
 
@@ -27,13 +28,13 @@ def run(command: str, arguments: Sequence[str]) -> None:
     folder = options.study_dir or Path("runs", study.path.stem)
     refuse_links(folder)
     require(options.threads >= 1, "--threads", options.threads, "a whole number of at least 1")
-    processes = options.processes or max(1, cores() // options.threads)
+    processes = max(1, cores() // options.threads) if options.processes is None else options.processes
     require(processes >= 1, "--processes", processes, "a whole number of at least 1")
-    _check(study)
     runs = study.runs
     if options.only is not None:
         require(0 <= options.only < len(runs), "--only", options.only, f"a run from 0 to {len(runs) - 1}")
         runs = [runs[options.only]]
+    _check(runs, folder, here=not (options.export or options.dry_run))
     if options.export:
         files = export.sweeps(study) if options.export == "wandb" else export.slurm(study, folder, options.threads)
         folder.mkdir(parents=True, exist_ok=True)
@@ -47,9 +48,12 @@ def run(command: str, arguments: Sequence[str]) -> None:
         return
     if options.only is None:
         local.claim(runs, folder)
-    _run(runs, folder, processes, options.threads, estimated=options.only is None)
+    failed = _run(runs, folder, processes, options.threads, estimated=options.only is None)
     if options.only is None:
         _report(study, folder)
+    if failed:
+        names = ", ".join(one.name for one in failed)
+        raise FailedError(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again: {names}.")
 
 
 def parser(command: str) -> Parser:
@@ -71,23 +75,29 @@ def parser(command: str) -> Parser:
     return made
 
 
-def _check(study: Study) -> None:
+def _check(runs: Sequence[Run], folder: Path, here: bool) -> None:
     """Refuse what any run would be refused for, before the first starts: every value is tried once in its arm."""
+    # here: torch and Lightning take seconds; by its name, as a study knows `fit` as a command only
+    fit = importlib.import_module("lit_rnn.commands.fit.trial")
     seen: set[tuple[str, str, str]] = set()
-    for setting in study.settings:
+    for one in runs:
+        setting = one.setting
         values = {(setting.arm, key, str(value)) for key, value in setting.values} or {(setting.arm, "", "")}
         if not values <= seen:
-            resolved(setting)
+            try:
+                fit.try_out([*one.arguments(), "--run_dir", str(folder / one.name), "--threads", "1"], here)
+            except UserError as error:
+                raise UserError(f"run {one.name}: {error}") from error
         seen |= values
 
 
-def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estimated: bool) -> None:
-    """Run what is not finished, with a progress bar; list the failed runs at the end."""
+def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estimated: bool) -> list[Run]:
+    """Run what is not finished, with a progress bar; gives the runs that failed."""
     left = [one for one in runs if not is_finished(folder / one.name)]
     kept = len(runs) - len(left)
     print(f"{len(runs)} runs in {folder}: {kept} finished, {len(left)} to go, {processes} side by side")
     if not left:
-        return
+        return []
     folder.mkdir(parents=True, exist_ok=True)
     if estimated:
         seconds = estimate(left, processes, threads)
@@ -111,9 +121,7 @@ def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estima
         pool = local.Pool(folder, processes, threads, tell)
         stopping.how = "; the runs have saved: give the same command to go on."
         ended = pool.run_all(left)
-    failed = [one for one, status in ended.items() if status]
-    if failed:
-        print(f"{len(failed)} failed; the same command tries them again: {', '.join(one.name for one in failed)}")
+    return [one for one, status in ended.items() if status]
 
 
 def _report(study: Study, folder: Path) -> None:

@@ -22,6 +22,7 @@ from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.fit import command as cli
 from lit_rnn.commands.study import command, estimate, export, local, measure, pictures
 from lit_rnn.commands.study.subject import read_study, resolved
+from lit_rnn.runs.endings import FailedError
 from tests.pictures import checked
 
 BASE = {
@@ -88,6 +89,10 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Any) ->
         ({"grid": {"model.init_args.lam": [1.0, "1.0"]}}, "lam=1.0"),
         ({"grid": {"model.init_args.lamb": [1.0]}}, "lamb"),
         ({"grid": {"model.init_args.hidden_size": [6, "many"]}}, "hidden_size"),
+        ({"grid": {"model.init_args.hidden_size": [6, -1]}}, "hidden_size=-1-seed=1: .*hidden_size is -1"),
+        ({"grid": {"data.init_args.delay": [3, -1]}}, "delay"),
+        ({"grid": {LR: [0.1, -1.0]}}, "Invalid learning rate"),
+        ({"grid": {"trainer.devices": [1, "many"]}}, "devices"),
     ],
 )
 def test_bad_files_are_refused_before_anything_starts(study: Any, keys: dict[str, Any], named: str) -> None:
@@ -121,7 +126,13 @@ def test_a_sweep_gives_values_as_fit_reads_them(study: Any) -> None:
 
 def test_other_bad_input(study: Any) -> None:
     name = study()
-    for options in (["nowhere.yaml"], [name, "--only", "1"], [name, "--threads", "0"], [name, "--processes", "-1"]):
+    for options in (
+        ["nowhere.yaml"],
+        [name, "--only", "1"],
+        [name, "--threads", "0"],
+        [name, "--processes", "-1"],
+        [name, "--processes", "0"],
+    ):
         with pytest.raises(UserError):
             command.run("study", options)
     Path("study.yaml").write_text("base: [")
@@ -134,15 +145,15 @@ def test_other_bad_input(study: Any) -> None:
 
 def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
     """Two starts, two seeds, one of the settings broken; the numbers are read again from metrics.csv."""
-    # what only the model itself can refuse: that run breaks, the others go on
+    # what only shows when the data are there: that run breaks, the others go on
     stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "check_finite": True}}
-    grid = {LR: [0.01], "model.init_args.layers": [1, 0], "trainer.callbacks": [[stop]]}
+    grid = {LR: [0.01], "trainer.val_check_interval": [4, 99999], "trainer.callbacks": [[stop]]}
     name = study(grid=grid, seeds=[1, 2], success={"below": 100.0})
 
     # one run alone, as a job array has it: no table yet
     command.run("study", [name, "--only", "0"])
     folder = Path("runs/study")
-    first = folder / "study-layers=1-seed=1" / "fit.json"
+    first = folder / "study-val_check_interval=4-seed=1" / "fit.json"
     kept = first.stat().st_mtime_ns
     assert not (folder / "study.json").exists()
     hidden = first.rename(folder / "fit.json")
@@ -150,14 +161,15 @@ def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.Captur
     hidden.rename(first)
 
     capsys.readouterr()
-    command.run("study", [name, "--processes", "2"])
+    with pytest.raises(FailedError, match=r"2 of 4 runs failed.*study-val_check_interval=99999-seed=1"):
+        command.run("study", [name, "--processes", "2"])
     out = capsys.readouterr().out
     assert "4 runs in runs/study: 1 finished, 3 to go, 2 side by side" in out and "about 0:0" in out
-    assert "2 failed" in out and "study-layers=0-seed=1" in out
+    assert out.count("failed (status 2)") == 2
     (good,) = json.loads((folder / "study.json").read_text())["settings"]
     losses = []
     for seed in (1, 2):
-        with (folder / f"study-layers=1-seed={seed}" / "metrics.csv").open(newline="") as file:
+        with (folder / f"study-val_check_interval=4-seed={seed}" / "metrics.csv").open(newline="") as file:
             losses.append([float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")])
     assert good["runs"] == 2 and good["successes"] == 2
     assert good["loss_mean"] == pytest.approx(statistics.fmean(loss[-1] for loss in losses), rel=1e-6)
@@ -165,15 +177,18 @@ def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.Captur
     assert good["best_loss_mean"] == pytest.approx(statistics.fmean(map(min, losses)), rel=1e-6)
     assert losses[0] != losses[1]
     with (folder / "study.csv").open(newline="") as file:
-        assert [row["run"] for row in csv.DictReader(file)] == ["study-layers=1-seed=1", "study-layers=1-seed=2"]
+        assert [row["run"] for row in csv.DictReader(file)] == [
+            "study-val_check_interval=4-seed=1",
+            "study-val_check_interval=4-seed=2",
+        ]
     with (folder / "study_means.csv").open(newline="") as file:
         (means,) = csv.DictReader(file)
-    assert float(means["loss_mean"]) == good["loss_mean"] and means["model.init_args.layers"] == "1"
+    assert float(means["loss_mean"]) == good["loss_mean"] and means["trainer.val_check_interval"] == "4"
     assert (means["loss_number"], means["runs"], means["successes"]) == ("2", "2", "2")
     assert (folder / "study.png").stat().st_size > 10_000 and not (folder / "study_lr.png").exists()
 
     # a finished run is kept as it is, a stopped one goes on from its checkpoint
-    second = folder / "study-layers=1-seed=2" / "fit.json"
+    second = folder / "study-val_check_interval=4-seed=2" / "fit.json"
     finished = second.read_text()
     second.unlink()
     again = local.command(read_study(name).runs[1], folder, 1)
@@ -182,7 +197,7 @@ def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.Captur
     assert "--seed_everything" in local.command(read_study(study(seeds=[7])).runs[0], folder, 1)
 
     # a setting less, and nothing is left to run: the table alone
-    less = study(grid=grid | {"model.init_args.layers": [1]}, arms={"study-layers=1": {}}, seeds=[1, 2])
+    less = study(grid=grid | {"trainer.val_check_interval": [4]}, arms={"study-val_check_interval=4": {}}, seeds=[1, 2])
     (folder / "study.json").unlink()
     plan = json.loads((folder / "plan.json").read_text())
     assert {run.name for run in read_study(less).runs} <= plan.keys()
