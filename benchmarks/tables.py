@@ -29,7 +29,7 @@ GROUPS = {
     "ddp": "samples per second of two processes with a thread each over those of one",
     "long": "long sequences, recomputed in chunks (checkpoint_every): time, and memory of the whole process",
     "ops": "CPU-side operators that the profiler counts per time step, forward and backward, views and allocations "
-    "left out: how many times fewer than the loop. No GPU was measured",
+    "left out: how many times fewer than the loop. Nothing was measured on a GPU",
 }
 
 Record = dict[str, Any]

@@ -15,7 +15,7 @@ from datamodules.task import Task
 
 
 def value_first(x: Tensor) -> Tensor:
-    """A sequence (T, 2) of `Adding` as (u_t, m_t), whichever stands first: the marks are zeros and ones alone."""
+    """A sequence (T, 2) of `Adding` as (u_t, m_t), whichever stands first: the marks are only zeros and ones."""
     first, second = ((x == 0) | (x == 1)).all(0).tolist()
     return x.flip(-1) if first and not second else x
 

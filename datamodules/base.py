@@ -212,7 +212,7 @@ class SequenceDataModule(LightningDataModule, ABC):
         return self._own_loader("test")
 
     def predict_dataloader(self) -> Any:
-        """Predictions are made on the validation split: the test set is for ``test`` alone."""
+        """Predictions are made on the validation split: the test set is only for ``test``."""
         return self._own_loader("val")
 
 

@@ -20,7 +20,7 @@ class Denoise(GeneratedDataModule):
     marker and K blanks, during which they are due in their order.
 
     Blank is 0, data symbols are 1..alphabet, the marker is alphabet + 1. The mask holds the last K steps, and the loss
-    averages over them alone: a guess costs ln(alphabet). This is the NRU paper's task; the GORU code draws the places
+    averages over them only: a guess costs ln(alphabet). This is the NRU paper's task; the GORU code draws the places
     with replacement, has a longer alphabet and averages over all steps.
 
     Args:

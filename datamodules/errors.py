@@ -29,7 +29,7 @@ def one_line(text: object) -> str:
 
 def did_you_mean(given: str, accepted: Iterable[str]) -> str:
     """`` (did you mean NAME?)`` where a name is like what was given, upper and lower case alike; else nothing."""
-    import difflib  # for refusals alone
+    import difflib  # only for refusals
 
     names = {name.lower(): name for name in accepted}
     near = difflib.get_close_matches(given.lower(), names, n=1)

@@ -157,7 +157,7 @@ class PixelMNIST(PixelDataModule):
     """MNIST pixel by pixel: 784 scalar steps in [0, 1] (pixel / 255, nothing else), label at the last step.
 
     The validation split is carved out of the training file; the released expRNN, scoRNN and scuRNN scripts choose
-    their best epoch on the test set instead. The test file is opened by ``test`` alone.
+    their best epoch on the test set instead. The test file is opened only by ``test``.
 
     Protocol ``nru`` (Chandar et al. 2019; LMU) reads the label at an extra 785th step, a blank one; it cuts the
     validation images, 10,000, off the end of ``RandomState(50).permutation`` of the training file, and permutes by

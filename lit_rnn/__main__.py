@@ -68,7 +68,7 @@ def completion(shells: Sequence[str]) -> int:
     """Print the script that makes a shell complete the installed command, from the options of every command."""
     if list(shells) not in (["bash"], ["zsh"]):
         given = printable(" ".join(shells)) or "not given"
-        print(f"lit_rnn: The shell of --completion is {given}, but it must be bash or zsh.", file=sys.stderr)
+        print(f"lit_rnn: --completion is {given}, but it must be bash or zsh.", file=sys.stderr)
         return 2
     from lit_rnn.commands.completion import lightning_options, script
 

@@ -1,7 +1,7 @@
 """Classes by import path, as configs and checkpoints name them, and whose word makes Python import a module.
 
 One rule for every name that a file, a checkpoint or an option holds: it is looked up among the subclasses of what its
-place takes that are loaded already, and nothing is imported for it. Modules are imported by the user's own word alone:
+place takes that are loaded already, and nothing is imported for it. Modules are imported only by the user's own word:
 by a config of ``-c`` and options of the command line (jsonargparse does that while it parses), and by `trust`.
 """
 

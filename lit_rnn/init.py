@@ -164,7 +164,7 @@ def ramp_(W: Tensor, span: float = 0.01) -> Tensor:
 
 
 def source_(V: Tensor, scale: float = 0.9) -> Tensor:
-    """V = scale times the rectangular identity (n, I): input k drives unit k alone (Orhan and Pitkow 2020)."""
+    """V = scale times the rectangular identity (n, I): input k drives only unit k (Orhan and Pitkow 2020)."""
     return identity_(V, scale)
 
 
@@ -226,7 +226,7 @@ def eunn_decoder_(decoder: nn.Linear, input_size: int) -> nn.Linear:
 def decoder_(decoder: nn.Linear, init: DecoderInit, input_size: int) -> nn.Linear:
     """Start a decoder by name: ``torch`` as it is, ``eunn`` by `eunn_decoder_`, else `INPUT_INITS` and zero biases.
 
-    ``tensorflow`` is what TensorFlow 1's ``get_variable`` gives unless told: Glorot uniform, of the biases too, a
+    ``tensorflow`` is what TensorFlow 1's ``get_variable`` gives by default: Glorot uniform, of the biases too, a
     vector (O,) having O on both sides: U(-sqrt(3/O), sqrt(3/O)), 0.58 on copying (O = 9).
     """
     if init == "eunn":

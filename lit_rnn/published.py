@@ -22,7 +22,7 @@ NO_VALUE = "did not converge"
 
 @dataclass(frozen=True)
 class Published:
-    """One published figure. It prints with its status, always: its value alone is nowhere to be had as text.
+    """One published figure. It prints with its status, always: nowhere is its bare value to be had as text.
 
     Args:
         paper: Authors and year, or the name of a repository.

@@ -202,7 +202,7 @@ def states_and_gradients(
     """For each cell of the stack the joint states s_1 .. s_T and dL/ds_t, both (T, B, N), in the cells' own precision.
 
     The derivative by each part of s_t with the others held: an LSTM's c_t acts on what follows, not through the h_t of
-    its own step. So dL/ds_{t-1} = J_t^T dL/ds_t where the loss sees the last output alone.
+    its own step. So dL/ds_{t-1} = J_t^T dL/ds_t where the loss sees only the last output.
 
     Args:
         cells: A cell, or cells on top of each other.

@@ -187,7 +187,7 @@ def _ritz_radius(W: NDArray[Any], most: int = 20_000) -> float:
         image = W @ Q
         values, vectors = np.linalg.eig(Q.conj().T @ image)
         lead = np.abs(values).argmax()
-        # of the leading pair alone: where a real eigenvalue leads, the second direction need not settle
+        # of the leading pair only: where a real eigenvalue leads, the second direction need not settle
         residual = float(np.linalg.norm(image @ vectors[:, lead] - values[lead] * (Q @ vectors[:, lead]))) / size
         if residual < 1e-12:
             return float(abs(values[lead]))

@@ -22,7 +22,7 @@ from lit_rnn.runs.folder import keeps_files
 class Dashboard(Callback):
     """Sets up W&B's sections, and logs ``grad/norm`` and ``grad/norm_<group>``, before clipping, to the dashboards.
 
-    The norms are taken at every ``trainer.log_every_n_steps``-th step alone: a norm makes a GPU wait for the host.
+    The norms are taken at every ``trainer.log_every_n_steps``-th step only: a norm makes a GPU wait for the host.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -97,7 +97,7 @@ class WatchMatrices(Callback):
 
     At its default it watches at the ends of epochs, as many as keep watching below 2 % of the run's time (`Account`);
     what one watch takes is measured, and before the first tried on small pieces. Runs of some seconds are not watched.
-    The first process watches; random numbers and the gradients of parameters are left alone, so that the weights
+    The first process watches; random numbers and the gradients of parameters are not touched, so that the weights
     are the same with and without.
 
     Args:

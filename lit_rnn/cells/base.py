@@ -19,14 +19,14 @@ State = tuple[Tensor, ...]
 class Cell(KeepsKind, ABC):
     """One step of a recurrent network, taken apart by what depends on what.
 
-    `weights` depends on parameters alone and is called once per pass; `drive` depends on the inputs alone and is
+    `weights` depends only on parameters and is called once per pass; `drive` depends only on the inputs and is
     called once per sequence; `step` is all that is left to do at each time step. `lit_rnn.scan.scan` puts the three
     together.
 
     Args:
         input_size: Width I of x_t.
         hidden_size: Width n of the state.
-        state_sizes: Widths of the state's tensors; (n,) unless told otherwise.
+        state_sizes: Widths of the state's tensors; (n,) by default.
         learn_initial_state: Train the initial state (started at zero) instead of keeping it zero.
     """
 
@@ -54,10 +54,10 @@ class Cell(KeepsKind, ABC):
 
     @abstractmethod
     def weights(self) -> Any:
-        """All that depends on parameters alone, such as W = exp(A); computed once per pass."""
+        """All that depends only on parameters, such as W = exp(A); computed once per pass."""
 
     def drive(self, x: Tensor, w: Any) -> Tensor:
-        """All that depends on the input alone: (T, B, I) to (T, B, G), every step in one product; ``input(x)``."""
+        """All that depends only on the input: (T, B, I) to (T, B, G), every step in one product; ``input(x)``."""
         return self.input(x)
 
     @abstractmethod

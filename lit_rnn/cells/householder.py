@@ -28,7 +28,7 @@ class HouseholderRNNCell(OrthogonalCell):
         hidden_size: n, odd or even.
         reflections: m, 1 to n; None takes n.
         learn_initial_state: Keep h_0 zero if false.
-        nonlinearity: ``modrelu``, so that the orthogonal cells differ in W alone, or f: ``leaky_relu``, tanh, ..
+        nonlinearity: ``modrelu``, so that the orthogonal cells differ only in W, or f: ``leaky_relu``, tanh, ..
     """
 
     def __init__(

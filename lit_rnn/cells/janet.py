@@ -13,7 +13,7 @@ from lit_rnn.init import chrono_
 class JANETCell(Cell):
     """s, j = U x_t + W h_{t-1} + b;  h_t = sigma(s) h_{t-1} + (1 - sigma(s - beta)) tanh(j).
 
-    An LSTM with its forget gate alone. 2n(n + I + 1) numbers, rows in the order s, j; a step costs one
+    An LSTM with its forget gate only. 2n(n + I + 1) numbers, rows in the order s, j; a step costs one
     (B, n) x (n, 2n) product.
 
     Source: van der Westhuizen and Lasenby 2018, "The unreasonable effectiveness of the forget gate".

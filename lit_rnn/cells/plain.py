@@ -22,7 +22,7 @@ class PlainCell(Cell):
         recurrent: A `nn.Linear` whose weight is W, or a parametrization that gives W when called.
         input: The map V x_t + b.
         activation: f.
-        state_sizes: Widths of the state's tensors; (n,) unless told otherwise.
+        state_sizes: Widths of the state's tensors; (n,) by default.
         learn_initial_state: Train h_0 instead of keeping it zero.
     """
 

@@ -21,7 +21,7 @@ from lit_rnn.runs.folder import newest_config
 def complete(command: str, arguments: Sequence[str]) -> list[str]:
     """The arguments of ``command`` with shipped configs found and put first, and a config where none was given.
 
-    ``fit`` alone runs the quickstart; a command on a checkpoint takes the config of the run it belongs to.
+    ``fit`` without options runs the quickstart; a command on a checkpoint takes the config of the run it belongs to.
     """
     rest = _split_equals(arguments)
     if {"-h", "--help"} & set(rest):

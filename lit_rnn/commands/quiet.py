@@ -20,7 +20,7 @@ def quiet_warnings() -> None:
 
 
 def quiet_lightning() -> None:
-    """Let Lightning, imported here because it sets its own levels then, log warnings alone."""
+    """Let Lightning, imported here because it sets its own levels then, log only warnings."""
     import pytorch_lightning  # noqa: F401
 
     for name in ("pytorch_lightning", "lightning_fabric"):

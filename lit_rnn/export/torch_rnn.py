@@ -161,7 +161,7 @@ def _load(cell: Cell, rnn: nn.RNNBase, layer: int) -> None:
     recurrent: Any = cell.get_submodule("recurrent")
     recurrent.weight.copy_(W)
     candidate = getattr(cell, "candidate_bias", None)
-    if isinstance(candidate, Tensor):  # the reset gate scales b_hh of the candidate alone
+    if isinstance(candidate, Tensor):  # the reset gate scales only b_hh of the candidate
         candidate.copy_(b_hh[2 * cell.hidden_size :])
         b_hh = torch.cat((b_hh[: 2 * cell.hidden_size], torch.zeros_like(candidate)))
     cell.input.bias.copy_(b_ih + b_hh)

@@ -1,4 +1,4 @@
-"""Where a run is told to besides its folder: W&B, TensorBoard, MLflow."""
+"""Where a run is logged besides its folder: W&B, TensorBoard, MLflow."""
 
 from lit_rnn.loggers.wandb import WandbDashboard
 

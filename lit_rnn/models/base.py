@@ -63,7 +63,7 @@ class SequenceModel(KeepsKind, Training):
         lr_scheduler_interval: Step it after every ``epoch`` or every optimizer ``step``. None: as torch means it, which
             is every step for OneCycleLR and CyclicLR, and every epoch for the others.
         backend: How the cell is run over time; see `lit_rnn.scan.choose_backend`.
-        checkpoint_every: Keep the states at every so many steps alone and run the rest again in the backward, which is
+        checkpoint_every: Keep the states only at every so many steps and run the rest again in the backward, which is
             what a very long sequence needs: about a third more time, least memory near sqrt(T). Null keeps all.
         recurrent_constraint: Hold the largest singular value (``spectral_norm``) or the largest modulus of an
             eigenvalue (``spectral_radius``) of every recurrent matrix, gate by gate, at or below a bound.
@@ -74,7 +74,7 @@ class SequenceModel(KeepsKind, Training):
             {eps: 0.1, bounds: [0, 1]}. Training loss and metric are then those under attack.
         embedding_size: Width of an embedding of symbols, from U(-0.1, 0.1); null reads them one-hot.
         tied_decoder: The decoder's matrix is the embedding's; ``embedding_size`` is then what the decoder reads.
-        embedding_dropout: Share of the symbols whose embedding is dropped; this and the next four in training alone,
+        embedding_dropout: Share of the symbols whose embedding is dropped; this and the next four only in training,
             one mask for a whole pass (`lit_rnn.models.blocks.Dropouts`).
         input_dropout: Share of the units that the first cell reads.
         layer_dropout: Share of the units that each other cell reads.
@@ -82,7 +82,7 @@ class SequenceModel(KeepsKind, Training):
         weight_dropout: Share of the entries of every cell's W (DropConnect).
         residual: Every layer above the first adds what it reads to what its cell gives.
         norm: ``layer`` or ``rms``: LayerNorm or RMSNorm, with a scale to learn, of what each layer above the first
-            reads; with ``residual`` of the cell's branch alone.
+            reads; with ``residual`` only of the cell's branch.
         pooling: What the decoder reads of a sequence with one target: its ``last`` output, or the ``mean`` or ``max``
             of all, unit by unit.
         bidirectional: Every layer has a second cell that reads from the end, and gives both their outputs side by side;
@@ -111,7 +111,7 @@ class SequenceModel(KeepsKind, Training):
     )
     """Options that say how weights start, move or are computed; of given weights all others change the function.
 
-    A subclass names its own alone.
+    A subclass names only its own.
     """
 
     predict_probabilities = False  # of a task with classes

@@ -86,7 +86,7 @@ class GRU(SequenceModel):
 
 
 class JANET(SequenceModel):
-    """An LSTM with its forget gate alone (van der Westhuizen and Lasenby 2018).
+    """An LSTM with its forget gate only (van der Westhuizen and Lasenby 2018).
 
     Args:
         task: The Task, or its dict.

@@ -126,7 +126,7 @@ class Network(nn.Module, ABC):
         lengths: Tensor | None = None,
         reset: Tensor | None = None,
     ) -> tuple[Tensor, list[State]]:
-        """What the decoder reads, time first: the last layer's outputs at every step, or at the last one alone.
+        """What the decoder reads, time first: the last layer's outputs at every step, or only at the last one.
 
         ``lengths`` (B,) and ``reset`` (B, T) as in `datamodules.batch.Parts`.
         """
@@ -172,7 +172,7 @@ class Network(nn.Module, ABC):
         return y if self.norms is None or not layer else self.norms[layer - 1](y)
 
     def joined(self, layer: int, below: Tensor, y: Tensor, lengths: Tensor | None) -> Tensor:
-        """What a layer gives, of what the layer below and its own cell gave, which may be at the last step alone."""
+        """What a layer gives, of what the layer below and its own cell gave, which may be only at the last step."""
         if not layer or not self.options.residual:
             return y
         if len(y) < len(below):

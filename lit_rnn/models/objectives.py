@@ -225,7 +225,7 @@ class Meters(nn.ModuleDict):
         Args:
             stage: Of `STAGES`.
             loss: Its mean loss.
-            outputs: As of the model's ``forward``, but of the steps alone that count, where not all do.
+            outputs: As of the model's ``forward``, but only of the steps that count, where not all do.
             parts: The batch.
         """
         counts = parts.counts(self.task)

@@ -53,7 +53,7 @@ class VanillaRNN(SequenceModel):
         alpha: Gain along the chain; null: 1.02 for chain, 0.99 for fbchain, as in their code.
         beta: Gain of the feedback.
         input_init: Start of V: ``gaussian`` (std 0.9 / sqrt(n)), ``source`` (0.9 times the rectangular identity: input
-            k drives unit k alone), ``xavier`` (here normal with gain sqrt 2, the NRU paper's) or another name of
+            k drives only unit k), ``xavier`` (here normal with gain sqrt 2, the NRU paper's) or another name of
             `SequenceModel`; null or ``cell``: source for chains, else gaussian.
         input_bias: Start of b: ``zero``, or ``torch``: U(-1/sqrt(I), 1/sqrt(I)) whatever V starts at, as in the nnRNN
             paper's RNN-orth.

@@ -22,7 +22,7 @@ class GroupedOptimizer(Optimizer):
     """One optimizer per parameter group, which look like one optimizer with all the groups and one state.
 
     The parts work on the very dicts in ``param_groups`` and ``state``: schedulers, hooks, checkpoints and gradient
-    scalers see this object alone.
+    scalers see only this object.
 
     Args:
         parts: The optimizers, of one group each.

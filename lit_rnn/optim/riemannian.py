@@ -68,7 +68,7 @@ class RiemannianOptimizer(Optimizer):
 
     Args:
         params: Parameters or groups.
-        options: Those that torch's optimizer, ``flat_class``, takes as well, and those of manifold groups alone.
+        options: Those that torch's optimizer, ``flat_class``, takes as well, and those only of manifold groups.
         metric: The metric whose gradient is followed.
         retraction: How a step is brought back to the group.
         drift_bound: A matrix with max |W^H W - I| above this after a step is replaced by its polar factor.

@@ -28,7 +28,7 @@ class SchurForm(KeepsKind):
     any real matrix. With a = gamma_i cos theta_i and b = gamma_i sin theta_i the block is [[a, t_i - b], [b, a]], its
     eigenvalues a +- sqrt(b (t_i - b)): gamma_i is no longer their modulus, nor Theta all that is normal.
 
-    The released code leaves A uninitialised whatever it is told; here A is what ``init`` draws.
+    The released code leaves A uninitialised whatever its options; here A is what ``init`` draws.
 
     Source: Kerg et al. 2019 (nnRNN).
 

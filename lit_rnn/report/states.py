@@ -15,7 +15,7 @@ from lit_rnn.report.sequences import time_axis
 PANELS = {  # title, axis
     "norm": ("norm of the state", r"$\|s_t\|$"),
     "distance": ("distance to the final state", r"$\|s_t - s_T\|$"),
-    "gradient": ("gradient of the loss by the state", r"$\|\partial L/\partial s_t\|$"),
+    "gradient": ("gradient of the loss w.r.t. the state", r"$\|\partial L/\partial s_t\|$"),
 }
 
 

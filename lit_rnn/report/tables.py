@@ -166,7 +166,7 @@ def number(value: float, digits: int = 4) -> str:
 def spread(mean: float | None, std: float | None) -> str:
     """Mean ± standard deviation, both to the second digit of the deviation: 0.0123 ± 0.0045.
 
-    The mean alone where there is no deviation, as of one seed; nothing where there is no mean.
+    Only the mean where there is no deviation, as of one seed; nothing where there is no mean.
     """
     if mean is None:
         return ""

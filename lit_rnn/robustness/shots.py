@@ -20,7 +20,7 @@ _SWAPS = (1, 2, 4, 8, 16)
 
 
 class Shot(NamedTuple):
-    """One attack at one size; ``norm`` is read by attacks in a ball alone."""
+    """One attack at one size; ``norm`` is read only by attacks in a ball."""
 
     attack: str
     norm: float

@@ -22,7 +22,7 @@ def frozen(model: Model, device: torch.device) -> Iterator[None]:
     """Evaluation mode, weights that take no gradient, gradients of inputs on, and everything restored on leaving.
 
     Given back are the mode of every submodule, every ``requires_grad`` flag and the global random state of the CPU and
-    of ``device``; ``.grad`` is never written, as attacks take gradients of inputs alone. A callable that is no
+    of ``device``; ``.grad`` is never written, as attacks take gradients only of inputs. A callable that is no
     `nn.Module` is called as it is.
 
     On CUDA, cuDNN is off inside: its recurrent layers refuse a backward pass in evaluation mode.

@@ -71,7 +71,7 @@ def folder_of(checkpoint: Path) -> Path | None:
 
 
 def find_checkpoint(ckpt_path: str | None, run_dir: Path | None, preferred: Literal["best", "last"]) -> Path:
-    """The file that --ckpt_path and --run_dir name; of a run folder alone the preferred one, or its last.
+    """The file that --ckpt_path and --run_dir name; given only a run folder, the preferred one, or its last.
 
     Raises:
         UserError: if they name none.

@@ -57,7 +57,7 @@ class _Writer(ExperimentWriter):
     def forget_behind(self, count: int, owed: Row | None, step: int, inside_epoch: bool) -> None:
         """Keep the ``count`` rows that there were at a checkpoint, and put the one that was to follow behind them.
 
-        A file with fewer rows does not belong to the checkpoint, and is left alone; one that lost rows by
+        A file with fewer rows does not belong to the checkpoint, and is left as it is; one that lost rows by
         damage is cut as by `forget_from`.
         """
         rows = self._read()

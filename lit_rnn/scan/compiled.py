@@ -58,7 +58,7 @@ def _compiled(cell: Cell) -> Callable[..., tuple[Tensor, State]]:
 
 @contextlib.contextmanager
 def _compiling(cell: Cell, batch: int, new: bool) -> Iterator[None]:
-    """Around a pass that may compile; one that is ``new`` does, which is told in the log."""
+    """Around a pass that may compile; one that is ``new`` does, and the log says so."""
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # torch looks at it itself
@@ -91,7 +91,7 @@ def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, S
 
     Every batch size, with and without gradients, is a compilation of its own. Not worth one is a batch smaller than
     another that is compiled already, and no cell gets more of them than torch allows
-    (``torch._dynamo.config.recompile_limit``, 8 by default): those batches run in the loop, which is told once.
+    (``torch._dynamo.config.recompile_limit``, 8 by default): those batches run in the loop, which is logged once.
 
     A first pass with new sizes compiles for some tens of seconds, or seconds where torch's cache on disk holds it
     (``TORCHINDUCTOR_CACHE_DIR``). Shapes are static, so that ``TORCHINDUCTOR_CUDAGRAPHS=1`` can make CUDA graphs of the

@@ -87,7 +87,7 @@ def recomputed(
     """What ``run`` gives of packed ``x`` (N, I), ``state`` and the ``w`` of ``cell``, ``every`` steps at a time.
 
     Args:
-        run: From some steps of x, the state before them, w and their blocks to the outputs (the last of every row alone
+        run: From some steps of x, the state before them, w and their blocks to the outputs (only the last of every row
             if ``last_only``) and the state after the last step of every row. Beside these it may depend on the
             parameters of ``cell``.
         cell: The recurrence.

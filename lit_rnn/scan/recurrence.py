@@ -4,7 +4,7 @@ With delta_t the loss's gradient by z_t = W h_{t-1} + u_t,
 
     delta_t = f'(z_t) (dL/dh_t directly + W^T delta_{t+1}),   dL/dW = sum_t delta_t h_{t-1}^T,   dL/du_t = delta_t,
 
-and f' follows from h_t alone for every real nonlinearity here, so that h is all that is kept; of complex z_t the
+and f' follows from h_t for every real nonlinearity here, so that h is all that is kept; of complex z_t the
 modulus as well. Complex states are real ones here, [Re | Im] (B, 2n) as the outputs show them. The sum over t is a
 product over many steps at once, and there is no graph per step. An `Engine` does the two recursions: `fused` in
 torch's own operations, `native` in C++, `rotations` in C++ without a matrix.
@@ -89,7 +89,7 @@ def refuse_a_graph() -> None:
 
 
 class Recurrence(torch.autograd.Function):
-    """Packed states (N, width) from the drive, or the last of every row alone, (R, width)."""
+    """Packed states (N, width) from the drive, or only the last of every row, (R, width)."""
 
     @staticmethod
     def forward(
@@ -154,7 +154,7 @@ class Recurrence(torch.autograd.Function):
 
 def _grown(through: Tensor | None, direct: Tensor, last_only: bool) -> Tensor:
     """The gradient by a block's last states (rows, .), of which the first go on: through those after them, and the
-    loss's own, which with ``last_only`` sees those alone that end here."""
+    loss's own, which with ``last_only`` sees only those that end here."""
     if through is None:
         return direct
     going = through if last_only else through + direct[: len(through)]

@@ -61,9 +61,9 @@ def scan(
             final state is the one after its own last step, and what x holds there is not read. None: all have T.
         reset: (T, B), bool: where it is true a sequence begins anew, with the cell's own initial state before that
             step; no gradient crosses it. At the first step that state takes the place of ``state``.
-        last_only: Return the last output of every sequence alone, (1, B, output_size): what a label at the end needs,
+        last_only: Return only the last output of every sequence, (1, B, output_size): what a label at the end needs,
             for less memory.
-        checkpoint_every: Keep the states at every so many steps alone, and run the steps between them again in the
+        checkpoint_every: Keep the states only at every so many steps, and run the steps between them again in the
             backward: about a third more time. Memory beyond inputs and outputs is then that of one chunk and T over
             ``checkpoint_every`` states, least near sqrt(T) steps. None keeps all.
         expected_passes: How many passes of this batch size are to come, if that is known: ``auto`` compiles where it
@@ -187,7 +187,7 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
 
     - ``loop``: one Python step per time step, autograd over all of them. The oracle, for every cell; the only one whose
       gradient can be differentiated again.
-    - ``fused``: h_t = f(W h_{t-1} + u_t) with a hand-written backward that keeps the states alone; for the plain cells
+    - ``fused``: h_t = f(W h_{t-1} + u_t) with a hand-written backward that keeps only the states; for the plain cells
       (`lit_rnn.cells.PlainCell`), on any device. States stay in W's precision under autocast.
     - ``native``: both recursions in C++, for the CPU; compiled in seconds on first use. For the plain cells and all
       others but NRU with ``use_relu``, ``layer_norm`` or rows that cut across outer products (``separable`` false).

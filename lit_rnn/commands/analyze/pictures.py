@@ -368,7 +368,8 @@ PANELS = [
     ),
     Panel("jacobian_singular_values", _jacobian),
     Panel(
-        "gradient", _against_lag("gradient", "gradient of the loss by the state", r"$\|\partial L/\partial s\|$", True)
+        "gradient",
+        _against_lag("gradient", "gradient of the loss w.r.t. the state", r"$\|\partial L/\partial s\|$", True),
     ),
     Panel("zero_fraction", _against_lag("zero_fraction", "gradients that are exactly zero", "share", False)),
     Panel("saturation", _against_lag("saturation", "saturated units", "share", False)),

@@ -177,14 +177,16 @@ def _draw_images(outcome: Outcome, chosen: Tensor, before: Tensor, after: Mappin
         draw_image(axes[row, 0], image_of(data, e.x[index]), e.bounds)
         mark, colour = verdict(not outcome.clean.fooled[index])
         axes[row, 0].set_title(
-            f"a {int(e.y[index])}, read {_says(outcome, before, k)} {mark}", color=colour, fontsize=9
+            f"{int(e.y[index])}, read as {_says(outcome, before, k)} {mark}", color=colour, fontsize=9
         )
         for column, (norm, outputs) in enumerate(after.items()):
             result, inputs = outcome.moved[norm]
             picture, change = axes[row, 1 + 2 * column], axes[row, 2 + 2 * column]
             draw_image(picture, image_of(data, inputs[index]), e.bounds)
             mark, colour = verdict(not result.fooled[index])
-            picture.set_title(f"{NORM_WORDS[norm]}: read {_says(outcome, outputs, k)} {mark}", color=colour, fontsize=9)
+            picture.set_title(
+                f"{NORM_WORDS[norm]}: read as {_says(outcome, outputs, k)} {mark}", color=colour, fontsize=9
+            )
             delta = image_of(data, inputs[index] - e.x[index])
             largest = np.abs(delta).argmax(-1, keepdims=True)  # of several channels the one that changed most
             delta, most = np.take_along_axis(delta, largest, -1)[..., 0], np.abs(delta).max()

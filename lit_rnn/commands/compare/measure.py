@@ -57,7 +57,7 @@ def spread_of(values: Iterable[float | None]) -> Spread | None:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed alone."""
+    """Runs that differ only in their seed."""
 
     runs: tuple[Run, ...]
 
@@ -165,7 +165,7 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
 
 
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """A run whose seed is in its group already is no further seed of it: it stands alone."""
+    """A run whose seed is in its group already is no further seed of it: it stands by itself."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         key = _setting(run)

@@ -26,7 +26,7 @@ from lit_rnn.runs.metrics import MetricsCSV
 def run_loggers(folder: Path, chosen: Any, command: str, name: str) -> list[Logger] | bool:
     """metrics.csv first, then what the config names; ``trainer.logger: false`` leaves none.
 
-    metrics.csv is the curve of training: other commands leave it alone.
+    metrics.csv is the curve of training: other commands do not touch it.
     """
     if chosen is False:
         return False

@@ -103,7 +103,7 @@ def read_study(name: str) -> Study:
 
     Keys: ``base``, a config or a list of them, as for ``fit -c``; ``grid``, option to list of values, all combinations;
     ``seeds``; ``arms``, name to {base, grid}, which are added to the common ones; ``success``, {below: loss} or
-    {below_chance: share}, half of chance unless told otherwise.
+    {below_chance: share}, half of chance by default.
 
     Raises:
         UserError: naming the key.

@@ -111,4 +111,4 @@ def test_in_zsh(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("given", "shown"), [([], "not given"), (["fish"], "fish"), (["bash", "zsh"], "bash zsh")])
 def test_other_shells(capsys: pytest.CaptureFixture[str], given: list[str], shown: str) -> None:
     assert main(["--completion", *given]) == 2
-    assert capsys.readouterr().err == f"lit_rnn: The shell of --completion is {shown}, but it must be bash or zsh.\n"
+    assert capsys.readouterr().err == f"lit_rnn: --completion is {shown}, but it must be bash or zsh.\n"
