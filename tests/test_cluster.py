@@ -42,17 +42,6 @@ SBATCH = {  # the long options of sbatch that are used, and what they take
 }
 
 
-def resumes() -> bool:
-    try:
-        resolve(["--config", "quickstart.yaml", "--resume", "auto"])
-    except UserError:
-        return False
-    return True
-
-
-repeated = pytest.mark.skipif(not resumes(), reason="fit --resume auto is not there yet")
-
-
 def test_every_file_has_three_lines_to_edit() -> None:
     assert len(SCRIPTS) == 3 and len(MANIFESTS) == 2
     for name in FILES:
@@ -132,7 +121,6 @@ def check_command(options: list[str], processes: int, nodes: int) -> None:
     assert config["trainer"]["strategy"] == ("ddp" if processes * nodes > 1 else "auto")
 
 
-@repeated
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_the_command_of_a_script_is_one_of_ours(name: str, launched: Any) -> None:
     status, calls = launched(name)
@@ -224,7 +212,6 @@ def test_a_wrong_manifest_is_not(name: str, key: str) -> None:
         validate(document)
 
 
-@repeated
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_the_command_of_a_manifest_is_one_of_ours(name: str) -> None:
     document = manifest(name)
@@ -272,7 +259,6 @@ class Killer(Callback):
 '''
 
 
-@repeated
 def test_torchrun_goes_on_where_a_process_was_killed(tmp_path: Path) -> None:
     """Two processes on this machine's CPU, by the script with its three lines edited."""
     with socket.socket() as probe:

@@ -38,7 +38,7 @@ def gradients_in_time(examples: Examples) -> tuple[dict[str, np.ndarray], np.nda
             gradient, _, _ = slope(Objective(e.model, losses[-1], scored=e.scored, lengths=e.lengths), e.x, e.y)
         slopes.append((gradient * e.mask).norm(dim=-1).mean(0).double().cpu().numpy())
         sizes.append(len(e.x))
-    total = np.sum(counts, axis=0, dtype=np.float64)
+    total = np.stack(counts).sum(0, dtype=np.float64)
     total[total == 0] = np.nan
     zero = {loss: (np.array(some) * counts).sum(0) / total for loss, some in parts.items()}
     return zero, np.average(slopes, axis=0, weights=sizes)

@@ -213,7 +213,7 @@ def _checks(
             results,
             chance,
             nearest_other_class=nearest_other_class(examples) if label else None,
-            zero_gradients=zero,
+            zero_gradients={loss: shares.tolist() for loss, shares in zero.items()},
         ),
         soundness(found, results),
     ]
