@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from datamodules.errors import BadBatchError, UserError, did_you_mean
 from lit_rnn import __version__
 from lit_rnn.runs.endings import FailedError, Stopped, stopping
+from lit_rnn.runs.launched import end_with_launcher, first_process
 
 COMMANDS = {
     "fit": ("lit_rnn.commands.fit.command", "train a model; without a config, the quickstart"),
@@ -98,6 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shown = printable(command)
         print(f"lit_rnn: {shown} is not a command{meant}; accepted: {', '.join(COMMANDS)}.", file=sys.stderr)
         return 2
+    end_with_launcher()
     with stopping.listening():
         return _run(command, options, debug)
 
@@ -116,7 +118,6 @@ def _run(command: str, options: Sequence[str], debug: bool) -> int:
         from lit_rnn.commands.quiet import quiet_warnings
         from lit_rnn.files import WriteError
         from lit_rnn.memory import keep_freed_memory
-        from lit_rnn.runs.folder import first_process
 
         module = importlib.import_module(COMMANDS[command][0])
     quiet_warnings()

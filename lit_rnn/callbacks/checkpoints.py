@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
-from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from datamodules.errors import require
 from lit_rnn.class_paths import class_path, own_module
@@ -18,6 +16,7 @@ from lit_rnn.models.resuming import owed_row
 from lit_rnn.runs.endings import how_to_go_on, stopping
 from lit_rnn.runs.folder import keeps_files
 from lit_rnn.runs.metrics import MetricsCSV
+from lit_rnn.runs.ranks import largest
 from lit_rnn.runs.results import is_finished
 
 
@@ -43,8 +42,8 @@ class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``, so that a run can be taken up whatever ends it; the one before is ``previous.ckpt``.
 
     It is saved at the end of every epoch, and right after the step at which a run ends inside an epoch. A first signal
-    that asks to stop lets the step at hand finish, saves and raises `Stopped`; a second Ctrl-C stops at once. With
-    several processes SIGTERM stays with Lightning, because saving needs every rank.
+    that asks to stop lets the step at hand finish, saves and raises `Stopped`; a second Ctrl-C stops at once. Several
+    processes ask one another behind every step, so that a signal to any of them stops all, at the same step.
 
     Args:
         every_n_steps: Save after every so many optimizer steps too.
@@ -62,6 +61,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
         self._folder = folder
         self._inside_epoch = False
+        self._signal: int | None = None  # that all processes have agreed on
         self._step, self._time = 0, 0.0  # of the last save, or the last look
         self._kept: dict[str, Any] | None = None  # of the checkpoint that a run goes on from
         self._limits: tuple[int, int | None] | None = None  # max_steps and max_epochs, while they are put off
@@ -97,11 +97,7 @@ class LastCheckpoint(Checkpoint):
             trainer.should_stop = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.world_size == 1:
-            stopping.note(f" at once{self._go_on(trainer)}")
-        else:  # saving needs every rank, and Lightning brings them together
-            stopping.leave(signal.SIGTERM)
-            stopping.how = self._go_on(trainer)
+        stopping.note(self._go_on(trainer))
         fit = trainer.fit_loop
         if self._limits is not None:
             (fit.epoch_loop.max_steps, fit.max_epochs), self._limits = self._limits, None
@@ -163,6 +159,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self._inside_epoch:  # else the checkpoint after the last step is the one that resumes exactly
             self._save(trainer)
+            self._is_asked(trainer)
             self._stop_if_asked(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -171,28 +168,25 @@ class LastCheckpoint(Checkpoint):
         averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
         if not self._inside_epoch and not averages:
             self._save(trainer)
-        if trainer.world_size == 1:
-            stopping.stop_noting(f" after the last step{self._go_on(trainer)}")
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        if isinstance(
-            exception, SIGTERMException
-        ):  # several processes: raised on every rank together, between two steps
-            self._save(trainer)
+        if self._is_asked(trainer):
+            stopping.signum = self._signal
+        stopping.stop_noting(f" after the last step{self._go_on(trainer)}")
 
     # ---- being stopped
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        if self._is_asked(trainer) and trainer.state.fn == "fit" and not trainer.sanity_checking:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking and self._is_asked(trainer):
             self._save(trainer)  # whoever goes on validates from the beginning
             self._stop_if_asked(trainer)
 
-    @staticmethod
-    def _is_asked(trainer: Trainer) -> bool:
-        return stopping.signum is not None and trainer.world_size == 1
+    def _is_asked(self, trainer: Trainer) -> bool:
+        """Whether any process of the run was asked to stop; to be called by all of them."""
+        self._signal = largest(trainer, stopping.signum or 0) or None
+        return self._signal is not None
 
     def _stop_if_asked(self, trainer: Trainer) -> None:
-        if self._is_asked(trainer):
+        if self._signal is not None:  # not what this process alone has heard since
+            stopping.signum = self._signal
             stopping.stop_noting(f" after step {trainer.global_step}{self._go_on(trainer)}")
 
     def _go_on(self, trainer: Trainer) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from lit_rnn.runs.launched import first_process, leave
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _AGAIN = "; give the same command again."
 
@@ -21,6 +23,10 @@ class FailedError(Exception):
 
 class DivergedError(FailedError):
     """The loss became NaN or infinite."""
+
+
+class LostProcess(FailedError):  # noqa: N818  # what it says is enough
+    """Another process of the run has ended before its time."""
 
 
 class AllDone(Exception):  # noqa: N818  # not an error
@@ -63,7 +69,7 @@ class Stopping:
 
     def _reset(self) -> None:
         self.signum: int | None = None
-        self.how = _AGAIN
+        self.how = self.go_on = _AGAIN
         self._mode: Literal["raises", "exits", "notes"] = "raises"
         self._patient: tuple[int, ...] = ()  # noted alone, whatever the mode
 
@@ -99,9 +105,9 @@ class Stopping:
         yield
         self._mode = "raises"
 
-    def note(self, how: str) -> None:
-        """From now on note the first signal; ``how`` ends the sentence of a second SIGINT."""
-        self._mode, self.how = "notes", how
+    def note(self, go_on: str) -> None:
+        """From now on note the first signal; ``go_on`` ends the sentences of whatever else stops this process."""
+        self._mode, self.how, self.go_on = "notes", f" at once{go_on}", go_on
         self._take_over()  # Lightning has put its own in the place of some
 
     def leave(self, *signals: int) -> None:
@@ -126,9 +132,9 @@ class Stopping:
         if signum in self._patient or (self._mode == "notes" and (first or signum != signal.SIGINT)):
             return
         if self._mode == "exits":
-            with contextlib.suppress(OSError):
-                os.write(2, f"lit_rnn: {Stopped(signum, self.how)}\n".encode())
-            os._exit(128 + signum)
+            if not first_process():
+                os._exit(128 + signum)
+            leave(str(Stopped(signum, self.how)), 128 + signum)
         if first or signum == signal.SIGINT:  # others have to wait until what was begun is undone
             raise Stopped(signum, self.how)
 

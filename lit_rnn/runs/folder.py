@@ -15,6 +15,7 @@ import yaml
 from datamodules.errors import UserError
 from lit_rnn.files import YAMLLimitError, check_yaml, refuse_links, remove_partial
 from lit_rnn.runs.checkpoints import best_checkpoint, initial_checkpoint, is_started, last_checkpoint
+from lit_rnn.runs.launched import first_process as first_process
 from lit_rnn.runs.lock import Lock
 from lit_rnn.runs.results import is_finished
 
@@ -221,8 +222,3 @@ def _missing(folder: Path) -> list[Path]:
 def _stamp(path: Path) -> tuple[int, int] | None:
     """What is another one for a file that was replaced."""
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.is_file() else None
-
-
-def first_process() -> bool:
-    """Whether this is the process that speaks and writes for the run, as far as the environment tells."""
-    return all(int(os.environ.get(key, 0)) == 0 for key in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))

@@ -22,7 +22,7 @@ from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.runs import config as run_config
 from lit_rnn.runs import folder as run_folder
 from lit_rnn.runs.endings import AllDone, DivergedError, Stopped
-from lit_rnn.runs.ranks import end_all, processes_per_share
+from lit_rnn.runs.ranks import end_all, processes_per_share, take_over, wait_for_all
 from lit_rnn.threads import use_threads
 
 
@@ -90,10 +90,9 @@ class CLI(ConfigCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-        except DivergedError:
-            raise
-        except Stopped as stopped:
-            end_all(self.trainer, stopped, told=True)
+            wait_for_all(self.trainer)
+        except (DivergedError, Stopped) as ending:
+            end_all(self.trainer, ending, told=True)
             raise
         except Exception as error:
             refused = blame.refusal(error, self._added)
@@ -126,6 +125,7 @@ class CLI(ConfigCLI):
                 enable_progress_bar=draws_bar(given),
                 **kwargs,
             )
+        take_over(trainer)
         if trainer.strategy.launcher is not None:
             use_threads(self.config[self.subcommand].threads, processes=processes_per_share(trainer))
             os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # or Lightning counts the cores in its own way
