@@ -166,7 +166,7 @@ def second_of(first: int) -> int:
 
     def look() -> int | None:
         for child in Path(f"/proc/{first}/task/{first}/children").read_text().split():
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # it may have ended meanwhile
                 if b"LOCAL_RANK=1\0" in Path(f"/proc/{child}/environ").read_bytes():
                     return int(child)
         return None
