@@ -13,12 +13,27 @@ if TYPE_CHECKING:
     from datamodules.copying import CopyMemory
     from datamodules.denoising import Denoise
     from datamodules.pixels import PixelDigits, PixelMNIST, pixel_permutation
+    from datamodules.published_text import Enwik8, PennTreebank, Text8
     from datamodules.sequence_files import SequenceFiles
     from datamodules.streams import Series, StreamDataModule
+    from datamodules.text import TextCorpus, TextDataModule
     from datamodules.uea import UEA
 else:  # they need torch and Lightning, which take seconds; an error and a Task do not
     __getattr__ = on_demand(
-        __name__, ("adding", "base", "batch", "copying", "denoising", "pixels", "sequence_files", "streams", "uea")
+        __name__,
+        (
+            "adding",
+            "base",
+            "batch",
+            "copying",
+            "denoising",
+            "pixels",
+            "published_text",
+            "sequence_files",
+            "streams",
+            "text",
+            "uea",
+        ),
     )
 
 __all__ = [
@@ -26,9 +41,11 @@ __all__ = [
     "Adding",
     "CopyMemory",
     "Denoise",
+    "Enwik8",
     "GeneratedDataModule",
     "IndexedBatches",
     "Parts",
+    "PennTreebank",
     "PixelDigits",
     "PixelMNIST",
     "SequenceDataModule",
@@ -37,6 +54,9 @@ __all__ = [
     "Series",
     "StreamDataModule",
     "Task",
+    "Text8",
+    "TextCorpus",
+    "TextDataModule",
     "UserError",
     "pixel_permutation",
 ]

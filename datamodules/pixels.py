@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamodules.base import Batch, IndexedBatches, Indices, SequenceDataModule, Split
+from datamodules.downloads import Download, fetch
 from datamodules.errors import UserError, one_line, require
 from datamodules.sums import check_sums
 from datamodules.task import Task
@@ -31,6 +32,12 @@ _MNIST_SUMS = {
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
+
+# the mirror that torchvision takes
+_MNIST_DOWNLOADS = [
+    Download(f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}.gz", {name: ""}, sums={name: value})
+    for name, value in _MNIST_SUMS.items()
+]
 
 PublishedPermutation = Literal["urnn", "nnrnn", "eunn", "nru"]
 _SEEDS = {"urnn": 92916, "nnrnn": 1234}
@@ -58,10 +65,6 @@ def pixel_permutation(seed: int | PublishedPermutation, pixels: int) -> NDArray[
     accepted = "a whole number from 0 to 2**32 - 1, or one of urnn, nnrnn, eunn, nru"
     require(isinstance(number, int) and 0 <= number < 2**32, "data.init_args.permutation_seed", seed, accepted)
     return np.random.RandomState(cast(int, number)).permutation(pixels)
-
-
-def _one_line(error: Exception) -> str:
-    return one_line(error) or type(error).__name__
 
 
 class _Pixels(IndexedBatches):
@@ -221,15 +224,7 @@ class PixelMNIST(PixelDataModule):
         if all(self._file(name).is_file() for pair in _MNIST_FILES.values() for name in pair):
             self._check_files(_MNIST_SUMS)
             return
-        from torchvision.datasets import MNIST  # slow to import, and other data does not need it
-
-        try:
-            MNIST(self.root, download=True)
-        except (RuntimeError, OSError) as error:
-            raise UserError(
-                f"MNIST is not in {self._file('')} and could not be downloaded ({_one_line(error)}); "
-                "put the four *-ubyte files there, or set data.init_args.root to the folder that holds MNIST/raw."
-            ) from error
+        fetch(self._file(""), "MNIST", _MNIST_DOWNLOADS)
 
     def _check_files(self, names: Iterable[str]) -> None:
         if self.verify:
@@ -245,8 +240,8 @@ class PixelMNIST(PixelDataModule):
                 raise UserError(f"{self._file(name)} is missing; data.init_args.root is {self.root!r}.") from error
             except (RuntimeError, TypeError, ValueError, AssertionError, IndexError, KeyError) as error:
                 raise UserError(
-                    f"{self._file(name)} is not an idx file of {content}, or is cut short ({_one_line(error)}); "
-                    "delete it and run again to download it anew."
+                    f"{self._file(name)} is not an idx file of {content}, or is cut short "
+                    f"({one_line(error) or type(error).__name__}); delete it and run again to download it anew."
                 ) from error
 
         image_file, label_file = _MNIST_FILES[train]

@@ -19,7 +19,7 @@ class Series(NamedTuple):
     """One long sequence with a target at every step.
 
     Args:
-        inputs: (N,) symbols or (N, I) values.
+        inputs: (N,) symbols, of any integer dtype, or (N, I) values.
         targets: (N,) classes or (N, O) numbers.
         begins: (N,) bool, where a document begins: the state is reset before that step. None: nowhere.
     """
@@ -81,7 +81,12 @@ class Streams(IndexedBatches):
         if begins is not None:
             reset |= begins[place] & torch.from_numpy(inside)
         mask = None if inside.all() else torch.from_numpy(inside)
-        return Parts(inputs[place], targets[place], mask, None, reset)
+        return Parts(_wide(inputs[place]), _wide(targets[place]), mask, None, reset)
+
+
+def _wide(part: Tensor) -> Tensor:
+    """Symbols as int64: a series may keep them in fewer bytes."""
+    return part if part.is_floating_point() else part.long()
 
 
 class StreamDataModule(SequenceDataModule):

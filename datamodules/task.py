@@ -30,9 +30,10 @@ class Task:
             (B, T) is true; never those behind a sequence's end.
         recall: The headline metric counts only the last ``recall`` steps; None counts the steps of the loss.
         chance: Loss of the best predictor that does not look at the input, in nats or squared units.
-        metric: The headline metric. Of classes: ``accuracy``, ``cross_entropy``, ``bits_per_symbol``, ``perplexity``,
-            ``f1`` and ``auroc`` (means of the classes); of numbers: ``mse``, ``rmse``, ``mae``, ``r2``, ``within_0.04``
-            (share of predictions closer than 0.04 to their value). Or a class of torchmetrics by its name, such as
+        metric: The headline metric. Of classes: ``accuracy``, ``cross_entropy``, ``bits_per_symbol`` (of text also
+            called ``bits_per_character``, ``bits_per_byte`` or ``bits_per_word``), ``perplexity``, ``f1`` and ``auroc``
+            (means of the classes); of numbers: ``mse``, ``rmse``, ``mae``, ``r2``, ``within_0.04`` (share of
+            predictions closer than 0.04 to their value). Or a class of torchmetrics by its name, such as
             ``MulticlassJaccardIndex``: see `lit_rnn.models.objectives.headline`.
         higher_is_better: Direction of the headline metric.
     """

@@ -8,6 +8,7 @@ from lit_rnn.callbacks.finite import FiniteLoss
 from lit_rnn.callbacks.pictures import TaskPicture
 from lit_rnn.callbacks.predictions import PredictionFile
 from lit_rnn.callbacks.progress import EpochLines, Header, Progress
+from lit_rnn.callbacks.sample import TextSample
 from lit_rnn.callbacks.spectrum import SpectrumPicture
 from lit_rnn.callbacks.states import StatePicture
 from lit_rnn.callbacks.summary import Summary
@@ -31,5 +32,6 @@ __all__ = [
     "Stopped",
     "Summary",
     "TaskPicture",
+    "TextSample",
     "WatchMatrices",
 ]

@@ -26,6 +26,16 @@ _HELP = {
     "weights_only": "Leave it out: a checkpoint is always read without running its code.",
 }
 
+# options of predict on text
+_SAMPLING: dict[str, tuple[Any, str]] = {
+    "prompt": (str | None, "what sample.txt goes on from; if not given, the end of a line."),
+    "temperature": (
+        float | None,
+        "1 draws what the model says (the default), 0 takes the likeliest symbol each time.",
+    ),
+    "sample_length": (int | None, "how many symbols are drawn; 500 if not given."),
+}
+
 _load_yaml = get_loader("yaml")
 
 
@@ -104,6 +114,8 @@ class ConfigCLI(LightningCLI):
         if self._command == "predict":
             words = "Also write the probabilities of all classes to predictions.npz."
             parser.add_argument("--probabilities", type=bool, default=False, help=words)
+            for name, (kind, words) in _SAMPLING.items():
+                parser.add_argument(f"--{name}", type=kind, default=None, help=f"Of text: {words}")
         parser.link_arguments("data", "model.init_args.task", compute_fn=_task_of, apply_on="instantiate")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:

@@ -6,6 +6,7 @@ from lit_rnn.models.gated import GRU, JANET, LSTM, NRU, StatisticalRU
 from lit_rnn.models.loading import load, read_checkpoint
 from lit_rnn.models.ode import AntisymmetricRNN, LipschitzRNN
 from lit_rnn.models.orthogonal import EURNN, GORU, URNN, FullURNN, HouseholderRNN, NnRNN, OrthogonalRNN, ScoRNN, ScuRNN
+from lit_rnn.models.sampling import sample
 from lit_rnn.models.vanilla import VanillaRNN
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "VanillaRNN",
     "load",
     "read_checkpoint",
+    "sample",
 ]

@@ -18,6 +18,7 @@ from datamodules.errors import one_line, require
 from lit_rnn.models.meter import AUROC, R2, RMSE, ExpOfMean, WeightedMean
 
 STAGES = ("train", "val", "test")
+UNITS = ("symbol", "character", "byte", "word")  # of text, which all mean the same of a task's symbols
 _MERGED_BY = (dim_zero_sum, dim_zero_cat, dim_zero_max, dim_zero_min)  # in any order, and in parts
 
 
@@ -88,7 +89,7 @@ def _within(outputs: Tensor, targets: Tensor) -> Tensor:
 METRICS: dict[str, HeadlineMetric] = {
     "accuracy": _mean("accuracy", True, True, _accuracy),
     "cross_entropy": _mean("cross-entropy", True, False, nn.functional.cross_entropy),
-    "bits_per_symbol": _mean("bits per symbol", True, False, _bits),
+    **{f"bits_per_{unit}": _mean(f"bits per {unit}", True, False, _bits) for unit in UNITS},
     "perplexity": _mean("perplexity", True, False, nn.functional.cross_entropy, ExpOfMean),
     "f1": _library("F1, mean of the classes", classification.MulticlassF1Score, True),
     "auroc": _library("area under the ROC, mean of the classes", AUROC, True),

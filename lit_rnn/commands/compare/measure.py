@@ -34,8 +34,9 @@ _TRAINER = frozenset(
     )
 )
 # Options of the data that change what is learnt, but not what is measured
-_TRAINING = _PLACES | {"batch_size", "train_samples", "val_samples", "test_samples", "reuse"}
-_LOWER = frozenset(["loss", "cross_entropy", "bits_per_symbol", "perplexity", "mse", "rmse", "mae", "henrici"])
+_TRAINING = _PLACES | {"batch_size", "train_samples", "val_samples", "test_samples", "reuse", "tbptt"}
+_BITS = ("bits_per_symbol", "bits_per_character", "bits_per_byte", "bits_per_word")
+_LOWER = frozenset(["loss", "cross_entropy", *_BITS, "perplexity", "mse", "rmse", "mae", "henrici"])
 
 
 @dataclass(frozen=True)

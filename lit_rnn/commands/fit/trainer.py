@@ -13,6 +13,8 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 
+from datamodules import SequenceDataModule, TextDataModule
+from datamodules.errors import require
 from lit_rnn import callbacks, optim
 from lit_rnn.files import write_file
 from lit_rnn.loggers import WandbDashboard
@@ -115,3 +117,21 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
         )
         watching.append(best)
     return watching
+
+
+def text_sample(config: Any, folder: Path, data: SequenceDataModule) -> list[Callback]:
+    """What draws text in ``predict``, where the data is text.
+
+    Raises:
+        UserError: for options of the text where the data has none, or that are out of range.
+    """
+    prompt, temperature, length = config.prompt, config.temperature, config.sample_length
+    is_text = isinstance(data, TextDataModule)
+    for key, value in (("prompt", prompt), ("temperature", temperature), ("sample_length", length)):
+        require(is_text or value is None, key, value, f"left out: {data.task.name} is no text")
+    require(temperature is None or temperature >= 0, "temperature", temperature, "0 or positive")
+    require(length is None or length >= 1, "sample_length", length, "a whole number of at least 1")
+    if not isinstance(data, TextDataModule):
+        return []
+    temperature, seed = 1.0 if temperature is None else temperature, int(config.seed_everything)
+    return [callbacks.TextSample(folder, data, prompt or "", temperature, length or 500, seed)]

@@ -51,7 +51,7 @@ def one_against_the_rest(o: Array, t: Array) -> float:
 OF_CLASSES: dict[str, Callable[[Array, Array], float]] = {
     "accuracy": lambda o, t: sklearn.accuracy_score(t, o.argmax(-1)),
     "cross_entropy": lambda o, t: sklearn.log_loss(t, softmax(o), labels=range(o.shape[1])),
-    "bits_per_symbol": lambda o, t: nats(o, t) / math.log(2),
+    **{f"bits_per_{unit}": lambda o, t: nats(o, t) / math.log(2) for unit in ("symbol", "character", "byte", "word")},
     "perplexity": lambda o, t: math.exp(nats(o, t)),
     "f1": lambda o, t: sklearn.f1_score(t, o.argmax(-1), average="macro"),
     "auroc": one_against_the_rest,

@@ -1,0 +1,44 @@
+"""Symbols drawn from a model of what comes next."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from datamodules.errors import require
+from lit_rnn.models.base import SequenceModel
+
+
+@torch.no_grad()
+def sample(model: SequenceModel, prompt: Tensor, count: int, temperature: float, seed: int) -> Tensor:
+    """Draw from p(x_{t+1} | x_1 .. x_t) to the power of 1 / ``temperature``, normalised, and read what was drawn.
+
+    Args:
+        model: Of a task with ``next_symbol`` targets, as it is to be used (``eval()``).
+        prompt: (N,) symbols that are read first, N at least 1.
+        count: How many are drawn.
+        temperature: 1 draws what the model says; 0 takes the likeliest symbol each time.
+        seed: Of the draws.
+
+    Returns:
+        (count,) symbols, on the CPU.
+
+    Raises:
+        UserError: if the task has other targets, or a number is out of range.
+    """
+    require(model.task.targets == "next_symbol", "task.targets", model.task.targets, "next_symbol")
+    require(len(prompt) >= 1, "prompt", prompt.tolist(), "at least one symbol")
+    require(temperature >= 0, "temperature", temperature, "0 or positive")
+    generator = torch.Generator().manual_seed(seed)
+    outputs, states = model.run(prompt.to(model.device, torch.int64)[None])
+    drawn: list[int] = []
+    for _ in range(count):
+        logits = outputs[0, -1].double().cpu()
+        if temperature == 0:
+            symbol = int(logits.argmax())
+        else:
+            scaled = (logits - logits.max()) / temperature  # from the largest: it is 0, whatever the temperature
+            symbol = int(torch.multinomial(scaled.softmax(-1), 1, generator=generator))
+        drawn.append(symbol)
+        outputs, states = model.run(torch.tensor([[symbol]], device=model.device), states)
+    return torch.tensor(drawn, dtype=torch.int64)
