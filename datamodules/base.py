@@ -23,6 +23,8 @@ from datamodules.task import Task
 
 Split = Literal["train", "val", "test"]
 
+MOST_WORKERS = 1024
+
 SPLIT_IDS: dict[Split, int] = {"train": 0, "val": 1, "test": 2}
 
 
@@ -77,7 +79,8 @@ class SequenceDataModule(LightningDataModule, ABC):
     def __init__(self, batch_size: int = 128, seed: int | None = None, num_workers: int = 0) -> None:
         super().__init__()
         require(batch_size >= 1, "data.init_args.batch_size", batch_size, "a whole number of at least 1")
-        require(num_workers >= 0, "data.init_args.num_workers", num_workers, "0 or a positive whole number")
+        accepted = f"a whole number from 0 to {MOST_WORKERS:,}, as each is a process"
+        require(0 <= num_workers <= MOST_WORKERS, "data.init_args.num_workers", num_workers, accepted)
         require(seed is None or 0 <= seed < 2**63, "data.init_args.seed", seed, "null or a whole number of at least 0")
         self.batch_size, self.num_workers = batch_size, num_workers
         self.seed = 0 if seed is None else seed

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 import datamodules
@@ -31,6 +32,8 @@ def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | N
     for each in chain:
         if isinstance(each, UserError):
             return each
+        if (lacking := out_of_memory(each)) is not None:
+            return lacking
     for each in reversed(chain):  # where it began
         place = _place(each)
         if place is not None:
@@ -56,6 +59,20 @@ def _by_lightning(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and any(
         f"/{name}/" in frames[-1].filename for name in ("pytorch_lightning", "lightning_fabric")
+    )
+
+
+def out_of_memory(error: BaseException) -> UserError | None:
+    """The sentence for an allocation that failed; None for other errors."""
+    text = one_line(error)
+    allocator = isinstance(error, RuntimeError) and re.search(r"can't allocate memory|not enough memory", text)
+    if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or allocator):
+        return None
+    asked = re.search(r"tried to allocate (\d+) bytes", text)
+    size = f"{int(asked[1]) / 2**30:,.1f} GiB" if asked else (re.search(r"[\d.]+ [KMGTPE]iB", text) or ["more"])[0]
+    return UserError(
+        f"There is not enough memory ({size} at once is not there): make the model's sizes, data.init_args.batch_size "
+        "or the number and length of sequences smaller."
     )
 
 

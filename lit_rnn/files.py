@@ -336,6 +336,26 @@ def check_name(name: str, key: str) -> None:
     require(sound, key, name, f"a name of at most {LONGEST_ARM} characters without / and \\: names are never paths")
 
 
+def check_path(path: str | Path, key: str) -> None:
+    """Refuse what cannot be the path of a file or folder, whatever the disk holds.
+
+    Raises:
+        UserError: naming ``key``.
+    """
+    text = str(path)
+    try:
+        parts = os.fsencode(text).split(b"/")
+    except UnicodeEncodeError:
+        parts = [b"\0"]
+    require(not any(b"\0" in part for part in parts), key, text, "a path without the character NUL")
+    longest = max(map(len, parts))
+    if longest > 255 or len(text) > 4095:
+        raise UserError(
+            f"{key} begins with {text[:40]!r} and is too long: a name may have at most 255 bytes, here {longest}, and "
+            f"a path 4,095, here {len(text)}: take a shorter one."
+        )
+
+
 def file_name(name: str) -> str:
     """``name`` itself where it can be a file's, else a readable form with eight digits of its SHA-256 behind it."""
     safe = _UNSAFE.sub("_", name)

@@ -1,9 +1,14 @@
-"""What the process does with memory that was freed."""
+"""How much memory there is, and what the process does with memory that was freed."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import re
+from pathlib import Path
+
+from datamodules.errors import UserError
+from lit_rnn.threads import control_groups
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
 
@@ -21,3 +26,30 @@ def keep_freed_memory() -> None:
     if libc is not None and hasattr(libc, "gnu_get_libc_version") and not told:
         libc.mallopt(_MMAP_MAX, 0)
         libc.mallopt(_TRIM_THRESHOLD, -1)
+
+
+def machine_memory(root: Path = Path("/")) -> int | None:
+    """Bytes that this process can have at most: those of the machine and its swap, within its control groups' limits.
+
+    None where the system does not tell.
+    """
+    told = root / "proc/meminfo"
+    sizes = dict(re.findall(r"^(\w+): +(\d+) kB$", told.read_text(), re.MULTILINE)) if told.is_file() else {}
+    if "MemTotal" not in sizes:
+        return None
+    limits = [int(sizes["MemTotal"]) << 10]
+    for group in control_groups("memory", root):
+        for name in ("memory.max", "memory.limit_in_bytes"):
+            text = (group / name).read_text().strip() if (group / name).is_file() else ""
+            limits += [int(text)] if text.isdecimal() else []
+    return min(limits) + (int(sizes.get("SwapTotal", 0)) << 10)
+
+
+def require_memory(needed: int, key: str, given: object, what: str) -> None:
+    """Raise `UserError` where ``what``, which follows from the value of ``key``, needs more than there is at all."""
+    there = machine_memory()
+    if there is not None and needed > there:
+        raise UserError(
+            f"{key} is {given!r}, but {what} needs at least {needed / 2**30:,.1f} GiB of memory, and this machine has "
+            f"{there / 2**30:,.1f} GiB: make it smaller."
+        )

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from datamodules.errors import require
 
+MOST = 1024
+"""Threads that are always accepted; more only where there are as many cores."""
+
 
 def use_threads(count: int | None, processes: int = 1) -> None:
     """Let torch use ``count`` threads; NumPy's and SciPy's BLAS as many, or one if None.
@@ -19,14 +22,15 @@ def use_threads(count: int | None, processes: int = 1) -> None:
     them, and 1.6 ms with one.
 
     Raises:
-        UserError: for a count below 1.
+        UserError: for a count below 1, or of more threads than any machine has cores.
     """
     import scipy.linalg  # noqa: F401  # loaded, or its OpenBLAS would not be limited
     import torch
     from threadpoolctl import threadpool_limits
 
     if count is not None:
-        require(count >= 1, "--threads", count, "a whole number of at least 1")
+        most = max(MOST, os.cpu_count() or 1)
+        require(1 <= count <= most, "--threads", count, f"a whole number of at least 1 and at most {most:,}")
         torch.set_num_threads(count)
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // processes)))
@@ -52,21 +56,25 @@ def _number(variable: str) -> int | None:
     return int(value) if value.isdecimal() else None
 
 
-def _quotas(root: Path) -> Iterator[float]:
-    """Cores by the CPU bandwidth of this process's control groups, of version 1 and 2, and all groups above them.
+def control_groups(controller: str, root: Path) -> Iterator[Path]:
+    """The folders of this process's control groups, of version 1 and 2, and of all groups above them.
 
     A container sees its own group at the top, whatever path it is told.
     """
     told = root / "proc/self/cgroup"
     for line in told.read_text().splitlines() if told.is_file() else ():
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
         top = root / "sys/fs/cgroup" / controllers
         group = top / path.lstrip("/")
-        for folder in (group, *group.parents):
-            if folder.is_relative_to(top):
-                yield from _quota(folder)
+        yield from (folder for folder in (group, *group.parents) if folder.is_relative_to(top))
+
+
+def _quotas(root: Path) -> Iterator[float]:
+    """Cores by the CPU bandwidth of this process's control groups."""
+    for group in control_groups("cpu", root):
+        yield from _quota(group)
 
 
 def _quota(group: Path) -> Iterator[float]:

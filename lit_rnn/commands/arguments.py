@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, require
 from lit_rnn.commands.configs import QUICKSTART, check_config, find_config
-from lit_rnn.files import YAMLLimitError, check_yaml, parse_yaml
+from lit_rnn.files import YAMLLimitError, check_path, check_yaml, parse_yaml
 from lit_rnn.runs import config as run_config
+from lit_rnn.runs import limits
 from lit_rnn.runs.checkpoints import folder_of
 from lit_rnn.runs.folder import newest_config
 
@@ -31,12 +32,15 @@ def complete(command: str, arguments: Sequence[str]) -> list[str]:
     while rest:  # configs first: an option on the command line wins wherever it stands
         argument = rest.pop(0)
         if argument in ("-c", "--config") and rest:
+            check_path(rest[0], "config")
             configs += ["--config", find_config(rest.pop(0))]
             check_config(configs[-1])
+            _check_content(configs[-1])
         else:
             others.append(argument)
             _check_text(argument)
     options = dict(itertools.pairwise([*others, ""]))
+    _check_names(options)
     _refuse_task(configs[1::2], options)
     if command != "fit" and "--ckpt_path" not in options and not any("print_config" in name for name in options):
         raise UserError(
@@ -71,6 +75,29 @@ def _check_text(argument: str) -> None:
         raise UserError(f"The value {argument[:40]!r}... of an option is refused: {error}.") from error
     except yaml.YAMLError:
         pass  # a text, then
+
+
+def _check_content(name: str) -> None:
+    """Refuse what the parser would stumble over, or take for the name of another file."""
+    content = run_config.read_config(Path(name))
+    limits.check_values(content)
+    trainer = content.get("trainer", {})
+    accepted = "a mapping of the Trainer's options, such as {max_epochs: 10}"
+    require(isinstance(trainer, dict), f"config {name}: trainer", trainer, accepted)
+
+
+def _check_names(options: Mapping[str, str]) -> None:
+    """Refuse names of files that cannot be any, or that YAML would read as something else: config.yaml keeps them."""
+    for name in ("--run_dir", "--ckpt_path"):
+        if name in options:
+            check_path(options[name], name)
+    for name, value in options.items():
+        if name[:2] == "--" and value[:1] == "#":
+            raise UserError(f"{name} is {value}, which YAML reads as a comment, and so as nothing: take another name.")
+    run = options.get("--run_dir", "")
+    other = run in ("null", "Null", "NULL", "~") or re.fullmatch(r"[-+]?[\d_]*\.?[\d_]+([eE][-+]?\d+)?", run)
+    if other and not run.isdecimal():
+        raise UserError(f"--run_dir is {run}, which YAML does not read as a name: take another, such as run-{run}.")
 
 
 def _split_equals(arguments: Sequence[str]) -> list[str]:

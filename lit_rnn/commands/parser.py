@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from datamodules.errors import UserError, require
-from lit_rnn.files import parse_yaml
+from lit_rnn.files import check_path, parse_yaml
 
 _DATA = "--data."
 _KINDS = {"int": "a whole number", "float": "a number", "size": "a number or a fraction such as 8/255"}
@@ -20,6 +20,15 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, command: str, description: str | None, **kwargs: Any) -> None:
         super().__init__(prog=f"python -m lit_rnn {command}", description=description, allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse; names of files are refused that cannot be any."""
+        options, unknown = super().parse_known_args(args, namespace)
+        for name, value in vars(options).items():
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, str | Path):
+                    check_path(one, name if name in ("file", "runs") else f"--{name}")
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         if found := re.match(r"argument (?:\S+/)?(\S+): invalid (\w+) value: (.*)", message):

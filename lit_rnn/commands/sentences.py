@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules import SequenceDataModule
 from datamodules.errors import did_you_mean, one_line
-from lit_rnn.class_paths import loaded, subclasses
+from lit_rnn.class_paths import loaded, shorten, subclasses
 from lit_rnn.models import SequenceModel
 from lit_rnn.optim.schedule import NOT_PLAIN
 from lit_rnn.runs.config import base_of, read_config, walk
@@ -52,8 +52,14 @@ def explain(message: str, arguments: Sequence[str]) -> str:
             return f"model.init_args.{option} is {what}, but it must be a subclass of torch's {base}."
     if re.search(r"dot import path|given class_path|subclass|is abstract", message) and not _expected(message):
         return _no_class(keys, message)
+    if "Unable to load config" in message:
+        given = re.findall(r"Unable to load config ['\"](.*?)['\"]", message)[0]
+        key = _join(list(dict.fromkeys(keys)))
+        return f"{key} is {shorten(given)}, but it must be a mapping of options, such as {{name: value}}."
     if kinds := _expected(message):
         return f"{key} is {_given(message)}, but it must be {' or '.join(kinds)}."
+    if keys:
+        return f"{key} is {one_line(_given(message))[:100]}, which it does not take."
     return one_line(message)
 
 

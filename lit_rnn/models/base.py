@@ -23,6 +23,7 @@ from lit_rnn.dtypes import KeepsKind, as_plain
 from lit_rnn.init import DecoderInit, InputInit
 from lit_rnn.models.blocks import Norm, Pooling
 from lit_rnn.models.objectives import Meters, loss_of
+from lit_rnn.models.size import check_size
 from lit_rnn.models.training import Training
 from lit_rnn.parametrizations import Constraint, spectral_norm_penalty
 from lit_rnn.robustness import AdversarialTraining
@@ -151,7 +152,8 @@ class SequenceModel(KeepsKind, Training):
         super().__init__()
         require(hidden_size >= 1, "model.init_args.hidden_size", hidden_size, "a whole number of at least 1")
         require(layers >= 1, "model.init_args.layers", layers, "a whole number of at least 1")
-        require(recurrent_lr_ratio >= 0, "model.init_args.recurrent_lr_ratio", recurrent_lr_ratio, "0 or positive")
+        for key, rate in (("recurrent_lr_ratio", recurrent_lr_ratio), ("norm_penalty", norm_penalty)):
+            require(0 <= rate < torch.inf, f"model.init_args.{key}", rate, "0 or positive")
         require(
             checkpoint_every is None or checkpoint_every >= 1,
             "model.init_args.checkpoint_every",
@@ -161,11 +163,11 @@ class SequenceModel(KeepsKind, Training):
         starts = (("input_init", input_init, InputInit), ("decoder_init", decoder_init, DecoderInit))
         for key, start, names in starts:
             require(start in get_args(names), f"model.init_args.{key}", start, f"one of {', '.join(get_args(names))}")
-        require(norm_penalty >= 0, "model.init_args.norm_penalty", norm_penalty, "0 or positive")
         self.task = task if isinstance(task, Task) else Task(**task)
         self.adversarial = None if adversarial is None else AdversarialTraining.of(adversarial, self.task)
         self._save_primitives(given)
         optim.interval_of(self.hparams["lr_scheduler"], self.hparams["lr_scheduler_interval"])
+        check_size(self)
         self._build(input_init)
         self.meters = Meters(self.task)
 

@@ -69,8 +69,12 @@ def _build(factory: Factory, groups: list[dict[str, Any]], key: str) -> Optimize
     """Call the factory; check what only the optimizer itself can tell."""
     try:
         optimizer: Optimizer = build(factory, groups, Optimizer)
-    except (TypeError, ValueError, UserError) as error:
+    except (TypeError, ValueError, ArithmeticError, RuntimeError, UserError) as error:
         raise UserError(f"{key} cannot be built: {str(error).rstrip('.')}.") from error
+    largest = torch.finfo(torch.float32).max
+    for name, value in (item for group in optimizer.param_groups for item in group.items()):
+        fits = not isinstance(value, float) or abs(value) <= largest
+        require(fits, f"{key}.init_args.{name}", value, "a finite number")
     manifold = [group["name"] for group in optimizer.param_groups if group.get("manifold")]
     require(
         not manifold or isinstance(optimizer, RiemannianOptimizer),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
-from torch.optim import Optimizer
+import torch
+from torch import nn
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from datamodules.errors import UserError, require
@@ -16,6 +18,7 @@ from lit_rnn.optim.spec import build
 KEY = "model.init_args.lr_scheduler"
 Interval = Literal["epoch", "step"]
 NOT_PLAIN = ("LambdaLR", "MultiplicativeLR", "SequentialLR", "ChainedScheduler")
+_REFUSALS = (TypeError, ValueError, KeyError, IndexError, ArithmeticError, AttributeError)
 _RATES = ("base_lr", "max_lr", "min_lr", "swa_lr")
 
 
@@ -72,13 +75,34 @@ def build_scheduler(spec: Mapping[str, Any], optimizer: Optimizer) -> Any:
     ratios = _ratios(optimizer)
     try:
         scheduler: Any = build(spec, optimizer, LRScheduler)
-    except (TypeError, ValueError, KeyError, ZeroDivisionError) as error:
+    except _REFUSALS as error:
         raise UserError(f"{KEY} cannot be built: {str(error).rstrip('.')}.") from error
+    try:
+        _try_out(spec, optimizer.param_groups)
+    except _REFUSALS as error:
+        raise UserError(f"{KEY} ({name}) cannot be used with {options}: {str(error).rstrip('.')}.") from error
     cls: Any = type(scheduler)
     scheduler.__class__ = _keeping_ratios(cls)
     scheduler.lr_ratios = ratios
     _follow(scheduler, "lr", "initial_lr", *_RATES)
     return scheduler
+
+
+def _try_out(spec: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> None:
+    """Step a scheduler of a {class_path, init_args} twice: some divide by an option then.
+
+    Its optimizer has one number to train in place of each group's parameters.
+    """
+    kept = [{key: value for key, value in group.items() if key not in ("params", "initial_lr")} for group in groups]
+    numbers = [{**group, "params": [nn.Parameter(torch.zeros(1))]} for group in kept]
+    optimizer = SGD(numbers, lr=1.0, momentum=0.5)
+    scheduler = build(spec, optimizer, LRScheduler)
+    for _ in range(2):
+        optimizer.step()
+        try:
+            scheduler.step(*([1.0] if isinstance(scheduler, ReduceLROnPlateau) else []))
+        except ValueError:  # a cycle of one step is over
+            return
 
 
 def _ratios(optimizer: Optimizer) -> list[float]:
@@ -96,7 +120,7 @@ def _keeping_ratios(cls: Any) -> Any:
         def step(self, *args: Any, **kwargs: Any) -> None:
             try:
                 super().step(*args, **kwargs)
-            except ValueError as error:  # one cycle is over, say
+            except _REFUSALS as error:  # one cycle is over, say
                 raise UserError(f"{KEY} ({cls.__name__}) cannot go on: {str(error).rstrip('.')}.") from error
             _follow(self, "lr")
 

@@ -206,3 +206,19 @@ def test_threads_that_wait_do_not_spin(given: dict[str, str], policy: str) -> No
     assert said == policy
     if policy == "passive":
         assert float(used) < 0.1
+
+
+@pytest.mark.parametrize("count", [0, -1, 1025, 10**9])
+def test_threads_that_no_machine_has(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    with pytest.raises(UserError, match=rf"--threads is {count}, .* at most 1,024"):
+        use_threads(count)
+
+
+def test_as_many_threads_as_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(os, "cpu_count", lambda: 2048)
+    monkeypatch.setattr(torch, "set_num_threads", given.append)
+    monkeypatch.setattr("threadpoolctl.threadpool_limits", lambda *_, **__: None)
+    use_threads(2048)
+    assert given == [2048]

@@ -21,6 +21,7 @@ from lit_rnn.commands.fit.trainer import chosen, draws_bar, run_callbacks, run_l
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.runs import config as run_config
 from lit_rnn.runs import folder as run_folder
+from lit_rnn.runs import limits
 from lit_rnn.runs.endings import AllDone, DivergedError, Stopped
 from lit_rnn.runs.ranks import end_all, processes_per_share, take_over, wait_for_all
 from lit_rnn.threads import use_threads
@@ -46,6 +47,7 @@ class CLI(ConfigCLI):
 
     def before_instantiate_classes(self) -> None:
         self.config[self.subcommand] = config = plain(self.config[self.subcommand])
+        limits.check_values(config.as_dict())
         run_config.check_places(config.as_dict())
         use_threads(config.threads)
         torch.set_flush_denormal(True)  # vanishing gradients are denormal, and x86 is up to 15 times slower on those
@@ -84,6 +86,7 @@ class CLI(ConfigCLI):
         if config.get("probabilities"):
             settings.check_probabilities(self.model.task)
             self.model.predict_probabilities = True
+        limits.check_memory(self.model, self.datamodule, self.trainer.strategy.root_device, self.subcommand == "fit")
         if self._taken is not None:
             check_fits(self.model, self.datamodule, self._taken, str(self.subcommand))
 

@@ -12,6 +12,10 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from lightning_fabric.plugins.environments.lsf import LSFEnvironment
+from lightning_fabric.plugins.environments.mpi import MPIEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
@@ -21,6 +25,7 @@ from datamodules import Task
 from datamodules.errors import UserError, did_you_mean, one_line, require
 from lit_rnn import optim
 from lit_rnn.class_paths import loaded
+from lit_rnn.memory import machine_memory
 from lit_rnn.models import OrthogonalRNN, SequenceModel
 from lit_rnn.runs.config import listed
 
@@ -49,6 +54,7 @@ _LEAST = {  # numbers that Lightning would take, and then fail or do something e
     "min_steps": 0,
 }
 _COPIES = r"spawn|fork|notebook"
+_CLUSTERS = (SLURMEnvironment, TorchElasticEnvironment, LSFEnvironment, MPIEnvironment)  # Kubeflow sets MASTER_ADDR
 _PRECISIONS = "64-true, 32-true, bf16-true, 16-true, bf16-mixed, or 16-mixed on a GPU"
 
 
@@ -71,6 +77,8 @@ def check_written(trainer: Any, command: str) -> None:
     Raises:
         UserError: naming the key.
     """
+    accepted = "a mapping of the Trainer's options, such as {max_epochs: 10}"
+    require(isinstance(trainer, Namespace), "trainer", trainer, accepted)
     for key, least in _LEAST.items():
         value = trainer.get(key)
         require(value is None or value >= least, f"trainer.{key}", value, f"a whole number of at least {least}")
@@ -93,6 +101,8 @@ def check_written(trainer: Any, command: str) -> None:
         if name in _REFUSED:
             raise UserError(f"trainer.callbacks names {name}, which cannot be used here: {_REFUSED[name]}.")
     require(not trainer.barebones, "trainer.barebones", True, "false: a run keeps its metrics and checkpoints")
+    for_tpu = "xla" in str(trainer.profiler).lower()
+    require(not for_tpu, "trainer.profiler", trainer.profiler, "simple, advanced or pytorch: this one is of TPUs")
     replaced = "transformer-engine" in str(trainer.precision)
     why = f"{_PRECISIONS}: Transformer Engine replaces linear layers whose weights the recurrence reads"
     require(not replaced, "trainer.precision", trainer.precision, why)
@@ -108,6 +118,12 @@ def check_devices(trainer: Any) -> None:
         UserError: saying what to set instead, and what may be missing.
     """
     accelerator, devices = trainer.accelerator, trainer.devices
+    alone = "MASTER_ADDR" not in os.environ
+    if trainer.num_nodes > 1 and alone and not any(cluster.detect() for cluster in _CLUSTERS):
+        raise UserError(
+            f"trainer.num_nodes is {trainer.num_nodes}, but nothing says where the other nodes are: start the command "
+            "by torchrun or Slurm on every node, or set MASTER_ADDR and NODE_RANK, or leave it out."
+        )
     if isinstance(accelerator, str) and accelerator in _DEVICES:
         what, kinds = _DEVICES[accelerator]
         if not any(kind.is_available() for kind in kinds):
@@ -123,9 +139,7 @@ def check_devices(trainer: Any) -> None:
             f"trainer.devices is {devices}, but there is no GPU on this machine: leave it out, or add "
             f"--trainer.accelerator cpu for {devices} processes on the CPU."
         )
-    memory = (
-        os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in os.sysconf_names else math.inf
-    )
+    memory = machine_memory() or math.inf
     if accelerator == "cpu" and several and int(devices) * _PROCESS > memory:
         raise UserError(
             f"trainer.devices is {devices}, but so many processes need about {int(devices) * _PROCESS / 1e9:,.0f} GB "
@@ -182,7 +196,7 @@ def in_sentences(precision: Any) -> Iterator[None]:
             # Lightning would run bf16-mixed, and config.yaml say otherwise
             warnings.filterwarnings("error", "You passed .*16-mixed.*not supported on CPU")
             yield
-    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError) as error:
+    except (MisconfigurationException, ValueError, TypeError, ImportError, RuntimeError, ArithmeticError) as error:
         raise UserError(f"trainer cannot be built: {one_line(error)}") from error
     except UserWarning as warning:
         accepted = "bf16-mixed (or bf16-true, 16-true): a CPU has no float16 arithmetic for the mixed one"

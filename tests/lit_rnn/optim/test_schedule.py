@@ -262,3 +262,14 @@ def test_on_the_command_line(cli: Any, config: Any) -> None:
         rows = [row for row in csv.DictReader(file) if row["lr-RMSprop/other"]]
     assert [float(row["lr-RMSprop/other"]) for row in rows] == pytest.approx([0.01, 0.1])
     assert [float(row["lr-RMSprop/recurrent"]) for row in rows] == pytest.approx([0.001, 0.01])
+
+
+@pytest.mark.parametrize(("name", "changes"), [("StepLR", {"step_size": 0}), ("CosineAnnealingLR", {"T_max": 0})])
+def test_options_that_a_scheduler_divides_by_at_a_step(name: str, changes: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=rf"lr_scheduler \({name}\) cannot be used with .*{next(iter(changes))}"):
+        build_scheduler(spec(name, **changes), one())
+
+
+def test_a_cycle_of_one_step_is_no_fault() -> None:
+    optimizer = one()
+    assert build_scheduler(spec("OneCycleLR", total_steps=1), optimizer).total_steps == 1

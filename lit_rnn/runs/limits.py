@@ -1,0 +1,61 @@
+"""What no run can be: numbers beyond 64 bits, texts that no file can hold, batches larger than memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from datamodules import SequenceDataModule
+from datamodules.errors import require
+from lit_rnn.files import check_path
+from lit_rnn.memory import require_memory
+from lit_rnn.models import SequenceModel
+from lit_rnn.runs.config import walk
+
+LARGEST = 2**63 - 1
+_PATHS = ("run_dir", "ckpt_path")
+
+
+def check_values(config: Mapping[str, Any]) -> None:
+    """Refuse whole numbers that fit in no 64 bits, and texts with characters that no file or name can have.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key, value in walk(config, ""):
+        if isinstance(value, int):
+            require(abs(value) <= LARGEST, key, value, f"a whole number of 64 bits, at most {LARGEST}")
+        if isinstance(value, str):
+            sound = "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
+            require(sound, key, value, "text without the character NUL and without halves of characters")
+            if key in _PATHS:
+                check_path(value, key)
+
+
+def check_memory(model: SequenceModel, data: SequenceDataModule, device: torch.device, trains: bool) -> None:
+    """Refuse what this machine's memory cannot hold, counting only what has to be there at the same time.
+
+    That is the order of the samples and a batch of inputs; on the CPU also the parameters, in training with their
+    gradients, and then every state of the batch, unless some are recomputed.
+
+    Raises:
+        UserError: with the number.
+    """
+    samples, task = getattr(data, "samples", {}), model.task
+    for split, count in samples.items():
+        require_memory(8 * count, f"data.init_args.{split}_samples", count, "the order of so many samples")
+    rows, steps = min(data.batch_size, samples.get("train", data.batch_size)), task.length or 0
+    inputs = rows * steps * (8 if task.inputs == "symbols" else 4 * task.input_size)
+    key, what = "data.init_args.batch_size", f"a batch of {rows:,} sequences of {steps:,} steps"
+    require_memory(inputs, key, data.batch_size, what)
+    if device.type != "cpu":
+        return
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    holding = "holding its weights" + " and their gradients" * trains
+    require_memory(weights * (1 + trains), "model.class_path", type(model).__name__, holding)
+    if trains and model.hparams.get("checkpoint_every") is None:
+        width = sum(cell.hidden_size for cell in model.cell_list())
+        states = rows * steps * width * model.decoder.weight.element_size()
+        require_memory(inputs + states, key, data.batch_size, f"{what} with all states")

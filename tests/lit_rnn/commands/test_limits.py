@@ -1,0 +1,105 @@
+"""Numbers and names that no machine or file can have: refused before anything is made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("_no_pictures")
+
+HUGE = 10**9
+MODEL, DATA, TRAINER = ("model", "init_args"), ("data", "init_args"), ("trainer",)
+
+
+def put(place: tuple[str, ...], key: str, value: object) -> dict[str, Any]:
+    changes: dict[str, Any] = {key: value}
+    for name in reversed(place):
+        changes = {name: changes}
+    return changes
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value", "words"),
+    [
+        (MODEL, "layers", HUGE, ["ExpRNN", "GiB"]),
+        (MODEL, "hidden_size", 10**6, ["ExpRNN", "GiB"]),
+        (MODEL, "hidden_size", 2**63, ["64 bits"]),
+        (MODEL, "recurrent_lr_ratio", float("inf"), ["inf"]),
+        (DATA, "delay", HUGE, ["batch of 8 sequences of 1,000,000,020 steps", "59.6 GiB"]),
+        (DATA, "train_samples", 10**13, ["order", "74,505.8 GiB"]),
+        (DATA, "num_workers", HUGE, ["0 to 1,024"]),
+        (TRAINER, "max_epochs", 2**63, ["64 bits"]),
+        (TRAINER, "accumulate_grad_batches", 0, ["at least 1"]),
+        (TRAINER, "check_val_every_n_epoch", 0, ["at least 1"]),
+        (TRAINER, "devices", HUGE, ["processes", "GB"]),
+        (TRAINER, "num_nodes", 2, ["torchrun"]),
+        (TRAINER, "profiler", "xla", ["simple, advanced or pytorch"]),
+        (TRAINER, "max_time", {"days": 10**12}, ["trainer"]),
+        ((), "trainer", [], ["mapping"]),
+        ((), "trainer", None, ["mapping"]),
+        ((), "trainer", "x", ["mapping"]),
+        ((), "threads", HUGE, ["1,024"]),
+        ((), "run_dir", "a\0b", ["NUL"]),
+        ((), "run_dir", "x" * 256, ["255"]),
+        ((), "ckpt_path", "x" * 256, ["255"]),
+    ],
+    ids=lambda value: str(value)[:20] if isinstance(value, str | int) else None,
+)
+def test_what_no_machine_has(
+    refused: Any, config: Any, place: tuple[str, ...], key: str, value: Any, words: Any
+) -> None:
+    sentence = refused("fit", "-c", config(**put(place, key, value)))
+    named = key if key not in ("delay", "max_time") else ""
+    assert all(word in sentence for word in [named, *words]), sentence
+
+
+@pytest.mark.parametrize(
+    "scheduler", [("StepLR", {"step_size": 0}), ("CosineAnnealingLR", {"T_max": 0})], ids=lambda one: one[0]
+)
+def test_scheduler_that_divides_by_zero_at_its_first_step(refused: Any, config: Any, scheduler: Any) -> None:
+    name, options = scheduler
+    changes = put(MODEL, "lr_scheduler", {"class_path": name, "init_args": options})
+    sentence = refused("fit", "-c", config(**changes))
+    assert all(word in sentence for word in ("model.init_args.lr_scheduler", name, *options)), sentence
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--run_dir", "1e5"], ["--run_dir", "1e5"]),
+        (["--run_dir", "null"], ["--run_dir", "null"]),
+        (["--run_dir", "#x"], ["--run_dir", "comment"]),
+        (["--run_dir", "\ud800"], ["--run_dir"]),
+        (["--model", "{a"], ["--model", "YAML"]),
+        (["--trainer", "{a"], ["trainer", "mapping"]),
+        (["--ckpt_path", "/etc/passwd"], ["ckpt_path", "/etc/passwd"]),
+        (["--ckpt_path", "x" * 256], ["ckpt_path", "255"]),
+        (["-c", "x" * 256], ["config", "255"]),
+        (["--model.init_args.", "3"], ["model"]),
+    ],
+    ids=lambda value: " ".join(value)[:24] if isinstance(value, list) else None,
+)
+def test_names_and_texts(refused: Any, config: Any, options: list[str], words: list[str]) -> None:
+    sentence = refused("fit", "-c", config(), *options)
+    assert all(word in sentence for word in words), sentence
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (command, option)
+        for command, options in (
+            ("analyze", ["--run_dir", "--out", "--ckpt_path", "-c"]),
+            ("attack", ["--run_dir", "--ckpt_path"]),
+            ("compare", ["--csv", "--picture"]),
+            ("study", ["--study_dir"]),
+        )
+        for option in options
+    ],
+)
+@pytest.mark.parametrize("name", ["x" * 256, "a\0b"], ids=["long", "NUL"])
+def test_names_for_the_other_commands(refused: Any, command: str, option: str, name: str) -> None:
+    before = ["x.yaml"] if command == "study" else ["x"] if command == "compare" else []
+    long = "--config" if option == "-c" else option
+    assert long in refused(command, *before, option, name)
