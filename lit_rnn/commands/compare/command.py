@@ -85,6 +85,8 @@ def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
             raise UserError(f"--{name} {path} is a folder: name a file, or put --{name} behind the runs.")
         if path is not None:
             check_folder(path.parent, f"--{name}")
+        same = path is not None and options.html is not None and path.absolute() == options.html.absolute()
+        require(not same, f"--{name}", str(path), "another name than --html, which is a folder")
     ending = options.picture.suffix
     require(ending.lower() in _PICTURES, "--picture", str(options.picture), f"a file ending in {', '.join(_PICTURES)}")
     if options.html is not None:

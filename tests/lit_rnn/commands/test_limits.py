@@ -103,3 +103,17 @@ def test_names_for_the_other_commands(refused: Any, command: str, option: str, n
     before = ["x.yaml"] if command == "study" else ["x"] if command == "compare" else []
     long = "--config" if option == "-c" else option
     assert long in refused(command, *before, option, name)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--picture", "3.5e2"], ["--picture", ".png"]),
+        (["--picture", "x.png", "--html", "x.png"], ["--picture", "--html"]),
+        (["--csv", "x", "--html", "./x"], ["--csv", "--html"]),
+    ],
+    ids=lambda value: " ".join(value)[:24],
+)
+def test_names_of_pictures_and_pages(refused: Any, options: list[str], words: list[str]) -> None:
+    sentence = refused("compare", "x", *options)
+    assert all(word in sentence for word in words), sentence

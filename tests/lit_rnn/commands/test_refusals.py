@@ -40,7 +40,7 @@ def test_options_of_the_trainer(refused: Any, config: Any, option: str, value: A
 def test_as_many_processes_as_the_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     from jsonargparse import Namespace
 
-    monkeypatch.setattr(settings.os, "sysconf", {"SC_PHYS_PAGES": 2_000_000, "SC_PAGE_SIZE": 4096}.get)  # 8.2 GB
+    monkeypatch.setattr(settings, "machine_memory", lambda: 8_192_000_000)
     settings.check_devices(Namespace(accelerator="cpu", devices=10, num_nodes=1))
     with pytest.raises(UserError, match=r"devices is 11, .* about 9 GB .* has 8 GB: at most 10 fit"):
         settings.check_devices(Namespace(accelerator="cpu", devices=11, num_nodes=1))
