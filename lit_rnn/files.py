@@ -337,18 +337,11 @@ def check_name(name: str, key: str) -> None:
 
 
 def check_path(path: str | Path, key: str) -> None:
-    """Refuse what cannot be the path of a file or folder, whatever the disk holds.
-
-    Raises:
-        UserError: naming ``key``.
-    """
-    text = str(path)
-    try:
-        parts = os.fsencode(text).split(b"/")
-    except UnicodeEncodeError:
-        parts = [b"\0"]
-    require(not any(b"\0" in part for part in parts), key, text, "a path without the character NUL")
-    longest = max(map(len, parts))
+    """Refuse, naming ``key``, what cannot be the path of a file or folder, whatever the disk holds."""
+    text, longest = str(path), -1
+    with contextlib.suppress(UnicodeEncodeError):  # half a character
+        longest = max(map(len, os.fsencode(text).split(b"/")))
+    require("\0" not in text and longest >= 0, key, text, "a path of whole characters without NUL")
     if longest > 255 or len(text) > 4095:
         raise UserError(
             f"{key} begins with {text[:40]!r} and is too long: a name may have at most 255 bytes, here {longest}, and "
