@@ -43,6 +43,9 @@ def complete(command: str, arguments: Sequence[str]) -> list[str]:
     _check_names(options)
     _refuse_task(configs[1::2], options)
     if command != "fit" and "--ckpt_path" not in options and not any("print_config" in name for name in options):
+        folder = options.get("--run_dir")
+        if folder and not Path(folder).is_dir():
+            raise UserError(f"run_dir is {folder}, but there is no such folder: name a run folder.")
         raise UserError(
             f"ckpt_path is not given, but {command} needs trained weights: "
             "--ckpt_path FILE, or --ckpt_path best with --run_dir."

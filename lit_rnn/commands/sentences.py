@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -24,7 +25,13 @@ from lit_rnn.models import SequenceModel
 from lit_rnn.optim.schedule import NOT_PLAIN
 from lit_rnn.runs.config import base_of, read_config, walk
 
-_NOT_TO_NAME = {*NOT_PLAIN, "GroupedOptimizer", "RiemannianOptimizer", "SparseAdam"}  # classes that cannot be used
+_NOT_TO_NAME = {
+    *NOT_PLAIN,
+    "GroupedOptimizer",
+    "RiemannianOptimizer",
+    "SparseAdam",
+    "LBFGS",
+}  # classes that cannot be used
 BASES: dict[str, type] = {"model": SequenceModel, "data": SequenceDataModule}
 _WORDS = {SequenceModel: "model", SequenceDataModule: "data module", Optimizer: "optimizer", LRScheduler: "scheduler"}
 
@@ -41,10 +48,13 @@ def explain(message: str, arguments: Sequence[str]) -> str:
         return f"--{_no_key(found[1], arguments, message)}"
     if found := re.search(r"arguments are required: ([\w, .]+)", message):
         names = [re.sub(r"^(fit|validate|test|predict)\.", "", name.strip()) for name in found[1].split(",")]
-        missing = ", ".join(_join([*keys, name]) for name in names)
-        return f"{missing} is missing; give it in the config or as --{missing}."
-    if found := re.search(r"Multiple subclasses .* (\w+)", message):
-        return f"{key} names a class that more than one module has: give its full import path."
+        missing = [_join([*keys, name]) for name in names]
+        given = "is missing; give it" if len(missing) == 1 else "are missing; give them"
+        return f"{' and '.join(missing)} {given} in the config or as {' and '.join(f'--{name}' for name in missing)}."
+    if found := re.search(r"Multiple subclasses .*?: (.*)", message):
+        paths = sorted(set(re.findall(r"[\w.]+\.\w+", found[1])))
+        choice = f"one of {', '.join(paths)}" if paths else "its full import path"
+        return f"{key} names a class that more than one module has: give {choice}."
     for option, base in (("optimizer", "Optimizer"), ("lr_scheduler", "LRScheduler")):
         if f'Parser key "{option}"' in message and "callable class" in message and "class_path" not in message:
             named = re.search(r"Given value: ([\w.]+)", message)
@@ -56,6 +66,8 @@ def explain(message: str, arguments: Sequence[str]) -> str:
         given = re.findall(r"Unable to load config ['\"](.*?)['\"]", message)[0]
         key = _join(list(dict.fromkeys(keys)))
         return f"{key} is {shorten(given)}, but it must be a mapping of options, such as {{name: value}}."
+    if _kind_at(key) in (Callback, Logger) and re.fullmatch(r"'[\w.]+'", _given(message)):
+        return _no_class(keys, message.replace("'", ""))
     if kinds := _expected(message):
         return f"{key} is {_given(message)}, but it must be {' or '.join(kinds)}."
     if keys:
@@ -91,9 +103,13 @@ def _no_class(keys: Sequence[str], message: str) -> str:
 def _expected(message: str) -> list[str]:
     """What the parser would have taken, in words."""
     found = re.findall(r"Expected (?:a )?(<class '[^']*'>|typing\.Literal\[[^\]]*\])", message)
-    kinds = dict.fromkeys(_kind(kind) for kind in found)
+    choices = [
+        choice for kind in found if "Literal" in kind for choice in ast.literal_eval(kind[len("typing.Literal") :])
+    ]
+    kinds = dict.fromkeys(_kind(kind) for kind in found if "Literal" not in kind)
     kinds.pop("null", None)
-    return list(kinds)
+    names = ", ".join(dict.fromkeys(map(str, choices)))
+    return [f"one of {names}", *kinds] if names else list(kinds)
 
 
 def _given(message: str) -> str:
@@ -121,6 +137,8 @@ def _no_key(path: str, arguments: Sequence[str], message: str) -> str:
     place, _, option = path.rpartition(".")
     place = place.removesuffix(".init_args")
     base = _kind_at(place)
+    if base is not None and place not in BASES and not (_holder(message, option) or _class_named(place, arguments)):
+        return f"{path} is given, but no class that would take it: give {place}.class_path too."
     if base is not None and place not in BASES:  # an option of an optimizer, say
         accepted = _options_of(_holder(message, option) or _class_named(place, arguments), base)
     elif top == "trainer" and below:
@@ -166,11 +184,15 @@ def _instead(given: str, accepted: Sequence[str]) -> str:
 
 
 def _kind(expected: str) -> str:
-    """<class 'int'> and typing.Literal['a', 'b'] in words."""
-    if found := re.search(r"Literal(\[.*\])", expected):
-        return f"one of {', '.join(str(choice) for choice in ast.literal_eval(found[1]))}"
+    """<class 'int'> in words."""
     found = re.fullmatch(r"<class '(.*)'>", expected)
     words = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"}
+    words |= {
+        "dict": "a mapping",
+        "list": "a list",
+        "collections.abc.Iterable": "a list",
+        "collections.abc.Sequence": "a list",
+    }
     return words.get(found[1], found[1]) if found else expected
 
 

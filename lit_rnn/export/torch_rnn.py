@@ -67,7 +67,11 @@ def load_torch_(target: SequenceModel | Cell | Sequence[Cell], rnn: nn.RNNBase) 
                 f"The {name} does not compute what nn.{_named(kernel)} does, so it cannot take its weights."
             )
         sizes = (rnn.input_size if layer == 0 else rnn.hidden_size), rnn.hidden_size
-        require(sizes == (cell.input_size, cell.hidden_size), "rnn", f"of sizes {sizes}", f"as the {name}")
+        if sizes != (own := (cell.input_size, cell.hidden_size)):
+            raise UserError(
+                f"Layer {layer} of rnn reads {sizes[0]} inputs and has {sizes[1]} units, but the {name} "
+                f"reads {own[0]} and has {own[1]}: give a torch layer of its sizes."
+            )
         recurrent = getattr(cell, "recurrent", None)
         if not isinstance(recurrent, nn.Linear) or parametrize.is_parametrized(recurrent):
             raise UserError(f"The {name} constrains its recurrent matrix, so it cannot take the weights of a free one.")

@@ -19,6 +19,7 @@ from lit_rnn.init import InputInit, decoder_
 from lit_rnn.models.blocks import EMBEDDING_BOUND, NORMS, Dropouts, check_options, mask, pooled, turned
 from lit_rnn.parametrizations import constrain_recurrent
 from lit_rnn.scan import choose_backend, scan
+from lit_rnn.scan.checks import described
 
 
 class Network(nn.Module, ABC):
@@ -130,6 +131,7 @@ class Network(nn.Module, ABC):
 
         ``lengths`` (B,) and ``reset`` (B, T) as in `datamodules.batch.Parts`.
         """
+        self._check_inputs(inputs)
         cells = len(self.cell_list())
         if states is not None:
             require(len(states) == cells, "states", f"{len(states)} of them", f"{cells}, one a layer")
@@ -182,6 +184,22 @@ class Network(nn.Module, ABC):
     def _dropped(self, y: Tensor, share: float) -> Tensor:
         """y (T, B, .) without a share of its units, the same at all steps, in training."""
         return y * mask((1, *y.shape[1:]), share, y, self.draws) if share and self.training else y
+
+    def _check_inputs(self, inputs: Tensor) -> None:
+        """Raise `UserError` unless inputs are batch first, (B, T) symbols or (B, T, input_size)."""
+        width, symbols = self.task.input_size, self.task.inputs == "symbols"
+        accepted = f"(B, T, {width}), batch first, with at least one step"
+        if symbols:
+            accepted = f"whole numbers (B, T), batch first, with at least one step, or vectors (B, T, {width}) for them"
+        fits = isinstance(inputs, Tensor) and inputs.dim() >= 2 and inputs.shape[1] > 0
+        if fits and symbols and not inputs.is_floating_point():
+            fits = inputs.dim() == 2
+        elif fits:
+            fits = inputs.dim() == 3 and inputs.shape[2] == width
+        if not fits:
+            raise UserError(
+                f"The input is {described(inputs)}, but {type(self).__name__} on {self.task.name} reads {accepted}."
+            )
 
     def encode(self, inputs: Tensor) -> Tensor:
         """What the first cell reads, (B, T, .), in the model's dtype: values as they are, symbols one-hot or embedded.

@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from datamodules import Task
 from datamodules.errors import require
@@ -126,6 +126,7 @@ class Training(Network, LightningModule, ABC):
 
     def on_train_start(self) -> None:
         self.expect_passes()
+        self._check_schedule()
         if self._noted is not None:
             noted, self._noted = self._noted, None
             place = resuming.take_up(self.trainer, self, noted)
@@ -135,6 +136,22 @@ class Training(Network, LightningModule, ABC):
                 resuming.close_epoch(self.trainer)
             elif place == "between epochs":
                 self.meters.reset("train")
+
+    def _check_schedule(self) -> None:
+        """Refuse a cycle that is over before the run is: torch would, in the middle of training."""
+        for config in self.trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, OneCycleLR):
+                epochs = self.trainer.max_epochs
+                known = math.inf if epochs is None or epochs < 0 else epochs
+                steps = self.trainer.estimated_stepping_batches if config.interval == "step" else known
+                total = config.scheduler.total_steps
+                accepted = f"at least the {steps:,} {config.interval}s of the run"
+                require(
+                    total >= steps or steps == math.inf,
+                    "model.init_args.lr_scheduler (OneCycleLR): the length of its cycle",
+                    total,
+                    accepted,
+                )
 
     def expect_passes(self) -> None:
         """Tell the scan how often it will run, so that it compiles where that pays."""

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules import SequenceDataModule, UserError
 from lit_rnn.class_paths import class_in, class_path, loaded, shorten
-from lit_rnn.files import YAMLLimitError, check_yaml, inside, read_yaml
+from lit_rnn.files import YAMLLimitError, check_yaml, held, inside, read_yaml
 from lit_rnn.models import SequenceModel
 
 PLACES: dict[str, type] = {
@@ -42,9 +42,7 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     config = read_yaml(path, "config")
     if not isinstance(config, dict):
-        raise UserError(
-            f"config {path} holds {type(config).__name__}, but it must hold keys such as model, data, trainer."
-        )
+        raise UserError(f"config {path} {held(config)}, but it must hold keys such as model, data, trainer.")
     return config
 
 

@@ -79,6 +79,10 @@ def check_written(trainer: Any, command: str) -> None:
     """
     accepted = "a mapping of the Trainer's options, such as {max_epochs: 10}"
     require(isinstance(trainer, Namespace), "trainer", trainer, accepted)
+    for key in ("max_epochs", "max_steps", "limit_train_batches") if command == "fit" else ():
+        value = trainer.get(key)
+        if value == 0 and value is not False:
+            raise UserError(f"trainer.{key} is {value}, so nothing would be trained: raise it, or leave it out.")
     for key, least in _LEAST.items():
         value = trainer.get(key)
         require(value is None or value >= least, f"trainer.{key}", value, f"a whole number of at least {least}")

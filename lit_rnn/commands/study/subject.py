@@ -15,7 +15,7 @@ from datamodules.errors import UserError, require
 from lit_rnn.class_paths import own_module
 from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.quiet import quiet_lightning
-from lit_rnn.files import check_name, file_name, read_yaml
+from lit_rnn.files import check_name, file_name, held, read_yaml
 
 KEYS = ("base", "grid", "seeds", "arms", "success")
 ARM_KEYS = ("base", "grid")
@@ -109,9 +109,11 @@ def read_study(name: str) -> Study:
         UserError: naming the key.
     """
     path = Path(find_config(name))
-    require(path.is_file(), "study file", name, "a YAML file")
+    if not path.is_file():
+        raise UserError(f"study file {name} {'is a folder' if path.is_dir() else 'does not exist'}: name a YAML file.")
     content = read_yaml(path, "study file")
-    require(isinstance(content, dict), "study file", type(content).__name__, f"a mapping with {', '.join(KEYS)}")
+    if not isinstance(content, dict):
+        raise UserError(f"study file {name} {held(content)}, but it must hold a mapping with {', '.join(KEYS)}.")
     _only(content, KEYS, str(path))
     seeds = content.get("seeds", [1])
     whole = isinstance(seeds, list) and len(seeds) > 0 and all(type(seed) is int for seed in seeds)

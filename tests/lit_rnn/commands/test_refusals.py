@@ -29,6 +29,11 @@ pytestmark = pytest.mark.usefixtures("_no_pictures")
         ("gradient_clip_val", ".nan", ["trainer.gradient_clip_val is nan"]),
         ("strategy", "ddpp", ["trainer.strategy is 'ddpp'", "did you mean ddp?"]),
         ("devices", 0, ["trainer.devices is '0'", "at least 1"]),
+        ("max_epochs", 0, ["trainer.max_epochs is 0", "nothing would be trained"]),
+        ("limit_train_batches", 0, ["trainer.limit_train_batches is 0"]),
+        ("precision", 7, ["trainer.precision is 7", "16-mixed, bf16-true, bf16-mixed, 32-true, 64-true, bf16."]),
+        ("logger", "Nope", ["trainer.logger.class_path is Nope, which is not a known class"]),
+        ("callbacks", "Nope", ["trainer.callbacks.class_path is Nope, which is not a known class"]),
         ("devices", 99999, ["trainer.devices is 99999", "GB of memory", "fit"]),
     ],
 )
@@ -88,3 +93,47 @@ def test_a_picture_is_refused_before_anything_is_read(refused: Any, tmp_path: Pa
     assert "--picture is 'x'" in refused("compare", "nothing", "--picture", "x")
     assert "file is not a folder" in refused("compare", "nothing", "--html", "file")
     assert "file is not a folder" in refused("compare", "nothing", "--csv", "file/a.csv")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model.adversarial", 3], "model.init_args.adversarial is 3, but it must be a mapping"),
+        (["--model.optimizer.init_args.lr", -1], "give model.init_args.optimizer.class_path too"),
+        (["--model.lr_scheduler", "ReduceLROnPlateau"], "torch.optim.lr_scheduler.ReduceLROnPlateau"),
+    ],
+)
+def test_options_of_the_model(refused: Any, config: Any, options: list[Any], words: str) -> None:
+    assert words in refused("fit", "-c", config(), *options, "--run_dir", "r")
+
+
+def test_files_and_folders_that_are_not_there(refused: Any, tmp_path: Path) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "trainer.yaml").write_text("trainer: {max_epochs: 1}\n")
+    assert "config empty.yaml is empty" in refused("fit", "-c", "empty.yaml")
+    assert "study file empty.yaml is empty" in refused("study", "empty.yaml")
+    assert "nosuch.yaml does not exist" in refused("study", "nosuch.yaml")
+    for command in ("validate", "test", "predict"):
+        assert "run_dir is nowhere, but there is no such folder" in refused(command, "--run_dir", "nowhere")
+    sentence = refused("fit", "-c", "trainer.yaml")
+    assert "data and model are missing" in sentence and "--data and --model" in sentence
+
+
+@pytest.mark.parametrize(("total", "interval"), [(7, "step"), (1, "epoch")])
+def test_a_cycle_shorter_than_the_run_is_refused_before_training(
+    refused: Any, config: Any, total: int, interval: str
+) -> None:
+    """The run has 8 steps, in 2 epochs."""
+    scheduler = {"class_path": "OneCycleLR", "init_args": {"max_lr": 0.1, "total_steps": total}}
+    optimizer = {"class_path": "SGD", "init_args": {"lr": 0.1, "momentum": 0.9}}
+    model = {"init_args": {"optimizer": optimizer, "lr_scheduler": scheduler, "lr_scheduler_interval": interval}}
+    sentence = refused("fit", "-c", config(model=model), "--run_dir", "r")
+    steps = {"step": 8, "epoch": 2}[interval]
+    assert f"is {total}, but it must be at least the {steps} {interval}s of the run" in sentence
+
+
+def test_a_cycle_as_long_as_the_run_is_taken(cli: Any, config: Any) -> None:
+    scheduler = {"class_path": "OneCycleLR", "init_args": {"max_lr": 0.1, "total_steps": 8}}
+    optimizer = {"class_path": "SGD", "init_args": {"lr": 0.1, "momentum": 0.9}}
+    model = {"init_args": {"optimizer": optimizer, "lr_scheduler": scheduler}}
+    assert cli("fit", "-c", config(model=model), "--run_dir", "r").status == 0

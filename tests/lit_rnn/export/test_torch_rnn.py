@@ -147,7 +147,11 @@ def test_a_module_that_does_more_is_refused() -> None:
         (GRUCell(WIDTH, N, reset="before"), nn.GRU(WIDTH, N), "does not compute what nn.GRU does"),
         (VanillaRNNCell(WIDTH, N, "relu"), nn.RNN(WIDTH, N), "does not compute what nn.RNN with tanh does"),
         (LSTMCell(WIDTH, N), nn.GRU(WIDTH, N), "does not compute what nn.GRU does"),
-        (LSTMCell(WIDTH, 6), nn.LSTM(WIDTH, N), r"rnn is 'of sizes \(3, 5\)'"),
+        (
+            LSTMCell(WIDTH, 6),
+            nn.LSTM(WIDTH, N),
+            r"Layer 0 of rnn reads 3 inputs and has 5 units, but the LSTMCell of layer 0 reads",
+        ),
         (LSTMCell(WIDTH, N), nn.LSTM(WIDTH, N, 2), "rnn is 'of 2 layers', but it must be of 1"),
         (LSTMCell(WIDTH, N).double(), nn.LSTM(WIDTH, N), "rnn is 'in torch.float32', but it must be in torch.float64"),
         ([], nn.LSTM(WIDTH, N), "a SequenceModel, a Cell, or a list of Cells"),

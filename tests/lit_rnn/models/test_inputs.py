@@ -1,0 +1,32 @@
+"""What a model says of inputs that it cannot read: their own shape, and its own order of dimensions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from datamodules import CopyMemory, UserError
+from datamodules.task import Task
+from lit_rnn.models import LSTM
+
+VALUES = Task("digits", "values", 1, "label", 10, 64, "last", 2.3, "accuracy", False)
+
+
+@pytest.mark.parametrize(
+    "x", [torch.rand(2, 64), torch.ones(2, 64, dtype=torch.int64), torch.rand(2, 64, 3), torch.rand(2, 0, 1), [1.0]]
+)
+def test_values(x: torch.Tensor) -> None:
+    with pytest.raises(UserError, match=r"reads \(B, T, 1\), batch first") as caught:
+        LSTM(task=VALUES, hidden_size=4)(x)
+    shape = str(tuple(x.shape)) if isinstance(x, torch.Tensor) else "list"
+    assert shape in str(caught.value)
+
+
+def test_symbols() -> None:
+    task = CopyMemory(delay=3).task
+    model = LSTM(task=task, hidden_size=4)
+    x = torch.zeros(2, 5, dtype=torch.int64)
+    assert torch.equal(model(x), model(model.one_hot(x)))
+    for wrong in (x[0], x[..., None], torch.rand(2, 5), torch.rand(2, 5, task.input_size + 1)):
+        with pytest.raises(UserError, match=r"reads whole numbers \(B, T\), batch first"):
+            model(wrong)
