@@ -27,6 +27,11 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def held(content: object) -> str:
+    """That a file is empty, or what it holds, for a sentence."""
+    return "is empty" if content is None else f"holds {'a list' if isinstance(content, list) else repr(content)[:60]}"
+
+
 def did_you_mean(given: str, accepted: Iterable[str]) -> str:
     """`` (did you mean NAME?)`` where a name is like what was given, upper and lower case alike; else nothing."""
     import difflib  # only for refusals

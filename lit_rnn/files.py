@@ -121,11 +121,6 @@ def read_yaml(path: Path, what: str) -> Any:
     return parse_yaml(text, f"{what} {path}")
 
 
-def held(content: object) -> str:
-    """That a file is empty, or what it holds, for a sentence."""
-    return "is empty" if content is None else f"holds {'a list' if isinstance(content, list) else repr(content)[:60]}"
-
-
 def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
     """A JSON object that this project wrote, with ``keys`` in it.
 

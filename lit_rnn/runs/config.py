@@ -15,8 +15,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules import SequenceDataModule, UserError
+from datamodules.errors import held
 from lit_rnn.class_paths import class_in, class_path, loaded, shorten
-from lit_rnn.files import YAMLLimitError, check_yaml, held, inside, read_yaml
+from lit_rnn.files import YAMLLimitError, check_yaml, inside, read_yaml
 from lit_rnn.models import SequenceModel
 
 PLACES: dict[str, type] = {

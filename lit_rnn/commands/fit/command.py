@@ -80,8 +80,7 @@ class CLI(ConfigCLI):
             raise blame.refusal(error) or error from None
 
     def after_instantiate_classes(self) -> None:
-        config = self.config[self.subcommand]
-        if "seed" not in config.data.init_args:  # a user's own data, which may not use it
+        if "seed" not in (config := self.config[self.subcommand]).data.init_args:  # a user's own data need not use it
             self.datamodule.seed = int(config.seed_everything)
         if config.get("probabilities"):
             settings.check_probabilities(self.model.task)
@@ -115,9 +114,9 @@ class CLI(ConfigCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given, command = self._get(self.config_init, "trainer"), str(self.subcommand)
+        name = run_name(self.model, self.config[command].seed_everything)
         settings.check_callbacks(chosen(given), self.model, validates=given["limit_val_batches"] != 0)
         self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, given, command)
-        name = run_name(self.model, self.config[command].seed_everything)
         loggers = run_loggers(self.run_dir, given["logger"], command, name)
         self._added = [*chosen(given), *(loggers if isinstance(loggers, list) else [])]
         if command == "predict":

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, held, require
 from lit_rnn.class_paths import own_module
 from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.quiet import quiet_lightning
-from lit_rnn.files import check_name, file_name, held, read_yaml
+from lit_rnn.files import check_name, file_name, read_yaml
 
 KEYS = ("base", "grid", "seeds", "arms", "success")
 ARM_KEYS = ("base", "grid")
