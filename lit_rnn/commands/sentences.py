@@ -69,10 +69,10 @@ def explain(message: str, arguments: Sequence[str]) -> str:
     if _kind_at(key) in (Callback, Logger) and re.fullmatch(r"'[\w.]+'", _given(message)):
         return _no_class(keys, message.replace("'", ""))
     if kinds := _expected(message):
-        return f"{key} is {_given(message)}, but it must be {' or '.join(kinds)}."
+        return f"{key} is {_shown(message)}, but it must be {' or '.join(kinds)}."
     if keys:
-        return f"{key} is {one_line(_given(message))[:100]}, which it does not take."
-    return one_line(message)
+        return f"{key} is {_shown(message)}, which is not what belongs there."
+    return one_line(re.sub(r'Parser key "(\w+)":', r"\1:", message))
 
 
 def _no_class(keys: Sequence[str], message: str) -> str:
@@ -119,6 +119,17 @@ def _given(message: str) -> str:
     inner = re.findall(r"Got value: (.*)", message)
     given = inner[0] if inner else nested[1] if nested else value
     return repr(given) if re.fullmatch(r"[A-Za-z_]\w*", given) else given
+
+
+def _shown(message: str) -> str:
+    """What was given, in the user's words and not too long."""
+    given = one_line(_given(message))
+    if len(given) > 100 or "Namespace(" in given:  # a whole section: what is inside of all others is the fault
+        inner = min(re.findall(r"Given value: (.*)", message), key=len, default=given)
+        given = repr(inner) if re.fullmatch(r"[A-Za-z_]\w*", inner) else inner
+    if "Namespace(" in given:  # the parser's word for a mapping that it has read
+        return "a mapping with other keys or values"
+    return given if len(given) <= 100 else f"{given[:96]} ..."
 
 
 def _join(keys: Sequence[str]) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from datamodules import SequenceDataModule
-from datamodules.errors import require
+from datamodules.errors import UserError, require
+from lit_rnn.class_paths import loaded
 from lit_rnn.files import check_path
 from lit_rnn.memory import require_memory
 from lit_rnn.models import SequenceModel
-from lit_rnn.runs.config import walk
+from lit_rnn.runs.config import check_places, walk
 
 LARGEST = 2**63 - 1
+_PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 _PATHS = ("run_dir", "ckpt_path")
 
 
@@ -32,6 +35,26 @@ def check_values(config: Mapping[str, Any]) -> None:
             require(sound, key, value, "text without the character NUL and without halves of characters")
             if key in _PATHS:
                 check_path(value, key)
+
+
+def check_parsed(config: Mapping[str, Any]) -> None:
+    """`check_values` and `check_places` of a whole config, and no null where a model or data module takes a number.
+
+    The parser lets null pass.
+
+    Raises:
+        UserError: naming the key.
+    """
+    check_values(config)
+    check_places(config)
+    for key, base in (("model", SequenceModel), ("data", SequenceDataModule)):
+        given, cls = config[key].get("init_args") or {}, loaded(config[key]["class_path"], base)
+        for above in () if cls is None else cls.__mro__:
+            takes = inspect.signature(above.__init__).parameters if "__init__" in vars(above) else {}  # type: ignore[misc]
+            for name in given.keys() & takes.keys():
+                plain = takes[name].annotation in _PLAIN and takes[name].default is not None
+                if given[name] is None and plain:
+                    raise UserError(f"{key}.init_args.{name} is null, but it must be {_PLAIN[takes[name].annotation]}.")
 
 
 def check_memory(model: SequenceModel, data: SequenceDataModule, device: torch.device, trains: bool) -> None:

@@ -19,7 +19,6 @@ from lit_rnn.commands.fit.saved import SaveRun
 from lit_rnn.commands.fit.subject import Taken, check_fits, enter, plain, prepare_loggers, run_name, take
 from lit_rnn.commands.fit.trainer import chosen, draws_bar, run_callbacks, run_loggers, run_plugins, text_sample
 from lit_rnn.commands.quiet import quiet_lightning
-from lit_rnn.runs import config as run_config
 from lit_rnn.runs import folder as run_folder
 from lit_rnn.runs import limits
 from lit_rnn.runs.endings import AllDone, DivergedError, Stopped
@@ -47,8 +46,7 @@ class CLI(ConfigCLI):
 
     def before_instantiate_classes(self) -> None:
         self.config[self.subcommand] = config = plain(self.config[self.subcommand])
-        limits.check_values(config.as_dict())
-        run_config.check_places(config.as_dict())
+        limits.check_parsed(config.as_dict())
         use_threads(config.threads)
         torch.set_flush_denormal(True)  # vanishing gradients are denormal, and x86 is up to 15 times slower on those
         settings.check_written(config.trainer, str(self.subcommand))

@@ -29,6 +29,8 @@ def put(place: tuple[str, ...], key: str, value: object) -> dict[str, Any]:
         (DATA, "delay", HUGE, ["batch of 8 sequences of 1,000,000,020 steps", "59.6 GiB"]),
         (DATA, "train_samples", 10**13, ["order", "74,505.8 GiB"]),
         (DATA, "num_workers", HUGE, ["0 to 1,024"]),
+        (DATA, "batch_size", None, ["null", "whole number"]),
+        (DATA, "reuse", None, ["null", "true or false"]),
         (TRAINER, "max_epochs", 2**63, ["64 bits"]),
         (TRAINER, "accumulate_grad_batches", 0, ["at least 1"]),
         (TRAINER, "check_val_every_n_epoch", 0, ["at least 1"]),
@@ -76,6 +78,7 @@ def test_scheduler_that_divides_by_zero_at_its_first_step(refused: Any, config: 
         (["--ckpt_path", "/etc/passwd"], ["ckpt_path", "/etc/passwd"]),
         (["--ckpt_path", "x" * 256], ["ckpt_path", "255"]),
         (["-c", "x" * 256], ["config", "255"]),
+        (["-c+", "none.yaml"], ["config", "none.yaml"]),
         (["--model.init_args.", "3"], ["model"]),
     ],
     ids=lambda value: " ".join(value)[:24] if isinstance(value, list) else None,
@@ -117,3 +120,17 @@ def test_names_for_the_other_commands(refused: Any, command: str, option: str, n
 def test_names_of_pictures_and_pages(refused: Any, options: list[str], words: list[str]) -> None:
     sentence = refused("compare", "x", *options)
     assert all(word in sentence for word in words), sentence
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        {"class_path_": "RMSprop", "init_args": {"lr": 1e-3}},
+        {"class_path": "Adam", "init_args": 0.9},
+        {"class_path": "Adafactor", "init_args": {"foreach": 0.9}},
+        {"class_path": "Adam", "init_args": {"betas": [0.5]}},
+    ],
+    ids=["key", "options", "foreach", "betas"],
+)
+def test_optimizer_that_the_parser_describes_in_its_own_words(refused: Any, config: Any, optimizer: Any) -> None:
+    assert "model.init_args.optimizer" in refused("fit", "-c", config(**put(MODEL, "optimizer", optimizer)))
