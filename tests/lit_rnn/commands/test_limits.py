@@ -78,7 +78,7 @@ def test_scheduler_that_divides_by_zero_at_its_first_step(refused: Any, config: 
         (["--ckpt_path", "/etc/passwd"], ["ckpt_path", "/etc/passwd"]),
         (["--ckpt_path", "x" * 256], ["ckpt_path", "255"]),
         (["-c", "x" * 256], ["config", "255"]),
-        (["-c+", "none.yaml"], ["config", "none.yaml"]),
+        (["-c+", "none.yaml"], ["config", "File does not exist"]),
         (["--model.init_args.", "3"], ["model"]),
     ],
     ids=lambda value: " ".join(value)[:24] if isinstance(value, list) else None,
