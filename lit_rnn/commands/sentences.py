@@ -127,7 +127,7 @@ def _shown(message: str) -> str:
     if len(given) > 100 or "Namespace(" in given:  # a whole section: what is inside of all others is the fault
         inner = min(re.findall(r"Given value: (.*)", message), key=len, default=given)
         given = repr(inner) if re.fullmatch(r"[A-Za-z_]\w*", inner) else inner
-    if "Namespace(" in given:  # the parser's word for a mapping that it has read
+    if "Namespace(" in given or "NestedArg(" in given:  # the parser's words for what it has read
         return "a mapping with other keys or values"
     return given if len(given) <= 100 else f"{given[:96]} ..."
 

@@ -80,6 +80,7 @@ def test_scheduler_that_divides_by_zero_at_its_first_step(refused: Any, config: 
         (["-c", "x" * 256], ["config", "255"]),
         (["-c+", "none.yaml"], ["config", "File does not exist"]),
         (["--model.init_args.", "3"], ["model"]),
+        (["--model.init_args.learn_initial_state.", "1.5"], ["model"]),
     ],
     ids=lambda value: " ".join(value)[:24] if isinstance(value, list) else None,
 )
