@@ -49,12 +49,14 @@ def check_parsed(config: Mapping[str, Any]) -> None:
     check_places(config)
     for key, base in (("model", SequenceModel), ("data", SequenceDataModule)):
         given, cls = config[key].get("init_args") or {}, loaded(config[key]["class_path"], base)
-        for above in () if cls is None else cls.__mro__:
-            takes = inspect.signature(above.__init__).parameters if "__init__" in vars(above) else {}  # type: ignore[misc]
-            for name in given.keys() & takes.keys():
-                plain = takes[name].annotation in _PLAIN and takes[name].default is not None
-                if given[name] is None and plain:
-                    raise UserError(f"{key}.init_args.{name} is null, but it must be {_PLAIN[takes[name].annotation]}.")
+        takes: dict[str, inspect.Parameter] = {}
+        for above in () if cls is None else reversed(cls.__mro__):  # the last to name an option says what it takes
+            if "__init__" in vars(above):
+                takes |= inspect.signature(above.__init__).parameters  # type: ignore[misc]
+        for name in given.keys() & takes.keys():
+            plain = takes[name].annotation in _PLAIN and takes[name].default is not None
+            if given[name] is None and plain:
+                raise UserError(f"{key}.init_args.{name} is null, but it must be {_PLAIN[takes[name].annotation]}.")
 
 
 def check_memory(model: SequenceModel, data: SequenceDataModule, device: torch.device, trains: bool) -> None:

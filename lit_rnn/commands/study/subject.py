@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import UserError, held, require
-from lit_rnn.class_paths import own_module
 from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.files import check_name, file_name, read_yaml
@@ -37,22 +36,6 @@ class Setting:
         """What follows ``python -m lit_rnn fit``."""
         files = [part for base in self.bases for part in ("-c", base)]
         return files + [part for key, value in self.values for part in (f"--{key}", text(value))]
-
-    def own_modules(self) -> list[str]:
-        """The modules of the user's own classes that the study and its base configs name."""
-        texts = [text for base in self.bases for text in _class_paths(read_yaml(Path(base), "config"))]
-        texts += [value for key, value in self.values if key in ("model", "data") or key.endswith("class_path")]
-        texts += [text for _, value in self.values for text in _class_paths(value)]
-        return sorted({module for text in texts if isinstance(text, str) and (module := own_module(text))})
-
-
-def _class_paths(value: Any) -> list[Any]:
-    """Every class_path inside a config."""
-    if isinstance(value, list):
-        return [path for item in value for path in _class_paths(item)]
-    if not isinstance(value, dict):
-        return []
-    return [value.get("class_path"), *(path for item in value.values() for path in _class_paths(item))]
 
 
 @dataclass(frozen=True)

@@ -105,4 +105,4 @@ def test_a_run_that_diverged_can_be_taken_up_with_a_lower_rate(cli: Any, config:
     assert cli("fit", "-c", path, "--run_dir", "r", "--model.lam", 1.15).status == 1
     if not Path("r/checkpoints/last.ckpt").exists():
         done = cli("fit", "-c", path, "--run_dir", "r", "--ckpt_path", "last")
-        assert done.status == 2 and "--run_dir" in done.err
+        assert done.status == 2 and "--resume auto" in done.err

@@ -352,7 +352,7 @@ def test_offline_dynamics_are_left_out(cli: Any, monkeypatch: pytest.MonkeyPatch
     done = cli("analyze", "--ckpt_path", path, "--only", "spectrum")
     assert done.status == 0
     done = cli("analyze", "--ckpt_path", path, "--only", "dynamics")
-    assert done.status == 2 and "could not be downloaded" in done.err and len(done.err.splitlines()) == 1
+    assert done.status == 2 and "could not be put there" in done.err and len(done.err.splitlines()) == 1
 
 
 @pytest.mark.usefixtures("_no_pages")

@@ -155,6 +155,9 @@ def test_another_command_goes_on_with_the_same_run(records: Any, wandb_items: An
 @pytest.fixture
 def dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., WandbDashboard]]:
     """A logger of a run folder, in an environment that says nothing of W&B but where its server is."""
+    import wandb
+
+    wandb.teardown()  # settings that another test of this process left
     for name in [name for name in os.environ if name.startswith("WANDB")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))  # no netrc
@@ -171,8 +174,6 @@ def dashboard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
         return logger
 
     yield make
-    import wandb
-
     wandb.teardown()  # its settings and its service are the process's
     wandb.run = None  # where the service died, it is still there
 

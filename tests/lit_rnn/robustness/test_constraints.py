@@ -210,9 +210,8 @@ def test_a_run_is_held_and_its_checkpoint_loads(cli: Any, config: Any) -> None:
 def test_the_penalty_pulls_in_a_run(cli: Any, config: Any) -> None:
     sizes = []
     for strength in (0.0, 0.1):
-        model: SequenceModel = train(
-            cli, config, str(strength), norm_penalty=strength, optimizer={"class_path": "SGD", "init_args": {"lr": 0.1}}
-        )
+        sgd = {"class_path": "SGD", "init_args": {"lr": 0.1}}
+        model: SequenceModel = train(cli, config, f"penalty-{strength}", norm_penalty=strength, optimizer=sgd)
         sizes.append(norm(next(iter(model.cell_list()[0].recurrent_matrices().values()))))
     assert sizes[1] < sizes[0]
 

@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import random
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -227,15 +228,25 @@ def test_values_in_names_are_short_safe_and_different(tmp_path: Path) -> None:
     assert names[2] == "s-root=plain-seed=1"
 
 
-def test_a_study_goes_on_with_a_class_of_its_own(tmp_path: Path) -> None:
-    base, path = tmp_path / "base.yaml", tmp_path / "s.yaml"
-    base.write_text(yaml.safe_dump({**RUN, "model": {"class_path": "leaky_module.LeakyRNN"}}))
-    path.write_text(yaml.safe_dump({"base": str(base)}))
-    (run,) = read_study(str(path)).runs
-    (tmp_path / run.name / "checkpoints").mkdir(parents=True)
-    (tmp_path / run.name / "checkpoints" / "last.ckpt").touch()
-    line = " ".join(run_command(run, tmp_path, 1))
-    assert "--ckpt_path last --trust leaky_module" in line
+def test_a_study_goes_on_with_a_class_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its base config is the user's word, so what that names is loaded before the checkpoint names it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    Path("leaky_module.py").write_text("from lit_rnn.models import ExpRNN\n\n\nclass LeakyRNN(ExpRNN):\n    pass\n")
+    own = {"class_path": "leaky_module.LeakyRNN", "init_args": {"hidden_size": 4}}
+    data = {
+        "class_path": "CopyMemory",
+        "init_args": {"delay": 3, "train_samples": 20, "val_samples": 20, "batch_size": 10},
+    }
+    trainer = {"max_epochs": 1, "log_every_n_steps": 1, "enable_progress_bar": False}
+    Path("base.yaml").write_text(yaml.safe_dump({"model": own, "data": data, "trainer": trainer}))
+    Path("s.yaml").write_text(yaml.safe_dump({"base": "base.yaml"}))
+    (run,) = read_study("s.yaml").runs
+    for _ in range(2):
+        assert not main(run_command(run, tmp_path, 1)[3:])
+        (tmp_path / run.name / "fit.json").unlink()  # as if it had been killed before its end
+        sys.modules.pop("leaky_module")
+    assert (tmp_path / run.name / "checkpoints/last.ckpt").is_file()
 
 
 @pytest.mark.parametrize("planted", ["config.yaml", "metrics.csv", "checkpoints/last.ckpt", "fit.json", "pictures"])
