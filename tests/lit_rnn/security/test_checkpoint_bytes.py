@@ -76,6 +76,7 @@ def test_every_byte_of_contents_counts(last: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["fit", "test", "predict", "validate", "analyze", "attack"])
 def test_every_command_checks(command: str, last: Path, told: Callable[..., str]) -> None:
+    (last.parent / "previous.ckpt").unlink(missing_ok=True)  # which would stand in, with a warning
     for file in ("last.ckpt", "best.ckpt"):
         whole = bytearray((last.parent / file).read_bytes())
         with zipfile.ZipFile(last.parent / file) as archive:
@@ -173,6 +174,7 @@ def test_a_bare_pickle_is_refused(last: Path, denied: Watch) -> None:
 
 @pytest.mark.parametrize("command", ["fit", "test", "predict", "validate", "analyze", "attack"])
 def test_no_command_runs_a_pickle(command: str, last: Path, told: Callable[..., str]) -> None:
+    (last.parent / "previous.ckpt").unlink(missing_ok=True)  # which would stand in, with a warning
     for file in ("last.ckpt", "best.ckpt"):
         path = last.parent / file
         change_checkpoint(path, lambda checkpoint: PLACES["callbacks"](checkpoint, HOSTILE["os.system"]()))
