@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,11 @@ def write(shell: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> Path:
 
 @pytest.fixture(scope="module")
 def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with pytest.MonkeyPatch.context() as patch:
-        printed: list[str] = []
-        patch.setattr("builtins.print", lambda text: printed.append(text))
-        assert main(["--completion", "bash"]) == 0
+    # of a process of its own: other tests of this one define models and data, which would be offered too
+    line = [sys.executable, "-m", "lit_rnn", "--completion", "bash"]
+    printed = subprocess.run(line, capture_output=True, text=True, check=True).stdout
     path = tmp_path_factory.mktemp("bash") / "complete.bash"
-    path.write_text(printed[0])
+    path.write_text(printed)
     return path
 
 
