@@ -455,7 +455,7 @@ def fault(case: Case, did: Ended) -> str | None:
         return None
     if did.status < 0 or did.status not in (1, 2):
         return f"status {did.status}"
-    lines = [line for line in did.err.splitlines() if line]
+    lines = [line for line in did.err.splitlines() if line and not line.startswith("warning: ")]
     if did.status == 1:
         return None if "The loss is" in did.err else f"status 1: {lines[-1:]}"
     if len(lines) != 1 or not lines[0].startswith("lit_rnn: "):

@@ -24,6 +24,9 @@ def complete(command: str, arguments: Sequence[str]) -> list[str]:
 
     ``fit`` without options runs the quickstart; a command on a checkpoint takes the config of the run it belongs to.
     """
+    for option, argument in itertools.pairwise(["", *arguments]):
+        named = option if option[:1] == "-" else "An argument"
+        require("\0" not in argument, named, argument, "text without the character NUL")
     rest = _split_equals(arguments)
     if {"-h", "--help"} & set(rest):
         return rest

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pytorch_lightning import Trainer
 
 from datamodules import SequenceDataModule
 from datamodules.errors import UserError, require
@@ -17,12 +19,14 @@ from lit_rnn.models import SequenceModel
 from lit_rnn.runs.config import check_places, walk
 
 LARGEST = 2**63 - 1
+_FLOAT = torch.finfo(torch.float32).max
 _PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
+_BASES: dict[str, type] = {"model": SequenceModel, "data": SequenceDataModule}
 _PATHS = ("run_dir", "ckpt_path")
 
 
 def check_values(config: Mapping[str, Any]) -> None:
-    """Refuse whole numbers that fit in no 64 bits, and texts with characters that no file or name can have.
+    """Refuse numbers beyond 64 bits, of a model beyond float32, and texts that no file or name can have.
 
     Raises:
         UserError: naming the key.
@@ -30,6 +34,9 @@ def check_values(config: Mapping[str, Any]) -> None:
     for key, value in walk(config, ""):
         if isinstance(value, int):
             require(abs(value) <= LARGEST, key, value, f"a whole number of 64 bits, at most {LARGEST}")
+        if isinstance(value, float) and key.startswith("model."):
+            fits = abs(value) <= _FLOAT or not math.isfinite(value)
+            require(fits, key, value, f"a number that float32 can hold, at most {_FLOAT:.2g}")
         if isinstance(value, str):
             sound = "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
             require(sound, key, value, "text without the character NUL and without halves of characters")
@@ -38,7 +45,7 @@ def check_values(config: Mapping[str, Any]) -> None:
 
 
 def check_parsed(config: Mapping[str, Any]) -> None:
-    """`check_values` and `check_places` of a whole config, and no null where a model or data module takes a number.
+    """`check_values` and `check_places` of a whole config, and no null where a number, text or choice belongs.
 
     The parser lets null pass.
 
@@ -47,16 +54,19 @@ def check_parsed(config: Mapping[str, Any]) -> None:
     """
     check_values(config)
     check_places(config)
-    for key, base in (("model", SequenceModel), ("data", SequenceDataModule)):
-        given, cls = config[key].get("init_args") or {}, loaded(config[key]["class_path"], base)
+    model, data = (loaded(config[key]["class_path"], base) for key, base in _BASES.items())
+    sections = (("model.init_args", model), ("data.init_args", data), ("trainer", Trainer))
+    for key, cls in sections if isinstance(config["trainer"], Mapping) else sections[:2]:
+        part, _, inner = key.partition(".")
+        given = (config[part].get(inner) if inner else config[part]) or {}
         takes: dict[str, inspect.Parameter] = {}
         for above in () if cls is None else reversed(cls.__mro__):  # the last to name an option says what it takes
-            if "__init__" in vars(above):
-                takes |= inspect.signature(above.__init__).parameters  # type: ignore[misc]
+            takes |= inspect.signature(above.__init__).parameters if "__init__" in vars(above) else {}  # type: ignore[misc]
         for name in given.keys() & takes.keys():
-            plain = takes[name].annotation in _PLAIN and takes[name].default is not None
-            if given[name] is None and plain:
-                raise UserError(f"{key}.init_args.{name} is null, but it must be {_PLAIN[takes[name].annotation]}.")
+            kind = takes[name].annotation
+            kind = kind.__name__ if isinstance(kind, type) else kind
+            if given[name] is None and takes[name].default is not None and kind in _PLAIN:
+                raise UserError(f"{key}.{name} is null, but it must be {_PLAIN[kind]}.")
 
 
 def check_memory(model: SequenceModel, data: SequenceDataModule, device: torch.device, trains: bool) -> None:

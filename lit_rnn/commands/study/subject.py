@@ -104,7 +104,7 @@ def read_study(name: str) -> Study:
     arms = content.get("arms", {path.stem: {}})
     require(isinstance(arms, dict) and len(arms) > 0, "arms", arms, "a mapping from names to {base, grid}")
     for arm in arms:
-        check_name(str(arm), "The name of an arm")
+        check_name(str(arm), "A name in arms")
     settings = [setting for arm, what in arms.items() for setting in _settings(str(arm), what or {}, content)]
     names = [setting.name for setting in settings]
     twice = sorted({name for name in names if names.count(name) > 1})

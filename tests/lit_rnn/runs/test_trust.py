@@ -215,7 +215,7 @@ def test_aliases_within_measure_work() -> None:
 def test_an_arms_name_is_no_path(tmp_path: Path, arm: str) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(yaml.safe_dump({"base": "quickstart.yaml", "arms": {arm: {}}}))
-    with pytest.raises(UserError, match="The name of an arm"):
+    with pytest.raises(UserError, match="A name in arms"):
         read_study(str(path))
 
 
