@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datamodules.sequence_files import SequenceFiles
     from datamodules.streams import Series, StreamDataModule
     from datamodules.text import TextCorpus, TextDataModule
+    from datamodules.timit import TIMIT
     from datamodules.uea import UEA
 else:  # they need torch and Lightning, which take seconds; an error and a Task do not
     __getattr__ = on_demand(
@@ -32,11 +33,13 @@ else:  # they need torch and Lightning, which take seconds; an error and a Task 
             "sequence_files",
             "streams",
             "text",
+            "timit",
             "uea",
         ),
     )
 
 __all__ = [
+    "TIMIT",
     "UEA",
     "Adding",
     "CopyMemory",

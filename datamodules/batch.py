@@ -63,6 +63,12 @@ class Parts(NamedTuple):
             return self.mask if real is None else real
         return self.mask & real
 
+    def share(self, task: Task) -> Tensor | None:
+        """Which share of all steps is real, where a mean over those is to be one over all (``padded``); else None."""
+        if task.scored != "padded" or self.lengths is None:
+            return None
+        return self.lengths.sum() / (self.inputs.shape[0] * self.inputs.shape[1])
+
     def recalled(self, recall: int) -> Tensor:
         """(B, T) bool: the last ``recall`` steps of each sequence."""
         steps = torch.arange(self.inputs.shape[1], device=self.inputs.device)

@@ -75,7 +75,7 @@ def fetch(folder: Path, what: str, downloads: Sequence[Download], key: str = "da
     names = [name for download in downloads for name in download.files]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(folder):
+        with alone(folder):
             for download in downloads:
                 if not download.is_in(folder):
                     _fetch_one(folder, what, download)
@@ -91,7 +91,7 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """One process at a time, where the file system has locks; that one sweeps."""
     with (folder / ".lock").open("w") as lock:
         with contextlib.suppress(OSError):  # without locks two may download: each moves whole files into place
@@ -108,7 +108,7 @@ def _fetch_one(folder: Path, what: str, download: Download) -> None:
         _UnusableError: with the address and the reason, if it cannot be had or used.
     """
     try:
-        with _part(folder) as path:
+        with part_file(folder) as path:
             _load(download.address, path, what, folder, download.sum)
             _take_out(path, folder, download)
     except (OSError, HTTPException, _UnusableError, ValueError) as error:
@@ -118,7 +118,7 @@ def _fetch_one(folder: Path, what: str, download: Download) -> None:
 
 
 @contextlib.contextmanager
-def _part(folder: Path) -> Iterator[Path]:
+def part_file(folder: Path) -> Iterator[Path]:
     """A new file's path, gone afterwards unless it was moved."""
     handle, name = tempfile.mkstemp(dir=folder, prefix=_PART)
     os.close(handle)
@@ -134,7 +134,7 @@ def _load(address: str, path: Path, what: str, folder: Path, expected: str | Non
         size = int(answer.headers.get("Content-Length") or 0)
         print(f"{what}: downloading {address}{f' ({size / 1e6:.1f} MB)' if size else ''} to {folder}", flush=True)
         digest, got = new_sum(expected), 0
-        with _bar(what, size) as advance:
+        with progress_bar(what, size) as advance:
             while block := answer.read(_BLOCK):
                 file.write(block)
                 digest.update(block)
@@ -151,15 +151,16 @@ def _compare(which: str, found: str, expected: str | None) -> None:
 
 
 @contextlib.contextmanager
-def _bar(what: str, size: int) -> Iterator[Callable[[int], None]]:
+def progress_bar(what: str, size: int, of_bytes: bool = True) -> Iterator[Callable[[int], None]]:
     """A progress bar on a terminal; nothing in a log."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
-    from rich.console import Console  # for downloads alone
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.console import Console  # for downloads and caches alone
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    done = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), done, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
         task = progress.add_task(what, total=size or None)
         yield lambda count: progress.advance(task, count)
@@ -170,7 +171,7 @@ def _take_out(path: Path, folder: Path, download: Download) -> None:
     with contextlib.ExitStack() as stack:
         whole = {}
         for name, member in download.files.items():
-            part = stack.enter_context(_part(folder))
+            part = stack.enter_context(part_file(folder))
             try:
                 with _opened(path, download.address, member) as source:
                     _copy(source, part, name, download.sums.get(name))
@@ -195,9 +196,14 @@ def _copy(source: IO[bytes], part: Path, name: str, expected: str | None) -> Non
         file.flush()
         os.fsync(file.fileno())
     _compare(name, digest.hexdigest(), expected)
+    share(part)
+
+
+def share(part: Path) -> None:
+    """Give a part the rights of any other file, for all who share the folder."""
     umask = os.umask(0)
     os.umask(umask)
-    part.chmod(0o666 & ~umask)  # as any other file, for all who share the folder
+    part.chmod(0o666 & ~umask)
 
 
 @contextlib.contextmanager

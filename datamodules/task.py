@@ -7,7 +7,7 @@ from typing import Literal
 
 Inputs = Literal["symbols", "values"]
 Targets = Literal["label", "label_per_step", "value", "frame_per_step", "next_symbol"]
-Scored = Literal["last", "all", "mask"]
+Scored = Literal["last", "all", "mask", "padded"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Task:
         target_size: Number of classes, or width of the value or frame.
         length: Steps in a sequence; None when it varies.
         scored: Which steps the loss averages over: the ``last``, ``all``, or those where the batch's bool ``mask``
-            (B, T) is true; never those behind a sequence's end.
+            (B, T) is true; never those behind a sequence's end. ``padded`` is ``all``, but the mean is over the whole
+            batch, where steps behind an end have no error: of published figures alone, with the metric ``mse``.
         recall: The headline metric counts only the last ``recall`` steps; None counts the steps of the loss.
         chance: Loss of the best predictor that does not look at the input, in nats or squared units.
         metric: The headline metric. Of classes: ``accuracy``, ``cross_entropy``, ``bits_per_symbol`` (of text also

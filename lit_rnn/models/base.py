@@ -289,6 +289,8 @@ class SequenceModel(KeepsKind, Training):
         # only where it counts
         outputs = self.decode(y, parts.lengths) if counts is None else self.decoder(y.transpose(0, 1)[counts])
         loss = loss_of(self.task, outputs, parts.targets if counts is None else parts.targets[counts])
+        share = parts.share(self.task)
+        loss = loss if share is None else loss * share
         self.meters.count(stage, loss, outputs, parts)
         self._log_meters(stage)
         return loss

@@ -199,6 +199,8 @@ class Meters(nn.ModuleDict):
         kinds = {"loss": lambda task: WeightedMean(), "metric": _meter}
         super().__init__({f"{stage}_{name}": make(task) for stage in STAGES for name, make in kinds.items()})
         self.task, self.metric = task, headline(task)
+        sound = task.scored != "padded" or task.metric == "mse"
+        require(sound, "task.metric", task.metric, "mse, as the task is scored padded")
         self.register_state_dict_post_hook(_lists_to_tensors)
         self.register_load_state_dict_pre_hook(_tensors_to_lists)
         for meter in self.of("train").values():
@@ -232,11 +234,14 @@ class Meters(nn.ModuleDict):
         counts = parts.counts(self.task)
         counted = parts.targets if counts is None else parts.targets[counts]
         loss_meter, metric_meter = self.of(stage).values()
-        loss_meter.update(loss.detach(), counted.numel())
+        share = parts.share(self.task)
+        weight = counted.numel() if share is None else parts.targets.numel()
+        loss_meter.update(loss.detach(), weight)
         outputs, counted = self._recalled(outputs.detach(), counted, parts, counts)
         gathers = any(isinstance(state, list) for state in metric_meter._defaults.values())
         if len(counted) or gathers:  # ranks exchange lists: none may lack one
-            metric_meter.update(*self.metric.read(outputs, counted))
+            found = self.metric.read(outputs, counted)
+            metric_meter.update(*(found if share is None else (found[0] * share, weight)))
         else:
             self.mark_updated(stage)
 
