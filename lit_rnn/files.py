@@ -169,28 +169,30 @@ def read_arrays(path: Path) -> dict[str, Any]:
 # ---- writing
 
 
-def check_folder(folder: Path, key: str) -> None:
-    """Refuse a folder that cannot be made or written; leaves nothing behind.
-
-    Raises:
-        UserError: naming ``key``.
-    """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+def check_folder(folder: Path, key: str, hint: str = "") -> None:
+    """Refuse a folder that cannot be made or written, naming ``key``; leaves nothing behind."""
+    # unlike Path.exists, no error where rights are lacking
+    existing = next(path for path in (folder, *folder.absolute().parents) if os.path.exists(path))
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         what = "may not be written" if existing.is_dir() else "is not a folder"
-        raise UserError(f"{key} {folder} cannot be made: {existing} {what}; name a writable folder.")
+        reason = what if existing == folder else f"cannot be made: {existing} {what}"
+        raise UserError(f"{key} {folder} {reason}; name a writable folder{hint}.")
 
 
 def make_folder(folder: Path, key: str) -> None:
-    """Make a folder and those above it.
-
-    Raises:
-        UserError: naming ``key``, if it cannot be made.
-    """
+    """Make a folder and those above it; raises as `check_folder` does, or what `cannot_make` says."""
+    check_folder(folder, key)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{key} {folder} cannot be made ({error.strerror}); name a writable folder.") from error
+        raise cannot_make(folder, key, error) from error
+
+
+def cannot_make(folder: Path, key: str, error: OSError, hint: str = "") -> UserError:
+    """The sentence for what an attempt to make a folder has raised; a full disk is no bad input."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return cannot_write(folder, error)
+    return UserError(f"{key} {folder} cannot be made ({error.strerror}); name a writable folder{hint}.")
 
 
 class WriteError(UserError):
@@ -319,7 +321,6 @@ def set_aside(path: Path, reason: str, instead: str = "") -> None:
 
 
 # ---- names and links
-
 _OF_WANDB = re.compile(
     r"wandb/(offline-)?run-[\w-]+/logs/debug-core\.log"
 )  # to the log of W&B's service; never written

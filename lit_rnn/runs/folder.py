@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from datamodules.errors import UserError
-from lit_rnn.files import YAMLLimitError, check_yaml, refuse_links, remove_partial
+from lit_rnn.files import YAMLLimitError, cannot_make, check_folder, check_yaml, refuse_links, remove_partial
 from lit_rnn.runs.checkpoints import best_checkpoint, initial_checkpoint, is_started, last_checkpoint
 from lit_rnn.runs.launched import first_process as first_process
 from lit_rnn.runs.lock import Lock
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pytorch_lightning import Trainer
 
 RUNS = Path("runs")
+_HINT = " with --run_dir"
 _CHOSEN = "LIT_RNN_RUN_DIR"  # tells the processes that Lightning launches which folder the first one chose
 
 
@@ -100,10 +101,7 @@ def check_place(folder: Path) -> None:
         UserError: saying which folder, and what to do.
     """
     refuse_links(folder)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        what = "is not a folder" if not existing.is_dir() else "may not be written"
-        raise UserError(f"run_dir {folder} cannot be made: {existing} {what}; name a writable folder with --run_dir.")
+    check_folder(folder, "run_dir", _HINT)
 
 
 def check_free(folder: Path) -> None:
@@ -210,9 +208,7 @@ def _told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"run_dir {folder} cannot be made ({error.strerror}); name a writable folder with --run_dir."
-        ) from error
+        raise cannot_make(folder, "run_dir", error, _HINT) from error
 
 
 def _missing(folder: Path) -> list[Path]:

@@ -28,10 +28,11 @@ class _Writer(ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         self.path = Path(self.metrics_file_path)
         self._written, self._repaired = 0, False
+        self._columns: list[str] = []  # of the file
         if self.path.is_file():
             content = self.path.read_bytes()
             self.metrics_keys, rows, damage = parse_rows(content)
-            self._written = len(rows)
+            self._written, self._columns = len(rows), list(self.metrics_keys)
             if damage is not None:
                 set_aside(self.path, damage)
                 self._repaired = True
@@ -52,7 +53,7 @@ class _Writer(ExperimentWriter):
         else:
             self.path.unlink(missing_ok=True)
             self.metrics_keys = []
-        self._written = len(rows)
+        self._written, self._columns = len(rows), list(self.metrics_keys)
 
     def forget_behind(self, count: int, owed: Row | None, step: int, inside_epoch: bool) -> None:
         """Keep the ``count`` rows that there were at a checkpoint, and put the one that was to follow behind them.
@@ -81,7 +82,8 @@ class _Writer(ExperimentWriter):
         """Put what was logged on the disk; and no hparams.yaml: config.yaml says it all."""
         if not self.metrics:
             return
-        if self._record_new_keys() or not self.path.is_file():
+        self._record_new_keys()
+        if self.metrics_keys != self._columns or not self.path.is_file():  # also where an attempt has failed
             self._rewrite([*self._read(), *self.metrics])
         else:
             self._append(_text(self.metrics_keys, self.metrics, header=False).encode())

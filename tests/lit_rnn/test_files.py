@@ -23,7 +23,7 @@ def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b", "--out")
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"--out .*file.b cannot be made .*writable folder"):
+    with pytest.raises(UserError, match=r"--out .*file.b cannot be made: .*file is not a folder; name a writable"):
         make_folder(tmp_path / "file" / "b", "--out")
 
 

@@ -20,7 +20,7 @@ from lit_rnn.commands.attack.measure import Outcome, plan, run_shots
 from lit_rnn.commands.attack.page import show, write_page
 from lit_rnn.commands.attack.pictures import draw_all
 from lit_rnn.commands.attack.subject import Subject, describe, read_subject
-from lit_rnn.files import in_whole, make_folder, read_json, refuse_links, write_csv, write_json
+from lit_rnn.files import check_folder, in_whole, make_folder, read_json, refuse_links, write_csv, write_json
 from lit_rnn.robustness import Effort
 from lit_rnn.robustness.certified import Smoothing
 from lit_rnn.robustness.shots import Shot, gradients_of, seconds_per_gradient
@@ -71,12 +71,16 @@ def study(options: argparse.Namespace, given: dict[str, Any], console: Console) 
                 "give the same options, or remove that report."
             )
     left = [folder for folder in runs if not (folder / "attack" / "attack.json").is_file()]
+    for folder in left:
+        check_folder(folder / "attack", "--study: the report")
+    summary = options.out or options.study[0]
+    refuse_links(summary)
+    check_folder(summary, "--out")
     print(f"{len(runs)} runs, {len(runs) - len(left)} with a report, {len(left)} to go", flush=True)
     for number, folder in enumerate(left, 1):
         print(f"{number} of {len(left)}: {folder}", flush=True)
         one(argparse.Namespace(**{**vars(options), "run_dir": folder, "out": None}), given, console)
-    refuse_links(options.out or options.study[0])
-    collect(runs, options.out or options.study[0], console)
+    collect(runs, summary, console)
 
 
 def as_asked(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from lit_rnn.commands.parser import Parser
 from lit_rnn.commands.study import export, local
 from lit_rnn.commands.study.estimate import estimate
 from lit_rnn.commands.study.subject import Run, Study, read_study
-from lit_rnn.files import refuse_links, write_file
+from lit_rnn.files import check_folder, refuse_links, write_file
 from lit_rnn.report.console import new_console
 from lit_rnn.runs.endings import FailedError, stopping
 from lit_rnn.runs.results import is_finished
@@ -27,6 +27,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
     study = read_study(options.file)
     folder = options.study_dir or Path("runs", study.path.stem)
     refuse_links(folder)
+    if not options.dry_run:
+        check_folder(folder, "--study_dir")
     require(options.threads >= 1, "--threads", options.threads, "a whole number of at least 1")
     processes = max(1, cores() // options.threads) if options.processes is None else options.processes
     require(processes >= 1, "--processes", processes, "a whole number of at least 1")

@@ -77,7 +77,7 @@ def test_saving_again_replaces_and_a_file_in_the_way_is_told(make: Any, tmp_path
     export.save(other, tmp_path / "a")
     assert torch.equal(export.load(tmp_path / "a").decoder.weight, other.decoder.weight)
     (tmp_path / "b").write_text("here")
-    with pytest.raises(UserError, match=r"folder .*/b cannot be made"):
+    with pytest.raises(UserError, match=r"folder .*/b is not a folder"):
         export.save(other, tmp_path / "b")
 
 

@@ -26,7 +26,7 @@ import torch
 import yaml
 
 from lit_rnn.__main__ import main
-from lit_rnn.commands.fit import command  # noqa: F401  # with all that it imports, before the first fork
+from lit_rnn.commands.fit import command, saved  # noqa: F401  # with all that they import, before the first fork
 from lit_rnn.files import write_file
 from lit_rnn.report import spectra, states, task
 
@@ -77,7 +77,9 @@ def run(config: Path, folder: Path, before: Callable[[], None] = lambda: None) -
         try:
             output = os.open(folder.parent / "output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             os.dup2(output, 1), os.dup2(output, 2)
+            sys.stdout, sys.stderr = (open(number, "w", buffering=1) for number in (1, 2))  # noqa: SIM115
             states.draw_states = spectra.draw_spectra = task.draw_run = draw_nothing
+            saved._commit = lambda: None  # whoever works on the sources meanwhile changes it
             before()
             status = main(["fit", "-c", str(config), "--run_dir", str(folder), "--resume", "auto"])
         finally:
