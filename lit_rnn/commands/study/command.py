@@ -13,6 +13,7 @@ from datamodules.errors import UserError, require
 from lit_rnn.commands.parser import Parser
 from lit_rnn.commands.study import export, local
 from lit_rnn.commands.study.estimate import estimate
+from lit_rnn.commands.study.search import command as searching
 from lit_rnn.commands.study.subject import Run, Study, read_study
 from lit_rnn.files import check_folder, refuse_links, write_file
 from lit_rnn.report.console import new_console
@@ -22,7 +23,7 @@ from lit_rnn.threads import cores
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
-    """Run every setting and seed of a study file, or go on with what is left of it; end with a table over seeds."""
+    """Run every setting and seed of a study file, or the trials of its search, or what is left; end with a table."""
     options = parser(command).parse_args(list(arguments))
     study = read_study(options.file)
     folder = options.study_dir or Path("runs", study.path.stem)
@@ -32,6 +33,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
     require(options.threads >= 1, "--threads", options.threads, "a whole number of at least 1")
     processes = max(1, cores() // options.threads) if options.processes is None else options.processes
     require(processes >= 1, "--processes", processes, "a whole number of at least 1")
+    if study.search is not None:
+        return searching.run(study, folder, processes, options, _check)
     runs = study.runs
     if options.only is not None:
         require(0 <= options.only < len(runs), "--only", options.only, f"a run from 0 to {len(runs) - 1}")

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from lit_rnn.commands.study.subject import Study, text
+from lit_rnn.commands.study.search.space import text
+from lit_rnn.commands.study.subject import Study
 
 
 def sweeps(study: Study) -> dict[str, str]:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from datamodules.errors import UserError
@@ -49,25 +49,45 @@ def pinned(threads: int) -> dict[str, str]:
 
 
 class Pool:
-    """Keeps ``processes`` runs going until none is left; a run that breaks does not stop the others."""
+    """Keeps ``processes`` runs going until none is left; a run that breaks does not stop the others.
 
-    def __init__(self, folder: Path, processes: int, threads: int, tell: Callable[[Run, int, float], None]) -> None:
-        self.folder, self.processes, self.threads, self.tell = folder, processes, threads, tell
+    Args:
+        tell: Told of every run that has ended: its exit status, and its seconds.
+        look: Shown every run that is going, again and again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        processes: int,
+        threads: int,
+        tell: Callable[[Run, int, float], None],
+        look: Callable[[Run, subprocess.Popen[bytes]], None] | None = None,
+    ) -> None:
+        self.folder, self.processes, self.threads, self.tell, self.look = folder, processes, threads, tell, look
         self.going: dict[Run, tuple[subprocess.Popen[bytes], float]] = {}
 
     def log(self, run: Run) -> Path:
         """Where a run's output goes."""
         return self.folder / f"{run.name}.log"
 
-    def run_all(self, runs: Sequence[Run]) -> dict[Run, int]:
-        """Exit status by run. A signal that asks to stop is passed on, the runs save, and they are waited for."""
-        waiting, ended = list(runs), dict[Run, int]()
+    def run_all(self, runs: Iterable[Run]) -> dict[Run, int]:
+        """Exit status by run; the next is asked for when there is room for it.
+
+        A signal that asks to stop is passed on, the runs save, and they are waited for.
+        """
+        waiting, ended = iter(runs), dict[Run, int]()
         try:
-            while waiting or self.going:
-                while waiting and len(self.going) < self.processes:
-                    self._start(waiting.pop(0))
-                ended |= self._collect()
+            while True:
+                while len(self.going) < self.processes and (run := next(waiting, None)) is not None:
+                    self._start(run)
+                if not self.going:
+                    return ended
                 time.sleep(0.1)
+                if self.look is not None:
+                    for run, (process, _) in self.going.items():
+                        self.look(run, process)
+                ended |= self._collect()
         except BaseException:  # whatever it is, no run stays behind
             stopping.leave(*SIGNALS)
             for process, _ in self.going.values():
@@ -75,7 +95,6 @@ class Pool:
             for process, _ in self.going.values():
                 process.wait()
             raise
-        return ended
 
     def _start(self, run: Run) -> None:
         with self.log(run).open("ab") as log:

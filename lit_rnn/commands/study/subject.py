@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,10 +13,11 @@ from typing import Any
 from datamodules.errors import UserError, held, require
 from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.quiet import quiet_lightning
+from lit_rnn.commands.study.search.space import Search, only, read_search, text
 from lit_rnn.files import check_name, file_name, read_yaml
 
-KEYS = ("base", "grid", "seeds", "arms", "success")
-ARM_KEYS = ("base", "grid")
+KEYS = ("base", "grid", "seeds", "arms", "success", "search")
+ARM_KEYS = ("base", "grid", "space")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Study:
         seeds: Of every setting.
         below: A run succeeds when its validation loss once falls below this; None: below_chance decides.
         below_chance: The same, as a share of the task's chance level.
+        search: What is drawn beside the grid, if anything is; then each arm has one setting.
     """
 
     path: Path
@@ -70,15 +71,11 @@ class Study:
     seeds: tuple[int, ...]
     below: float | None
     below_chance: float
+    search: Search | None = None
 
     @property
     def runs(self) -> list[Run]:
         return [Run(setting, seed) for setting in self.settings for seed in self.seeds]
-
-
-def text(value: Any) -> str:
-    """A grid's value as it follows its option on the command line."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def read_study(name: str) -> Study:
@@ -86,7 +83,7 @@ def read_study(name: str) -> Study:
 
     Keys: ``base``, a config or a list of them, as for ``fit -c``; ``grid``, option to list of values, all combinations;
     ``seeds``; ``arms``, name to {base, grid}, which are added to the common ones; ``success``, {below: loss} or
-    {below_chance: share}, half of chance by default.
+    {below_chance: share}, half of chance by default; ``search``, see `lit_rnn.commands.study.search.space.Search`.
 
     Raises:
         UserError: naming the key.
@@ -97,7 +94,7 @@ def read_study(name: str) -> Study:
     content = read_yaml(path, "study file")
     if not isinstance(content, dict):
         raise UserError(f"study file {name} {held(content)}, but it must hold a mapping with {', '.join(KEYS)}.")
-    _only(content, KEYS, str(path))
+    only(content, KEYS, str(path))
     seeds = content.get("seeds", [1])
     whole = isinstance(seeds, list) and len(seeds) > 0 and all(type(seed) is int for seed in seeds)
     require(whole and len(set(seeds)) == len(seeds), "seeds", seeds, "a list of different whole numbers")
@@ -111,10 +108,29 @@ def read_study(name: str) -> Study:
     require(not twice, "grid", ", ".join(twice[:3]), "such that every run has a name of its own")
     success = content.get("success", {})
     require(isinstance(success, dict), "success", success, "{below: loss} or {below_chance: share}")
-    _only(success, ("below", "below_chance"), "success")
+    only(success, ("below", "below_chance"), "success")
     below, below_chance = _positive(success, "below"), _positive(success, "below_chance")
     require(below is None or below_chance is None, "success", success, "below or below_chance, not both")
-    return Study(path, tuple(settings), tuple(seeds), below, 0.5 if below_chance is None else below_chance)
+    search = None if content.get("search") is None else _search(content, arms, settings, seeds)
+    for arm, what in arms.items():
+        require(
+            search is not None or "space" not in (what or {}), f"arms.{arm}: the key", "space", "beside search only"
+        )
+    return Study(path, tuple(settings), tuple(seeds), below, 0.5 if below_chance is None else below_chance, search)
+
+
+def _search(content: Mapping[str, Any], arms: Mapping[str, Any], settings: Sequence[Setting], seeds: Any) -> Search:
+    """``search:``, with a grid beside it that gives each option one value."""
+    search = read_search(content["search"], arms)
+    require("success" not in content, "success", content.get("success"), "left out beside search, which has no grid")
+    require(len(seeds) == 1, "seeds", seeds, "one seed, as every trial of a search is one run")
+    for setting in settings:
+        space = [one.key for one in search.spaces[setting.arm]]
+        for key, _ in setting.values:
+            require(key not in space, "search.space", key, "in the space or in the grid, not in both")
+    several = len(settings) > len(arms)
+    require(not several, "grid", "several values of an option", "one value of each beside search, which takes a choice")
+    return search
 
 
 def _positive(success: Mapping[str, Any], key: str) -> float | None:
@@ -127,14 +143,9 @@ def _positive(success: Mapping[str, Any], key: str) -> float | None:
     raise UserError(f"success.{key} is {given!r}, but it must be a positive number.")
 
 
-def _only(given: Mapping[str, Any], accepted: Sequence[str], where: str) -> None:
-    for key in given:
-        require(key in accepted, f"{where}: the key", key, f"one of {', '.join(accepted)}")
-
-
 def _settings(arm: str, what: Mapping[str, Any], common: Mapping[str, Any]) -> list[Setting]:
     require(isinstance(what, Mapping), f"arms.{arm}", what, "a mapping with base and grid")
-    _only(what, ARM_KEYS, f"arms.{arm}")
+    only(what, ARM_KEYS, f"arms.{arm}")
     bases = tuple(find_config(base) for given in (common, what) for base in _bases(given.get("base")))
     if not bases:
         raise UserError(f"base is not given: name a config, or a list of them, in the study or in arms.{arm}.")

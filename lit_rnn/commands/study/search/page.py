@@ -1,0 +1,37 @@
+"""A search as tables in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lit_rnn.commands.study.search.measure import Found
+from lit_rnn.commands.study.search.space import text
+from lit_rnn.report.tables import Table, number
+
+
+def tables(found: Sequence[Found]) -> list[Table]:
+    """The best of each arm with its values, and the importance of the keys where there is one."""
+    rows = []
+    for one in found:
+        best, counts = one.best, one.counts
+        values = (
+            "" if best is None else ", ".join(f"{_last(key)}={_shown(value)}" for key, value in best.values.items())
+        )
+        trial = None if best is None else best.number
+        rows.append([one.arm, values, trial, None if best is None else best.value, *counts.values()])
+    column = found[0].objective.column
+    header = ["arm", "best values", "trial", f"best {column}", *found[0].counts]
+    made = [Table(header, rows, texts=2, title="The best trial of each arm, and how many trials there are")]
+    shares = [[one.arm, key, share] for one in found for key, share in one.importance.items()]
+    if shares:
+        title = "Importance: share of the variance between complete trials that a key explains (fANOVA)"
+        made.append(Table(["arm", "key", "importance"], shares, texts=2, title=title))
+    return made
+
+
+def _last(key: str) -> str:
+    return key.rpartition(".")[2]
+
+
+def _shown(value: object) -> str:
+    return number(value) if isinstance(value, float) else text(value)

@@ -1,0 +1,119 @@
+"""The trials that this process runs: claimed, watched after every validation, and told to the storage when they end."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from datamodules.errors import UserError
+from lit_rnn.commands.study.search.space import Search
+from lit_rnn.commands.study.search.storage import Trials
+from lit_rnn.commands.study.search.trial import Objective, run_of
+from lit_rnn.commands.study.subject import Run, Setting, Study
+from lit_rnn.runs.lock import Lock
+from lit_rnn.runs.results import is_finished
+
+_DIVERGED = "lit_rnn: The loss is"  # how `DivergedError` begins
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An arm of the study: its setting, what its trials are judged by, and the trials."""
+
+    setting: Setting
+    objective: Objective
+    trials: Trials
+
+
+@dataclass
+class _Going:
+    arm: Arm
+    number: int
+    reported: int
+    pruned: bool = False
+    size: int = field(default=-1)
+
+
+class Watch:
+    """Feeds a `Pool` with trials, and hears from it how they end."""
+
+    def __init__(self, study: Study, search: Search, arms: Sequence[Arm], folder: Path) -> None:
+        self.study, self.arms, self.folder = study, arms, folder
+        self.prunes = search.pruner != "none"
+        self.failed: list[str] = []
+        self._going: dict[Run, _Going] = {}
+
+    def claimed(self) -> Iterator[Run]:
+        """Trials to run, until there is none left; one whose run has finished already is only told."""
+        for arm in self.arms:
+
+            def is_run(number: int, arm: Arm = arm) -> bool:
+                return _in_use(self.folder / run_of(self.study, arm.setting, number, {}).name)
+
+            while (found := arm.trials.claim(is_run)) is not None:
+                run = run_of(self.study, arm.setting, found.number, found.values)
+                self._going[run] = _Going(arm, found.number, found.reported)
+                if is_finished(self.folder / run.name):
+                    self.ended(run, 0, 0.0)
+                else:
+                    yield run
+
+    def look(self, run: Run, process: subprocess.Popen[bytes]) -> None:
+        """Stop a run that the pruner gives up; it saves, as ever."""
+        going = self._going[run]
+        metrics = self.folder / run.name / "metrics.csv"
+        if not self.prunes or going.pruned or not metrics.is_file() or metrics.stat().st_size == going.size:
+            return
+        going.size = metrics.stat().st_size
+        if self._report(run):
+            going.pruned = True
+            process.terminate()
+
+    def _report(self, run: Run) -> bool:
+        """Tell the storage of new validations; whether the run should end."""
+        going = self._going[run]
+        curve = going.arm.objective.curve(self.folder / run.name)
+        new, going.reported = list(enumerate(curve))[going.reported :], max(going.reported, len(curve))
+        return any([going.arm.trials.report(going.number, step, value) for step, value in new])
+
+    def ended(self, run: Run, status: int, seconds: float) -> None:
+        """Tell the storage, and print, how a run has ended."""
+        going = self._going[run]
+        arm, number = going.arm, going.number
+        self._report(run)
+        value = arm.objective.best(arm.objective.curve(self.folder / run.name))
+        if status == 0 and value is not None:
+            arm.trials.complete(number, value)
+            what = f"best {arm.objective.column} {value:.4g}"
+        elif going.pruned or self._diverged(run):
+            what = f"pruned after {going.reported} validations" if going.pruned else "diverged"
+            arm.trials.prune(number, what)
+        else:
+            what = f"failed (status {status}), see {self.log(run)}" if status else f"no {arm.objective.column}"
+            arm.trials.fail(number, what)
+            self.failed.append(run.name)
+        del self._going[run]
+        print(f"{run.name}: {what}, {seconds:.0f} s", flush=True)
+
+    def log(self, run: Run) -> Path:
+        """Where the run's output goes."""
+        return self.folder / f"{run.name}.log"
+
+    def _diverged(self, run: Run) -> bool:
+        """Whether the last line of the log says so."""
+        path = self.log(run)
+        lines = path.read_bytes()[-100_000:].decode(errors="replace").split("\n") if path.is_file() else []
+        return any(line.startswith(_DIVERGED) for line in [line for line in lines if line.strip()][-1:])
+
+
+def _in_use(folder: Path) -> bool:
+    """Whether a process trains in a run folder."""
+    if not (folder / ".lock").exists():
+        return False
+    try:
+        Lock(folder).release()
+    except UserError:
+        return True
+    return False
