@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datamodules.batch import Parts
     from datamodules.copying import CopyMemory
     from datamodules.denoising import Denoise
+    from datamodules.lengths import LengthDataModule
     from datamodules.pixels import PixelDigits, PixelMNIST, pixel_permutation
     from datamodules.published_text import Enwik8, PennTreebank, Text8
     from datamodules.sequence_files import SequenceFiles
@@ -28,6 +29,7 @@ else:  # they need torch and Lightning, which take seconds; an error and a Task 
             "batch",
             "copying",
             "denoising",
+            "lengths",
             "pixels",
             "published_text",
             "sequence_files",
@@ -47,6 +49,7 @@ __all__ = [
     "Enwik8",
     "GeneratedDataModule",
     "IndexedBatches",
+    "LengthDataModule",
     "Parts",
     "PennTreebank",
     "PixelDigits",

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.base import Batch, GeneratedDataModule, unit_interval
+from datamodules.base import Batch, unit_interval
 from datamodules.errors import require
+from datamodules.lengths import LengthDataModule
 from datamodules.task import Task
 
 
@@ -20,7 +21,7 @@ def value_first(x: Tensor) -> Tensor:
     return x.flip(-1) if first and not second else x
 
 
-class Adding(GeneratedDataModule):
+class Adding(LengthDataModule):
     """Add the two marked numbers of a long sequence: y = sum of u_t where m_t = 1.
 
     Inputs (B, T, 2): channel 0 is u_t ~ U(0, 1), channel 1 the mark m_t, 1 at exactly one step of each half. The
@@ -32,7 +33,7 @@ class Adding(GeneratedDataModule):
             ``urnn``: h = T // 2.
         mark_first: Channel 0 is m_t and channel 1 u_t, as in Orhan and Pitkow's code (2020): a start that sends channel
             0 to the source of a chain sends the marks there.
-        **kwargs: Sizes, seed and workers of `GeneratedDataModule`.
+        **kwargs: Other lengths, a curriculum, sizes, seed and workers: `LengthDataModule`.
     """
 
     bounds = (0.0, 1.0)
@@ -47,14 +48,17 @@ class Adding(GeneratedDataModule):
     ) -> None:
         super().__init__(**kwargs)
         require(protocol in ("scornn", "urnn"), "data.init_args.protocol", protocol, "scornn or urnn")
-        shortest = 3 if protocol == "scornn" else 2
-        require(length >= shortest, "data.init_args.length", length, f"at least {shortest}, one step for each mark")
         self.length, self.protocol = length, protocol
-        self.half = (length - 1) // 2 if protocol == "scornn" else length // 2
         self.mark_first = mark_first
         self.value, self.mark = (1, 0) if mark_first else (0, 1)
-        self.words_per_sample = length + 2
-        self.task = Task(
+        self.settle()
+
+    def check_length(self, length: int, key: str) -> None:
+        shortest = 3 if self.protocol == "scornn" else 2
+        require(length >= shortest, key, length, f"at least {shortest}, one step for each mark")
+
+    def task_at(self, length: int) -> Task:
+        return Task(
             name="adding",
             inputs="values",
             input_size=2,
@@ -67,19 +71,23 @@ class Adding(GeneratedDataModule):
             higher_is_better=True,
         )
 
+    def words_at(self, length: int) -> int:
+        return length + 2
+
     def changeable(self, inputs: Tensor) -> Tensor:
         """The numbers that are not marked: neither the marks nor what is added."""
         free = torch.zeros_like(inputs, dtype=torch.bool)
         free[..., self.value] = inputs[..., self.mark] == 0
         return free
 
-    def make(self, words: NDArray[np.uint64]) -> Batch:
+    def make_at(self, words: NDArray[np.uint64], length: int) -> Batch:
+        half = (length - 1) // 2 if self.protocol == "scornn" else length // 2
         uniform = unit_interval(words)
         rows = np.arange(len(words))
-        inputs = np.zeros((len(words), self.length, 2), dtype=np.float32)
+        inputs = np.zeros((len(words), length, 2), dtype=np.float32)
         inputs[:, :, self.value] = uniform[:, 2:]
-        first = (uniform[:, 0] * self.half).astype(np.int64)
-        second = self.half + (uniform[:, 1] * (self.length - self.half)).astype(np.int64)
+        first = (uniform[:, 0] * half).astype(np.int64)
+        second = half + (uniform[:, 1] * (length - half)).astype(np.int64)
         inputs[rows, first, self.mark] = inputs[rows, second, self.mark] = 1
         targets = inputs[rows, first, self.value] + inputs[rows, second, self.value]
         return torch.from_numpy(inputs), torch.from_numpy(targets[:, None])

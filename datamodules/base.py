@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -131,6 +131,17 @@ class SequenceDataModule(LightningDataModule, ABC):
             )
         return batches
 
+    def other_tasks(self) -> dict[int, Task]:
+        """The Tasks of the other lengths at which validation and test measure too, by length; here there are none."""
+        return {}
+
+    def other_splits(self, name: Split) -> Sequence[IndexedBatches]:
+        """A split for each of `other_tasks`."""
+        return []
+
+    def epoch_ended(self, metric: float) -> None:
+        """Told the headline metric of every training epoch at its end, the same to all processes."""
+
     def examples(self, count: int) -> Batch:
         """The first ``count`` sequences of the validation split, or all, as one batch: for pictures and tables."""
         indices = np.arange(min(count, len(self._validation)))
@@ -144,6 +155,9 @@ class SequenceDataModule(LightningDataModule, ABC):
     def loader(self, split: Split, rank: int = 0, world_size: int = 1) -> SequenceLoader:
         """The loader of one rank of ``world_size``."""
         batches = self._validation if split == "val" else self._checked_split(split)
+        return self._loader_of(batches, split, rank, world_size)
+
+    def _loader_of(self, batches: IndexedBatches, split: Split, rank: int, world_size: int) -> SequenceLoader:
         batches = batches.read_by(self.batch_size * world_size)
         # overfitting means the same few batches again and again: neither shuffled nor fresh
         overfit = bool(getattr(self.trainer, "overfit_batches", 0))
@@ -162,10 +176,18 @@ class SequenceDataModule(LightningDataModule, ABC):
             check=functools.partial(self._check_batch, split),
         )
 
+    def _processes(self) -> tuple[int, int]:
+        """This process's number, and how many there are."""
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
     def _own_loader(self, split: Split) -> SequenceLoader:
-        if self.trainer is None:
-            return self.loader(split)
-        return self.loader(split, self.trainer.global_rank, self.trainer.world_size)
+        return self.loader(split, *self._processes())
+
+    def _measuring(self, split: Split) -> SequenceLoader | list[SequenceLoader]:
+        """The loader of a split; with `other_splits` a list that goes on with theirs."""
+        own = self._own_loader(split)
+        others = [self._loader_of(batches, split, *self._processes()) for batches in self.other_splits(split)]
+        return [own, *others] if others else own
 
     def _place(self) -> tuple[int, int] | None:
         """The epoch that the trainer is in, and how many of its batches are done, while it trains."""
@@ -209,10 +231,10 @@ class SequenceDataModule(LightningDataModule, ABC):
         return loader.position, loader.position == len(loader)
 
     def val_dataloader(self) -> Any:
-        return self._own_loader("val")
+        return self._measuring("val")
 
     def test_dataloader(self) -> Any:
-        return self._own_loader("test")
+        return self._measuring("test")
 
     def predict_dataloader(self) -> Any:
         """Predictions are made on the validation split: the test set is only for ``test``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.base import Batch, GeneratedDataModule
+from datamodules.base import Batch
 from datamodules.errors import require
+from datamodules.lengths import LengthDataModule
 from datamodules.task import Task
 
 
-class CopyMemory(GeneratedDataModule):
+class CopyMemory(LengthDataModule):
     """Recall K symbols after a delay: x = (s_1 .. s_K, blanks, marker, blanks), y = (blanks, s_1 .. s_K).
 
     Blank is 0, data symbols are 1..alphabet, the marker is alphabet + 1; both sequences have delay + 2K steps and
@@ -30,7 +32,7 @@ class CopyMemory(GeneratedDataModule):
 
     Variable copying (Chandar et al. 2019) draws the delay of each batch uniformly from 1 to ``delay``, as a function of
     the seed and the batch's first sample. The shown losses weigh every step alike, so chance is
-    K ln(alphabet) / ((1 + delay) / 2 + 2K).
+    K ln(alphabet) / ((1 + delay) / 2 + 2K). At ``val_lengths`` every batch has just that delay.
 
     Args:
         delay: T of the papers (L in the expRNN code), at least 1; the longest one with ``variable``.
@@ -38,10 +40,11 @@ class CopyMemory(GeneratedDataModule):
         symbols: K, how many symbols to recall.
         alphabet: How many different data symbols there are.
         protocol: The layout.
-        **kwargs: Sizes, seed and workers of `GeneratedDataModule`.
+        **kwargs: Other lengths, a curriculum, sizes, seed and workers: `LengthDataModule`.
     """
 
     task_options = ("delay", "symbols", "alphabet", "protocol", "variable")
+    length_option = "delay"
 
     def __init__(
         self,
@@ -53,40 +56,50 @@ class CopyMemory(GeneratedDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        require(
-            delay >= 1, "data.init_args.delay", delay, "at least 1: the marker needs a step between symbols and answers"
-        )
         require(symbols >= 1, "data.init_args.symbols", symbols, "a whole number of at least 1")
         require(alphabet >= 2, "data.init_args.alphabet", alphabet, "at least 2, or there is nothing to remember")
         require(protocol in ("common", "exprnn"), "data.init_args.protocol", protocol, "common or exprnn")
         self.delay, self.symbols, self.alphabet, self.protocol = delay, symbols, alphabet, protocol
         self.variable = variable
-        self.words_per_sample = symbols + variable
-        mean_delay = (1 + delay) / 2 if variable else delay
-        self.task = Task(
-            name="variable_copy_memory" if variable else "copy_memory",
+        self.settle()
+        if variable:
+            chance = symbols * math.log(alphabet) / ((1 + delay) / 2 + 2 * symbols)
+            self.task = replace(self.task, name="variable_copy_memory", length=None, chance=chance)
+
+    def check_length(self, length: int, key: str) -> None:
+        require(length >= 1, key, length, "at least 1: the marker needs a step between symbols and answers")
+
+    def task_at(self, length: int) -> Task:
+        steps = length + 2 * self.symbols
+        return Task(
+            name="copy_memory",
             inputs="symbols",
-            input_size=alphabet + 2,
+            input_size=self.alphabet + 2,
             targets="label_per_step",
-            target_size=alphabet + 1,
-            length=None if variable else delay + 2 * symbols,
+            target_size=self.alphabet + 1,
+            length=steps,
             scored="all",
-            recall=symbols,
-            chance=symbols * math.log(alphabet) / (mean_delay + 2 * symbols),
+            recall=self.symbols,
+            chance=self.symbols * math.log(self.alphabet) / steps,
             metric="accuracy",
             higher_is_better=True,
         )
+
+    def words_at(self, length: int) -> int:
+        return self.symbols + self.variable
+
+    def drawn(self, words: NDArray[np.uint64], longest: int) -> int:
+        return int(words[0, -1] % np.uint64(longest)) + 1 if self.variable else longest
 
     def changeable(self, inputs: Tensor) -> Tensor:
         """The blanks: neither the symbols nor the marker."""
         return inputs == 0
 
-    def make(self, words: NDArray[np.uint64]) -> Batch:
-        delay = int(words[0, -1] % np.uint64(self.delay)) + 1 if self.variable else self.delay
+    def make_at(self, words: NDArray[np.uint64], length: int) -> Batch:
         data = (words[:, : self.symbols] % np.uint64(self.alphabet)).astype(np.int64) + 1
-        inputs = np.zeros((len(words), delay + 2 * self.symbols), dtype=np.int64)
+        inputs = np.zeros((len(words), length + 2 * self.symbols), dtype=np.int64)
         targets = np.zeros_like(inputs)
         inputs[:, : self.symbols] = data
-        inputs[:, self.symbols + delay - (self.protocol == "common")] = self.alphabet + 1
+        inputs[:, self.symbols + length - (self.protocol == "common")] = self.alphabet + 1
         targets[:, -self.symbols :] = data
         return torch.from_numpy(inputs), torch.from_numpy(targets)

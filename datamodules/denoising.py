@@ -3,52 +3,81 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.base import Batch, GeneratedDataModule
+from datamodules.base import Batch
 from datamodules.errors import require
+from datamodules.lengths import LengthDataModule
 from datamodules.task import Task
 
 
-class Denoise(GeneratedDataModule):
-    """Recall K symbols scattered among blanks: K data symbols at random places of the first ``delay`` steps, then a
-    marker and K blanks, during which they are due in their order.
+class Denoise(LengthDataModule):
+    """Recall K symbols scattered among blanks: K data symbols at random places, then a marker and K blanks, during
+    which they are due in their order.
 
-    Blank is 0, data symbols are 1..alphabet, the marker is alphabet + 1. The mask holds the last K steps, and the loss
-    averages over them only: a guess costs ln(alphabet). This is the NRU paper's task; the GORU code draws the places
-    with replacement, has a longer alphabet and averages over all steps.
+    Blank is 0, data symbols are 1..alphabet, the marker is alphabet + 1. The K places are a uniformly drawn subset: no
+    two symbols share one. Two protocols:
+
+    - ``nru`` (Chandar et al. 2019): the places are among the first ``delay`` steps, and a sequence has delay + K + 1;
+      8 data symbols. The mask holds the last K steps, and the loss averages over them only: a guess costs
+      ln(alphabet).
+    - ``goru`` (Jing et al. 2019): the places are among the first delay + K - 1 steps, and a sequence has delay + 2K,
+      220 at a delay of 200; 9 data symbols. The loss averages over all steps: answering blank, then any data symbol,
+      costs K ln(alphabet) / (delay + 2K). Their code draws the places with replacement, so that symbols collide and
+      vanish, and one-hots the marker to a row of zeros; here it does neither.
 
     Args:
-        delay: Steps among which the symbols are scattered, at least ``symbols``; a sequence has delay + K + 1.
+        delay: T of the papers: steps among which the symbols are scattered, at least ``symbols`` for ``nru``.
         symbols: K, how many symbols to recall.
-        alphabet: How many different data symbols there are.
-        **kwargs: Sizes, seed and workers of `GeneratedDataModule`.
+        alphabet: How many different data symbols there are; null: the protocol's.
+        protocol: ``nru`` or ``goru``.
+        **kwargs: Other lengths, a curriculum, sizes, seed and workers: `LengthDataModule`.
     """
 
-    task_options = ("delay", "symbols", "alphabet")
+    task_options = ("delay", "symbols", "alphabet", "protocol")
+    length_option = "delay"
 
-    def __init__(self, delay: int = 100, symbols: int = 10, alphabet: int = 8, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        delay: int = 100,
+        symbols: int = 10,
+        alphabet: int | None = None,
+        protocol: Literal["nru", "goru"] = "nru",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        require(protocol in ("nru", "goru"), "data.init_args.protocol", protocol, "nru or goru")
+        alphabet = (8 if protocol == "nru" else 9) if alphabet is None else alphabet
         require(symbols >= 1, "data.init_args.symbols", symbols, "a whole number of at least 1")
-        require(delay >= symbols, "data.init_args.delay", delay, f"at least {symbols}, the symbols scattered in it")
         require(alphabet >= 2, "data.init_args.alphabet", alphabet, "at least 2, or there is nothing to remember")
-        self.delay, self.symbols, self.alphabet = delay, symbols, alphabet
-        self.words_per_sample = symbols + delay
-        self.task = Task(
+        self.delay, self.symbols, self.alphabet, self.protocol = delay, symbols, alphabet, protocol
+        self.settle()
+
+    def check_length(self, length: int, key: str) -> None:
+        shortest = self.symbols if self.protocol == "nru" else 1
+        require(length >= shortest, key, length, f"at least {shortest}, so that {self.symbols} symbols find a place")
+
+    def _places(self, length: int) -> int:
+        """The steps before the marker."""
+        return length if self.protocol == "nru" else length + self.symbols - 1
+
+    def task_at(self, length: int) -> Task:
+        steps, apart = self._places(length) + 1 + self.symbols, self.protocol == "nru"
+        return Task(
             name="denoise",
             inputs="symbols",
-            input_size=alphabet + 2,
+            input_size=self.alphabet + 2,
             targets="label_per_step",
-            target_size=alphabet + 1,
-            length=delay + symbols + 1,
-            scored="mask",
-            recall=symbols,
-            chance=math.log(alphabet),
+            target_size=self.alphabet + 1,
+            length=steps,
+            scored="mask" if apart else "all",
+            recall=self.symbols,
+            chance=math.log(self.alphabet) * (1 if apart else self.symbols / steps),
             metric="accuracy",
             higher_is_better=True,
         )
@@ -56,17 +85,23 @@ class Denoise(GeneratedDataModule):
     def changeable(self, inputs: Tensor) -> Tensor:
         """The blanks behind the marker: one among the symbols would, if changed, be a symbol to recall."""
         free = torch.zeros_like(inputs, dtype=torch.bool)
-        free[:, self.delay + 1 :] = True
+        free[:, -self.symbols :] = True
         return free
 
-    def make(self, words: NDArray[np.uint64]) -> Batch:
+    def words_at(self, length: int) -> int:
+        return self.symbols + self._places(length)
+
+    def make_at(self, words: NDArray[np.uint64], length: int) -> Batch:
+        before = self._places(length)
         data = (words[:, : self.symbols] % np.uint64(self.alphabet)).astype(np.int64) + 1
         places = np.sort(np.argsort(words[:, self.symbols :], axis=1)[:, : self.symbols], axis=1)
-        inputs = np.zeros((len(words), self.delay + self.symbols + 1), dtype=np.int64)
+        inputs = np.zeros((len(words), before + 1 + self.symbols), dtype=np.int64)
         targets = np.zeros_like(inputs)
         np.put_along_axis(inputs, places, data, axis=1)
-        inputs[:, self.delay] = self.alphabet + 1
+        inputs[:, before] = self.alphabet + 1
         targets[:, -self.symbols :] = data
+        if self.protocol == "goru":
+            return torch.from_numpy(inputs), torch.from_numpy(targets)
         mask = np.zeros(inputs.shape, dtype=bool)
         mask[:, -self.symbols :] = True
         return torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(mask)

@@ -5,6 +5,7 @@ from lit_rnn.callbacks.clock import Clock
 from lit_rnn.callbacks.dashboard import Dashboard
 from lit_rnn.callbacks.drift import Drift
 from lit_rnn.callbacks.finite import FiniteLoss
+from lit_rnn.callbacks.lengths import LengthPicture
 from lit_rnn.callbacks.pictures import TaskPicture
 from lit_rnn.callbacks.predictions import PredictionFile
 from lit_rnn.callbacks.progress import EpochLines, Header, Progress
@@ -25,6 +26,7 @@ __all__ = [
     "Header",
     "InitialCheckpoint",
     "LastCheckpoint",
+    "LengthPicture",
     "PredictionFile",
     "Progress",
     "SpectrumPicture",

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import RichProgressBar
 from datamodules import SequenceDataModule
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
+from lit_rnn.models.objectives import measured_names
 
 
 class Progress(RichProgressBar):
@@ -39,13 +40,17 @@ class Header(Callback):
             f"scan backend {backend} (asked: {pl_module.options.backend}), run folder {trainer.default_root_dir}",
             flush=True,
         )
-        data = getattr(trainer, "datamodule", None)
+        data = _data_of(trainer)
         own = data.told() if isinstance(data, SequenceDataModule) else ""
         for told in (own, _told_of_padding(data), _told_of_processes(data, trainer)):
             if told:
                 print(told, flush=True)
         for key, (was, now) in pl_module.changed_options.items():
             print(f"resumed with {key} {now} (was {was})", flush=True)
+
+
+def _data_of(trainer: Trainer) -> object:
+    return getattr(trainer, "datamodule", None)
 
 
 def _told_of_padding(data: object) -> str:
@@ -90,7 +95,8 @@ class EpochLines(Callback):
         if not trainer.is_global_zero or not isinstance(pl_module, SequenceModel):
             return
         task = pl_module.task
-        shown = ("train/loss", "val/loss", f"val/{task.metric}")
+        lengths = data.other_tasks() if isinstance(data := _data_of(trainer), SequenceDataModule) else ()
+        shown = ["train/sequence_length", "train/loss", *(f"val/{name}" for name in measured_names(task, lengths))]
         values = "  ".join(f"{key} {metrics[key]:.4g}" for key in shown if key in metrics)
         seconds = time.monotonic() - self._start
         print(

@@ -7,14 +7,39 @@ from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from datamodules import SequenceDataModule, Task
 from lit_rnn.files import write_json
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
-from lit_rnn.models.objectives import metric_words
+from lit_rnn.models.objectives import at_length, metric_words
 from lit_rnn.report.console import new_console
 from lit_rnn.report.tables import Table
 from lit_rnn.runs.folder import keeps_files
+
+
+def _at_other_lengths(trainer: Trainer, split: str, task: Task) -> dict[str, dict[str, float | None]]:
+    """Value, loss and chance at the other lengths that the data names, by how a person calls each."""
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, SequenceDataModule):
+        return {}
+    found: dict[str, dict[str, float | None]] = {}
+    for length, there in data.other_tasks().items():
+        numbers: dict[str, float | None] = {}
+        for key, name in (("value", task.metric), ("loss", "loss")):
+            value = trainer.callback_metrics.get(f"{split}/{at_length(name, length)}")
+            numbers[at_length(key, length)] = None if value is None else float(value)
+        found[f"at {getattr(data, 'length_option', 'length')} {length:,}"] = {
+            **numbers,
+            at_length("chance", length): there.chance,
+        }
+    return found
+
+
+def _in_words(value: float | None, loss: float | None, chance: float | None) -> str:
+    if value is None or loss is None:
+        return "not validated"
+    return f"{value:.4f} (loss {loss:.4g}, chance {chance:.4g})"
 
 
 class Summary(Callback):
@@ -64,12 +89,17 @@ class Summary(Callback):
             "value": None if metric is None else float(metric),
             "seconds": round(self._before + time.monotonic() - self._start, 1),
         }
+        others = _at_other_lengths(trainer, split, task)
+        result |= {key: value for numbers in others.values() for key, value in numbers.items()}
+        if others:
+            result["trained_at"] = getattr(trainer.datamodule, "own_length", None)  # type: ignore[attr-defined]
         rows = {
             "parameters": f"{result['parameters']:,}",
             "optimizer steps": f"{result['steps']:,}",
             f"{split} loss": "not validated" if loss is None else f"{float(loss):.4g}",
             "chance level": f"{task.chance:.4g}",
             metric_words(task): "not validated" if metric is None else f"{float(metric):.4f}",
+            **{f"  {where}": _in_words(*numbers.values()) for where, numbers in others.items()},
             "seconds": f"{result['seconds']:.1f}",
             "run folder": str(self.folder) if keeps_files(trainer) else "none (fast_dev_run)",
         }

@@ -282,7 +282,8 @@ class SequenceModel(KeepsKind, Training):
             outputs, targets = outputs[mask], targets[mask]
         return loss_of(self.task, outputs, targets)
 
-    def _shared_step(self, batch: Batch, stage: str) -> Tensor:
+    def _shared_step(self, batch: Batch, stage: str, loader: int = 0) -> Tensor:
+        """The loss of a batch, which is counted; ``loader`` is which of a stage's loaders it is of."""
         parts = Parts.of(batch)
         counts = parts.counts(self.task)
         y = self._features_of(parts, stage)
@@ -291,8 +292,9 @@ class SequenceModel(KeepsKind, Training):
         loss = loss_of(self.task, outputs, parts.targets if counts is None else parts.targets[counts])
         share = parts.share(self.task)
         loss = loss if share is None else loss * share
-        self.meters.count(stage, loss, outputs, parts)
-        self._log_meters(stage)
+        length = self._length_of(loader)
+        self.meters.count(stage, loss, outputs, parts, length)
+        self._log_meters(stage, length)
         return loss
 
     def _features_of(self, parts: Parts, stage: str) -> Tensor:
@@ -316,6 +318,8 @@ class SequenceModel(KeepsKind, Training):
         loss = self._shared_step(batch, "train")
         self.draws = None  # a generator cannot be copied
         self.log("train/loss_step", loss, prog_bar=True)
+        if getattr(self._data(), "curriculum", None) is not None:
+            self.log("train/sequence_length", float(Parts.of(batch).inputs.shape[1]))
         penalty = self.penalty()
         if self.options.norm_penalty:
             loss = loss + self.options.norm_penalty * spectral_norm_penalty(self.cell_list())
@@ -326,11 +330,11 @@ class SequenceModel(KeepsKind, Training):
         options, passes = self.options, max(self._passes.values(), default=0)
         return [choose_backend(options.backend, cell, passes * (self.task.length or 0)) for cell in self.cell_list()]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._shared_step(batch, "val")
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._shared_step(batch, "val", dataloader_idx)
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._shared_step(batch, "test")
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._shared_step(batch, "test", dataloader_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, ...]:
         """Inputs, targets and predictions (classes or numbers), and the probabilities if `predict_probabilities`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -128,6 +128,16 @@ def headline(task: Task) -> HeadlineMetric:
     return _library(task.metric, cls, task.classifies)
 
 
+def at_length(name: str, length: int | None) -> str:
+    """What a loss or metric is called at another length than that of training; None is that."""
+    return name if length is None else f"{name}_at_{length}"
+
+
+def measured_names(task: Task, lengths: Iterable[int] = ()) -> list[str]:
+    """What validation measures, each behind ``val/``: loss and headline metric, and both at other lengths."""
+    return [at_length(name, length) for length in (None, *lengths) for name in ("loss", task.metric)]
+
+
 def metric_words(task: Task) -> str:
     """The headline metric as a person reads it."""
     words = headline(task).words
@@ -196,11 +206,12 @@ class Meters(nn.ModuleDict):
     """
 
     def __init__(self, task: Task) -> None:
-        kinds = {"loss": lambda task: WeightedMean(), "metric": _meter}
-        super().__init__({f"{stage}_{name}": make(task) for stage in STAGES for name, make in kinds.items()})
+        super().__init__()
         self.task, self.metric = task, headline(task)
         sound = task.scored != "padded" or task.metric == "mse"
         require(sound, "task.metric", task.metric, "mse, as the task is scored padded")
+        for stage in STAGES:
+            self._add(stage, None)
         self.register_state_dict_post_hook(_lists_to_tensors)
         self.register_load_state_dict_pre_hook(_tensors_to_lists)
         for meter in self.of("train").values():
@@ -216,13 +227,27 @@ class Meters(nn.ModuleDict):
 
         return super()._apply(move, recurse)
 
-    def of(self, stage: str) -> dict[str, Metric]:
-        """The meters of a stage, by what they are logged as."""
+    def _add(self, stage: str, length: int | None) -> None:
+        self[at_length(f"{stage}_loss", length)] = WeightedMean()
+        self[at_length(f"{stage}_metric", length)] = _meter(self.task)
+
+    def measure_at(self, lengths: Iterable[int]) -> None:
+        """Have meters of validation and test for these other lengths too."""
+        for length in lengths:
+            for stage in ("val", "test"):
+                if at_length(f"{stage}_loss", length) not in self:
+                    self._add(stage, length)
+
+    def of(self, stage: str, length: int | None = None) -> dict[str, Metric]:
+        """The meters of a stage, by what they are logged as; ``length`` is another one than that of training."""
         names = {"loss": "loss", self.task.metric: "metric"}
-        return {label: self[f"{stage}_{name}"] for label, name in names.items()}  # type: ignore[misc]
+        return {
+            at_length(label, length): self[at_length(f"{stage}_{name}", length)]  # type: ignore[misc]
+            for label, name in names.items()
+        }
 
     @torch.no_grad()
-    def count(self, stage: str, loss: Tensor, outputs: Tensor, parts: Parts) -> None:
+    def count(self, stage: str, loss: Tensor, outputs: Tensor, parts: Parts, length: int | None = None) -> None:
         """Count a batch.
 
         Args:
@@ -230,10 +255,11 @@ class Meters(nn.ModuleDict):
             loss: Its mean loss.
             outputs: As of the model's ``forward``, but only of the steps that count, where not all do.
             parts: The batch.
+            length: As of `of`.
         """
         counts = parts.counts(self.task)
         counted = parts.targets if counts is None else parts.targets[counts]
-        loss_meter, metric_meter = self.of(stage).values()
+        loss_meter, metric_meter = self.of(stage, length).values()
         share = parts.share(self.task)
         weight = counted.numel() if share is None else parts.targets.numel()
         loss_meter.update(loss.detach(), weight)
@@ -243,7 +269,7 @@ class Meters(nn.ModuleDict):
             found = self.metric.read(outputs, counted)
             metric_meter.update(*(found if share is None else (found[0] * share, weight)))
         else:
-            self.mark_updated(stage)
+            self.mark_updated(stage, length)
 
     def _recalled(self, outputs: Tensor, targets: Tensor, parts: Parts, counts: Tensor | None) -> tuple[Tensor, Tensor]:
         """What the headline metric counts, as (N, O) and (N,) or (N, O)."""
@@ -260,9 +286,9 @@ class Meters(nn.ModuleDict):
         for meter in self.of(stage).values():
             meter.reset()
 
-    def mark_updated(self, stage: str) -> None:
+    def mark_updated(self, stage: str, length: int | None = None) -> None:
         """Take what was loaded, or nothing, for what was counted, so that torchmetrics does not warn."""
-        for meter in self.of(stage).values():
+        for meter in self.of(stage, length).values():
             meter._update_count = max(1, meter._update_count)
             meter._computed = None
 

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from datamodules import Task
-from datamodules.errors import require
+from datamodules import SequenceDataModule, Task
+from datamodules.errors import UserError, require
 from lit_rnn import optim
 from lit_rnn.class_paths import class_path
 from lit_rnn.models import changes, made_on, resuming
 from lit_rnn.models.carried import Carried
 from lit_rnn.models.network import Network
-from lit_rnn.models.objectives import Meters
+from lit_rnn.models.objectives import Meters, measured_names
 
 
 class Training(Network, LightningModule, ABC):
@@ -74,7 +74,8 @@ class Training(Network, LightningModule, ABC):
             return optimizer
         scheduler = optim.build_scheduler(self.options.lr_scheduler, optimizer)
         watched = self._watched(scheduler)
-        known = [f"{stage}/{name}" for stage in ("train", "val") for name in ("loss", self.task.metric)]
+        known = [f"train/{name}" for name in measured_names(self.task)]
+        known += [f"val/{name}" for name in measured_names(self.task, self._other_lengths())]
         require(
             watched in known, "model.init_args.lr_scheduler.init_args.monitor", watched, f"one of {', '.join(known)}"
         )
@@ -115,8 +116,11 @@ class Training(Network, LightningModule, ABC):
             super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_end(self) -> None:
-        """Step schedulers that watch a metric: here, so that it is in the checkpoint of the epoch's end."""
+        """Step schedulers that watch a metric, and a curriculum: here, so that the epoch's checkpoint has it."""
         metrics = self.trainer.callback_metrics  # on every rank: reading it synchronises
+        data, own = self._data(), metrics.get(f"train/{self.task.metric}")
+        if self.trainer.is_last_batch and isinstance(data, SequenceDataModule) and own is not None:
+            data.epoch_ended(float(own))
         for config in self.trainer.lr_scheduler_configs if self.trainer.is_last_batch else ():
             watched = metrics.get(self._watched(config.scheduler))
             if isinstance(config.scheduler, ReduceLROnPlateau) and watched is not None:
@@ -168,9 +172,29 @@ class Training(Network, LightningModule, ABC):
     def on_train_epoch_start(self) -> None:
         self.meters.reset("train")  # they travel in checkpoints, so that an epoch goes on with its values
 
-    def _log_meters(self, stage: str) -> None:
-        for label, meter in self.meters.of(stage).items():
-            self.log(f"{stage}/{label}", meter, on_step=False, on_epoch=True, prog_bar=stage != "train")
+    def setup(self, stage: str) -> None:
+        self.meters.measure_at(self._other_lengths())
+
+    def _other_lengths(self) -> list[int]:
+        """At which validation and test measure too, in the order of their loaders behind the first."""
+        data = self._data()
+        return list(data.other_tasks()) if isinstance(data, SequenceDataModule) else []
+
+    def _length_of(self, loader: int) -> int | None:
+        """The other length that a loader of validation or test is of; None for the first, and in training."""
+        others = self._other_lengths() if loader else []
+        if loader > len(others):
+            raise UserError(
+                f"Validation or test has loader number {loader + 1}, but the data names {len(others)} other lengths in "
+                "data.init_args.val_lengths: give one loader for each behind the first, or a single one."
+            )
+        return others[loader - 1] if loader else None
+
+    def _log_meters(self, stage: str, length: int | None = None) -> None:
+        shown = stage != "train" and length is None
+        for label, meter in self.meters.of(stage, length).items():
+            name = f"{stage}/{label}"
+            self.log(name, meter, on_step=False, on_epoch=True, prog_bar=shown, add_dataloader_idx=False)
 
     # ---- checkpoints
 
@@ -187,7 +211,7 @@ class Training(Network, LightningModule, ABC):
 
     def _data(self) -> object:
         """The data module, where the trainer has one."""
-        return getattr(self.trainer, "datamodule", None)
+        return getattr(self._trainer, "datamodule", None)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept: dict[str, Any] = {"class_path": class_path(type(self)), "optimizer_steps": self.optimizer_steps}

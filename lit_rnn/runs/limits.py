@@ -82,7 +82,11 @@ def check_memory(model: SequenceModel, data: SequenceDataModule, device: torch.d
     for split, count in samples.items():
         require_memory(8 * count, f"data.init_args.{split}_samples", count, "the order of so many samples")
     rows, steps = min(data.batch_size, samples.get("train", data.batch_size)), task.length or 0
-    inputs = rows * steps * (8 if task.inputs == "symbols" else 4 * task.input_size)
+    each = rows * (8 if task.inputs == "symbols" else 4 * task.input_size)
+    for other in data.other_tasks().values():
+        so_long = f"a batch of {rows:,} sequences of {other.length:,} steps"
+        require_memory(each * (other.length or 0), "data.init_args.val_lengths", list(data.other_tasks()), so_long)
+    inputs = each * steps
     key, what = "data.init_args.batch_size", f"a batch of {rows:,} sequences of {steps:,} steps"
     require_memory(inputs, key, data.batch_size, what)
     if device.type != "cpu":

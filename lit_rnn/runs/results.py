@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from datamodules.errors import UserError
 from lit_rnn.files import read_json
 
 _NUMBERS = {"parameters": int, "steps": int, "loss": float, "chance": float, "value": float, "seconds": float}
+_AT_LENGTH = re.compile(r"(?:loss|value|chance)_at_(\d+)")  # what Summary writes of other lengths
 _TEXTS = ("model", "task", "metric")
 
 
@@ -33,12 +36,19 @@ def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
     for key in _TEXTS:
         if not isinstance(found[key], str):
             raise UserError(f"{path} is damaged ({key} is not text): recreate it or remove it.")
-    for key, kind in _NUMBERS.items():
+    others: dict[str, type] = {key: float for key in found if _AT_LENGTH.fullmatch(key)}
+    others |= {"trained_at": int} if found.get("trained_at") is not None else {}
+    for key, kind in {**_NUMBERS, **others}.items():
         value = found[key]
-        missing = value is None and key in ("loss", "value")  # not validated
+        missing = value is None and key.startswith(("loss", "value"))  # not validated
         if not missing and (isinstance(value, bool) or not isinstance(value, int if kind is int else int | float)):
             raise UserError(f"{path} is damaged ({key} is not a number): recreate it or remove it.")
     return found
+
+
+def other_lengths(result: Mapping[str, Any]) -> list[int]:
+    """The other lengths that the numbers of a run are also at, in their order."""
+    return [int(match[1]) for key in result if key.startswith("value") and (match := _AT_LENGTH.fullmatch(key))]
 
 
 def finished_below(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from lit_rnn.commands.compare.subject import Run
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
 from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.results import other_lengths
 
 # Options that change neither what is measured nor what is learnt
 _PLACES = frozenset(("seed", "root", "num_workers", "verify", "backend", "checkpoint_every", "default_root_dir"))
@@ -34,7 +35,8 @@ _TRAINER = frozenset(
     )
 )
 # Options of the data that change what is learnt, but not what is measured
-_TRAINING = _PLACES | {"batch_size", "train_samples", "val_samples", "test_samples", "reuse", "tbptt"}
+_SIZES = {"batch_size", "train_samples", "val_samples", "test_samples", "reuse", "tbptt"}
+_TRAINING = _PLACES | _SIZES | {"val_lengths", "curriculum"}
 _BITS = ("bits_per_symbol", "bits_per_character", "bits_per_byte", "bits_per_word")
 _LOWER = frozenset(["loss", "cross_entropy", *_BITS, "perplexity", "mse", "rmse", "mae", "henrici"])
 
@@ -103,6 +105,21 @@ class Group:
         return spread_of(run.test["value"] for run in self.runs if run.test is not None)
 
     @property
+    def lengths(self) -> list[int]:
+        """The other lengths at which the runs were measured too."""
+        return sorted({length for run in self.runs for length in other_lengths(run.fit)})
+
+    def value_at(self, length: int) -> Spread | None:
+        """The headline metric of the last validation at another length, of the runs that have it."""
+        return spread_of(run.fit.get(f"value_at_{length}") for run in self.runs)
+
+    def by_length(self) -> dict[int, float]:
+        """The mean of the headline metric at every length, that of training among them."""
+        found = {length: self.value_at(length) for length in self.lengths}
+        found |= {length: self.value for run in self.runs if (length := run.fit.get("trained_at"))}
+        return {length: value.mean for length, value in found.items() if value is not None}
+
+    @property
     def seconds(self) -> Spread | None:
         return spread_of(run.fit["seconds"] for run in self.runs)
 
@@ -117,6 +134,11 @@ class Comparison:
     split: str
     data: Mapping[str, Any]
     groups: tuple[Group, ...]
+
+    @property
+    def lengths(self) -> list[int]:
+        """The other lengths at which any of the runs was measured too."""
+        return sorted({length for group in self.groups for length in group.lengths})
 
     @property
     def higher_is_better(self) -> bool:

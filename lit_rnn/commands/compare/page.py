@@ -32,13 +32,15 @@ def table(comparison: Comparison, published: bool = False, best_first: bool = Fa
     groups = comparison.best_first if best_first else comparison.groups
     several = any(len(group.runs) > 1 for group in groups)
     header = ["run", "model", *(["seeds"] if several else []), "parameters", "steps", f"{split}/loss"]
-    header += [f"{split}/{metric}", f"test/{metric}", "seconds", *([f"published test/{metric}"] if published else [])]
+    header += [f"{split}/{metric}", *(f"at {length:,}" for length in comparison.lengths), f"test/{metric}", "seconds"]
+    header += [f"published test/{metric}"] if published else []
     rows = []
     for name, group in zip(names(groups), groups, strict=True):
         row: list[Any] = [name, group.model, *([len(group.runs)] if several else [])]
         fewest, most = group.steps
         row += [group.parameters, fewest if fewest == most else f"{fewest:,} to {most:,}"]
-        row += [shown(group.loss, group), shown(group.value, group), _tested(group)]
+        row += [shown(group.loss, group), shown(group.value, group)]
+        row += [shown(group.value_at(length), group) for length in comparison.lengths] + [_tested(group)]
         row.append(None if group.seconds is None else round(group.seconds.mean))
         if published:
             row.append("; ".join(str(entry) for entry in beside(group, comparison)))
@@ -123,6 +125,7 @@ def rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
                 "seeds": len(group.runs),
             }
             measured = {"loss": group.loss, "value": group.value, "test_value": group.test, "seconds": group.seconds}
+            measured |= {f"value_at_{length}": group.value_at(length) for length in comparison.lengths}
             for key, value in measured.items():
                 line[f"{key}_mean"] = None if value is None else value.mean
                 line[f"{key}_std"] = None if value is None else value.std
@@ -187,7 +190,8 @@ def write_page(comparisons: Sequence[Comparison], pictures: Sequence[Path], publ
         if comparison.data:
             page.text(f"Data: {words(comparison.data)}.")
         page.table(table(comparison, published))
-        page.picture(picture, "Loss against steps; the dashed line is chance.")
+        beside_it = " Beside it the metric against length." if comparison.lengths else ""
+        page.picture(picture, f"Loss against steps; the dashed line is chance.{beside_it}")
         if published and (figures := published_table(comparison)):
             page.table(figures[0])
             for note in figures[1]:

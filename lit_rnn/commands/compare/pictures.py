@@ -9,14 +9,18 @@ from pathlib import Path
 from lit_rnn.commands.compare.measure import Comparison, names
 from lit_rnn.report import style
 from lit_rnn.report.curves import draw_curves, draw_means
+from lit_rnn.report.lengths import draw_lengths
 
 
 @style.styled
 def draw(comparison: Comparison, picture: Path) -> None:
-    """Loss against steps of runs on one task, with chance as a line; of several seeds the mean and the range."""
-    groups = comparison.groups
-    figure = style.new_figure(7, 4.4)
-    axes = figure.subplots()
+    """Loss against steps of runs on one task, with chance as a line; of several seeds the mean and the range.
+
+    Beside it the headline metric against length, where runs were measured at others too; of several seeds the mean.
+    """
+    groups, several = comparison.groups, bool(comparison.lengths)
+    figure = style.new_figure(11 if several else 7, 4.4)
+    axes = figure.subplots() if not several else figure.subplots(1, 2)[0]
     labels = [f"{group.model}, {group.parameters:,} parameters" for group in groups]
     if len(set(labels)) < len(labels):
         labels = [f"{name}: {label}" for name, label in zip(names(groups), labels, strict=True)]
@@ -27,6 +31,9 @@ def draw(comparison: Comparison, picture: Path) -> None:
         seeds = [(name, [run.folder for run in group.runs]) for name, group in zip(labels, groups, strict=True)]
         draw_means(axes, seeds, comparison.chance)
     axes.set_title(": ".join(filter(None, (comparison.task, axes.get_title()))))
+    if several:
+        lines = [(name, group.by_length()) for name, group in zip(labels, groups, strict=True)]
+        draw_lengths(figure.axes[1], lines, f"{comparison.split}/{comparison.metric}", "length, or delay")
     style.shared_legend(figure, [axes])
     style.save(figure, picture)
 

@@ -113,7 +113,8 @@ class CLI(ConfigCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given, command = self._get(self.config_init, "trainer"), str(self.subcommand)
         name = run_name(self.model, self.config[command].seed_everything)
-        settings.check_callbacks(chosen(given), self.model, validates=given["limit_val_batches"] != 0)
+        lengths = list(self.datamodule.other_tasks())
+        settings.check_callbacks(chosen(given), self.model, given["limit_val_batches"] != 0, lengths)
         self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, given, command)
         loggers = run_loggers(self.run_dir, given["logger"], command, name)
         self._added = [*chosen(given), *(loggers if isinstance(loggers, list) else [])]

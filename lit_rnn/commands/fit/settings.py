@@ -27,6 +27,7 @@ from lit_rnn import optim
 from lit_rnn.class_paths import loaded
 from lit_rnn.memory import machine_memory
 from lit_rnn.models import OrthogonalRNN, SequenceModel
+from lit_rnn.models.objectives import measured_names
 from lit_rnn.runs.config import listed
 
 _REFUSED = {
@@ -207,13 +208,14 @@ def in_sentences(precision: Any) -> Iterator[None]:
         raise UserError(f"trainer.precision is {precision!r}, but it must be {accepted}.") from warning
 
 
-def check_callbacks(chosen: Sequence[Any], model: SequenceModel, validates: bool) -> None:
+def check_callbacks(chosen: Sequence[Any], model: SequenceModel, validates: bool, lengths: Sequence[int] = ()) -> None:
     """Refuse callbacks that would train or report something other than what the config says.
 
     Args:
         chosen: The callbacks that the config names.
         model: What they would watch.
         validates: Whether there is a validation split.
+        lengths: Others than that of training at which that is measured.
 
     Raises:
         UserError: naming the callback.
@@ -226,13 +228,13 @@ def check_callbacks(chosen: Sequence[Any], model: SequenceModel, validates: bool
             raise UserError(f"{key} names {name}, which cannot be used with {type(model).__name__}: {reason}.")
         monitor = getattr(callback, "monitor", None)
         if isinstance(callback, EarlyStopping | ModelCheckpoint) and monitor is not None:
-            _check_monitor(f"{key}: the monitor of {name}", monitor, model, validates)
+            names = measured_names(model.task, lengths) if validates else []
+            _check_monitor(f"{key}: the monitor of {name}", monitor, model, [f"val/{name}" for name in names])
 
 
-def _check_monitor(key: str, monitor: str, model: SequenceModel, validates: bool) -> None:
+def _check_monitor(key: str, monitor: str, model: SequenceModel, validated: Sequence[str]) -> None:
     if not type(model).__module__.startswith("lit_rnn.") or monitor.startswith("lr-"):
         return  # a user's own model may log more
-    stages = ("train", "val") if validates else ("train",)
-    known = [f"{stage}/{name}" for stage in stages for name in ("loss", model.task.metric)] + ["train/loss_step"]
+    known = [f"train/{name}" for name in measured_names(model.task)] + [*validated, "train/loss_step"]
     known += ["recurrent/drift"] if isinstance(model, OrthogonalRNN) else []
     require(monitor in (*known, "epoch", "step"), key, monitor, f"one of {', '.join(known)}")

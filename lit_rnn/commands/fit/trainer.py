@@ -52,6 +52,7 @@ class CheckedCheckpoints(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)  # a ModelCheckpoint of the config may name any
         last, previous = last_checkpoint(self.folder), previous_checkpoint(self.folder)
         write_file(Path(path), buffer.getbuffer(), previous if Path(path) == last else None)
 
@@ -91,6 +92,7 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
         callbacks.TaskPicture(folder),
         callbacks.SpectrumPicture(folder),
         callbacks.StatePicture(folder),
+        callbacks.LengthPicture(folder),
         callbacks.PredictionFile(folder),
         callbacks.Summary(folder),
     ]

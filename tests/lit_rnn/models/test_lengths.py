@@ -44,7 +44,7 @@ MODELS: dict[str, Any] = {
 def built(name: str, task: Task, **options: Any) -> SequenceModel:
     torch.manual_seed(0)
     model = getattr(models, name)(task, 4, **MODELS.get(name, {}), **options).double()
-    model._log_meters = lambda stage: None  # no Trainer to log to
+    model._log_meters = lambda *_: None  # no Trainer to log to
     return model
 
 

@@ -41,7 +41,7 @@ class Text(StreamDataModule):
 def built(name: str, **options: Any) -> SequenceModel:
     torch.manual_seed(0)
     model = getattr(models, name)(TASK, 5, **MODELS[name], **options)
-    model._log_meters = lambda stage: None  # no Trainer to log to
+    model._log_meters = lambda *_: None  # no Trainer to log to
     return model
 
 

@@ -1,0 +1,40 @@
+"""How well a network does at lengths that it was not trained at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from datamodules.lengths import LengthDataModule
+from lit_rnn.loggers import show
+from lit_rnn.models import SequenceModel
+from lit_rnn.models.objectives import at_length, metric_words
+from lit_rnn.runs.folder import keeps_files
+
+
+class LengthPicture(Callback):
+    """At the end of a fit, draws the headline metric against the lengths of ``val_lengths``.
+
+    The picture goes to ``pictures/lengths.png`` in the run folder and to every logger that takes images.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "pictures" / "lengths.png"
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
+            return
+        if not isinstance(data, LengthDataModule) or not data.other_tasks():
+            return
+        task, own = pl_module.task, data.own_length
+        names = {own: task.metric, **{length: at_length(task.metric, length) for length in data.other_tasks()}}
+        found = {length: trainer.callback_metrics.get(f"val/{name}") for length, name in names.items()}
+        values = {length: float(value) for length, value in found.items() if value is not None}
+        if not values:  # not validated
+            return
+        from lit_rnn.report.lengths import draw_run  # behind the training: Matplotlib takes a while to load
+
+        draw_run(type(pl_module).__name__, values, own, metric_words(task), data.length_option, self.path)
+        show.picture(trainer, "pictures/lengths", self.path)
