@@ -272,9 +272,9 @@ class TIMIT(SequenceDataModule):
 
     # ---- back to sound
 
-    def recording(self, split: Split, number: int) -> Utterance:
-        """Which utterance of the disc is sample ``number`` of a split."""
-        return chosen(utterances(Path(self.root)), split, self.protocol)[number]
+    def recordings(self, split: Split) -> list[Utterance]:
+        """The utterances of the disc that a split's samples are, in their order."""
+        return chosen(utterances(Path(self.root)), split, self.protocol)
 
     def rebuilt(self, path: Path, predicted: NDArray[np.float32]) -> tuple[Samples, Samples]:
         """An utterance, and what a network's frames make of it with the true phase, both (S,) at the task's rate.

@@ -6,6 +6,7 @@ from lit_rnn.callbacks.dashboard import Dashboard
 from lit_rnn.callbacks.drift import Drift
 from lit_rnn.callbacks.finite import FiniteLoss
 from lit_rnn.callbacks.lengths import LengthPicture
+from lit_rnn.callbacks.listening import Listening
 from lit_rnn.callbacks.pictures import TaskPicture
 from lit_rnn.callbacks.predictions import PredictionFile
 from lit_rnn.callbacks.progress import EpochLines, Header, Progress
@@ -27,6 +28,7 @@ __all__ = [
     "InitialCheckpoint",
     "LastCheckpoint",
     "LengthPicture",
+    "Listening",
     "PredictionFile",
     "Progress",
     "SpectrumPicture",

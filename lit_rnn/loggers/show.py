@@ -1,4 +1,4 @@
-"""Metrics, pictures, tables and results for every logger that can show them."""
+"""Metrics, pictures, sounds, tables and results for every logger that can show them."""
 
 from __future__ import annotations
 
@@ -59,6 +59,24 @@ def picture(trainer: Trainer, name: str, path: Path) -> None:
             logger.experiment.add_image(name, imread(path)[..., :3], trainer.global_step, dataformats="HWC")
         elif isinstance(logger, MLFlowLogger):
             logger.experiment.log_artifact(logger.run_id, str(path), name.partition("/")[0])
+
+
+def sounds(trainer: Trainer, name: str, paths: Sequence[Path]) -> None:
+    """Hand .wav files of 16-bit samples to every logger that takes sound."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_audio(name, [str(path) for path in paths], caption=[path.stem for path in paths])
+        elif isinstance(logger, TensorBoardLogger):
+            import torch
+            from scipy.io import wavfile
+
+            for path in paths:
+                rate, samples = wavfile.read(path)
+                sound = torch.from_numpy(samples / 32768)[None]
+                logger.experiment.add_audio(f"{name}/{path.stem}", sound, trainer.global_step, rate)
+        elif isinstance(logger, MLFlowLogger):
+            for path in paths:
+                logger.experiment.log_artifact(logger.run_id, str(path), name)
 
 
 def table(trainer: Trainer, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -157,6 +157,10 @@ class WandbDashboard(WandbLogger):
 
     @rank_zero_only
     @_lasting
+    def log_audio(self, key: str, audios: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        super().log_audio(key, audios, step, **kwargs)
+
+    @_lasting
     def log_table(
         self,
         key: str,

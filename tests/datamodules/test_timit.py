@@ -143,7 +143,7 @@ def test_frames_are_those_of_the_recording(corpus):
     data = make(corpus)
     split = data.split("train")
     for number in range(6):
-        raw = data.recording("train", number).path.read_bytes()[1024:]
+        raw = data.recordings("train")[number].path.read_bytes()[1024:]
         samples = np.frombuffer(raw, "<i2").astype(np.float32) / 32768
         expected = torch.from_numpy(log_magnitude(stft(resampled(samples, 16000, 8000))))
         one = Parts.of(split[np.array([number])])
@@ -232,7 +232,7 @@ def test_true_frames_rebuild_the_signal(corpus, protocol):
     """What a perfect network gives, with the true phase, is the recording at 8 kHz, to 1e-4."""
     data = make(corpus, protocol=protocol)
     one = Parts.of(data.split("val")[np.array([1])])
-    length, path = int(one.lengths[0]), data.recording("val", 1).path
+    length, path = int(one.lengths[0]), data.recordings("val")[1].path
     true, rebuilt = data.rebuilt(path, one.targets[0, :length].numpy())
     samples = np.frombuffer(path.read_bytes()[1024:], "<i2") / 32768
     signal = resampled(samples, 16000, 8000)
@@ -253,7 +253,7 @@ def test_features_are_computed_once_and_anew_for_other_settings(corpus, monkeypa
     assert len(computed) == 2 and torch.equal(first.inputs, again.inputs)
     batch(make(corpus, hop_length=64), "val")
     assert len(computed) == 4
-    path = make(corpus).recording("val", 0).path
+    path = make(corpus).recordings("val")[0].path
     os.utime(path, (1, 1))  # another recording
     batch(make(corpus), "val")
     assert len(computed) == 6
@@ -300,7 +300,7 @@ def test_no_room(corpus, monkeypatch):
 
 
 def test_a_broken_recording_is_named(corpus):
-    path = make(corpus).recording("train", 3).path
+    path = make(corpus).recordings("train")[3].path
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(UserError, match=re.escape(str(path))):
         make(corpus).split("train")

@@ -17,7 +17,7 @@ from lit_rnn.commands.config_parser import ConfigCLI, in_sentences
 from lit_rnn.commands.fit import settings
 from lit_rnn.commands.fit.saved import SaveRun
 from lit_rnn.commands.fit.subject import Taken, check_fits, enter, plain, prepare_loggers, run_name, take
-from lit_rnn.commands.fit.trainer import chosen, draws_bar, run_callbacks, run_loggers, run_plugins, text_sample
+from lit_rnn.commands.fit.trainer import chosen, draws_bar, run_callbacks, run_loggers, run_plugins, told_of_answers
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.runs import folder as run_folder
 from lit_rnn.runs import limits
@@ -118,8 +118,8 @@ class CLI(ConfigCLI):
         self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, given, command)
         loggers = run_loggers(self.run_dir, given["logger"], command, name)
         self._added = [*chosen(given), *(loggers if isinstance(loggers, list) else [])]
-        if command == "predict":
-            self.trainer_defaults["callbacks"] += text_sample(self.config[command], self.run_dir, self.datamodule)
+        added = told_of_answers(self.config[command], self.run_dir, self.datamodule, command)
+        self.trainer_defaults["callbacks"] += added
         with settings.in_sentences(given["precision"]):
             trainer = super().instantiate_trainer(
                 default_root_dir=str(self.run_dir),

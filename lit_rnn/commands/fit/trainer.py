@@ -13,7 +13,7 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
 
-from datamodules import SequenceDataModule, TextDataModule
+from datamodules import TIMIT, SequenceDataModule, TextDataModule
 from datamodules.errors import require
 from lit_rnn import callbacks, optim
 from lit_rnn.files import write_file
@@ -119,6 +119,18 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
         )
         watching.append(best)
     return watching
+
+
+def told_of_answers(config: Any, folder: Path, data: SequenceDataModule, command: str) -> list[Callback]:
+    """What makes sound or text of a network's answers.
+
+    Raises:
+        UserError: as `text_sample` does.
+    """
+    found = text_sample(config, folder, data) if command == "predict" else []
+    if isinstance(data, TIMIT) and command in ("test", "predict"):
+        found.append(callbacks.Listening(folder, data))
+    return found
 
 
 def text_sample(config: Any, folder: Path, data: SequenceDataModule) -> list[Callback]:

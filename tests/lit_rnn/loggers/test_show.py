@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from pytorch_lightning.loggers import TensorBoardLogger
+from scipy.io import wavfile
 
 from lit_rnn.commands.fit import subject
-from lit_rnn.loggers import show
+from lit_rnn.loggers import WandbDashboard, show
+from lit_rnn.runs.metrics import MetricsCSV
 
 
 def test_a_config_is_flat() -> None:
@@ -41,6 +46,23 @@ def test_sections() -> None:
     names = {"matrix/recurrent/henrici", "gradient/lag_3", "layer 1 gradient/lag_0", "val/loss", "lr-Adam"}
     told = show.sections(dict.fromkeys(names, 1.0))
     assert set(told) == {"recurrent/recurrent/henrici", "grad/lag_3", "grad/layer 1 lag_0", "val/loss", "lr-Adam"}
+
+
+def test_sounds_go_to_those_that_take_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / "a-true.wav", tmp_path / "a-rebuilt.wav"]
+    for path in paths:
+        wavfile.write(path, 8000, np.array([0, 16384, -32768], dtype=np.int16))
+    told: list[Any] = []
+    monkeypatch.setattr(WandbDashboard, "log_audio", lambda self, key, files, **more: told.append((key, files, more)))
+    board = SimpleNamespace(add_audio=lambda tag, sound, step, rate: told.append((tag, sound.tolist(), step, rate)))
+    monkeypatch.setattr(TensorBoardLogger, "experiment", board)
+    loggers = [MetricsCSV(tmp_path), *(cls.__new__(cls) for cls in (WandbDashboard, TensorBoardLogger))]
+    show.sounds(SimpleNamespace(loggers=loggers, global_step=7), "audio/test", paths)  # type: ignore[arg-type]
+    captions = {"caption": ["a-true", "a-rebuilt"]}
+    assert told == [
+        ("audio/test", [str(path) for path in paths], captions),
+        *((f"audio/test/{path.stem}", [[0.0, 0.5, -1.0]], 7, 8000) for path in paths),
+    ]
 
 
 def test_tensorboard_shows_everything(cli: Any, config: Any) -> None:
