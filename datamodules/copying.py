@@ -40,10 +40,12 @@ class CopyMemory(LengthDataModule):
         symbols: K, how many symbols to recall.
         alphabet: How many different data symbols there are.
         protocol: The layout.
+        raw: Feed every symbol as its number, one value a step, as the released nnRNN code does unless told otherwise:
+            0 is blank, 1 to ``alphabet`` are data, alphabet + 1 the marker.
         **kwargs: Other lengths, a curriculum, sizes, seed and workers: `LengthDataModule`.
     """
 
-    task_options = ("delay", "symbols", "alphabet", "protocol", "variable")
+    task_options = ("delay", "symbols", "alphabet", "protocol", "variable", "raw")
     length_option = "delay"
 
     def __init__(
@@ -53,6 +55,7 @@ class CopyMemory(LengthDataModule):
         alphabet: int = 8,
         protocol: Literal["common", "exprnn"] = "common",
         variable: bool = False,
+        raw: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -60,7 +63,8 @@ class CopyMemory(LengthDataModule):
         require(alphabet >= 2, "data.init_args.alphabet", alphabet, "at least 2, or there is nothing to remember")
         require(protocol in ("common", "exprnn"), "data.init_args.protocol", protocol, "common or exprnn")
         self.delay, self.symbols, self.alphabet, self.protocol = delay, symbols, alphabet, protocol
-        self.variable = variable
+        self.variable, self.raw = variable, raw
+        self.bounds = (0.0, alphabet + 1.0) if raw else None
         self.settle()
         if variable:
             chance = symbols * math.log(alphabet) / ((1 + delay) / 2 + 2 * symbols)
@@ -73,8 +77,8 @@ class CopyMemory(LengthDataModule):
         steps = length + 2 * self.symbols
         return Task(
             name="copy_memory",
-            inputs="symbols",
-            input_size=self.alphabet + 2,
+            inputs="values" if self.raw else "symbols",
+            input_size=1 if self.raw else self.alphabet + 2,
             targets="label_per_step",
             target_size=self.alphabet + 1,
             length=steps,
@@ -102,4 +106,5 @@ class CopyMemory(LengthDataModule):
         inputs[:, : self.symbols] = data
         inputs[:, self.symbols + length - (self.protocol == "common")] = self.alphabet + 1
         targets[:, -self.symbols :] = data
-        return torch.from_numpy(inputs), torch.from_numpy(targets)
+        read = inputs[..., None].astype(np.float32) if self.raw else inputs
+        return torch.from_numpy(read), torch.from_numpy(targets)

@@ -128,6 +128,17 @@ def test_chance_by_simulation(protocol):
     assert data.task.chance == pytest.approx(loss, rel=5e-3)
 
 
+def test_raw_numbers_are_the_symbols():
+    """As nnRNN's code feeds them: the sequences of the one-hot task, one number a step, targets the same."""
+    symbols, raw = make(delay=6), make(delay=6, raw=True)
+    x, y = symbols.split("val")[np.arange(16)]
+    numbers, same = raw.split("val")[np.arange(16)]
+    assert numbers.dtype == torch.float32 and numbers.shape == (16, 26, 1)
+    assert torch.equal(numbers[..., 0].long(), x) and torch.equal(same, y)
+    assert (raw.task.inputs, raw.task.input_size, raw.bounds) == ("values", 1, (0, 9))
+    assert raw.task.chance == symbols.task.chance and torch.equal(raw.changeable(numbers), numbers == 0)
+
+
 def test_reuse_repeats_the_same_sequences_in_another_order():
     data = make(delay=2, reuse=True, train_samples=64, batch_size=16)
     data.prepare_data()

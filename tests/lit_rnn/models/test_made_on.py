@@ -53,7 +53,7 @@ def test_a_published_order_by_its_name_or_its_seed() -> None:
 @pytest.mark.parametrize(
     ("cls", "changes"),
     [
-        (CopyMemory, {"delay": 9, "symbols": 3, "alphabet": 4, "protocol": "exprnn", "variable": True}),
+        (CopyMemory, {"delay": 9, "symbols": 3, "alphabet": 4, "protocol": "exprnn", "variable": True, "raw": True}),
         (Denoise, {"delay": 90, "symbols": 3, "alphabet": 4, "protocol": "goru"}),
         (Adding, {"length": 90, "protocol": "urnn", "mark_first": True}),
         (PixelDigits, {"permute": True, "pixels_per_step": 8, "val_size": 9, "test_size": 9, "split_seed": 1}),
