@@ -104,6 +104,10 @@ CONFIGURED: list[tuple[str, dict[str, Any]]] = [
     ("nru_paper/copying_100/nru.yaml", {"form": "paper"}),
     ("pixel_mnist/lipschitzrnn.yaml", {}),
     ("pixel_mnist/antisymmetricrnn.yaml", {}),
+    ("pixel_mnist/cornn.yaml", {}),
+    ("pixel_mnist/lem.yaml", {}),
+    ("pixel_mnist/unicornn_permuted.yaml", {}),
+    ("pixel_digits/slstm.yaml", {}),
 ]
 
 

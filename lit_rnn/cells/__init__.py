@@ -6,12 +6,15 @@ from lit_rnn.cells.exprnn import DtrivRNNCell, ExpRNNCell, UnitaryExpRNNCell
 from lit_rnn.cells.gated import GateInit, GRUCell, LSTMCell
 from lit_rnn.cells.householder import HouseholderRNNCell
 from lit_rnn.cells.janet import JANETCell
+from lit_rnn.cells.lem import LEMCell
 from lit_rnn.cells.nnrnn import NnRNNCell
 from lit_rnn.cells.nru import NRUCell, NRUForm
 from lit_rnn.cells.ode import AntisymmetricRNNCell, LipschitzRNNCell
 from lit_rnn.cells.orthogonal import OrthogonalCell, UnitaryCell
+from lit_rnn.cells.oscillators import CoRNNCell, UnICORNNCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.cells.scornn import ScoRNNCell, ScuRNNCell
+from lit_rnn.cells.slstm import SLSTMCell
 from lit_rnn.cells.statistical import StatisticalRUCell
 from lit_rnn.cells.urnn import FullURNNCell, URNNCell
 from lit_rnn.cells.vanilla import LayerNormRNNCell, VanillaRNNCell
@@ -19,6 +22,7 @@ from lit_rnn.cells.vanilla import LayerNormRNNCell, VanillaRNNCell
 __all__ = [
     "AntisymmetricRNNCell",
     "Cell",
+    "CoRNNCell",
     "DtrivRNNCell",
     "EURNNCell",
     "ExpRNNCell",
@@ -28,6 +32,7 @@ __all__ = [
     "GateInit",
     "HouseholderRNNCell",
     "JANETCell",
+    "LEMCell",
     "LSTMCell",
     "LayerNormRNNCell",
     "LipschitzRNNCell",
@@ -37,11 +42,13 @@ __all__ = [
     "OrthogonalCell",
     "PlainCell",
     "RealEURNNCell",
+    "SLSTMCell",
     "ScoRNNCell",
     "ScuRNNCell",
     "State",
     "StatisticalRUCell",
     "URNNCell",
+    "UnICORNNCell",
     "UnitaryCell",
     "UnitaryExpRNNCell",
     "VanillaRNNCell",

@@ -6,6 +6,7 @@ from lit_rnn.models.gated import GRU, JANET, LSTM, NRU, StatisticalRU
 from lit_rnn.models.loading import load, read_checkpoint
 from lit_rnn.models.ode import AntisymmetricRNN, LipschitzRNN
 from lit_rnn.models.orthogonal import EURNN, GORU, URNN, FullURNN, HouseholderRNN, NnRNN, OrthogonalRNN, ScoRNN, ScuRNN
+from lit_rnn.models.rivals import LEM, SLSTM, CoRNN, UnICORNN
 from lit_rnn.models.sampling import sample
 from lit_rnn.models.vanilla import VanillaRNN
 
@@ -14,10 +15,13 @@ __all__ = [
     "GORU",
     "GRU",
     "JANET",
+    "LEM",
     "LSTM",
     "NRU",
+    "SLSTM",
     "URNN",
     "AntisymmetricRNN",
+    "CoRNN",
     "DtrivRNN",
     "ExpRNN",
     "FullURNN",
@@ -29,6 +33,7 @@ __all__ = [
     "ScuRNN",
     "SequenceModel",
     "StatisticalRU",
+    "UnICORNN",
     "VanillaRNN",
     "load",
     "read_checkpoint",
