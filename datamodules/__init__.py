@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datamodules.pixels import PixelDigits, PixelMNIST, pixel_permutation
     from datamodules.published_text import Enwik8, PennTreebank, Text8
     from datamodules.sequence_files import SequenceFiles
+    from datamodules.speech_commands import SpeechCommands
     from datamodules.streams import Series, StreamDataModule
     from datamodules.text import TextCorpus, TextDataModule
     from datamodules.timit import TIMIT
@@ -33,6 +34,7 @@ else:  # they need torch and Lightning, which take seconds; an error and a Task 
             "pixels",
             "published_text",
             "sequence_files",
+            "speech_commands",
             "streams",
             "text",
             "timit",
@@ -58,6 +60,7 @@ __all__ = [
     "SequenceFiles",
     "SequenceLoader",
     "Series",
+    "SpeechCommands",
     "StreamDataModule",
     "Task",
     "Text8",

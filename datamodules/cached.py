@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from datamodules.downloads import alone, part_file, progress_bar, share
 from datamodules.errors import UserError, one_line
 
+S = TypeVar("S")
 T = TypeVar("T")
 Arrays = dict[str, NDArray[Any]]
 
@@ -35,25 +36,29 @@ def key_of(settings: Mapping[str, Any], root: Path, files: Sequence[Path]) -> st
     return hashlib.sha256(json.dumps([settings, told], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def cached(path: Path, make: Callable[[], Arrays], key: str) -> Arrays:
+def cached(path: Path, make: Callable[[], Arrays], key: str, wanted: Sequence[str] = ()) -> Arrays:
     """The arrays in a ``.npz``, made if it is not there or is damaged. A second process waits for the first.
 
     Args:
         path: The file; its folder is made.
-        make: What computes them.
+        make: What computes them, all of them.
         key: The option that names the folder.
+        wanted: The names of those to read; all if there are none.
 
     Raises:
         UserError: if it can be neither read nor written.
     """
     try:
-        found = _read(path)
+        found = _read(path, wanted)
         if found is not None:
             return found
         path.parent.mkdir(parents=True, exist_ok=True)
         with alone(path.parent):
-            found = _read(path)
-            return _write(path, make()) if found is None else found
+            found = _read(path, wanted)
+            if found is None:
+                made = _write(path, make())
+                found = {name: made[name] for name in wanted or made}
+            return found
     except OSError as error:
         raise UserError(
             f"{path} can be neither read nor made ({error.strerror or one_line(error)}): set {key} to a folder with "
@@ -61,10 +66,10 @@ def cached(path: Path, make: Callable[[], Arrays], key: str) -> Arrays:
         ) from error
 
 
-def _read(path: Path) -> Arrays | None:
+def _read(path: Path, wanted: Sequence[str]) -> Arrays | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
-            return dict(held)
+            return {name: held[name] for name in wanted or held.files}
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
@@ -82,8 +87,8 @@ def _write(path: Path, arrays: Arrays) -> Arrays:
     return arrays
 
 
-def of_each(files: Sequence[Path], read: Callable[[Path], T], what: str) -> list[T]:
-    """What ``read`` gives of every file, in their order, read by several threads under a progress bar.
+def of_each(files: Sequence[S], read: Callable[[S], T], what: str) -> list[T]:
+    """What ``read`` gives of every file, or part of the work, in order; several threads, under a progress bar.
 
     Raises:
         UserError: the first that ``read`` raises.

@@ -43,12 +43,14 @@ class Download:
             holds one file, and another download is one; their path is empty.
         sum: MD5, SHA-1 or SHA-256 of what is downloaded, in hexadecimal digits; None where none was published.
         sums: The same of the files, by name.
+        whole: Keep what is downloaded as it is, under the one name of ``files``, an archive too.
     """
 
     address: str
     files: Mapping[str, str]
     sum: str | None = None
     sums: Mapping[str, str] = field(default_factory=dict)
+    whole: bool = False
 
     def is_in(self, folder: Path) -> bool:
         """Whether all files are there. What is there is whole: it was moved in behind its last byte."""
@@ -110,7 +112,11 @@ def _fetch_one(folder: Path, what: str, download: Download) -> None:
     try:
         with part_file(folder) as path:
             _load(download.address, path, what, folder, download.sum)
-            _take_out(path, folder, download)
+            if download.whole:
+                share(path)
+                os.replace(path, folder / next(iter(download.files)))
+            else:
+                _take_out(path, folder, download)
     except (OSError, HTTPException, _UnusableError, ValueError) as error:
         if isinstance(error, HTTPError):
             error.close()  # it holds the connection
@@ -140,6 +146,8 @@ def _load(address: str, path: Path, what: str, folder: Path, expected: str | Non
                 digest.update(block)
                 got += len(block)
                 advance(len(block))
+            file.flush()
+            os.fsync(file.fileno())
     if size and got != size:
         raise _UnusableError(f"it ended after {got:,} of {size:,} bytes")
     _compare("it", digest.hexdigest(), expected)

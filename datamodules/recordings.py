@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import warnings
 from pathlib import Path
@@ -42,10 +43,15 @@ def read_recording(path: Path) -> Recording:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or one_line(error)}).") from error
+    return recording_in(content, path)
+
+
+def recording_in(content: bytes, path: Path) -> Recording:
+    """The same of a file's bytes; ``path`` is for sentences."""
     if content.startswith(_SPHERE):
         return _read_sphere(path, content)
     if content.startswith((b"RIFF", b"RIFX")):
-        return _read_riff(path)
+        return _read_riff(path, content)
     raise UserError(
         f"{path} begins with {content[:8]!r}: a recording in NIST SPHERE, which begins with {_SPHERE!r}, or in RIFF is "
         "accepted."
@@ -92,14 +98,14 @@ def _number(path: Path, fields: dict[str, str], name: str, default: int | None) 
     return int(text)
 
 
-def _read_riff(path: Path) -> Recording:
+def _read_riff(path: Path, content: bytes) -> Recording:
     from scipy.io import wavfile
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # it warns of data that ends too early
             warnings.filterwarnings("ignore", "Chunk .* not understood")
-            rate, samples = wavfile.read(path)
+            rate, samples = wavfile.read(io.BytesIO(content))
     except Exception as error:  # a damaged file raises whatever its bytes say
         raise UserError(
             f"{path} is no whole RIFF recording ({one_line(error) or type(error).__name__}): 16-bit PCM is accepted."

@@ -72,7 +72,9 @@ def small(command: str, arguments: list[str]) -> list[str]:
     if command == "fit":
         if "--print_config" in arguments or "--model.help" in arguments:
             return arguments
-        if re.search("pixel_mnist|penn_treebank|timit", " ".join(arguments)):  # a download, or what a user brings
+        if re.search(
+            "pixel_mnist|penn_treebank|timit|speech_commands", " ".join(arguments)
+        ):  # a download, or what a user brings
             return [*arguments, "--print_config"]
         if "--run_dir" in arguments:
             extra += ["--trainer.max_epochs", "2" if "--ckpt_path" in arguments else "1"]

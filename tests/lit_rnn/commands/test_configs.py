@@ -28,6 +28,7 @@ from scipy.io import wavfile
 import datamodules
 import lit_rnn
 from datamodules import SequenceDataModule
+from datamodules.speech_commands import WORDS
 from lit_rnn import models
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.models import SequenceModel
@@ -48,6 +49,7 @@ SMALL: dict[str, list[object]] = {
     "PixelDigits": ["--data.val_size", 8],
     "SequenceFiles": [],
     "UEA": [],
+    "SpeechCommands": ["--data.root", "words", "--data.verify", "false"],
     "TIMIT": ["--data.root", "timit", "--data.verify", "false"],
     "PixelMNIST": ["--data.val_size", 6, "--data.root", "mnist", "--data.verify", "false"],
 }
@@ -166,6 +168,24 @@ def timit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven clips of each of the 35 words, a second of the ten, unpacked."""
+    root = tmp_path_factory.mktemp("words")
+    names = [f"{word}/s{n}_nohash_0.wav" for word in WORDS[35] for n in range(7)]
+    for name in names:
+        path = root / "speech_commands_v0.02" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        steps = 16_000 if path.parent.name in WORDS[10] else 400
+        wavfile.write(
+            path, 16_000, (8000 * np.sin(np.arange(steps) * (1 + len(path.parent.name)) / 9)).astype(np.int16)
+        )
+    for number, split in ((5, "validation"), (6, "testing")):
+        listed = [name for name in names if f"/s{number}_" in name]
+        (root / "speech_commands_v0.02" / f"{split}_list.txt").write_text("\n".join(listed))
+    return root
+
+
 # ---- names
 
 
@@ -233,9 +253,12 @@ def test_numberless_keeps_what_is_no_number() -> None:
 
 
 @pytest.mark.parametrize("name", one_of_each_kind())
-def test_a_step_in_small(cli: Any, mnist: Path, texts: Path, timit: Path, tmp_path: Path, name: str) -> None:
+def test_a_step_in_small(
+    cli: Any, mnist: Path, texts: Path, timit: Path, words: Path, tmp_path: Path, name: str
+) -> None:
     needs(name)
     (tmp_path / "timit").symlink_to(timit)
+    (tmp_path / "words").symlink_to(words)
     (tmp_path / "mnist").symlink_to(mnist)
     (tmp_path / "texts").symlink_to(texts)
     model, data = class_names(name)
