@@ -192,6 +192,7 @@ def test_the_tables_name_every_model_and_data_module() -> None:
     assert named("data.md") == data - {
         "SequenceDataModule",
         "GeneratedDataModule",
+        "LengthDataModule",
         "StreamDataModule",
         "TextDataModule",
     }
