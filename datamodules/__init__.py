@@ -8,6 +8,7 @@ from datamodules.task import Task
 
 if TYPE_CHECKING:
     from datamodules.adding import Adding
+    from datamodules.automata import CycleNavigation, ModularArithmetic, Parity, PermutationWord
     from datamodules.base import GeneratedDataModule, IndexedBatches, SequenceDataModule, SequenceLoader
     from datamodules.batch import Parts
     from datamodules.copying import CopyMemory
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from datamodules.lengths import LengthDataModule
     from datamodules.pixels import PixelDigits, PixelMNIST, pixel_permutation
     from datamodules.published_text import Enwik8, PennTreebank, Text8
+    from datamodules.recalling import AssociativeRecall, FlipFlop, InductionHeads, SelectiveCopy
     from datamodules.sequence_files import SequenceFiles
     from datamodules.speech_commands import SpeechCommands
     from datamodules.streams import Series, StreamDataModule
@@ -26,6 +28,7 @@ else:  # they need torch and Lightning, which take seconds; an error and a Task 
         __name__,
         (
             "adding",
+            "automata",
             "base",
             "batch",
             "copying",
@@ -33,6 +36,7 @@ else:  # they need torch and Lightning, which take seconds; an error and a Task 
             "lengths",
             "pixels",
             "published_text",
+            "recalling",
             "sequence_files",
             "speech_commands",
             "streams",
@@ -46,16 +50,24 @@ __all__ = [
     "TIMIT",
     "UEA",
     "Adding",
+    "AssociativeRecall",
     "CopyMemory",
+    "CycleNavigation",
     "Denoise",
     "Enwik8",
+    "FlipFlop",
     "GeneratedDataModule",
     "IndexedBatches",
+    "InductionHeads",
     "LengthDataModule",
+    "ModularArithmetic",
+    "Parity",
     "Parts",
     "PennTreebank",
+    "PermutationWord",
     "PixelDigits",
     "PixelMNIST",
+    "SelectiveCopy",
     "SequenceDataModule",
     "SequenceFiles",
     "SequenceLoader",

@@ -1,0 +1,177 @@
+"""State tracking against machines written again: by counting, by sympy's permutations, and by Python's arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sympy.combinatorics import Permutation
+from sympy.combinatorics.named_groups import AlternatingGroup, CyclicGroup, SymmetricGroup
+
+from datamodules import CycleNavigation, ModularArithmetic, Parity, PermutationWord, UserError
+from datamodules.automata import Tracking
+
+SMALL: dict[str, Any] = {"train_samples": 60, "val_samples": 40, "test_samples": 40, "batch_size": 10, "seed": 1}
+KINDS: dict[str, tuple[type[Tracking], dict[str, Any]]] = {
+    "parity": (Parity, {}),
+    "parity, every step": (Parity, {"every_step": True}),
+    "cycle": (CycleNavigation, {}),
+    "cycle of 3, every step": (CycleNavigation, {"places": 3, "every_step": True}),
+    "S3": (PermutationWord, {"group": "S3"}),
+    "S4 by swaps": (PermutationWord, {"group": "S4", "moved": 2}),
+    "A5": (PermutationWord, {"group": "A5"}),
+    "Z60": (PermutationWord, {"group": "Z60"}),
+    "arithmetic": (ModularArithmetic, {}),
+    "arithmetic, every step": (ModularArithmetic, {"every_step": True, "modulus": 3}),
+    "arithmetic without *": (ModularArithmetic, {"multiply": False}),
+    "brackets": (ModularArithmetic, {"brackets": True}),
+    "brackets and *": (ModularArithmetic, {"brackets": True, "multiply": True, "modulus": 3}),
+}
+
+
+def made(kind: str, **options: Any) -> Tracking:
+    cls, own = KINDS[kind]
+    return cls(**{**SMALL, **own, **options})
+
+
+def permutations(group: str) -> list[tuple[int, ...]]:
+    make = {"S": SymmetricGroup, "A": AlternatingGroup, "Z": CyclicGroup}[group[0]]
+    return sorted(tuple(element.array_form) for element in make(int(group[1:])).elements)
+
+
+def answer(data: Tracking, symbols: list[int]) -> int:
+    """What is asked behind the last of ``symbols``."""
+    if isinstance(data, Parity):
+        return symbols.count(1) % 2
+    if isinstance(data, CycleNavigation):
+        return (symbols.count(2) - symbols.count(0)) % data.places
+    if isinstance(data, PermutationWord):
+        elements = permutations(data.group)
+        drawn = [e for e in elements if data.moved is None or sum(i != p for i, p in enumerate(e)) <= data.moved]
+        state = Permutation(len(elements[0]) - 1)
+        for symbol in symbols:
+            state = state * Permutation(drawn[symbol])  # sympy's product: the left one is applied first
+        return elements.index(tuple(state.array_form))
+    assert isinstance(data, ModularArithmetic)
+    letters = [*map(str, range(data.modulus)), "+", "-", "*", "(", ")"]
+    written = "".join(letters[symbol] for symbol in symbols)
+    return int(eval(written.rstrip("+-*"))) % data.modulus  # digits, operators and brackets alone
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_label_is_that_of_the_machine_written_again(kind: str) -> None:
+    data = made(kind, val_lengths=None)
+    inputs, targets = data.split("val")[np.arange(12)]
+    steps = range(1, inputs.shape[1] + 1) if data.every_step else [inputs.shape[1]]
+    for row, labels in zip(inputs.tolist(), targets.view(12, -1).tolist(), strict=True):
+        assert labels == [answer(data, row[:step]) for step in steps]
+    assert inputs.max() < data.task.input_size and targets.max() < data.task.target_size
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_chance_is_the_entropy_over_all_short_sequences(kind: str) -> None:
+    """Counted over every sequence of length 3, or 5 with brackets: each is as likely where those of one form are."""
+    length = 5 if "brackets" in kind else 3
+    data = made(kind, length=length, shortest=length, val_lengths=None)
+    if isinstance(data, PermutationWord) and data.group in ("A5", "Z60"):
+        assert math.isclose(data.task.chance, math.log(60))
+        return
+    symbols = range(data.task.input_size)
+    m = getattr(data, "modulus", 0)
+    operators = range(m, m + 2 + bool(getattr(data, "multiply", 0)))
+    forms: list[Any] = [symbols] * length
+    if "brackets" in kind:
+        forms = [[m + 3], range(m), operators, range(m), [m + 4]]
+    elif m:
+        forms = [range(m), operators, range(m)]
+    rows = [list(row) for row in product(*forms)]
+    asked = range(1, length + 1) if data.every_step else [length]
+    entropies = []
+    for step in asked:
+        counts = Counter(answer(data, row[:step]) for row in rows)
+        entropies.append(-sum(c / len(rows) * math.log(c / len(rows)) for c in counts.values()))
+    assert math.isclose(data.task.chance, sum(entropies) / len(entropies), rel_tol=1e-12)
+
+
+def test_chance_of_brackets_agrees_with_the_shares_of_what_is_drawn() -> None:
+    data = made("brackets and *", length=9, shortest=9, val_lengths=None, val_samples=20_000)
+    _, values = data.split("val")[np.arange(20_000)]
+    shares = torch.bincount(values).double() / len(values)
+    assert abs(-(shares * shares.log()).sum().item() - data.task.chance) < 0.002
+    assert data.task.chance < math.log(3) - 0.01  # zero is more likely than a third
+
+
+def test_chance_over_lengths_is_a_mean_weighted_by_what_is_asked() -> None:
+    """A walk on a circle: after one step one of three places, after two one of five."""
+    one, two = math.log(3), -sum(c / 9 * math.log(c / 9) for c in (1, 2, 3, 2, 1))
+    options = {"length": 2, "shortest": 1, "val_lengths": [1, 2]}
+    last, every = made("cycle", **options), made("cycle", every_step=True, **options)
+    assert math.isclose(last.task.chance, (one + two) / 2)
+    assert math.isclose(every.task.chance, (one + one + two) / 3)
+    assert [task.chance for task in last.other_tasks().values()] == pytest.approx([one, two])
+
+
+def test_the_product_of_permutations_by_hand() -> None:
+    """S3 in order: 012 021 102 120 201 210. First 021, then 102: 0 -> 0 -> 1, 1 -> 2 -> 2, 2 -> 1 -> 0."""
+    machine = PermutationWord(group="S3", **SMALL).machine
+    assert machine.run(np.array([[1, 2]])).tolist() == [[1, 3]]  # 120
+    assert machine.run(np.array([[2, 1]])).tolist() == [[2, 4]]  # 201
+    assert PermutationWord(group="S6", **SMALL).machine.transitions.shape == (720, 720)
+    assert PermutationWord(group="S5", moved=2, **SMALL).task.input_size == 11
+    assert PermutationWord(group="A5", moved=3, **SMALL).task.input_size == 21
+
+
+def test_arithmetic_by_hand() -> None:
+    """Deletang et al.'s examples modulo 5, and what stands so far."""
+    machine = ModularArithmetic(**SMALL).machine
+    plus, minus, times = 5, 6, 7
+    assert machine.run(np.array([[1, plus, 2, times, 3]]))[0].tolist() == [1, 1, 3, 3, 2]
+    assert machine.run(np.array([[1, minus, 1, minus, 1]]))[0, -1] == 4
+    assert machine.run(np.array([[0, times, 1, plus, 4, times, 3, minus, 2]]))[0, -1] == 0
+
+
+@pytest.mark.parametrize("kind", ["parity", "arithmetic", "brackets"])
+def test_lengths(kind: str) -> None:
+    """Of training from 3 to 40, batch by batch; at the others just those, an even one less one without brackets."""
+    data = made(kind, train_samples=2000)
+    lengths = {batch[0].shape[1] for batch in data.loader("train")}
+    assert min(lengths) == 3 and max(lengths) == 39 + (kind != "arithmetic")
+    assert len(lengths) > (15 if kind == "arithmetic" else 30)
+    for (length, task), split in zip(data.other_tasks().items(), data.other_splits("test"), strict=True):
+        assert split[np.arange(2)][0].shape == (2, length - (kind == "arithmetic")) == (2, task.length)
+    assert list(data.other_tasks()) == [40, 64, 128, 256]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sample_is_a_function_of_seed_split_and_index(kind: str) -> None:
+    first, again = made(kind, val_lengths=[50]), made(kind, val_lengths=[50])
+    (split,), (other,) = first.other_splits("test"), again.other_splits("test")
+    whole, backwards = split[np.arange(6)], other[np.arange(5, -1, -1)]
+    for one, two in zip(whole, backwards, strict=True):
+        assert torch.equal(one, two.flip(0))
+    assert not torch.equal(whole[0], made(kind, val_lengths=[50], seed=2).other_splits("test")[0][np.arange(6)][0])
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "names"),
+    [
+        (Parity, {"shortest": 0}, "shortest is 0"),
+        (Parity, {"shortest": 41}, "shortest is 41"),
+        (Parity, {"shortest": 5, "val_lengths": [4]}, "val_lengths is 4"),
+        (CycleNavigation, {"places": 1}, "places is 1"),
+        (PermutationWord, {"group": "S9"}, "group is 'S9'"),
+        (PermutationWord, {"group": ""}, "group is ''"),
+        (PermutationWord, {"group": "Z60", "moved": 2}, "moved is 2"),
+        (PermutationWord, {"group": "A5", "moved": 2}, "moved is 2"),
+        (ModularArithmetic, {"modulus": 1}, "modulus is 1"),
+        (ModularArithmetic, {"brackets": True, "every_step": True}, "every_step is True"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(cls: type[Tracking], options: dict[str, Any], names: str) -> None:
+    with pytest.raises(UserError, match=f"data.init_args.{names}"):
+        cls(**SMALL, **options)
