@@ -7,7 +7,7 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ def _mean_move(targets: NDArray[np.int64], states: int) -> NDArray[np.float64]:
     return moves
 
 
-def entropy(chances: NDArray[np.float64]) -> float:
+def entropy(chances: NDArray[Any]) -> float:
     """-sum p ln p, in nats."""
     positive = chances[chances > 0]
     return float(-(positive * np.log(positive)).sum())
@@ -97,7 +97,7 @@ class Tracking(LengthDataModule):
         **kwargs: A curriculum, sizes, seed and workers: `LengthDataModule`.
     """
 
-    task_options = ("length", "shortest", "every_step")
+    task_options: ClassVar[tuple[str, ...]] = ("length", "shortest", "every_step")
     task_name = "tracking"
 
     def __init__(
@@ -242,7 +242,7 @@ class CycleNavigation(MachineTracking):
     @functools.cached_property
     def machine(self) -> Machine:
         place = np.arange(self.places)
-        return Machine((place[:, None] + [-1, 0, 1]) % self.places, place, 0, (range(3),))
+        return Machine((place[:, None] + np.arange(-1, 2)) % self.places, place, 0, (range(3),))
 
 
 class PermutationWord(MachineTracking):

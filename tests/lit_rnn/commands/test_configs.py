@@ -42,6 +42,12 @@ SMALL: dict[str, list[object]] = {
     "CopyMemory": ["--data.delay", 3, "--data.train_samples", 8, "--data.val_samples", 4],
     "Denoise": ["--data.delay", 3, "--data.symbols", 2, "--data.train_samples", 16, "--data.val_samples", 4],
     "Adding": ["--data.length", 6, "--data.train_samples", 8, "--data.val_samples", 4],
+    **{
+        name: ["--data.train_samples", 8, "--data.val_samples", 4]
+        for name in ("Parity", "CycleNavigation", "ModularArithmetic", "PermutationWord", "InductionHeads", "FlipFlop")
+    },
+    "AssociativeRecall": ["--data.vocabulary", 70, "--data.train_samples", 8, "--data.val_samples", 4],
+    "SelectiveCopy": ["--data.delay", 20, "--data.train_samples", 8, "--data.val_samples", 4],
     "TextCorpus": ["--data.files", "texts/PennTreebank/ptb.test.txt", "--data.val_share", 0.4, "--data.tbptt", 5],
     "PennTreebank": ["--data.root", "texts", "--data.verify", "false", "--data.tbptt", 5],
     "Text8": ["--data.root", "texts", "--data.verify", "false", "--data.tbptt", 5],
