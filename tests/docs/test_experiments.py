@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 # What is laid over an experiment, or read by one, is none itself.
-PARTS = ("cluster", "debug", "loggers", "studies/base")
+PARTS = ("cluster", "debug", "loggers", "studies/base", "campaign/base")
 
 
 def named_configs(page: str) -> dict[str, set[str]]:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.errors import UserError, require
 from lit_rnn.commands.parser import Parser
 from lit_rnn.commands.study import export, local
-from lit_rnn.commands.study.estimate import estimate
+from lit_rnn.commands.study.estimate import budget, estimate
 from lit_rnn.commands.study.search import command as searching
 from lit_rnn.commands.study.subject import Run, Study, read_study
 from lit_rnn.files import check_folder, refuse_links, write_file
@@ -50,6 +50,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     if options.dry_run:
         for number, one in enumerate(runs):
             print(number, " ".join(local.command(one, folder, options.threads)[1:]))
+        print(f"{budget(runs)} at most")
         return
     if options.only is None:
         local.claim(runs, folder)
@@ -105,8 +106,9 @@ def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estima
         return []
     folder.mkdir(parents=True, exist_ok=True)
     if estimated:
-        seconds = estimate(left, processes, threads)
-        print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as the first", flush=True)
+        print(f"to go: {budget(left)} at most", flush=True)
+        about = datetime.timedelta(seconds=round(estimate(left, processes, threads)))
+        print(f"about {about} if all take as long as those that were tried", flush=True)
     console = new_console()
     columns = (
         TextColumn("runs"),

@@ -1,4 +1,4 @@
-"""How long a study will take: one trial on as many processes as the study will use, and what follows from it."""
+"""How long a study will take: trials on as many processes as the study will use, and what follows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from lit_rnn.commands.study.local import pinned
 from lit_rnn.commands.study.subject import Run, Setting, resolved
 from lit_rnn.files import read_json
 
-_BATCHES, _VAL_BATCHES = 100, 10  # of a trial, at most
+_BATCHES, _VAL_BATCHES = 100, 10  # of a trial, at most; further arms share the first number
+_FEWEST = 10
+_LONG = 3600  # seconds: a study that is worth a trial of every arm
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,55 @@ class Timing:
         return self.fixed + what.batches * self.batch + what.val_batches * self.val_batch + what.epochs * self.epoch
 
 
+def budget(runs: Sequence[Run]) -> str:
+    """How much ``runs`` train at most, as far as their options tell before data is there: 6 runs, 24,000 updates."""
+    told: dict[tuple[Any, ...], tuple[int, int]] = {}
+    updates = epochs = 0
+    for run in runs:
+        amounts = [one for one in run.setting.values if one[0].startswith(("trainer.", "data."))]
+        key = (run.setting.arm, str(amounts))
+        if key not in told:
+            told[key] = _told(resolved(run.setting))
+        updates, epochs = updates + told[key][0], epochs + told[key][1]
+    parts = [f"{updates:,} updates"] if updates else []
+    parts += [f"{epochs:,} epochs of data that has to be read first"] if epochs else []
+    return f"{len(runs):,} runs, {' and '.join(parts) or 'without an end of their own'}"
+
+
+def _told(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Updates of a run, or else its epochs."""
+    trainer, data = config["trainer"], config["data"]["init_args"]
+    steps, epochs, samples = trainer.get("max_steps") or -1, trainer.get("max_epochs") or -1, data.get("train_samples")
+    if epochs > 0 and samples:
+        each = max(1, _limited(trainer.get("limit_train_batches"), samples // data["batch_size"]))
+        in_all = epochs * -(-each // int(trainer.get("accumulate_grad_batches") or 1))
+        return (min(in_all, steps) if steps > 0 else in_all), 0
+    return (steps, 0) if steps > 0 else (0, max(0, epochs))
+
+
 def estimate(runs: Sequence[Run], processes: int, threads: int) -> float:
-    """Seconds that ``runs`` take if each takes as long as the first; also fetches its data, once for all."""
+    """Seconds that ``runs`` take if all take as long as those tried; also fetches their data.
+
+    Tried is the first, and where that makes the study a long one, the first of every arm.
+    """
+    firsts = {run.setting.arm: run.setting for run in reversed(runs)}
+    side_by_side = min(processes, len(runs))
+    one = _seconds(runs[0].setting, side_by_side, threads, _BATCHES)
+    seconds = dict.fromkeys(firsts, one)
+    if one * len(runs) / side_by_side > _LONG:
+        batches = max(_FEWEST, _BATCHES // len(firsts))
+        others = {arm: first for arm, first in firsts.items() if first != runs[0].setting}
+        seconds |= {arm: _seconds(first, side_by_side, threads, batches) for arm, first in others.items()}
+    busy = [0.0] * side_by_side
+    for run in runs:  # each goes to the process that is free first
+        busy[busy.index(min(busy))] += seconds[run.setting.arm]
+    return max(busy)
+
+
+def _seconds(setting: Setting, side_by_side: int, threads: int, batches: int) -> float:
+    """Of one run, from a trial of so many batches at most."""
     from datamodules import SequenceDataModule  # here: Lightning takes seconds
 
-    setting = runs[0].setting
     config = resolved(setting)
     data = config["data"]
     cls = loaded(data["class_path"], SequenceDataModule)  # the parser has imported it
@@ -91,11 +137,9 @@ def estimate(runs: Sequence[Run], processes: int, threads: int) -> float:
     size, trainer = module.batch_size, config["trainer"]
     validation = 0 if trainer["limit_val_batches"] == 0 else -(-len(module.split("val")) // size)
     what = amount(trainer, len(module.split("train")) // size, validation)
-    side_by_side = min(processes, len(runs))
-    limits = min(what.batches, _BATCHES), min(_limited(trainer["limit_val_batches"], validation), _VAL_BATCHES)
+    limits = min(what.batches, batches), min(_limited(trainer["limit_val_batches"], validation), _VAL_BATCHES)
     timings = trial(setting, side_by_side, threads, *limits)
-    one = sum(timing.of(what) for timing in timings) / len(timings)
-    return one * math.ceil(len(runs) / side_by_side)
+    return sum(timing.of(what) for timing in timings) / len(timings)
 
 
 def trial(setting: Setting, processes: int, threads: int, batches: int, val_batches: int) -> list[Timing]:

@@ -35,7 +35,7 @@ from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
 
 FOLDER = config_folder()
-OVERLAYS = ("debug", "loggers", "cluster", "studies")
+OVERLAYS = ("debug", "loggers", "cluster", "studies", "campaign")
 FILES = [path.relative_to(FOLDER).as_posix() for path in sorted(FOLDER.rglob("*.yaml"))]
 CONFIGS = [name for name in FILES if name.split("/")[0] not in OVERLAYS]
 SMALL: dict[str, list[object]] = {

@@ -351,6 +351,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
         return [sys.executable, "-c", RUN, str(folder / run.name), str(dict(run.setting.values)["model.lr"])]
 
     monkeypatch.setattr(local, "command", line)
+    monkeypatch.setattr(searching, "budget", lambda runs: f"{len(runs)} runs")
     monkeypatch.setattr(searching, "estimate", lambda *args: 61.0)
     monkeypatch.setattr(command, "_check", lambda *args: None)
 
@@ -372,7 +373,9 @@ def test_a_study_searches_reports_and_says_when_it_is_finished(
     with pytest.raises(FailedError, match=r"the same command replaces them: s-trial=0\d\d\d-seed=5"):
         commands(**search)
     out = capsys.readouterr().out
-    assert "8 trials in runs/s/search.db: 0 finished, 8 to go, 2 side by side\nabout 0:01:01" in out
+    assert (
+        "8 trials in runs/s/search.db: 0 finished, 8 to go, 2 side by side\nto go: 8 runs at most\nabout 0:01:01" in out
+    )
     assert "diverged" in out and "failed (status 2), see runs/s/s-trial=00" in out
     for _ in range(9):  # each replaces what failed, by a new draw
         try:

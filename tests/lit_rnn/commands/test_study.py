@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import io
 import json
 import shlex
@@ -15,13 +16,14 @@ from typing import Any
 import pytest
 import yaml
 
-from datamodules import UserError
-from lit_rnn import callbacks
+from datamodules import Adding, CopyMemory, Denoise, Task, UserError
+from lit_rnn import callbacks, models
 from lit_rnn.callbacks import clock
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.fit import command as cli
 from lit_rnn.commands.study import command, estimate, export, local, measure, pictures
 from lit_rnn.commands.study.subject import read_study, resolved
+from lit_rnn.models.base import count_parameters
 from lit_rnn.runs.endings import FailedError
 from tests.pictures import checked
 
@@ -37,6 +39,9 @@ BASE = {
     "trainer": {"max_epochs": 2, "accelerator": "cpu", "log_every_n_steps": 1, "val_check_interval": 4},
 }
 LR = "model.init_args.optimizer.init_args.lr"
+LETTERS = dataclasses.replace(  # as many as Tiny Shakespeare has
+    CopyMemory(delay=3).task, name="text", input_size=65, targets="next_symbol", target_size=65, scored="all"
+)
 
 
 @pytest.fixture
@@ -335,6 +340,37 @@ def test_runs_come_in_rounds(study: Any, monkeypatch: pytest.MonkeyPatch) -> Non
     assert asked == [(2, 1, 8, 2), (1, 5, 8, 2), (1, 1, 8, 0)]
 
 
+def test_long_studies_try_every_arm(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arms of 2,000 and 500 s with two seeds each, on two processes: 2,000 and 2,000 side by side, then 500 and 500."""
+    tried = []
+
+    def trial(setting: Any, processes: int, threads: int, batches: int, val_batches: int) -> list[estimate.Timing]:
+        tried.append((setting.arm, batches))
+        return [estimate.Timing(2000.0 if setting.arm == "slow" else 500.0, 0.0, 0.0, 0.0)]
+
+    monkeypatch.setattr(estimate, "trial", trial)
+    grid = {"data.init_args.train_samples": [4000]}
+    runs = read_study(study(seeds=[1, 2], arms={"slow": {}, "quick": {}}, grid=grid)).runs
+    assert estimate.estimate(runs, 2, 1) == 2000 + 500
+    assert tried == [("slow", 100), ("quick", 50)]
+    assert estimate.estimate(runs[::-1], 2, 1) == 500 * 2 and tried[2:] == [("quick", 100)], "not worth more trials"
+
+
+def test_the_budget_is_told_before_any_data_is_read(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """16 samples in batches of 4 are 4 updates an epoch; `max_steps` ends runs; of images only epochs are known."""
+    by_hand = (
+        ({"seeds": [1, 2, 3]}, "3 runs, 24 updates"),
+        ({"grid": {"trainer.max_epochs": [1, 5]}}, "2 runs, 24 updates"),
+        ({"grid": {"trainer.max_epochs": [5], "trainer.max_steps": [7]}}, "1 runs, 7 updates"),
+        ({"grid": {"trainer.accumulate_grad_batches": [3], "trainer.limit_train_batches": [0.5]}}, "1 runs, 2 updates"),
+        ({"grid": {"data": ["PixelDigits"]}, "seeds": [1, 2]}, "2 runs, 4 epochs of data that has to be read first"),
+    )
+    for keys, told in by_hand:
+        assert estimate.budget(read_study(study(**keys)).runs) == told
+    command.run("study", [study(seeds=[1, 2]), "--dry_run"])
+    assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 16 updates at most"
+
+
 def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
     grid = {LR: [0.1, 0.01], "trainer.callbacks": [[]]}
     name = study(grid=grid, seeds=[1, 2], arms={"a": {}, "b": {"grid": {"model.init_args.lam": [0.5]}}})
@@ -358,6 +394,52 @@ def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixtu
     command.run("study", [name, "--dry_run", "--only", "5"])
     assert "--model.init_args.lam 0.5" in capsys.readouterr().out
     assert export.sweeps(read_study(name)).keys() == {"sweep-a.yaml", "sweep-b.yaml"}
+
+
+CAMPAIGN = {  # of each file of configs/campaign/: settings, runs, and the updates or epochs of a run
+    "pixel_mnist": (8, 8, {(0, 70)}),
+    "copying": (32, 96, {(4000, 0)}),
+    "adding": (48, 144, {(20_000, 0)}),
+    "nru": (60, 120, {(20_000, 0)}),
+    "nonnormal": (72, 72, {(75_000, 0)}),
+    "tiny_shakespeare": (13, 13, {(0, 20)}),
+    "robustness": (47, 188, {(0, 30), (0, 16)}),
+}
+
+
+@pytest.mark.parametrize("name", CAMPAIGN)
+def test_the_campaign(name: str) -> None:
+    """Sizes and budgets as the files tell them; some arms are read as `fit` reads them."""
+    plan = read_study(f"campaign/{name}.yaml")
+    settings, runs, amounts = CAMPAIGN[name]
+    assert (len(plan.settings), len(plan.runs)) == (settings, runs)
+    assert all(Path(base).is_file() for setting in plan.settings for base in setting.bases)
+    some = plan.settings[:: -(-len(plan.settings) // 5)]
+    assert {estimate._told(resolved(setting)) for setting in some} == amounts
+
+
+@pytest.mark.parametrize(
+    ("name", "arm", "task", "parameters"),
+    [  # those whose size is ours, with what the file says of it
+        ("copying", "rnn_orthogonal", CopyMemory(delay=1000, protocol="exprnn").task, 21_951),
+        ("copying", "rnn_chain", CopyMemory(delay=1000, protocol="exprnn").task, 21_813),
+        ("adding", "nru", Adding(length=200).task, 15_000),
+        ("nru", "copying_100-eurnn", CopyMemory(delay=100).task, 23_455),
+        ("nru", "denoising_200-goru", Denoise(delay=200).task, 23_430),
+        *(("tiny_shakespeare", arm, LETTERS, 1_300_000) for arm in ("gru", "janet", "eurnn")),
+    ],
+)
+def test_the_sizes_of_the_campaign_that_are_ours(name: str, arm: str, task: Task, parameters: int) -> None:
+    setting = next(one for one in read_study(f"campaign/{name}.yaml").settings if one.arm == arm)
+    config = resolved(setting)["model"]
+    model = getattr(models, config["class_path"].rpartition(".")[2])(task=task, **config["init_args"])
+    exact = parameters % 1000 != 0
+    assert count_parameters(model) == pytest.approx(parameters, rel=0 if exact else 0.03)
+    model.configure_optimizers()
+
+
+def test_the_campaign_is_whole() -> None:
+    assert {path.stem for path in (config_folder() / "campaign").glob("*.yaml")} == CAMPAIGN.keys()
 
 
 @pytest.mark.parametrize("path", sorted((config_folder() / "studies").glob("*.yaml")), ids=lambda path: path.stem)

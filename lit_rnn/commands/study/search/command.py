@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from datamodules.errors import UserError, require
 from lit_rnn.commands.study import local
-from lit_rnn.commands.study.estimate import estimate
+from lit_rnn.commands.study.estimate import budget, estimate
 from lit_rnn.commands.study.search.space import Search
 from lit_rnn.commands.study.subject import Run, Setting, Study
 from lit_rnn.report.console import new_console
@@ -116,6 +116,7 @@ def _run(study: Study, search: Search, arms: Sequence[Arm], folder: Path, proces
         print("The search is finished: nothing is left to run. Raise search.trials to go on.")
         return []
     runs = [middle(study, search, arm.setting) for arm in arms for _ in range(arm.trials.left)]
+    print(f"to go: {budget(runs)} at most", flush=True)
     seconds = estimate(runs, processes, threads)
     print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as one from the middle", flush=True)
     watch = Watch(study, search, arms, folder)
