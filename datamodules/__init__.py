@@ -8,7 +8,8 @@ from datamodules.task import Task
 
 if TYPE_CHECKING:
     from datamodules.adding import Adding
-    from datamodules.automata import CycleNavigation, ModularArithmetic, Parity, PermutationWord
+    from datamodules.arithmetic import ModularArithmetic
+    from datamodules.automata import CycleNavigation, Parity, PermutationWord
     from datamodules.base import GeneratedDataModule, IndexedBatches, SequenceDataModule, SequenceLoader
     from datamodules.batch import Parts
     from datamodules.copying import CopyMemory
@@ -28,6 +29,7 @@ else:  # they need torch and Lightning, which take seconds; an error and a Task 
         __name__,
         (
             "adding",
+            "arithmetic",
             "automata",
             "base",
             "batch",
