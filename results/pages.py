@@ -10,8 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lit_rnn.commands.compare.measure import Comparison, Group, beside, compare, successes
-from lit_rnn.commands.compare.page import SPREAD, shown, table
+from lit_rnn.commands.compare.measure import (
+    NEAR,
+    Comparison,
+    Group,
+    beside,
+    best_by_validation,
+    by_rate,
+    compare,
+    successes,
+    updates_until,
+)
+from lit_rnn.commands.compare.measure import names as run_names
+from lit_rnn.commands.compare.page import SPREAD, rates_table, shown, table
 from lit_rnn.commands.compare.subject import read_run
 from lit_rnn.files import read_json, read_yaml
 from lit_rnn.published import STATUSES, Published, published
@@ -70,22 +81,62 @@ def _progress(run: Path, trainer: dict[str, Any]) -> str:
 
 
 def headline(comparisons: Sequence[Comparison]) -> str:
-    """Model by task, the best of the first task first: the test metric, and what was published for it."""
+    """Model by task, the best of the first task first: the test metric, and what was published for it.
+
+    Where a model was run with several settings, the one that was best on validation stands for it.
+    """
     if not comparisons:
         return "No run has finished yet: there is no result.\n"
     names = _titles(comparisons)
     cells: dict[str, list[str]] = {}
     for column, comparison in enumerate(comparisons):
-        for group in comparison.best_first:
-            theirs = "; ".join(str(entry) for entry in beside(group, comparison))
-            ours = shown(group.test, group) or "not tested"
-            seeds = f", {len(group.runs)} seeds" if len(group.runs) > 1 else ", one seed"
-            row = cells.setdefault(label(group), [""] * len(comparisons))
-            row[column] = f"{ours}{seeds}" + (f"; published {theirs}" if theirs else "")
+        for name, groups in _by_label(comparison).items():
+            cells.setdefault(name, [""] * len(comparisons))[column] = _headline_cell(groups, comparison)
     header = ["model", *(f"{name}: test/{one.metric}" for name, one in zip(names, comparisons, strict=True))]
     chance = ["chance loss", *(number(one.chance) for one in comparisons)]
     made = Table(header, [*([name, *row] for name, row in cells.items()), chance])
     return f"{made.markdown()}\n\n{SPREAD}.\n"
+
+
+def _by_label(comparison: Comparison) -> dict[str, list[Group]]:
+    """The groups of each model, the best model first, by what stands for it in the headline."""
+    found: dict[str, list[Group]] = {}
+    for group in comparison.best_first:
+        found.setdefault(label(group), []).append(group)
+    if all(len(groups) == 1 for groups in found.values()):
+        return found
+    stand = {name: _standing(groups, comparison) for name, groups in found.items()}
+    order = [id(group) for group in comparison.best_first]
+    return {name: found[name] for name in sorted(found, key=lambda name: order.index(id(stand[name])))}
+
+
+def _standing(groups: Sequence[Group], comparison: Comparison) -> Group:
+    """Of several settings of a model the best on validation: nothing is chosen on a test set."""
+    return best_by_validation(groups, comparison.higher_is_better) or groups[0]
+
+
+def _headline_cell(groups: Sequence[Group], comparison: Comparison) -> str:
+    group = _standing(groups, comparison)
+    parts = [shown(group.test, group) or "not tested"]
+    parts[0] += f", {len(group.runs)} seeds" if len(group.runs) > 1 else ", one seed"
+    if len(groups) > 1:
+        parts.append(f"best of {len(groups)} settings on validation")
+    rates = [one for one in by_rate(comparison) if any(one_of is group for one_of in one.groups)]
+    parts += [f"{one.near} of {len(one.groups)} learning rates within {NEAR:.0%} of the best" for one in rates]
+    theirs = "; ".join(str(entry) for entry in beside(group, comparison))
+    return "; ".join([*parts, *([f"published {theirs}"] if theirs else [])])
+
+
+def milestones(comparison: Comparison) -> Table | None:
+    """Updates until the validation loss was below half and a tenth of chance; None where no run got there."""
+    rows: list[list[str]] = []
+    for name, group in zip(run_names(comparison.best_first), comparison.best_first, strict=True):
+        found = [updates_until(group, share * comparison.chance) for share in (0.5, 0.1)]
+        rows.append([name, *(shown(one, group) or "not reached" for one in found)])
+    if all(row[1] == "not reached" for row in rows):
+        return None
+    header = ["run", "half of chance", "a tenth of chance"]
+    return Table(header, rows, title="Updates until the validation loss was first below")
 
 
 def label(group: Group) -> str:
@@ -111,7 +162,8 @@ def disagreements(comparisons: Sequence[Comparison], papers: Sequence[str] | Non
     seeds where there are several."""
     found = []
     for comparison in comparisons:
-        for group in comparison.best_first:
+        for groups in _by_label(comparison).values():
+            group = _standing(groups, comparison)
             for entry in beside(group, comparison):
                 if group.test is None or entry.number is None or (papers is not None and entry.paper not in papers):
                     continue
@@ -160,6 +212,7 @@ def overview(results: Results, docs: str) -> str:
     for name, comparison, picture in zip(names, results.comparisons, _pictures(results.comparisons), strict=True):
         made = table(comparison, published=True, best_first=True)
         parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")
+        parts += [f"{one.markdown()}\n\n" for one in (milestones(comparison), rates_table(comparison)) if one]
         parts.append(f"![Loss against steps on {comparison.task}; the dashed line is chance]({docs}{picture})\n\n")
     parts.append("## Every published figure\n\nOne page a paper, ours beside it:\n\n")
     parts += [f"- [{title}]({docs}{page}.md)\n" for page, (title, _) in PAPERS.items()]
@@ -203,12 +256,15 @@ def _ours(entry: Published, comparisons: Sequence[Comparison]) -> str:
         count for comparison in comparisons if comparison.task == entry.task if (count := successes(entry, comparison))
     ]
     for comparison in comparisons:
-        for group in comparison.best_first:
-            value = group.test if entry.split == "test" else group.value
-            if entry in beside(group, comparison, entry.split) and value is not None:
-                seeds = f"{len(group.runs)} seeds" if len(group.runs) > 1 else "one seed"
-                when = "" if entry.split == "test" else "after the last epoch, "
-                found.append(f"{shown(value, group)} ({when}{seeds}, {group.parameters:,} parameters)")
+        groups = [group for group in comparison.best_first if entry in beside(group, comparison, entry.split)]
+        group = _standing(groups, comparison) if groups else None
+        value = None if group is None else group.test if entry.split == "test" else group.value
+        if group is not None and value is not None:
+            when = [] if entry.split == "test" else ["after the last epoch"]
+            seeds = f"{len(group.runs)} seeds" if len(group.runs) > 1 else "one seed"
+            chosen = [f"best of {len(groups)} settings on validation"] if len(groups) > 1 else []
+            told = ", ".join([*when, seeds, f"{group.parameters:,} parameters", *chosen])
+            found.append(f"{shown(value, group)} ({told})")
     return "; ".join(found)
 
 

@@ -27,7 +27,6 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
     finished, unfinished = find_runs(options.runs)
     comparisons = measure.compare([read_run(folder) for folder in finished])
-    made = [page.table(comparison, options.published) for comparison in comparisons]
     notes = measure.apart(comparisons)
     if unfinished:
         notes.append(f"Left out, not finished: {', '.join(str(folder) for folder in unfinished)}.")
@@ -36,8 +35,10 @@ def run(command: str, arguments: Sequence[str]) -> None:
             make_folder(getattr(options, name).parent, f"--{name}")
     console = new_console()
     figures = [page.published_table(comparison) if options.published else None for comparison in comparisons]
-    for one, published in zip(made, figures, strict=True):
-        console.print(one.terminal())
+    for comparison, published in zip(comparisons, figures, strict=True):
+        for made in (page.table(comparison, options.published), page.rates_table(comparison)):
+            if made is not None:
+                console.print(made.terminal())
         if published is not None:
             console.print(published[0].terminal())
             console.print("\n".join(published[1]), highlight=False)

@@ -7,7 +7,7 @@ import math
 import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lit_rnn.commands.compare.subject import Run
@@ -244,6 +244,86 @@ def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
         for key in keys
         if there.get(key, here) != here.get(key, there)
     ]
+
+
+# ---- learning rates, and how fast a loss falls
+
+NEAR = 0.1  # of the best value
+
+
+@dataclass(frozen=True)
+class Rates:
+    """A model at several learning rates, all else alike, judged by the headline metric of validation.
+
+    Args:
+        groups: One for each rate whose runs have finished, the lowest first.
+        higher_is_better: The metric's direction.
+    """
+
+    groups: tuple[Group, ...]
+    higher_is_better: bool
+
+    @property
+    def best(self) -> Group | None:
+        """The group with the best value; never chosen on the test set."""
+        return best_by_validation(self.groups, self.higher_is_better)
+
+    @property
+    def near(self) -> int:
+        """How many rates come within `NEAR` of the best value, the best among them."""
+        best = self.best
+        if best is None or best.value is None:
+            return 0
+        room = NEAR * abs(best.value.mean) * (1 + 1e-9)  # 0.9 and 1.1 of the best count, whatever their last bit
+        values = [group.value.mean for group in self.groups if group.value is not None]
+        return sum(abs(value - best.value.mean) <= room for value in values)
+
+
+def best_by_validation(groups: Iterable[Group], higher_is_better: bool) -> Group | None:
+    """The group with the best headline metric of the last validation; None where none has it."""
+    valued = [(group.value.mean, group) for group in groups if group.value is not None]
+    return (max if higher_is_better else min)(valued, key=lambda pair: pair[0], default=(0.0, None))[1]
+
+
+def learning_rate(group: Group) -> float | None:
+    """Of the optimizer, where the config has it."""
+    rate = _optimizer(group.runs[0]).get("lr")
+    return float(rate) if isinstance(rate, int | float) and not isinstance(rate, bool) else None
+
+
+def _optimizer(run: Run) -> Mapping[str, Any]:
+    optimizer = run.options("model").get("optimizer")
+    options = optimizer.get("init_args") if isinstance(optimizer, Mapping) else None
+    return options if isinstance(options, Mapping) else {}
+
+
+def by_rate(comparison: Comparison) -> list[Rates]:
+    """The models that were run at several learning rates, in the order of their first groups."""
+    families: dict[str, dict[float, Group]] = {}
+    for group in comparison.groups:
+        rate = learning_rate(group)
+        if rate is not None:
+            families.setdefault(_but_rate(group.runs[0]), {}).setdefault(rate, group)
+    return [
+        Rates(tuple(groups[rate] for rate in sorted(groups)), comparison.higher_is_better)
+        for groups in families.values()
+        if len(groups) > 1
+    ]
+
+
+def _but_rate(run: Run) -> str:
+    """The setting without the optimizer's learning rate."""
+    options = run.options("model")
+    optimizer = {**options["optimizer"], "init_args": {**_optimizer(run), "lr": None}}
+    model = {**run.config["model"], "init_args": {**options, "optimizer": optimizer}}
+    return _setting(replace(run, config={**run.config, "model": model}))
+
+
+def updates_until(group: Group, loss: float) -> Spread | None:
+    """Updates until a validation loss was first below ``loss``, over the runs that got there."""
+    curves = [read_curve(run.folder / "metrics.csv", "val/loss") for run in group.runs]
+    firsts = [[step for step, value in zip(*curve, strict=True) if value < loss][:1] for curve in curves]
+    return spread_of(float(first[0]) if first else None for first in firsts)
 
 
 # ---- published figures

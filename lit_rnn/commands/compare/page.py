@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from lit_rnn.commands.compare.measure import (
+    NEAR,
     Comparison,
     Group,
     Spread,
     apart,
     beside,
+    by_rate,
     is_of,
+    learning_rate,
     names,
     not_comparable,
     published_on,
@@ -47,6 +50,25 @@ def table(comparison: Comparison, published: bool = False, best_first: bool = Fa
         rows.append(row)
     title = f"{comparison.task}, chance loss {number(comparison.chance)}"
     return Table(header, rows, texts=2, title=f"{title}; {SPREAD}" if several else title)
+
+
+def rates_table(comparison: Comparison) -> Table | None:
+    """A row for each model that was run at several learning rates: the best, and the share of them near it."""
+    split, metric = comparison.split, comparison.metric
+    rows = []
+    for rates in by_rate(comparison):
+        best = rates.best
+        if best is not None:
+            ends = [learning_rate(group) for group in (rates.groups[0], rates.groups[-1], best)]
+            names = [f"{number(rate)}" for rate in ends if rate is not None]
+            share = f"{rates.near} of {len(rates.groups)}"
+            tried = f"{len(rates.groups)} from {names[0]} to {names[1]}"
+            rows.append([best.model, best.size, best.parameters, tried, names[2], shown(best.value, best), share])
+    if not rows:
+        return None
+    header = ["model", "size", "parameters", "rates", "best rate", f"best {split}/{metric}"]
+    title = f"Learning rates on {comparison.task}, of runs that have finished; best by {split}/{metric}"
+    return Table([*header, f"within {NEAR:.0%} of the best"], rows, title=title)
 
 
 def shown(found: Spread | None, group: Group) -> str:
@@ -161,6 +183,7 @@ def markdown(comparisons: Sequence[Comparison], notes: Sequence[str], published:
     parts = []
     for comparison in comparisons:
         parts.append(table(comparison, published).markdown())
+        parts += [rates.markdown() for rates in [rates_table(comparison)] if rates]
         if published and (figures := published_table(comparison)):
             parts += [figures[0].markdown(), *map(plain_markdown, figures[1])]
     parts += [plain_markdown(note) for note in (*notes, *(published_notes(comparisons) if published else []))]
@@ -172,6 +195,7 @@ def latex(comparisons: Sequence[Comparison], published: bool) -> str:
     parts = ["% needs \\usepackage{booktabs}"]
     for comparison in comparisons:
         parts.append(table(comparison, published).latex())
+        parts += [rates.latex() for rates in [rates_table(comparison)] if rates]
         if published and (figures := published_table(comparison)):
             parts += [figures[0].latex(), *(f"% {note}" for note in figures[1])]
     notes = published_notes(comparisons) if published else []
@@ -190,6 +214,8 @@ def write_page(comparisons: Sequence[Comparison], pictures: Sequence[Path], publ
         if comparison.data:
             page.text(f"Data: {words(comparison.data)}.")
         page.table(table(comparison, published))
+        if (rates := rates_table(comparison)) is not None:
+            page.table(rates)
         beside_it = " Beside it the metric against length." if comparison.lengths else ""
         page.picture(picture, f"Loss against steps; the dashed line is chance.{beside_it}")
         if published and (figures := published_table(comparison)):

@@ -11,6 +11,8 @@ from lit_rnn.report import style
 from lit_rnn.report.curves import draw_curves, draw_means
 from lit_rnn.report.lengths import draw_lengths
 
+_DRAWN = 2 * len(style.COLOURS)  # beyond, curves cannot be told apart
+
 
 @style.styled
 def draw(comparison: Comparison, picture: Path) -> None:
@@ -18,7 +20,8 @@ def draw(comparison: Comparison, picture: Path) -> None:
 
     Beside it the headline metric against length, where runs were measured at others too; of several seeds the mean.
     """
-    groups, several = comparison.groups, bool(comparison.lengths)
+    several = bool(comparison.lengths)
+    groups = comparison.groups if len(comparison.groups) <= _DRAWN else tuple(comparison.best_first[:_DRAWN])
     figure = style.new_figure(11 if several else 7, 4.4)
     axes = figure.subplots() if not several else figure.subplots(1, 2)[0]
     labels = [f"{group.model}, {group.parameters:,} parameters" for group in groups]
@@ -30,7 +33,8 @@ def draw(comparison: Comparison, picture: Path) -> None:
     else:
         seeds = [(name, [run.folder for run in group.runs]) for name, group in zip(labels, groups, strict=True)]
         draw_means(axes, seeds, comparison.chance)
-    axes.set_title(": ".join(filter(None, (comparison.task, axes.get_title()))))
+    few = f"the {_DRAWN} best of {len(comparison.groups)}" if len(groups) < len(comparison.groups) else ""
+    axes.set_title(": ".join(filter(None, (comparison.task, few, axes.get_title()))))
     if several:
         lines = [(name, group.by_length()) for name, group in zip(labels, groups, strict=True)]
         draw_lengths(figure.axes[1], lines, f"{comparison.split}/{comparison.metric}", "length, or delay")

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from datamodules import UserError
-from lit_rnn.commands.compare import measure, page
+from lit_rnn.commands.compare import measure, page, pictures
 from lit_rnn.commands.compare.subject import find_runs, read_run
 from tests.pictures import checked
 
@@ -166,6 +166,61 @@ def test_what_is_not_comparable_gets_another_table(make: Make, changes: dict[str
 
 def test_sizes_of_splits_and_batches_keep_runs_together(make: Make) -> None:
     assert len(compared(make("a"), make("b", data={"batch_size": 3, "train_samples": 5, "num_workers": 2}))) == 1
+
+
+# ---- learning rates
+
+
+def with_rate(rate: float, **options: Any) -> dict[str, Any]:
+    return {"options": {"optimizer": {"class_path": "RMSprop", "init_args": {"lr": rate, "alpha": 0.9}}, **options}}
+
+
+def test_the_share_of_learning_rates_near_the_best_by_hand(make: Make, cli: Callable[..., Any]) -> None:
+    """Means over two seeds of 0.5, 0.82, 0.9 and nothing: 0.82 is within a tenth of 0.9, 0.5 is not: 2 of 4."""
+    values = {1e-4: (0.4, 0.6), 1e-2: (0.89, 0.91), 1e-3: (0.83, 0.81), 1e-1: (None, None)}
+    for rate, seeds in values.items():
+        for seed, value in enumerate(seeds, 1):
+            make(f"r/a-lr={rate}-seed={seed}", value, seed, test=0.1, **with_rate(rate))
+    make("r/other-gain", 0.99, **with_rate(1e-2, gain=2))  # another setting, at one rate
+    make("r/lower-1", 0.11, task="t", metric="mse", **with_rate(1e-4))
+    make("r/lower-2", 0.10, task="t", metric="mse", **with_rate(1e-3))
+    make("r/lower-3", 0.12, task="t", metric="mse", **with_rate(1e-2))
+    make("r/none", 0.5, task="u")
+    one, two, three = compared(*find_runs(["r"])[0])
+    (rates,) = measure.by_rate(one)
+    assert [measure.learning_rate(group) for group in rates.groups] == [1e-4, 1e-3, 1e-2, 1e-1]
+    assert rates.best is rates.groups[2] and rates.near == 2
+    (rates,) = measure.by_rate(two)
+    assert rates.best is rates.groups[1] and rates.near == 2, "0.11 is within a tenth of 0.10, 0.12 is not"
+    assert measure.by_rate(three) == [] and page.rates_table(three) is None
+    made = page.rates_table(one)
+    assert made is not None and made.header[-1] == "within 10% of the best"
+    row = ["ExpRNN", "170", "16,415", "4 from 1.00e-4 to 0.1", "0.01", "0.900 ± 0.014", "2 of 4"]
+    assert made.cells == [row]
+    done = cli("compare", "r", "--markdown", "m.md", "--latex", "l.tex", "--html", "h")
+    assert done.status == 0 and "2 of 4" in done.out
+    for file in ("m.md", "l.tex", "h/compare.html"):
+        assert "2 of 4" in Path(file).read_text() and "Learning rates on" in Path(file).read_text()
+
+
+def test_updates_until_a_loss_by_hand(make: Make) -> None:
+    """Curves that pass 1 at 20 and 40 updates, and one that never does."""
+    for seed, second in ((1, 0.9), (2, 1.5), (3, 1.2)):
+        folder = make(f"r/a-seed={seed}", seed=seed)
+        last = 1.2 if seed == 3 else 0.5
+        (folder / "metrics.csv").write_text(f"step,val/loss\n9,2.0\n19,{second}\n39,{last}\n")
+    ((group,),) = [one.groups for one in compared(*find_runs(["r"])[0])]
+    assert measure.updates_until(group, 1.0) == measure.Spread(30.0, pytest.approx(200**0.5), 2)
+    assert measure.updates_until(group, 0.1) is None
+
+
+def test_a_picture_of_many_settings_shows_the_best(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(17):
+        make(f"r/run{number}", number / 20, **with_rate(10.0**-number))
+    drawn = checked(monkeypatch)
+    (one,) = compared(*find_runs(["r"])[0])
+    pictures.draw(one, Path("p.png"))
+    assert drawn() == 1
 
 
 # ---- published figures

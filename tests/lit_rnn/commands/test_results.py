@@ -109,6 +109,40 @@ def test_means_best_first_chance_and_published_stand_in_the_headline(made: Path,
     )
 
 
+def test_of_several_rates_validation_chooses_and_the_window_is_told(tmp_path: Path) -> None:
+    """Three rates: the best on validation (0.80) has 0.75 on the test set, where another has 0.90."""
+    for name, rate, value, test in (("a", 0.1, 0.75, 0.90), ("b", 0.01, 0.80, 0.75), ("c", 0.001, 0.4, 0.4)):
+        run = tmp_path / "results" / name
+        run.mkdir(parents=True)
+        numbers = {"model": "ExpRNN", "task": "permuted_pixel_mnist", "parameters": 16415, "steps": 40, "split": "val"}
+        numbers |= {"loss": 0.5, "chance": 2.0, "metric": "accuracy", "seconds": 1.0}
+        (run / "fit.json").write_text(json.dumps({**numbers, "value": value}))
+        (run / "test.json").write_text(json.dumps({**numbers, "split": "test", "value": test}))
+        options = {"hidden_size": 170, "init": "cayley", "optimizer": {"init_args": {"lr": rate}}}
+        config = {
+            "seed_everything": 1,
+            "model": {"class_path": "lit_rnn.models.ExpRNN", "init_args": options},
+            "data": {"class_path": "datamodules.PixelMNIST", "init_args": {"permute": True, "protocol": "common"}},
+            "trainer": {"max_epochs": 2},
+        }
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+        (run / "versions.json").write_text('{"commit": "0123456789"}')
+        (run / "metrics.csv").write_text(f"step,train/loss_step,val/loss\n9,2.0,\n19,,{rate + 0.9}\n39,,0.15\n")
+    results = pages.read(tmp_path / "results")
+    text = pages.texts(results)["RESULTS.md"]
+    (row,) = [line for line in text.splitlines() if line.startswith("| ExpRNN, n = 170, init cayley |")]
+    assert row.split(" | ")[1].removesuffix(" |") == (
+        "0.75, one seed; best of 3 settings on validation; 2 of 3 learning rates within 10% of the best; "
+        r"published 0.949 \[secondary\]"
+    )
+    (told,) = [line for line in text.splitlines() if line.startswith("- ExpRNN")]
+    assert "ours 0.75, published 0.949" in told
+    assert "| ExpRNN | 170 | 16,415 | 3 from 0.001 to 0.1 | 0.01 | 0.8 | 2 of 3 |" in text
+    # half of chance is 1.0, a tenth 0.2: of the losses at 20 updates 1.0 is not below 1.0, 0.91 and 0.901 are
+    assert "| a | 40 | 40 |" in text and "| b | 20 | 40 |" in text and "| c | 20 | 40 |" in text
+    assert "0.75 (one seed, 16,415 parameters, best of 3 settings on validation)" in pages.paper("exprnn", results)
+
+
 def test_every_figure_has_its_status_on_every_page(made: Path, tmp_path: Path) -> None:
     from lit_rnn.published import published
 
