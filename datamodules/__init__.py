@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datamodules.automata import CycleNavigation, Parity, PermutationWord
     from datamodules.base import GeneratedDataModule, IndexedBatches, SequenceDataModule, SequenceLoader
     from datamodules.batch import Parts
+    from datamodules.cifar import PixelCIFAR10
     from datamodules.copying import CopyMemory
     from datamodules.denoising import Denoise
     from datamodules.lengths import LengthDataModule
@@ -33,6 +34,7 @@ else:  # they need torch and Lightning, which take seconds; an error and a Task 
             "automata",
             "base",
             "batch",
+            "cifar",
             "copying",
             "denoising",
             "lengths",
@@ -67,6 +69,7 @@ __all__ = [
     "Parts",
     "PennTreebank",
     "PermutationWord",
+    "PixelCIFAR10",
     "PixelDigits",
     "PixelMNIST",
     "SelectiveCopy",

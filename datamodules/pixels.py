@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import ClassVar, Literal, cast
 
 import numpy as np
@@ -14,31 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datamodules.base import Batch, IndexedBatches, Indices, SequenceDataModule, Split
-from datamodules.downloads import Download, fetch
-from datamodules.errors import UserError, one_line, require
-from datamodules.sums import check_sums
+from datamodules.base import SPLIT_IDS, Batch, IndexedBatches, Indices, SequenceDataModule, Split
+from datamodules.errors import require
+from datamodules.image_files import IDX_IMAGES
 from datamodules.task import Task
 
-# (images, labels) by whether they are for training
-_MNIST_FILES = {
-    True: ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    False: ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
-
-_MNIST_SUMS = {
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-
-# the mirror that torchvision takes
-_MNIST_DOWNLOADS = [
-    Download(f"https://ossci-datasets.s3.amazonaws.com/mnist/{name}.gz", {name: ""}, sums={name: value})
-    for name, value in _MNIST_SUMS.items()
-]
-
+NoiseKind = Literal["each", "shared"]
 PublishedPermutation = Literal["urnn", "nnrnn", "eunn", "nru"]
 _SEEDS = {"urnn": 92916, "nnrnn": 1234}
 
@@ -67,24 +46,66 @@ def pixel_permutation(seed: int | PublishedPermutation, pixels: int) -> NDArray[
     return np.random.RandomState(cast(int, number)).permutation(pixels)
 
 
-class _Pixels(IndexedBatches):
-    """Images as (N, T, channels) bytes in reading order, given out as float32 fractions of ``full_scale``."""
+class Noise:
+    """Standard normal numbers behind every image: a function of (seed, split, index), or of the seed alone.
 
-    def __init__(self, pixels: Tensor, labels: Tensor, full_scale: float) -> None:
+    Args:
+        seed: Of the noise.
+        split: Which split it is for; None: all images of all splits have the same.
+    """
+
+    def __init__(self, seed: int, split: Split | None) -> None:
+        self.seed, self.split = seed, split
+
+    def fill(self, steps: Tensor, indices: Indices) -> None:
+        """Put it into ``steps`` (B, T, I), each sample of which is one piece of memory."""
+        if self.split is None:
+            steps[:] = torch.from_numpy(self._draw(np.empty(steps.shape[1:], dtype=np.float32), []))
+            return
+        for sample, index in zip(steps.numpy(), indices.tolist(), strict=True):
+            self._draw(sample, [SPLIT_IDS[self.split], index])
+
+    def _draw(self, into: NDArray[np.float32], key: list[int]) -> NDArray[np.float32]:
+        generator = np.random.Generator(np.random.SFC64([_NOISE_ID, self.seed, *key]))  # the fastest there is
+        return generator.standard_normal(dtype=np.float32, out=into)
+
+
+_NOISE_ID = 16  # away from what samples and their order are drawn by
+
+
+class _Pixels(IndexedBatches):
+    """Images as (N, T, channels) bytes in reading order, given out as float32 fractions of ``full_scale``.
+
+    Args:
+        pixels: The images.
+        labels: (N,).
+        full_scale: What a byte is divided by.
+        pad_to: Steps in all, those behind the image filled with ``noise``.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, full_scale: float, pad_to: int, noise: Noise | None) -> None:
         self.pixels, self.labels, self.full_scale = pixels, labels, full_scale
+        self.pad_to, self.noise = pad_to, noise
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, indices: Indices) -> Batch:
         chosen = torch.from_numpy(indices)
-        return self.pixels[chosen].float() / self.full_scale, self.labels[chosen]
+        images = self.pixels[chosen]
+        B, T, I = images.shape  # noqa: E741
+        given = torch.empty(B, self.pad_to, I)
+        torch.div(images, self.full_scale, out=given[:, :T])
+        if self.noise is not None:
+            self.noise.fill(given[:, T:], indices)
+        return given, self.labels[chosen]
 
 
 class PixelDataModule(SequenceDataModule):
     """Common to all pixel tasks: the permutation, and splits that share no image.
 
-    Labels are read from the last step; a predictor that does not look costs ln(classes) nats.
+    Labels are read from the last step; a predictor that does not look costs ln(classes) nats. ``bounds`` are those of
+    the pixels: noise has none.
     """
 
     classes = 10
@@ -96,6 +117,8 @@ class PixelDataModule(SequenceDataModule):
         "pixels_per_step",
         "val_size",
         "split_seed",
+        "pad_to",
+        "noise",
     )
 
     def __init__(
@@ -112,6 +135,8 @@ class PixelDataModule(SequenceDataModule):
         num_workers: int,
         blank_steps: int = 0,
         pixels_per_step: int = 1,
+        pad_to: int | None = None,
+        noise: NoiseKind = "each",
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
         whole = pixels_per_step >= 1 and steps % pixels_per_step == 0
@@ -126,13 +151,18 @@ class PixelDataModule(SequenceDataModule):
         self.channels, self.pixels_per_step = channels, pixels_per_step
         steps //= pixels_per_step
         name = name if pixels_per_step == 1 else f"{name}_by_{pixels_per_step}"
+        more = f"null, or more than the {steps} steps of the image, and no blank step with it"
+        require(pad_to is None or (pad_to > steps and not blank_steps), "data.init_args.pad_to", pad_to, more)
+        require(noise in ("each", "shared"), "data.init_args.noise", noise, "each or shared")
+        self.pad_to, self.noise = pad_to, noise if pad_to is not None else None
+        name = name if pad_to is None else f"noisy_{name}"
         self.task = Task(
             name=f"permuted_{name}" if permute else name,
             inputs="values",
             input_size=channels * pixels_per_step,
             targets="label",
             target_size=self.classes,
-            length=steps + blank_steps,
+            length=steps + blank_steps if pad_to is None else pad_to,
             scored="last",
             chance=math.log(self.classes),
             metric="accuracy",
@@ -144,16 +174,31 @@ class PixelDataModule(SequenceDataModule):
         """(N, T, channels) bytes in row order and (N,) labels of the split called ``name``."""
 
     def changeable(self, inputs: Tensor) -> Tensor:
-        """The pixels, not the blank steps behind them."""
+        """The pixels, not the blank or noisy steps behind them."""
         free = torch.ones_like(inputs, dtype=torch.bool)
         free[:, len(self.order) // self.pixels_per_step :] = False
         return free
+
+    def check_val_size(self, count: int) -> None:
+        """Refuse to set all of ``count`` training images apart."""
+        accepted = f"less than the {count} images of the training file"
+        require(self.val_size < count, "data.init_args.val_size", self.val_size, accepted)
+
+    def drawn(self, name: Split, count: int) -> Tensor:
+        """Which of ``count`` training images are those of validation, or of training."""
+        order = np.random.RandomState(self.split_seed).permutation(count)
+        val, train = np.split(order, [self.val_size])
+        return torch.from_numpy(val if name == "val" else train)
 
     def split(self, name: Split) -> IndexedBatches:
         images, labels = self.images(name)
         blank = self.blank_steps * self.pixels_per_step
         pixels = nn.functional.pad(images[:, self.order], (0, 0, 0, blank))
-        return _Pixels(pixels.reshape(len(labels), -1, self.task.input_size), labels, self.full_scale)
+        pixels = pixels.reshape(len(labels), -1, self.task.input_size)
+        noise = None
+        if self.pad_to is not None:
+            noise = Noise(self.split_seed, name if self.noise == "each" else None)
+        return _Pixels(pixels, labels, self.full_scale, self.pad_to or pixels.shape[1], noise)
 
 
 class PixelMNIST(PixelDataModule):
@@ -166,23 +211,32 @@ class PixelMNIST(PixelDataModule):
     validation images, 10,000, off the end of ``RandomState(50).permutation`` of the training file, and permutes by
     ``permutation_seed: nru``.
 
+    With ``pad_to`` noise follows the image, and the label is read behind it: the image has to be remembered. With
+    ``pixels_per_step: 28`` and ``pad_to: 1000`` that is 28 rows and 972 steps of noise.
+
     Args:
         root: Folder that holds (or will hold, after the download) ``MNIST/raw/*-ubyte``.
         permute: Read the pixels in one fixed random order (psMNIST).
         permutation_seed: Which order; see `pixel_permutation` for the published ones by name. Null: the protocol's,
             92916 for ``common``.
         val_size: Images set apart from the training file for validation; null: 5,000, or 10,000 for ``nru``.
-        split_seed: Chooses which ones; ``nru`` has its own.
+        split_seed: Chooses which ones, and the noise; ``nru`` has its own.
         protocol: ``common`` or ``nru``.
         batch_size: Sequences per step and process.
         seed: Seeds the order of training; None takes the run's ``seed_everything``.
         num_workers: Processes that prepare batches.
         pixels_per_step: How many pixels, after the permutation, are read at a step; 28 reads row by row.
-        verify: Compare the files with the published ones by their SHA-256; false for other data in MNIST's format.
+        verify: Compare the files with the published ones by their SHA-256; false for other data in MNIST's format. Of
+            the other two sets only archives have a published sum: they are compared when they are downloaded.
+        dataset: ``mnist``, or what has its format: ``fashion_mnist`` (Xiao et al. 2017) or ``kmnist`` (Clanuwat et al.
+            2018), in ``FashionMNIST/raw`` and ``KMNIST/raw``.
+        pad_to: Steps in all, noise behind the image; null: the image alone.
+        noise: Standard normal; ``each`` image of each split has its own, or ``shared``: all have the same, as the
+            released codes of LipschitzRNN and coRNN do it.
     """
 
     full_scale = 255.0
-    task_options = (*PixelDataModule.task_options, "protocol")
+    task_options = (*PixelDataModule.task_options, "protocol", "dataset")
 
     def __init__(
         self,
@@ -197,11 +251,15 @@ class PixelMNIST(PixelDataModule):
         protocol: Literal["common", "nru"] = "common",
         pixels_per_step: int = 1,
         verify: bool = True,
+        dataset: Literal["mnist", "fashion_mnist", "kmnist"] = "mnist",
+        pad_to: int | None = None,
+        noise: NoiseKind = "each",
     ) -> None:
         require(protocol in ("common", "nru"), "data.init_args.protocol", protocol, "common or nru")
+        require(dataset in IDX_IMAGES, "data.init_args.dataset", dataset, f"one of {', '.join(IDX_IMAGES)}")
         published = protocol == "nru"
         super().__init__(
-            "pixel_mnist",
+            f"pixel_{dataset}",
             784,
             1,
             permute,
@@ -213,65 +271,24 @@ class PixelMNIST(PixelDataModule):
             num_workers,
             blank_steps=int(published),
             pixels_per_step=pixels_per_step,
+            pad_to=pad_to,
+            noise=noise,
         )
-        self.root, self.protocol, self.verify = root, protocol, verify
-
-    def _file(self, name: str) -> Path:
-        return Path(self.root, "MNIST", "raw", name)
+        self.root, self.protocol, self.verify, self.dataset = root, protocol, verify, dataset
 
     def prepare_data(self) -> None:
         """Download the four files unless they are there; check what is there by its sum."""
-        if all(self._file(name).is_file() for pair in _MNIST_FILES.values() for name in pair):
-            self._check_files(_MNIST_SUMS)
-            return
-        fetch(self._file(""), "MNIST", _MNIST_DOWNLOADS)
-
-    def _check_files(self, names: Iterable[str]) -> None:
-        if self.verify:
-            check_sums(self._file(""), {name: _MNIST_SUMS[name] for name in names}, "data.init_args.verify")
-
-    def _read(self, train: bool) -> tuple[Tensor, Tensor]:
-        from torchvision.datasets.mnist import read_image_file, read_label_file
-
-        def read(reader: Callable[[str], Tensor], name: str, content: str) -> Tensor:
-            try:
-                return reader(str(self._file(name)))
-            except FileNotFoundError as error:
-                raise UserError(f"{self._file(name)} is missing; data.init_args.root is {self.root!r}.") from error
-            except (RuntimeError, TypeError, ValueError, AssertionError, IndexError, KeyError) as error:
-                raise UserError(
-                    f"{self._file(name)} is not an idx file of {content}, or is cut short "
-                    f"({one_line(error) or type(error).__name__}); delete it and run again to download it anew."
-                ) from error
-
-        image_file, label_file = _MNIST_FILES[train]
-        self._check_files(_MNIST_FILES[train])
-        images = read(read_image_file, image_file, "28x28 images")
-        labels = read(read_label_file, label_file, "labels")
-        sound = images.shape == (len(labels), 28, 28) and len(labels) > 0 and int(labels.max()) < self.classes
-        if not sound:
-            raise UserError(
-                f"{self._file(image_file)} holds {tuple(images.shape)} and {label_file} {len(labels)} labels up to "
-                f"{int(labels.max()) if len(labels) else 'none'}: as many 28x28 images as labels 0 to 9 are accepted; "
-                "delete both and run again to download them anew."
-            )
-        return images, labels
+        IDX_IMAGES[self.dataset].prepare(self.root, self.verify)
 
     def images(self, name: Split) -> tuple[Tensor, Tensor]:
-        images, labels = self._read(train=name != "test")
+        images, labels = IDX_IMAGES[self.dataset].read(self.root, name != "test", self.classes, self.verify)
         if name != "test":
-            require(
-                self.val_size < len(labels),
-                "data.init_args.val_size",
-                self.val_size,
-                f"less than the {len(labels)} images of the training file",
-            )
+            self.check_val_size(len(labels))
             if self.protocol == "nru":
                 train, val = np.split(np.random.RandomState(50).permutation(len(labels)), [-self.val_size])
+                chosen = torch.from_numpy(val if name == "val" else train)
             else:
-                order = np.random.RandomState(self.split_seed).permutation(len(labels))
-                val, train = np.split(order, [self.val_size])
-            chosen = torch.from_numpy(val if name == "val" else train)
+                chosen = self.drawn(name, len(labels))
             images, labels = images[chosen], labels[chosen]
         return images.reshape(len(images), 784, 1), labels
 
@@ -284,11 +301,13 @@ class PixelDigits(PixelDataModule):
         permutation_seed: Which order; see `pixel_permutation`.
         val_size: Images for validation.
         test_size: Images for the test.
-        split_seed: Chooses which ones.
+        split_seed: Chooses which ones, and the noise.
         batch_size: Sequences per step and process.
         seed: Seeds the order of training; None takes the run's ``seed_everything``.
         num_workers: Processes that prepare batches.
         pixels_per_step: How many pixels, after the permutation, are read at a step; 8 reads row by row.
+        pad_to: Steps in all, noise behind the image; null: the image alone.
+        noise: Standard normal; ``each`` image of each split has its own, or ``shared``: all have the same.
     """
 
     full_scale = 16.0
@@ -306,6 +325,8 @@ class PixelDigits(PixelDataModule):
         seed: int | None = None,
         num_workers: int = 0,
         pixels_per_step: int = 1,
+        pad_to: int | None = None,
+        noise: NoiseKind = "each",
     ) -> None:
         super().__init__(
             "pixel_digits",
@@ -319,6 +340,8 @@ class PixelDigits(PixelDataModule):
             seed,
             num_workers,
             pixels_per_step=pixels_per_step,
+            pad_to=pad_to,
+            noise=noise,
         )
         require(test_size >= 1, "data.init_args.test_size", test_size, "a whole number of at least 1")
         require(

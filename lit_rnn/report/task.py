@@ -59,8 +59,10 @@ def draw_task(task: Task, inputs: Tensor, targets: Tensor, outputs: Tensor, coun
 
 def images_of(task: Task, inputs: Tensor) -> Tensor | None:
     """(B, side, side, channels) of square images read in row order; None of other data."""
-    if task.inputs != "values" or task.name.startswith("permuted"):
+    if task.inputs != "values" or task.name.startswith(("permuted", "noisy")):
         return None
+    if "cifar10" in task.name and inputs[0].numel() == 3 * 1024:  # in rows, or colour by colour
+        return inputs.reshape(len(inputs), 32, 32, 3)
     flat = inputs.flatten(1)[..., None] if math.isqrt(inputs[0].numel()) ** 2 == inputs[0].numel() else inputs
     side = math.isqrt(flat.shape[1])
     return flat.reshape(len(inputs), side, side, -1) if side * side == flat.shape[1] else None

@@ -51,7 +51,8 @@ class Threat:
                 "take symbol_swap, or attack the embedding."
             )
         self.x, self.eps, self.norm = x.detach().clone(), float(eps), float(norm)
-        self.bounds = check_bounds(x, bounds)
+        self.mask = expand_mask(x, mask)
+        self.bounds = check_bounds(x[self.mask], bounds)  # what is held still may lie outside, as noise does
         require(self.norm in (math.inf, 2.0), "norm", norm, "inf or 2")
         require(math.isfinite(self.eps) and self.eps >= 0, "eps", eps, "0 or positive, in the units of the input")
         if self.bounds is not None:
@@ -62,7 +63,6 @@ class Threat:
                 eps,
                 f"at most {widest:g}, which reaches across the data's range",
             )
-        self.mask = expand_mask(x, mask)
 
     def project(self, moved: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """Admissible inputs near ``moved``: onto the ball, then into the box, which does not leave the ball."""

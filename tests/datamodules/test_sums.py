@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules import PixelMNIST, UserError, pixels, sums
+from datamodules import PixelMNIST, UserError, image_files, sums
 from datamodules.sums import MARKER, check_sums
 
 
@@ -72,7 +72,7 @@ def test_where_no_marker_can_be_written_every_call_reads(
 def test_other_data_in_mnists_format_needs_a_word(tmp_path: Path) -> None:
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for train, (images, labels) in pixels._MNIST_FILES.items():
+    for train, (images, labels) in image_files._IDX_FILES.items():
         count = 30 if train else 10
         header = np.array([2051, count, 28, 28], ">i4").tobytes()
         (raw / images).write_bytes(header + bytes(784 * count))

@@ -57,6 +57,7 @@ SMALL: dict[str, list[object]] = {
     "UEA": [],
     "SpeechCommands": ["--data.root", "words", "--data.verify", "false"],
     "TIMIT": ["--data.root", "timit", "--data.verify", "false"],
+    "PixelCIFAR10": ["--data.val_size", 3, "--data.root", "cifar"],
     "PixelMNIST": ["--data.val_size", 6, "--data.root", "mnist", "--data.verify", "false"],
 }
 SMALL_MODEL: dict[str, list[object]] = {  # what goes with the hidden size
@@ -267,6 +268,12 @@ def test_a_step_in_small(
     (tmp_path / "words").symlink_to(words)
     (tmp_path / "mnist").symlink_to(mnist)
     (tmp_path / "texts").symlink_to(texts)
+    if class_names(name)[1] == "PixelCIFAR10":
+        (tmp_path / "cifar" / "cifar-10-batches-bin").mkdir(parents=True)
+        for file in (*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"):
+            (tmp_path / "cifar" / "cifar-10-batches-bin" / f"{file}.bin").write_bytes(
+                bytes(range(0, 6)) * 1024 + b"\2\3"
+            )
     model, data = class_names(name)
     options = ["--model.hidden_size", 8, *SMALL_MODEL.get(model, [])]
     options += ["--data.batch_size", 2, *SMALL[data], "--threads", 1]

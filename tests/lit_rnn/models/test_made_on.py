@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules import Adding, CopyMemory, Denoise, PixelDigits, PixelMNIST, SequenceDataModule, UserError
+from datamodules import (
+    Adding,
+    CopyMemory,
+    Denoise,
+    PixelCIFAR10,
+    PixelDigits,
+    PixelMNIST,
+    SequenceDataModule,
+    UserError,
+)
 from lit_rnn.models import VanillaRNN, made_on
 from tests.trainers import quiet_trainer
 
@@ -46,8 +55,13 @@ def test_a_published_order_by_its_name_or_its_seed() -> None:
     """Null is the protocol's; an order that is not used is none."""
     assert PixelMNIST(permute=True).definition() == PixelMNIST(permute=True, permutation_seed="urnn").definition()
     assert PixelMNIST(permutation_seed=1).definition() == PixelMNIST().definition()
+    each, shared = (PixelMNIST(pad_to=800, noise=noise).definition() for noise in ("each", "shared"))
+    assert each != shared and PixelMNIST(noise="shared").definition() == PixelMNIST().definition()
     by_name, by_seed = (PixelMNIST(permute=True, permutation_seed=seed).definition() for seed in ("nnrnn", 1234))
     assert by_name == by_seed != PixelMNIST(permute=True).definition()
+
+
+PIXELS = {"permute": True, "pixels_per_step": 8, "val_size": 9, "split_seed": 1, "pad_to": 1100}
 
 
 @pytest.mark.parametrize(
@@ -56,8 +70,9 @@ def test_a_published_order_by_its_name_or_its_seed() -> None:
         (CopyMemory, {"delay": 9, "symbols": 3, "alphabet": 4, "protocol": "exprnn", "variable": True, "raw": True}),
         (Denoise, {"delay": 90, "symbols": 3, "alphabet": 4, "protocol": "goru"}),
         (Adding, {"length": 90, "protocol": "urnn", "mark_first": True}),
-        (PixelDigits, {"permute": True, "pixels_per_step": 8, "val_size": 9, "test_size": 9, "split_seed": 1}),
-        (PixelMNIST, {"permute": True, "pixels_per_step": 8, "val_size": 9, "split_seed": 1, "protocol": "nru"}),
+        (PixelDigits, {**PIXELS, "test_size": 9}),
+        (PixelMNIST, {**PIXELS, "protocol": "nru", "dataset": "kmnist"}),
+        (PixelCIFAR10, {**PIXELS, "colour": "gray"}),
     ],
 )
 def test_every_option_that_counts(cls: type[SequenceDataModule], changes: dict[str, Any]) -> None:
@@ -66,7 +81,7 @@ def test_every_option_that_counts(cls: type[SequenceDataModule], changes: dict[s
         checkpoint = {"lit_rnn": {"data": made_on.note(cls())}, "hyper_parameters": {"task": {}}}
         now = cls(**{key: value})
         assert made_on.differences(checkpoint, now, now.task)[f"data.init_args.{key}"][1] == value
-    assert set(changes) | {"permutation_seed"} >= set(cls.task_options)
+    assert set(changes) | {"permutation_seed", "noise"} >= set(cls.task_options)  # these two where there is one
 
 
 def test_in_python(tmp_path: Any) -> None:

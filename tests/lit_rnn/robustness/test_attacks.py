@@ -538,3 +538,17 @@ def test_against_adversarial_robustness_toolbox(norm: float) -> None:
     loss = [nn.functional.cross_entropy(net(moved), y, reduction="none") for moved in (ours, theirs)]
     assert bool((loss[0] >= loss[1] - 1e-5).all())
     torch.testing.assert_close(loss[0], loss[1], rtol=1e-2, atol=1e-4)
+
+
+def test_what_is_held_may_lie_outside_the_box() -> None:
+    """As the noise behind an image does: the box is that of the pixels, and the noise stays as it is."""
+    x = torch.cat((draw(B, 2, I).sigmoid(), 5 * draw(B, T - 2, I, seed=1)), dim=1)
+    pixels = torch.zeros(B, T, I, dtype=torch.bool)
+    pixels[:, :2] = True
+    y = torch.zeros(B, dtype=torch.long)
+    moved = fgsm(linear, x, y, 0.3, bounds=(0, 1), mask=pixels)
+    expected = (x - 0.3 * w.sign()).clamp(0, 1)  # the score falls
+    assert torch.equal(moved[:, 2:], x[:, 2:])
+    torch.testing.assert_close(moved[:, :2], expected[:, :2])
+    with pytest.raises(UserError, match="bounds"):
+        fgsm(linear, x, y, 0.3, bounds=(0, 1), mask=~pixels)
