@@ -47,7 +47,10 @@ def pixel_permutation(seed: int | PublishedPermutation, pixels: int) -> NDArray[
 
 
 class Noise:
-    """Standard normal numbers behind every image: a function of (seed, split, index), or of the seed alone.
+    """White normal noise behind every image: a function of (seed, split, index), or of the seed alone.
+
+    Each number is one of 65,536 equally likely quantiles of the standard normal law, ndtri((k + 1/2) / 65,536): mean 0,
+    variance 0.99998, at most 4.32 in size, and eight times as fast as exact draws.
 
     Args:
         seed: Of the noise.
@@ -55,7 +58,10 @@ class Noise:
     """
 
     def __init__(self, seed: int, split: Split | None) -> None:
+        from scipy.special import ndtri  # for noise alone
+
         self.seed, self.split = seed, split
+        self.quantiles = ndtri((np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float32)
 
     def fill(self, steps: Tensor, indices: Indices) -> None:
         """Put it into ``steps`` (B, T, I), each sample of which is one piece of memory."""
@@ -66,8 +72,9 @@ class Noise:
             self._draw(sample, [SPLIT_IDS[self.split], index])
 
     def _draw(self, into: NDArray[np.float32], key: list[int]) -> NDArray[np.float32]:
-        generator = np.random.Generator(np.random.SFC64([_NOISE_ID, self.seed, *key]))  # the fastest there is
-        return generator.standard_normal(dtype=np.float32, out=into)
+        words = np.random.SFC64([_NOISE_ID, self.seed, *key]).random_raw(-(-into.size // 4))
+        places = words.view(np.uint16)[: into.size].reshape(into.shape)
+        return np.take(self.quantiles, places, out=into, mode="wrap")  # with mode raise it would be buffered
 
 
 _NOISE_ID = 16  # away from what samples and their order are drawn by

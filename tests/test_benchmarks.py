@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -23,6 +24,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import children  # noqa: E402
+import loading  # noqa: E402
 import reference  # noqa: E402
 import speed  # noqa: E402
 import tables  # noqa: E402
@@ -158,3 +160,14 @@ def test_readme_shows_the_kept_numbers() -> None:
     readme = (BENCHMARKS / "README.md").read_text()
     runs = [BENCHMARKS / name for name in re.findall(r"^- `(results/\S+\.json)`", readme, re.MULTILINE)]
     assert tables.filled(readme, runs) == readme
+
+
+def test_both_loaders_give_the_same_images(tmp_path: Path) -> None:
+    loading.write_files(tmp_path, 30)
+    for name, (options, shape) in loading.KINDS.items():
+        data = PixelMNIST(str(tmp_path), val_size=1, verify=False, **options)
+        own = data.split("test")[np.arange(30)][0]
+        theirs = loading.datasets.MNIST(tmp_path, train=False, transform=loading.transforms.ToTensor())
+        steps = 784 if name == "784 pixels" else 28
+        for index in (0, 7, 29):
+            assert torch.equal(own[index][:steps], shape(theirs[index][0])[:steps])
