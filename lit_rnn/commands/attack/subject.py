@@ -78,6 +78,10 @@ def read_subject(options: argparse.Namespace, given: dict[str, Any]) -> Subject:
     mask, real = data.changeable(Parts.of(batch).filled()).to(device), parts.real()
     if real is not None:  # padding is held still
         mask = mask & (real if mask.dim() == 2 else real[..., None])
+    if not mask.any():
+        raise UserError(
+            f"{data.task.name} has nothing to attack: no input of it can change while its right answer stays the same."
+        )
     if symbols == "embedding":
         x = model.one_hot(x)
         mask = mask[..., None].expand_as(x)

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import nn
 
-from datamodules import Adding, CopyMemory, PixelDigits, SequenceDataModule
+from datamodules import Adding, CopyMemory, Parity, PixelDigits, SequenceDataModule
 from datamodules.pixels import PixelDataModule
 from lit_rnn.class_paths import class_path
 from lit_rnn.commands.attack.many.findings import short
@@ -403,6 +403,16 @@ def test_bad_input_is_one_sentence(
     shutil.copy(digits / "checkpoints" / "best.ckpt", tmp_path / "alone.ckpt")
     sentence = refused("attack", *arguments)
     assert all(word in sentence for word in words), sentence
+
+
+def test_where_nothing_may_change_there_is_nothing_to_attack(cli: Any, tmp_path: Path) -> None:
+    options = {**ADDING, "length": 5, "val_lengths": None}
+    folder = keep(LSTM(Parity(**options).task, 3), tmp_path / "run", Parity, options)
+    done = cli("attack", "--run_dir", folder, *QUICK)
+    assert (
+        done.status == 2 and done.err.startswith("lit_rnn: parity has nothing to attack") and done.err.count("\n") == 1
+    )
+    assert not (folder / "attack").exists()
 
 
 def test_help_names_the_command(cli: Any) -> None:
