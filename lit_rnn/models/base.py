@@ -21,6 +21,7 @@ from datamodules.task import Task
 from lit_rnn import optim
 from lit_rnn.dtypes import KeepsKind, as_plain
 from lit_rnn.init import DecoderInit, InputInit
+from lit_rnn.models import joint
 from lit_rnn.models.blocks import Norm, Pooling
 from lit_rnn.models.objectives import Meters, loss_of
 from lit_rnn.models.size import check_size
@@ -315,15 +316,26 @@ class SequenceModel(KeepsKind, Training):
         if self.adversarial is not None:
             parts = Parts.of(batch)
             batch = parts._replace(inputs=self.adversarial.perturb(self, self.task, parts, step, seed))
-        loss = self._shared_step(batch, "train")
+        loss, shown = self._of_all_processes(self._shared_step(batch, "train"), Parts.of(batch))
         self.draws = None  # a generator cannot be copied
-        self.log("train/loss_step", loss, prog_bar=True)
+        self.log("train/loss_step", shown, prog_bar=True)
         if getattr(self._data(), "curriculum", None) is not None:
             self.log("train/sequence_length", float(Parts.of(batch).inputs.shape[1]))
         penalty = self.penalty()
         if self.options.norm_penalty:
             loss = loss + self.options.norm_penalty * spectral_norm_penalty(self.cell_list())
         return loss if penalty is None else loss + penalty
+
+    def _of_all_processes(self, loss: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
+        """What this process goes back through, of its own mean loss, and what is shown: see `lit_rnn.models.joint`."""
+        world_size = 1 if self._trainer is None else self._trainer.world_size
+        if world_size == 1:
+            return loss, loss
+        if joint.counts_may_differ(self.task, parts):
+            return joint.joint_loss(loss, joint.how_many(self.task, parts), world_size)
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        logged = every > 0 and (self.optimizer_steps + 1) % every == 0
+        return loss, joint.mean_loss(loss, world_size) if logged else loss
 
     def backends(self) -> list[str]:
         """The backend that each cell trains with."""
