@@ -18,7 +18,7 @@ from lit_rnn.scan.checks import described
 from lit_rnn.scan.drive import drive_of, halves
 from lit_rnn.scan.packed import Blocks, ends
 from lit_rnn.scan.plain import Native
-from lit_rnn.scan.recurrence import COMPLEX, Dense, Engine, Kept, Recurrence
+from lit_rnn.scan.recurrence import COMPLEX, Dense, Engine, Kept, Loss, Recurrence
 from lit_rnn.scan.rotations import Layers, Rotated
 
 
@@ -109,23 +109,27 @@ class Fused(Dense):
     """The two recursions in torch's own operations, on any device."""
 
     def forward(self, u: Tensor, kept: Kept) -> None:
-        h, modulus = kept
-        M, scratch, after = self.W.mT, torch.empty_like(h[0]), h[1:].unbind(0)
-        for t, (u_t, before, h_t) in enumerate(zip(u.unbind(0), h[:-1].unbind(0), after, strict=True)):
+        shape = tuple(kept.blocks[0])
+        M, before, scratch = self.W.mT, kept.before, torch.empty_like(kept.before)
+        modulus = None if kept.modulus is None else kept.modulus.unflatten(0, shape)
+        for t, (u_t, h_t) in enumerate(zip(u.unflatten(0, shape), kept.h.unflatten(0, shape), strict=True)):
             torch.addmm(u_t, before, M, out=h_t)
             if self.kind == COMPLEX:
                 assert self.bias is not None
                 _complex_modrelu_(h_t, self.bias, scratch, None if modulus is None else modulus[t])
             else:
                 _KINDS[self.kind].apply_(h_t, self.bias, scratch)
+            before = h_t
 
-    def deltas(self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor) -> Tensor | None:
-        h, modulus = kept.h[1:], kept.modulus
+    def deltas(self, loss: Loss, kept: Kept, delta: Tensor) -> Tensor | None:
+        shape = tuple(kept.blocks[0])
+        direct = None if loss.each is None else loss.each.unflatten(0, shape)
+        h, delta = kept.h.unflatten(0, shape), delta.unflatten(0, shape)
         if self.kind == COMPLEX:
-            assert self.bias is not None and modulus is not None
-            return _complex_deltas(direct, through, self.W, h, modulus, self.bias, delta)
+            assert self.bias is not None and kept.modulus is not None
+            return _complex_deltas(direct, loss.last, self.W, h, kept.modulus.unflatten(0, shape), self.bias, delta)
         delta.copy_(_KINDS[self.kind].slope(h))  # f' of every step, turned into delta from the end
-        carried = through.clone()
+        carried = loss.last.clone()
         for t in range(len(delta) - 1, 0, -1):
             delta[t].mul_(carried)
             if direct is None:

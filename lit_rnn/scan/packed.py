@@ -40,16 +40,51 @@ def split(tensor: Tensor, blocks: Sequence[Block]) -> list[Tensor]:
     return [part.unflatten(0, tuple(block)) for part, block in zip(parts, blocks, strict=True)]
 
 
+class Piece(NamedTuple):
+    """Steps of one call: blocks, their packed rows, and how many rows the step before them has."""
+
+    blocks: Blocks
+    rows: slice
+    before: int
+
+    @property
+    def stay(self) -> int:
+        """How many rows its last step has."""
+        return self.blocks[-1].rows
+
+    def inside(self, part: Part) -> slice:
+        """Its rows among those of the part that it is of."""
+        return slice(self.rows.start - part.rows.start, self.rows.stop - part.rows.start)
+
+
 class Part(NamedTuple):
-    """Steps that are worked on together: blocks, of which the first has this number, and their packed rows."""
+    """Steps that are worked on together.
+
+    Args:
+        number: Of its first block among all.
+        rows: Its packed rows.
+        blocks: Its steps.
+        before: How many rows the step before them has; of the first of all, as many as it has itself.
+    """
 
     number: int
     rows: slice
     blocks: Blocks
+    before: int
 
     def of(self, tensor: Tensor | None) -> list[Tensor | None]:
         """What is there of each block, (steps, rows, .), of all packed rows (N, .)."""
         return [None] * len(self.blocks) if tensor is None else [*split(tensor[self.rows], self.blocks)]
+
+    def pieces(self, whole: bool) -> list[Piece]:
+        """All of it at once, or block by block."""
+        if whole:
+            return [Piece(self.blocks, self.rows, self.before)]
+        found, row, before = [], self.rows.start, self.before
+        for block in self.blocks:
+            found.append(Piece((block,), slice(row, row + block.size), before))
+            row, before = row + block.size, block.rows
+        return found
 
 
 def chunks(blocks: Sequence[Block], every: int) -> list[Blocks]:
@@ -80,11 +115,11 @@ def parts(blocks: Sequence[Block], most: int) -> list[Part]:
                 room = most
             groups[-1].append(block)
             steps, room = steps - block.steps, room - block.size
-    found, number, row = [], 0, 0
+    found, number, row, before = [], 0, 0, blocks[0].rows
     for group in groups:
         end = row + size(group)
-        found.append(Part(number, slice(row, end), tuple(group)))
-        number, row = number + len(group), end
+        found.append(Part(number, slice(row, end), tuple(group), before))
+        number, row, before = number + len(group), end, group[-1].rows
     return found
 
 
@@ -102,6 +137,59 @@ def ends(blocks: Sequence[Block], device: torch.device) -> Tensor | slice:
         end += block.size
         found[: block.rows] = torch.arange(end - block.rows, end)
     return found.to(device)
+
+
+class Chain:
+    """The states of all steps in one memory, (R + N, width): packed rows, behind the states before the first of them.
+
+    Args:
+        memory: That.
+        rows: R.
+    """
+
+    def __init__(self, memory: Tensor, rows: int) -> None:
+        self.memory, self.first = memory, rows
+        self._last = memory[:rows]
+
+    @classmethod
+    def begun(cls, before: Tensor, size: int) -> Chain:
+        """With room for as many packed rows behind the states ``before`` (R, width)."""
+        memory = before.new_empty(len(before) + size, before.shape[1])
+        memory[: len(before)] = before
+        return cls(memory, len(before))
+
+    @property
+    def states(self) -> Tensor:
+        """Of all steps, packed."""
+        return self.memory[self.first :]
+
+    def at(self, piece: Piece) -> tuple[Tensor, Tensor]:
+        """The states before a piece, as many as it has rows at first, and those of its own steps."""
+        start = self.first + piece.rows.start
+        before = self.memory[start - piece.before : start - piece.before + piece.blocks[0].rows]
+        return before, self.memory[start : self.first + piece.rows.stop]
+
+    def again(self, piece: Piece) -> tuple[Tensor, Tensor]:
+        """`at`, of the piece behind the last one that was asked for, in whose memory it is put."""
+        before, h = self.memory[: piece.blocks[0].rows], self.states[: size(piece.blocks)]
+        before.copy_(self._last[: len(before)])
+        self._last = h[-piece.stay :]
+        return before, h
+
+    def previous(self, piece: Piece) -> Tensor:
+        """The state that each of its own comes from: in the same order, and without a copy where rows stay the same."""
+        before, h = self.at(piece)
+        rows = len(before)
+        if len(piece.blocks) == 1:
+            if piece.before != rows:
+                return torch.cat((before, h[:-rows]))
+            start = self.first + piece.rows.start - rows
+            return self.memory[start : start + len(h)]
+        steps, rows_of = torch.tensor(piece.blocks).unbind(1)
+        now = rows_of.repeat_interleave(steps)
+        back = torch.cat((now.new_tensor([piece.before]), now[:-1])).repeat_interleave(now)
+        start = self.first + piece.rows.start
+        return self.memory.index_select(0, (torch.arange(start, start + len(h)) - back).to(h.device))
 
 
 class Trail:

@@ -12,41 +12,56 @@ from torch import Tensor
 
 from lit_rnn.activations import COMPLEX_EPS
 from lit_rnn.scan.native import Memory, addresses, function, packed, packed_shape, readable
-from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept
+from lit_rnn.scan.packed import Blocks, size
+from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept, Loss
 
 
 class Steps(NamedTuple):
     """Some steps of a plain recurrence, as C++ is told of them."""
 
     kind: str
-    steps: int
-    batch: int
+    blocks: Blocks
     width: int  # of the states
     threads: int
     dtype: torch.dtype
 
     @classmethod
     def of(cls, kind: str, kept: Kept) -> Steps:
-        """Those behind the first of these states."""
-        states, batch, width = kept.h.shape
-        return cls(kind, states - 1, batch, width, torch.get_num_threads(), kept.h.dtype)
+        return cls(kind, kept.blocks, kept.h.shape[1], torch.get_num_threads(), kept.h.dtype)
 
     @property
     def units(self) -> int:
         return self.width // (1 + (self.kind == COMPLEX))
 
+    @property
+    def steps(self) -> int:
+        return sum(block.steps for block in self.blocks)
+
+    @property
+    def batch(self) -> int:
+        """How many rows the first step has."""
+        return self.blocks[0].rows
+
     def forward(
-        self, library_name: str, W: Sequence[Memory], u: Tensor, kept: Kept, bias: Tensor | None, *numbers: int
+        self,
+        library_name: str,
+        sizes: Sequence[int],
+        own: Sequence[Memory],
+        u: Tensor,
+        kept: Kept,
+        bias: Tensor | None,
+        *numbers: int,
     ) -> None:
-        """Fill ``kept`` behind its first state: `Engine.forward` with W in the form that this library takes."""
+        """Fill ``kept`` behind its first states: `Engine.forward` with W in the form that this library takes."""
         self._call(
             library_name,
             "forward",
-            *W,
+            sizes,
+            *own,
             self._all("The drive", readable(u)),
-            self._one("The initial state", kept.h[0]),
+            self.before(kept),
             self._bias(bias),
-            self._all("The states", kept.h[1:]),
+            self._all("The states", kept.h),
             None if kept.modulus is None else self._modulus(kept.modulus),
             numbers=(*numbers, COMPLEX_EPS),
         )
@@ -54,9 +69,9 @@ class Steps(NamedTuple):
     def backward(
         self,
         library_name: str,
-        W: Sequence[Memory],
-        direct: Tensor | None,
-        through: Tensor,
+        sizes: Sequence[int],
+        own: Sequence[Memory | None],
+        loss: Loss,
         kept: Kept,
         bias: Tensor | None,
         delta: Tensor,
@@ -68,10 +83,11 @@ class Steps(NamedTuple):
         self._call(
             library_name,
             "backward",
-            *W,
-            None if direct is None else self._all("The gradient by the states", readable(direct)),
-            self._one("The gradient by the last state", through),
-            Memory("The states", kept.h, (1 + self.steps, self.batch, self.width)),
+            sizes,
+            *own,
+            None if loss.each is None else self._all("The gradient by the states", readable(loss.each)),
+            Memory("The gradient by the last states", loss.last, (self.blocks[-1].rows, self.width)),
+            self._all("The states", kept.h),
             self._modulus(kept.modulus),
             self._bias(bias),
             self._all("The gradient by the drive", delta),
@@ -85,42 +101,52 @@ class Steps(NamedTuple):
         """Zeros for each thread to add its gradients to."""
         return torch.zeros(self.threads, *shape, dtype=self.dtype)
 
-    def _call(self, library_name: str, name: str, *memory: Memory | None, numbers: Sequence[int | float]) -> None:
-        sizes = KINDS.index(self.kind), self.steps, self.batch, self.units, self.threads
+    def before(self, kept: Kept) -> Memory:
+        return Memory("The initial state", kept.before, (self.batch, self.width))
+
+    def _call(
+        self,
+        library_name: str,
+        name: str,
+        sizes: Sequence[int],
+        *memory: Memory | None,
+        numbers: Sequence[int | float],
+    ) -> None:
+        first = KINDS.index(self.kind), self.steps, *sizes, self.units, self.threads
         function(library_name, name, self.dtype)(
-            *map(ctypes.c_int, sizes),
+            *map(ctypes.c_int, first),
             *addresses(memory, self.dtype),
             *(ctypes.c_int(number) if isinstance(number, int) else ctypes.c_double(number) for number in numbers),
         )
 
     def _all(self, name: str, tensor: Tensor) -> Memory:
-        """What is there for every step."""
-        return Memory(name, tensor, (self.steps, self.batch, self.width))
-
-    def _one(self, name: str, tensor: Tensor) -> Memory:
-        """What is there for one step."""
-        return Memory(name, tensor, (self.batch, self.width))
+        """What is there for every packed row."""
+        return Memory(name, tensor, (size(self.blocks), self.width))
 
     def _bias(self, bias: Tensor | None) -> Memory | None:
         named = Memory("The bias of modReLU", None if bias is None else readable(bias), (self.units,))
         return named if "modrelu" in self.kind else None
 
     def _modulus(self, modulus: Tensor | None) -> Memory | None:
-        named = Memory("The modulus", modulus, (self.steps, self.batch, self.units))
+        named = Memory("The modulus", modulus, (size(self.blocks), self.units))
         return named if self.kind == COMPLEX else None
 
 
 class Native(Dense):
-    """The two recursions in C++, for the CPU."""
+    """The two recursions in C++, for the CPU: all blocks in one call."""
+
+    many_blocks = True
 
     def forward(self, u: Tensor, kept: Kept) -> None:
         steps = Steps.of(self.kind, kept)
-        steps.forward("plain", [self._matrix(self._transposed, steps)], u, kept, self.bias)
+        steps.forward("plain", (), [_rows(steps), self._matrix(self._transposed, steps)], u, kept, self.bias)
 
-    def deltas(self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor) -> Tensor | None:
+    def deltas(self, loss: Loss, kept: Kept, delta: Tensor) -> Tensor | None:
         steps = Steps.of(self.kind, kept)
-        W = self._matrix(self._packed, steps)
-        return steps.backward("plain", [W], direct, readable(through), kept, self.bias, delta)
+        loss = loss._replace(last=readable(loss.last))
+        ended = Memory("The gradient by what ends", readable(loss.ended), (steps.batch, steps.width))
+        own = [_rows(steps), self._matrix(self._packed, steps), ended if loss.each is None else None]
+        return steps.backward("plain", (), own, loss, kept, self.bias, delta)
 
     @functools.cached_property
     def _transposed(self) -> Tensor:
@@ -142,3 +168,9 @@ class Native(Dense):
     def _matrix(self, prepared: Tensor, steps: Steps) -> Memory:
         shape = packed_shape((steps.units, steps.units), steps.dtype)
         return Memory("The recurrent matrix", prepared, (3 if self.kind == COMPLEX else 1, *shape))
+
+
+def _rows(steps: Steps) -> Memory:
+    """How many rows each step has."""
+    lasting, rows = torch.tensor(steps.blocks).unbind(1)
+    return Memory("The rows", rows.int().repeat_interleave(lasting), (steps.steps,), torch.int32)

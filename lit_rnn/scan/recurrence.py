@@ -14,27 +14,48 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from datamodules.errors import UserError
 from lit_rnn.scan.drive import Drive, DriveGradients
-from lit_rnn.scan.packed import Blocks, Trail, size, split, together
+from lit_rnn.scan.packed import Blocks, Chain, ends, size
 
 KINDS = ("identity", "relu", "leaky_relu", "tanh", "elu", "modrelu", "complex modrelu")  # as in vectors.h
 COMPLEX = KINDS[-1]
 
 
 class Kept(NamedTuple):
-    """What the backward of some steps reads: h (1 + steps, B, width) behind the state before them, and |z| if complex.
+    """What the backward of some steps reads, in packed rows.
 
-    The modulus is (steps, B, n), and None where no backward follows.
+    Args:
+        blocks: The steps.
+        before: The states before the first of them, (B, width) for the B rows that it is of.
+        h: The states after each step, (N, width).
+        modulus: |z| of complex states, (N, n); None where no backward follows.
     """
 
+    blocks: Blocks
+    before: Tensor
     h: Tensor
     modulus: Tensor | None
+
+
+class Loss(NamedTuple):
+    """The loss's gradients by the states of some steps.
+
+    Args:
+        each: Its own by every state, (N, width); None where it sees the last of every row alone.
+        ended: Its own by those then, (B, width).
+        last: By the states of the last step, with all that comes through later ones.
+    """
+
+    each: Tensor | None
+    ended: Tensor
+    last: Tensor
 
 
 class Engine(ABC):
@@ -46,20 +67,23 @@ class Engine(ABC):
         bias: The thresholds of modReLU, (n,).
     """
 
+    many_blocks: ClassVar[bool] = False
+    """Whether it takes steps of ever fewer rows at once, rather than block by block."""
+
     def __init__(self, kind: str, W: Tensor, bias: Tensor | None) -> None:
         self.kind, self.W, self.bias = kind, W, bias
 
     @abstractmethod
     def forward(self, u: Tensor, kept: Kept) -> None:
-        """From the drive u (steps, B, width) and kept.h[0], fills the rest of ``kept``."""
+        """From the drive u (N, width) and the states before, fills the rest of ``kept``."""
 
     @abstractmethod
     def backward(
-        self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor, by_W: Tensor | None
+        self, loss: Loss, kept: Kept, previous: Callable[[], Tensor], delta: Tensor, by_W: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Fills delta (steps, B, width) and adds to ``by_W``; gives the gradients by kept.h[0] and by the bias.
+        """Fills delta (N, width) and adds to ``by_W``; gives the gradients by kept.before and by the bias.
 
-        ``through`` is the gradient by the last of these states, ``direct`` the loss's own by each of them, if any.
+        ``previous`` gives the state (N, width) that each of kept.h comes from.
         """
 
 
@@ -67,16 +91,16 @@ class Dense(Engine):
     """W as a (width, width) matrix, forward h W^T, backward delta W."""
 
     @abstractmethod
-    def deltas(self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor) -> Tensor | None:
-        """`backward` without the gradients by W and kept.h[0]."""
+    def deltas(self, loss: Loss, kept: Kept, delta: Tensor) -> Tensor | None:
+        """`backward` without the gradients by W and kept.before."""
 
     def backward(
-        self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor, by_W: Tensor | None
+        self, loss: Loss, kept: Kept, previous: Callable[[], Tensor], delta: Tensor, by_W: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        by_bias = self.deltas(direct, through, kept, delta)
+        by_bias = self.deltas(loss, kept, delta)
         if by_W is not None:
-            by_W.addmm_(delta.flatten(0, 1).mT, kept.h[:-1].flatten(0, 1))
-        return delta[0] @ self.W, by_bias
+            by_W.addmm_(delta.mT, previous())
+        return delta[: len(kept.before)] @ self.W, by_bias
 
 
 def refuse_a_graph() -> None:
@@ -106,24 +130,25 @@ class Recurrence(torch.autograd.Function):
         W: Tensor,
         bias: Tensor | None,
     ) -> Tensor:
-        drive = Drive(x, V, c)
+        drive, run = Drive(x, V, c), engine(kind, W, bias)
         parts = drive.parts(blocks)
-        trail = Trail(together(parts), keep or not last_only)
-        memory, final = h0.new_empty(trail.size, h0.shape[1]), torch.empty_like(h0)
+        whole = keep or not last_only
+        chain = Chain.begun(h0, size(blocks) if whole else max(size(part.blocks) for part in parts))
         modulus = h0.new_empty(len(x), h0.shape[1] // 2) if kind == COMPLEX and keep else None
-        run = engine(kind, W, bias)
-        last = h0
+        final = torch.empty_like(h0)
         for part in parts:
-            driven = split(drive.of(part.rows).contiguous(), part.blocks)
-            for number, (u, m) in enumerate(zip(driven, part.of(modulus), strict=True), part.number):
-                h = trail.enter(memory, number, last)
-                run.forward(u, Kept(h, m))
-                last = h[-1]
-                if last_only:
-                    trail.put_ended(last, final, number)
+            u = drive.of(part.rows).contiguous()
+            for piece in part.pieces(run.many_blocks):
+                before, h = chain.at(piece) if whole else chain.again(piece)
+                m = None if modulus is None else modulus[piece.rows]
+                run.forward(u[piece.inside(part)], Kept(piece.blocks, before, h, m))
+                if not whole:
+                    final[: len(before)] = h[ends(piece.blocks, h.device)]  # later pieces overwrite what goes on
         ctx.kind, ctx.engine, ctx.last_only, ctx.blocks = kind, engine, last_only, blocks
-        ctx.save_for_backward(x, V, c, W, bias, memory, modulus)
-        return final if last_only else trail.states(memory)
+        ctx.save_for_backward(x, V, c, W, bias, chain.memory, modulus)
+        if not whole:
+            return final
+        return chain.states[ends(blocks, h0.device)] if last_only else chain.states
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -134,18 +159,20 @@ class Recurrence(torch.autograd.Function):
         weights = torch.zeros_like(W) if by_W else None
         thresholds = torch.zeros_like(bias) if by_bias else None
         parts = drive.parts(ctx.blocks)
-        trail = Trail(together(parts))
+        chain = Chain(memory, ctx.blocks[0].rows)
         room = memory.new_empty(max(size(part.blocks) for part in parts), memory.shape[1])
         run = ctx.engine(ctx.kind, W, bias)
-        through: Tensor | None = None  # the loss's gradient by a block's last states, through later ones
+        through: Tensor | None = None  # the loss's gradient by a piece's last states, through later ones
         for part in reversed(parts):
             delta = room[: size(part.blocks)]
-            direct = part.of(None if ctx.last_only else grad)
-            here = enumerate(zip(split(delta, part.blocks), direct, part.of(modulus), strict=True), part.number)
-            for number, (d, by_h, m) in reversed(list(here)):
-                through = _grown(through, grad[: d.shape[1]] if by_h is None else by_h[-1], ctx.last_only)
-                kept = Kept(trail.block(memory, number), m)
-                through, by_thresholds = run.backward(by_h, through, kept, d, weights)
+            for piece in reversed(part.pieces(run.many_blocks)):
+                before, h = chain.at(piece)
+                each = None if ctx.last_only else grad[piece.rows]
+                direct = grad[: piece.stay] if each is None else each[-piece.stay :]
+                loss = Loss(each, grad[: len(before)], _grown(through, direct, ctx.last_only))
+                kept = Kept(piece.blocks, before, h, None if modulus is None else modulus[piece.rows])
+                previous, d = partial(chain.previous, piece), delta[piece.inside(part)]
+                through, by_thresholds = run.backward(loss, kept, previous, d, weights)
                 if thresholds is not None:
                     thresholds += by_thresholds
             by_drive.add(part.rows, delta)
@@ -153,7 +180,7 @@ class Recurrence(torch.autograd.Function):
 
 
 def _grown(through: Tensor | None, direct: Tensor, last_only: bool) -> Tensor:
-    """The gradient by a block's last states (rows, .), of which the first go on: through those after them, and the
+    """The gradient by a piece's last states (rows, .), of which the first go on: through those after them, and the
     loss's own, which with ``last_only`` sees only those that end here."""
     if through is None:
         return direct

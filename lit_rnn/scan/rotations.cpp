@@ -116,11 +116,11 @@ void forward(int steps, int first, int last, int batch, const Layers<T, complex>
     }
 }
 
-// h: (steps + 1, B, width), from the state before the first step; through: the gradient by the last state, becomes that
-// by the one before the first; by: (count, 2, width), by D and E
+// h0: the state before the first step; through: the gradient by the last state, becomes that by h0; by:
+// (count, 2, width), by D and E
 template <class T, int kind, bool complex = kind == kComplexModRelu>
-void backward(int steps, int first, int last, int batch, const Layers<T, complex>& layers, const T* grad, T* through,
-              const T* h, const T* modulus, const T* bias, T* delta, T* by_bias, T* by) {
+void backward(int steps, int first, int last, int batch, const Layers<T, complex>& layers, const T* h0, const T* grad,
+              T* through, const T* h, const T* modulus, const T* bias, T* delta, T* by_bias, T* by) {
   const int n = layers.n, width = layers.width(), size = 2 * layers.count * width;
   std::vector<T> between(int64_t(layers.count) * width), g(2 * width), by_step(size), by_bias_step(n);
   std::vector<const T*> inputs(layers.count);
@@ -131,9 +131,9 @@ void backward(int steps, int first, int last, int batch, const Layers<T, complex
       T *carried = through + int64_t(row) * width, *d = delta + at * width;
       if (grad && t < steps - 1)
         for (int i = 0; i < width; ++i) carried[i] += grad[at * width + i];
-      slopes<T, kind>(n, carried, h + (at + batch) * width, modulus ? modulus + at * n : nullptr, bias, d,
+      slopes<T, kind>(n, carried, h + at * width, modulus ? modulus + at * n : nullptr, bias, d,
                       by_bias_step.data());
-      inputs[0] = h + at * width;
+      inputs[0] = t ? h + (at - batch) * width : h0 + int64_t(row) * width;
       for (int l = 0; l + 1 < layers.count; ++l) {
         layers.apply(l, inputs[l], between.data() + l * width);
         inputs[l + 1] = between.data() + l * width;
@@ -160,20 +160,21 @@ void forward_all(int steps, int batch, int units, int threads, int count, const 
 }
 template <class T, int kind>
 void backward_all(int steps, int batch, int units, int threads, int count, const int* partner, const T* numbers,
-                  const T* grad, T* through, const T* h, const T* modulus, const T* bias, T* delta, T* by_bias, T* by) {
+                  const T* h0, const T* grad, T* through, const T* h, const T* modulus, const T* bias, T* delta,
+                  T* by_bias, T* by) {
   const Layers<T, kind == kComplexModRelu> layers(units, count, partner, numbers);
   share(batch, threads, [&](int thread, int first, int last) {
-    backward<T, kind>(steps, first, last, batch, layers, grad, through, h, modulus, bias, delta,
+    backward<T, kind>(steps, first, last, batch, layers, h0, grad, through, h, modulus, bias, delta,
                       by_bias + int64_t(thread) * units, by + int64_t(thread) * 2 * count * layers.width());
   });
 }
 
 }  // namespace
 
-// u, grad, delta: (T, B, width); h: (T, B, width), or (T + 1, B, width) behind the state before; h0, through: (B, width);
-// modulus: (T, B, units), of complex states alone; bias: (units,); partner: (count, units); numbers: (count, 2, width);
-// by_bias: (threads, units) and by: (threads, count, 2, width), zeros. width is units, or twice that for complex states.
-// grad is null where the loss sees the last state alone. All contiguous.
+// u, h, grad, delta: (T, B, width); h0, through: (B, width); modulus: (T, B, units), of complex states alone; bias:
+// (units,); partner: (count, units); numbers: (count, 2, width); by_bias: (threads, units) and by: (threads, count, 2,
+// width), zeros. width is units, or twice that for complex states. grad is null where the loss sees the last state alone.
+// All contiguous.
 #define LIT_RNN_DEFINE(T, name)                                                                                       \
   extern "C" void lit_rnn_forward_##name(int kind, int steps, int batch, int units, int threads,                      \
                                          const int* partner, const T* numbers, const T* u, const T* h0,               \
@@ -184,14 +185,14 @@ void backward_all(int steps, int batch, int units, int threads, int count, const
     run[kind](steps, batch, units, threads, count, partner, numbers, u, h0, bias, h, modulus, eps);                   \
   }                                                                                                                   \
   extern "C" void lit_rnn_backward_##name(int kind, int steps, int batch, int units, int threads,                     \
-                                          const int* partner, const T* numbers, const T* grad, T* through,            \
-                                          const T* h, const T* modulus, const T* bias, T* delta, T* by_bias, T* by,   \
-                                          int count) {                                                                \
+                                          const int* partner, const T* numbers, const T* h0, const T* grad,           \
+                                          T* through, const T* h, const T* modulus, const T* bias, T* delta,          \
+                                          T* by_bias, T* by, int count) {                                             \
     constexpr decltype(&backward_all<T, kIdentity>) run[] = {                                                         \
         backward_all<T, kIdentity>, backward_all<T, kRelu>, backward_all<T, kLeakyRelu>, backward_all<T, kTanh>,      \
         backward_all<T, kElu>, backward_all<T, kModRelu>, backward_all<T, kComplexModRelu>};                          \
-    run[kind](steps, batch, units, threads, count, partner, numbers, grad, through, h, modulus, bias, delta, by_bias, \
-              by);                                                                                                    \
+    run[kind](steps, batch, units, threads, count, partner, numbers, h0, grad, through, h, modulus, bias, delta,      \
+              by_bias, by);                                                                                           \
   }
 LIT_RNN_DEFINE(float, float32)
 LIT_RNN_DEFINE(double, float64)

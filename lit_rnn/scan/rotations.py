@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from lit_rnn.scan.checks import described
 from lit_rnn.scan.drive import drives_by_inputs
 from lit_rnn.scan.native import Memory, readable, runs_natively
 from lit_rnn.scan.plain import Steps
-from lit_rnn.scan.recurrence import Engine, Kept
+from lit_rnn.scan.recurrence import Engine, Kept, Loss
 
 # Units for each layer from which layers are faster than a product with W (`benchmarks/README.md`).
 UNITS_PER_LAYER = 20
@@ -58,16 +59,18 @@ class Rotated(Engine):
 
     def forward(self, u: Tensor, kept: Kept) -> None:
         steps = Steps.of(self.kind, kept)
-        steps.forward("rotations", self._layers(steps), u, kept, self.bias, len(self.W))
+        steps.forward("rotations", (steps.batch,), self._layers(steps), u, kept, self.bias, len(self.W))
 
     def backward(
-        self, direct: Tensor | None, through: Tensor, kept: Kept, delta: Tensor, by_W: Tensor | None
+        self, loss: Loss, kept: Kept, previous: Callable[[], Tensor], delta: Tensor, by_W: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         steps, shape = Steps.of(self.kind, kept), self.W.shape
-        by, carried = steps.sums(*shape), readable(through).clone()
+        by, carried = steps.sums(*shape), readable(loss.last).clone()
         by_layers = Memory("The gradient by the rotations", by, (steps.threads, *shape))
+        own = (*self._layers(steps), steps.before(kept))
+        loss = loss._replace(last=carried)
         by_bias = steps.backward(
-            "rotations", self._layers(steps), direct, carried, kept, self.bias, delta, [by_layers], [len(self.W)]
+            "rotations", (steps.batch,), own, loss, kept, self.bias, delta, [by_layers], [len(self.W)]
         )
         if by_W is not None:
             by_W += by.sum(0)

@@ -343,22 +343,44 @@ template <class Part> void on_threads(int threads, const Part& part) {
   for (auto& other : others) other.started ? void(pthread_join(other.id, nullptr)) : part(other.i);
 }
 
-// Runs work(thread, first row, last row) on that many threads, this one among them; all flush denormals if this does.
-template <class Work> void share(int rows, int threads, Work work) {
-  threads = std::max(1, std::min(threads, rows));
+// Runs work(thread, first row, last row) on as many threads as there are shares, this one among them, where share i is
+// of rows cuts[i] to cuts[i + 1]; all flush denormals if this does.
+template <class Work> void share(const std::vector<int>& cuts, Work work) {
 #if defined(__SSE2__)
   const unsigned mode = _mm_getcsr();
 #endif
-  on_threads(threads, [=](int i) {
+  on_threads(int(cuts.size()) - 1, [&](int i) {
 #if defined(__SSE2__)
     const unsigned before = _mm_getcsr();
     _mm_setcsr(mode);
 #endif
-    work(i, int(int64_t(rows) * i / threads), int(int64_t(rows) * (i + 1) / threads));
+    work(i, cuts[i], cuts[i + 1]);
 #if defined(__SSE2__)
     _mm_setcsr(before);
 #endif
   });
+}
+template <class Work> void share(int rows, int threads, Work work) {
+  threads = std::max(1, std::min(threads, rows));
+  std::vector<int> cuts(threads + 1);
+  for (int i = 0; i <= threads; ++i) cuts[i] = int(int64_t(rows) * i / threads);
+  share(cuts, work);
+}
+
+// Shares of as many steps each, where the first rows[t] rows are at work at step t, and ever fewer.
+inline std::vector<int> even_cuts(const int* rows, int steps, int threads) {
+  const int batch = rows[0];
+  threads = std::max(1, std::min(threads, batch));
+  std::vector<int> cuts(threads + 1, batch);
+  int64_t total = 0, done = 0;
+  for (int t = 0; t < steps; ++t) total += rows[t];
+  int cut = 0, length = steps;
+  for (int row = 0; row < batch; ++row) {
+    for (; cut < threads && done * threads >= total * cut; ++cut) cuts[cut] = row;
+    while (length && rows[length - 1] <= row) --length;
+    done += length;
+  }
+  return cuts;
 }
 
 }  // namespace
