@@ -104,6 +104,9 @@ def chunks(blocks: Sequence[Block], every: int) -> list[Blocks]:
 
 def parts(blocks: Sequence[Block], most: int) -> list[Part]:
     """About ``most`` packed rows at a time, at least one step; blocks that are longer are cut."""
+    whole = size(blocks)
+    if whole <= most:
+        return [Part(0, slice(0, whole), tuple(blocks), blocks[0].rows)]
     groups: list[list[Block]] = []
     room = 0
     for steps, rows in blocks:
@@ -132,11 +135,11 @@ def ends(blocks: Sequence[Block], device: torch.device) -> Tensor | slice:
     """Where in packed rows the last step of every run is, (R,)."""
     if len(blocks) == 1:
         return slice(size(blocks) - blocks[0].rows, None)
-    found, end = torch.empty(blocks[0].rows, dtype=torch.int64), 0
-    for block in blocks:
-        end += block.size
-        found[: block.rows] = torch.arange(end - block.rows, end)
-    return found.to(device)
+    steps, rows = torch.tensor(blocks).unbind(1)
+    after = (steps * rows).cumsum(0)  # the packed rows behind each block
+    ended = rows - torch.cat((rows[1:], rows.new_zeros(1)))
+    last = (after - rows).flip(0).repeat_interleave(ended.flip(0))  # where the last step of each run begins
+    return (last + torch.arange(len(last))).to(device)
 
 
 class Chain:

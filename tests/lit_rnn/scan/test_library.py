@@ -182,7 +182,7 @@ def test_what_ziglang_compiles_is_the_loop(monkeypatch: pytest.MonkeyPatch, cach
     assert path.name.startswith("plain-")
 
 
-# W h + u over two steps by three threads, in a process that has no OpenMP
+# W h + u over two steps by three threads, of five rows and then three, in a process that has no OpenMP
 OWN_THREADS = """
 import ctypes, sys
 import numpy as np
@@ -190,16 +190,17 @@ if sys.platform == "linux":
     ctypes.CDLL("libstdc++.so.6", ctypes.RTLD_GLOBAL)  # torch has loaded it where a library of ours is loaded
 native = ctypes.CDLL(sys.argv[1])
 assert not hasattr(ctypes.CDLL(None), "GOMP_parallel")
-steps, B, n = 2, 5, 3
+rows, n = np.array([5, 3], np.int32), 3
 generator = np.random.default_rng(0)
-W, u, h0 = generator.normal(size=(n, n)), generator.normal(size=(steps, B, n)), generator.normal(size=(B, n))
-packed, h = np.zeros((n, 8)), np.zeros((steps, B, n))
+W, u, h0 = generator.normal(size=(n, n)), generator.normal(size=(8, n)), generator.normal(size=(5, n))
+packed, h = np.zeros((n, 8)), np.zeros((8, n))
 at = lambda array: ctypes.c_void_p(array.ctypes.data)
 transposed = np.ascontiguousarray(W.T)
 native.lit_rnn_pack_float64(at(transposed), n, n, ctypes.c_int64(n), ctypes.c_int64(1), at(packed))
-native.lit_rnn_forward_float64(0, steps, B, n, 3, at(packed), at(u), at(h0), None, at(h), None, ctypes.c_double(0))
-first = h0 @ W.T + u[0]
-np.testing.assert_allclose(h, [first, first @ W.T + u[1]], rtol=1e-13)
+arrays = at(rows), at(packed), at(u), at(h0), None, at(h), None
+native.lit_rnn_forward_float64(0, 2, n, 3, *arrays, ctypes.c_double(0))
+first = h0 @ W.T + u[:5]
+np.testing.assert_allclose(h, np.concatenate((first, first[:3] @ W.T + u[5:])), rtol=1e-13)
 """
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from datamodules import UserError
 from lit_rnn import cells
 from lit_rnn.cells import Cell
-from lit_rnn.scan import drive, scan, supports
+from lit_rnn.scan import drive, plain, scan, supports
 from lit_rnn.scan.packed import Block
 from lit_rnn.scan.unequal import runs_of
 from tests.lit_rnn.scan.test_contract import BUILDERS, INPUTS, ONLY, Loss, built, gradients, oracle, random_state
@@ -109,6 +109,30 @@ def test_lengths_are_every_sequence_alone(backend: str, label: str, options: dic
 @pytest.mark.parametrize(("backend", "label"), [pair for pair in PAIRS if pair[0] in ("fused", "native")])
 def test_lengths_in_small_parts(backend: str, label: str, last_only: bool) -> None:
     check(backend, label, last_only=last_only)
+
+
+@pytest.mark.skipif(not supports("native", BUILDERS["ExpRNNCell"]()), reason="no C++ compiler on this machine")
+@pytest.mark.parametrize("label", ["ExpRNNCell", "URNNCell"])
+@pytest.mark.parametrize("threads", [2, 3, 7])
+@pytest.mark.parametrize("last_only", [False, True], ids=["all", "last"])
+def test_threads_share_unequal_lengths_in_one_call(
+    label: str, threads: int, last_only: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward, backward, and forward without a graph, however many lengths there are."""
+    calls: list[str] = []
+    inside = plain.function
+
+    def function(library: str, name: str, dtype: torch.dtype) -> Any:
+        calls.append(name)
+        return inside(library, name, dtype)
+
+    monkeypatch.setattr(plain, "function", function)
+    try:
+        torch.set_num_threads(threads)
+        check("native", label, last_only=last_only)
+    finally:
+        torch.set_num_threads(1)
+    assert calls == ["forward", "backward", "forward"]
 
 
 @pytest.mark.parametrize("every", [None, 5])
