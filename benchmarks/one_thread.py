@@ -1,4 +1,5 @@
-"""`native` beside torch's own kernels with one thread, by CPU time: what `auto` decides by for one thread.
+"""By CPU time, with one thread: `native` beside torch's kernels, by which `auto` decides, and beside itself where
+sequences are of unequal lengths.
 
 python benchmarks/one_thread.py [rounds]
 """
@@ -9,6 +10,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -27,13 +29,44 @@ ROWS: list[tuple[str, Callable[[], Cell], int, int]] = [
     ("RNN (tanh) n = 128", lambda: cells.VanillaRNNCell(10, 128), 200, 20),
     ("RNN (relu) n = 128", lambda: cells.VanillaRNNCell(10, 128, "relu"), 200, 20),
 ]
+# name, cell, T, B, whether the loss sees the last step alone: lengths from 1 to T, against as many real steps
+UNEQUAL: list[tuple[str, Callable[[], Cell], int, int, bool]] = [
+    ("ExpRNN n = 170", lambda: cells.ExpRNNCell(1, 170), 784, 128, True),
+    ("ExpRNN n = 190", lambda: cells.ExpRNNCell(10, 190), 1020, 20, False),
+    ("ExpRNN n = 190", lambda: cells.ExpRNNCell(10, 190), 120, 20, False),
+    ("ExpRNN n = 128", lambda: cells.ExpRNNCell(4, 128), 100, 32, True),
+    ("ExpRNN n = 64", lambda: cells.ExpRNNCell(4, 64), 200, 64, False),
+    ("LSTM n = 128", lambda: cells.LSTMCell(1, 128), 784, 128, True),
+]
 
 
-def seconds(cell: Cell, x: torch.Tensor, backend: Backend) -> float:
+def seconds(cell: Cell, x: torch.Tensor, backend: Backend, **options: Any) -> float:
     """CPU time of the process for a forward and backward pass: waiting for others does not count."""
     start = time.process_time()
-    scan(cell, x, backend=backend)[0].sum().backward()
+    scan(cell, x, backend=backend, **options)[0].sum().backward()
     return time.process_time() - start
+
+
+def unequal(rounds: int) -> None:
+    for name, make, T, B, last_only in UNEQUAL:
+        torch.manual_seed(0)
+        cell, lengths = make(), torch.randint(1, T + 1, (B,))
+        ragged = torch.randn(T, B, cell.input_size)
+        even = torch.randn(round(float(lengths.float().mean())), B, cell.input_size)
+        pairs = [
+            (
+                seconds(cell, ragged, "native", lengths=lengths, last_only=last_only),
+                seconds(cell, even, "native", last_only=last_only),
+            )
+            for _ in range(rounds + 1)
+        ][1:]
+        ours, theirs = (min(side) for side in zip(*pairs, strict=True))
+        median = statistics.median(a / b for a, b in pairs)
+        reads = "last output" if last_only else "every output"
+        print(
+            f"{name}, T = {T}, B = {B}, {reads}: unequal {ours * 1e3:.1f} ms, equal {theirs * 1e3:.1f} ms, "
+            f"{ours / theirs:.2f} (median of the pairs {median:.2f})"
+        )
 
 
 def main(rounds: int) -> None:
@@ -49,6 +82,7 @@ def main(rounds: int) -> None:
             f"{name}, T = {T}, B = {B}: native {native * 1e3:.1f} ms, torch {kernel * 1e3:.1f} ms, "
             f"{native / kernel:.2f} (median of the pairs {median:.2f})"
         )
+    unequal(rounds)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -238,57 +237,3 @@ def test_the_command_of_a_manifest_is_one_of_ours(name: str) -> None:
 def test_a_command_that_is_not_ours_is_noticed() -> None:
     with pytest.raises(UserError, match="trainer"):
         resolve(["--config", "quickstart.yaml", "--trainer.num_node", "2"])
-
-
-# ---- for real
-
-
-KILLER = '''
-"""Kills the second process with nothing said, once, in the second epoch."""
-import os
-import signal
-from pathlib import Path
-from pytorch_lightning import Callback
-
-
-class Killer(Callback):
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        if trainer.global_rank == 1 and trainer.global_step == 3 and not Path("killed").exists():
-            Path("killed").touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-'''
-
-
-def test_torchrun_goes_on_where_a_process_was_killed(tmp_path: Path) -> None:
-    """Two processes on this machine's CPU, by the script with its three lines edited."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = {"delay": 5, "train_samples": 32, "val_samples": 8, "batch_size": 8}
-    config = {
-        "threads": 1,
-        "model": {"class_path": "ExpRNN", "init_args": {"hidden_size": 8}},
-        "data": {"class_path": "CopyMemory", "init_args": data},
-        "trainer": {"max_epochs": 2, "log_every_n_steps": 1, "callbacks": [{"class_path": "killer.Killer"}]},
-    }
-    (tmp_path / "killer.py").write_text(KILLER)
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
-    edited = iter(
-        ("nodes=1 processes=2", f"meet=127.0.0.1:{port}", "run=(--config c.yaml --run_dir r --trainer.accelerator cpu)")
-    )
-    lines = (FOLDER / "torchrun.sh").read_text().splitlines()
-    script = "\n".join(next(edited) if line.endswith("# <- edit") else line for line in lines)
-    (tmp_path / "torchrun.sh").write_text(
-        script.replace("cluster/multi_node.yaml --", "cluster/multi_node.yaml --data.init_args.num_workers 0 --")
-    )
-    (tmp_path / "torchrun").write_text(f'#!/bin/sh\nexec {sys.executable} -m torch.distributed.run "$@"\n')
-    (tmp_path / "torchrun").chmod(0o755)
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LIT_RNN", "MASTER_"))}
-    env |= {"PYTHONPATH": f"{ROOT}:{tmp_path}", "OMP_NUM_THREADS": "1", "PATH": f"{tmp_path}:{env['PATH']}"}
-    call = ["timeout", "--kill-after=5", "300", "bash", "torchrun.sh"]
-    done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "killed").is_file()
-    assert done.stdout.count("ExpRNN with") == 2, "it began, and went on"
-    assert done.stdout.count("epoch 1  step 2 ") == done.stdout.count("epoch 2  step 4 ") == 1, done.stdout
-    assert json.loads((tmp_path / "r" / "fit.json").read_text())["steps"] == 4, "32 samples, 8 a process, 2 epochs"

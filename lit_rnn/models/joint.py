@@ -37,9 +37,14 @@ def counts_may_differ(task: Task, parts: Parts) -> bool:
 
 
 def how_many(task: Task, parts: Parts) -> Tensor:
-    """The targets that count."""
+    """What the loss is a mean over: the targets that count, or all steps, where the task is scored ``padded``.
+
+    Every process pads to its own longest sequence.
+    """
     counts = parts.counts(task)
-    return torch.tensor(parts.targets.numel(), device=parts.targets.device) if counts is None else counts.sum()
+    if counts is None or parts.share(task) is not None:
+        return torch.tensor(parts.inputs.shape[0] * parts.inputs.shape[1], device=parts.inputs.device)
+    return counts.sum()
 
 
 def joint_loss(loss: Tensor, count: Tensor, world_size: int) -> tuple[Tensor, Tensor]:

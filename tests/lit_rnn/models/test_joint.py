@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules import CopyMemory, SequenceFiles, Task, UserError
 from datamodules.batch import Parts
 from lit_rnn.models import GRU
-from lit_rnn.models.joint import counts_may_differ, joint_loss
+from lit_rnn.models.joint import counts_may_differ, how_many, joint_loss
 
 PER_STEP = CopyMemory(delay=2, symbols=1).task  # a target at each of 4 steps
 
@@ -68,6 +68,19 @@ def test_the_loss_is_nan_where_nothing_counts_in_any_process(monkeypatch: pytest
 )
 def test_the_task_says_whether_processes_tell_their_counts(task: Task, batch: Parts, expected: bool) -> None:
     assert counts_may_differ(task, batch) is expected
+
+
+@pytest.mark.parametrize(
+    ("scored", "more", "expected"),
+    [
+        ("all", {}, 8),
+        ("all", {"lengths": torch.tensor([4, 2])}, 6),
+        ("mask", {"mask": torch.eye(2, 4) > 0, "lengths": torch.tensor([4, 1])}, 1),
+        ("padded", {"lengths": torch.tensor([4, 2])}, 8),
+    ],
+)
+def test_what_a_loss_is_the_mean_over(scored: Any, more: dict[str, Any], expected: int) -> None:
+    assert int(how_many(replace(PER_STEP, scored=scored, length=None), parts(**more))) == expected
 
 
 @pytest.mark.parametrize(
