@@ -1,4 +1,4 @@
-"""cluster/torchrun.sh for real: a process is killed, a node is cut off and comes back, and the run is none the worse."""
+"""cluster/torchrun.sh for real: a process is killed, a node cut off and brought back; the run is none the worse."""
 
 from __future__ import annotations
 
