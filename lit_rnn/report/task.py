@@ -19,6 +19,7 @@ from lit_rnn.report import sequences, style
 from lit_rnn.report.curves import draw_curves
 from lit_rnn.report.sequences import MISTAKE, UNCOUNTED, Strips, Symbols, draw_channels, time_axis, verdict
 
+_WIDE = 16  # numbers in a frame, from which on it is drawn as a column of an image
 SHOWN = 6  # sequences, or images; two where there is an answer at every step
 
 
@@ -89,6 +90,9 @@ def _draw_answers(
     panels: Sequence[Axes] = list(np.ravel(figure.subplots(rows, 1, sharex=not task.classifies)))
     if task.classifies:
         _draw_strips(figure, panels, task, inputs[:shown], targets, predictions, counts)
+        return
+    if above and task.target_size >= _WIDE:
+        _draw_spectra(figure, panels, targets[:shown].numpy(), predictions.numpy(), counts.numpy())
         return
     for i in range(shown):
         if above:
@@ -162,6 +166,26 @@ def _draw_frames(axes: Axes, target: np.ndarray, prediction: np.ndarray, counts:
         )
         axes.set_ylim(low, high)
     axes.set_ylabel("answer" if shown == width else f"{shown} of {width} components")
+
+
+def _draw_spectra(
+    figure: SubFigure, panels: Sequence[Axes], targets: np.ndarray, predictions: np.ndarray, counts: np.ndarray
+) -> None:
+    """Wide frames, such as spectra, as images over time: each target above its prediction, in the target's colours."""
+    counted = targets[counts[: len(targets)]]
+    low, high = (float(counted.min()), float(counted.max())) if counted.size else (0.0, 1.0)
+    for i, target in enumerate(targets):
+        for axes, frames, name in zip(
+            panels[2 * i :], (target, predictions[i]), ("target", "prediction"), strict=False
+        ):
+            shown = np.where(counts[i][:, None], frames, np.nan).T
+            extent = (0.5, len(target) + 0.5, 0.5, len(shown) + 0.5)
+            axes.imshow(
+                shown, aspect="auto", origin="lower", extent=extent, vmin=low, vmax=high, interpolation="nearest"
+            )
+            axes.set_ylabel(name)
+    time_axis(panels[-1])
+    figure.colorbar(panels[0].images[0], ax=list(panels), fraction=0.04, pad=0.02).set_label("answer")
 
 
 def _draw_series(figure: SubFigure, task: Task, inputs: Tensor, targets: Tensor, predictions: Tensor) -> None:

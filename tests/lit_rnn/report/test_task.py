@@ -201,6 +201,23 @@ def test_numbers_at_every_step() -> None:
     assert answers.get_ylabel() == "3 of 4 components"
 
 
+def test_wide_frames_are_images_in_the_colours_of_their_targets() -> None:
+    kind = replace(task("values", "frame_per_step"), input_size=20, target_size=20)
+    torch.manual_seed(0)
+    targets, outputs = torch.rand(3, T, 20), 5 * torch.rand(3, T, 20)
+    counts = torch.ones(3, T, dtype=torch.bool)
+    counts[1, 4:] = False
+    panels = draw_task(kind, targets, targets, outputs, counts).axes[:4]
+    assert [ax.get_ylabel() for ax in panels] == ["target", "prediction"] * 2
+    drawn = [ax.images[0] for ax in panels]
+    for image, frames, row in zip(drawn, (targets[0], outputs[0], targets[1], outputs[1]), (0, 0, 1, 1), strict=True):
+        shown = np.ma.filled(image.get_array().astype(float), np.nan)  # bins upward, steps to the right
+        assert np.isnan(shown[:, ~counts[row].numpy()]).all()
+        np.testing.assert_allclose(shown[:, counts[row].numpy()], frames[counts[row]].T)
+    counted = targets[:2][counts[:2]]
+    assert {image.get_clim() for image in drawn} == {(float(counted.min()), float(counted.max()))}
+
+
 def test_symbols_without_names_have_a_colour_bar() -> None:
     kind = replace(task("symbols", "next_symbol"), input_size=50, target_size=50)
     inputs = torch.randint(50, (2, 40))
