@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from datamodules import UserError
+from lit_rnn.report import style
 from lit_rnn.scan.compiler import find_compiler, torch_compiles
 from lit_rnn.scan.native import library
 from lit_rnn.threads import use_threads
+from tests import pictures
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 use_threads(1)
@@ -22,6 +24,20 @@ use_threads(1)
 def _seeded() -> Iterator[None]:
     torch.manual_seed(1)
     yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _pictures_without_pixels() -> Iterator[None]:
+    """All that is drawn is drawn, but laid out and written only where a test looks at it: it is most of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(style, "save", pictures.save_a_dot)
+        yield
+
+
+@pytest.fixture
+def rendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pictures of this test are whole."""
+    pictures.render(monkeypatch)
 
 
 # now: tests hide compilers

@@ -1,7 +1,7 @@
 """Numbers that a change of structure must not move: a cut quickstart, `analyze` of a kept checkpoint, `attack` of it.
 
 Equal to the last digit where the figures were recorded (same torch, same vector instructions); elsewhere to rounding.
-After a change that is meant to move them: ``python tests/test_golden.py``, and say in the commit why.
+After a change that is meant to move them: ``python -m tests.test_golden``, and say in the commit why.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.forked import forked
 
 GOLDEN = Path(__file__).with_name("golden")
 CHECKPOINT = GOLDEN / "checkpoint.ckpt"
@@ -30,9 +29,7 @@ VOLATILE = {"seconds", "versions", "checkpoint", "path", "date", "machine", "ckp
 
 
 def call(command: str, options: str, folder: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(GOLDEN.parents[1])}
-    line = [sys.executable, "-m", "lit_rnn", command, *options.split(), "--threads", "1"]
-    done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True)
+    done = forked(folder, command, *options.split(), "--threads", "1")
     assert done.returncode == 0, done.stderr
 
 

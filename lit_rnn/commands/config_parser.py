@@ -71,6 +71,12 @@ class ConfigParser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> Any:
         raise _RefusedError(message) from ex
 
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        kwargs.setdefault(
+            "skip_validation", True
+        )  # what is dumped was parsed; checking it again took a fifth of a start
+        return str(super().dump(*args, **kwargs))
+
 
 class ConfigCLI(LightningCLI):
     """LightningCLI with our options, parsed from a list; what follows is of those who derive from it."""

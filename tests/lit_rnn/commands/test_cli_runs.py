@@ -19,6 +19,7 @@ from datamodules import Adding, CopyMemory, PixelDigits
 from datamodules.base import SequenceDataModule
 from lit_rnn.__main__ import main
 from lit_rnn.scan.native import library
+from tests.pictures import render
 
 quick = pytest.mark.usefixtures("_no_pictures")
 FIT = {"config.yaml", "versions.json", "metrics.csv", "fit.json", "checkpoints", "pictures"}
@@ -30,7 +31,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, write_tiny: Any) -> Path:
     folder = tmp_path_factory.mktemp("fit")
     model = {"class_path": "DtrivRNN", "init_args": {"hidden_size": 8, "rebase_every": 3}}
     config = write_tiny(folder / "c.yaml", {"model": model})
-    assert main(["fit", "-c", config, "--run_dir", str(folder / "run")]) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        render(patch)
+        assert main(["fit", "-c", config, "--run_dir", str(folder / "run")]) == 0
     return folder / "run"
 
 

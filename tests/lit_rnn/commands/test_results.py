@@ -44,6 +44,7 @@ def test_the_pages_are_what_the_command_makes() -> None:
     assert there | {"RESULTS.md"} == texts.keys() | pictures
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_pictures_are_what_the_command_draws(tmp_path: Path) -> None:
     """Where matplotlib is the one that drew them; another moves letters."""
     drawn = {name: content for name, content in written(ROOT / "results", tmp_path).items() if name.endswith(".svg")}
@@ -152,6 +153,7 @@ def test_every_figure_has_its_status_on_every_page(made: Path, tmp_path: Path) -
         assert f"{value} \\[{one.status}\\]" in texts, one
 
 
+@pytest.mark.usefixtures("rendered")
 def test_the_same_runs_give_the_same_bytes_and_another_number_other_ones(made: Path, tmp_path: Path) -> None:
     before = written(made, tmp_path / "1")
     assert before == written(made, tmp_path / "2")

@@ -25,6 +25,7 @@ from lit_rnn.commands.study import command, estimate, export, local, measure, pi
 from lit_rnn.commands.study.subject import read_study, resolved
 from lit_rnn.models.base import count_parameters
 from lit_rnn.runs.endings import FailedError
+from tests.forked import Subprocess
 from tests.pictures import checked
 
 BASE = {
@@ -148,7 +149,10 @@ def test_other_bad_input(study: Any) -> None:
         command.run("study", ["study.yaml"])
 
 
-def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("rendered")
+def test_a_study_runs_is_summed_up_and_goes_on(
+    study: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two starts, two seeds, one of the settings broken; the numbers are read again from metrics.csv."""
     # what only shows when the data are there: that run breaks, the others go on
     stop = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "check_finite": True}}
@@ -166,6 +170,8 @@ def test_a_study_runs_is_summed_up_and_goes_on(study: Any, capsys: pytest.Captur
     hidden.rename(first)
 
     capsys.readouterr()
+    for module in (estimate, local):  # the first was started from nothing, which takes seconds
+        monkeypatch.setattr(module, "subprocess", Subprocess)
     with pytest.raises(FailedError, match=r"2 of 4 runs failed.*study-val_check_interval=99999-seed=1"):
         command.run("study", [name, "--processes", "2"])
     out = capsys.readouterr().out

@@ -21,7 +21,7 @@ from datamodules import Adding, CopyMemory, Task, UserError
 from datamodules.batch import Parts
 from lit_rnn.models import VanillaRNN
 from lit_rnn.models.objectives import METRICS, Meters, better, metric_words
-from tests.lit_rnn.runs.test_ddp import DDP, command
+from tests.forked import forked_ranks
 from tests.lit_rnn.runs.test_resume import differences, rows, state
 
 Array = NDArray[Any]
@@ -321,17 +321,17 @@ def test_two_processes(tmp_path: Path, write_tiny: Any, own: str) -> None:
     data = {"class_path": f"{own}.Copying", "init_args": {**SIZES, "delay": 2, "symbols": 3}}
     trainer = {"callbacks": [recorder], "max_epochs": 1}
     write_tiny(tmp_path / "a.yaml", {"data": data, "trainer": trainer, "model": {"init_args": {"hidden_size": 4}}})
-    done = command(tmp_path, "fit", "-c", "a.yaml", *DDP, "--run_dir", "whole")
+    done = forked_ranks(tmp_path, "fit", "-c", "a.yaml", "--run_dir", "whole")
     assert done.returncode == 0, done.stderr
     parts = [torch.load(tmp_path / f"answers{rank}.pt") for rank in (0, 1)]
     assert [len(part[0]) for part in parts] == [4, 3] and parts[0][2] == parts[1][2]
     outputs, targets = (torch.cat([part[i] for part in parts])[:, -3:].flatten(0, 1).numpy() for i in (0, 1))
     assert float(parts[0][2]) == pytest.approx(one_against_the_rest(outputs, targets), rel=1e-5)
 
-    more = ("--run_dir", "r", *DDP)
-    done = command(tmp_path, "fit", "-c", "a.yaml", *more, "--trainer.max_steps", 1)
+    more = ("--run_dir", "r")
+    done = forked_ranks(tmp_path, "fit", "-c", "a.yaml", *more, "--trainer.max_steps", 1)
     assert done.returncode == 0, done.stderr
-    done = command(tmp_path, "fit", "-c", "a.yaml", *more, "--ckpt_path", "last", "--trainer.max_steps", -1)
+    done = forked_ranks(tmp_path, "fit", "-c", "a.yaml", *more, "--ckpt_path", "last", "--trainer.max_steps", -1)
     assert done.returncode == 0, done.stderr
     (a,), (b,) = ([row for row in rows(tmp_path / run) if "train/auroc" in row] for run in ("whole", "r"))
     assert a.keys() == b.keys() and a["train/auroc"] == b["train/auroc"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from typing import Any
 
 import pytest
@@ -16,6 +13,7 @@ from datamodules import Adding, CopyMemory, PixelDigits, Task
 from datamodules.errors import UserError
 from lit_rnn.models import LSTM, SequenceModel, VanillaRNN, load
 from lit_rnn.robustness import pgd
+from tests.forked import forked_ranks
 
 PIXELS = PixelDigits().task
 ADDING = Adding(length=6).task
@@ -142,17 +140,10 @@ trainer:
   max_steps: 1
   limit_val_batches: 0
   log_every_n_steps: 1
-  strategy: ddp
-  devices: 2
-  accelerator: cpu
   callbacks: [{{class_path: adversarial_recorder.Recorder, init_args: {{folder: {tmp_path}}}}}]
 """
     )
-    drop = ("PL_", "LIT_RNN", "MASTER_")
-    env = {key: value for key, value in os.environ.items() if not key.startswith(drop)}
-    env |= {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.getcwd()}", "OMP_NUM_THREADS": "1"}
-    call = [sys.executable, "-m", "lit_rnn", "fit", "-c", "c.yaml", "--run_dir", "r"]
-    done = subprocess.run(call, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    done = forked_ranks(tmp_path, "fit", "-c", "c.yaml", "--run_dir", "r")
     assert done.returncode == 0 and done.stderr == "", done.stderr
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert not torch.equal(ranks[0]["batch"][0], ranks[1]["batch"][0])

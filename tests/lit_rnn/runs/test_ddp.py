@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 import torch
 
 from lit_rnn.threads import cores
+from tests.forked import DDP, OURS, ROOT, forked, forked_ranks
 
 RECORDER = '''
 """What each rank saw and ended with."""
@@ -34,26 +34,15 @@ class Recorder(Callback):
         kept["optimizer"] = trainer.optimizers[0].state_dict()["state"]
         torch.save(kept, f"{self.folder}/rank{trainer.global_rank}.pt")
 '''
-DDP = ["--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.accelerator", "cpu"]
 
 
-def command(folder: Path, *arguments: object, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The command line in its own process; a rank that hangs is ended with all it started."""
+def started(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The command line from nothing; ranks that wait for each other are ended."""
     # a clean slate: pytest's own process may have run the command line before
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("PL_", "LIT_RNN", "MASTER_"))}
-    here = str(Path(__file__).parents[3])  # this tree, wherever it is installed from
-    env |= {"PYTHONPATH": os.pathsep.join([str(folder), here]), "OMP_NUM_THREADS": "1"} | variables
-    env = {key: value for key, value in env.items() if value}
-    call = [sys.executable, "-m", "lit_rnn", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(call, cwd=folder, env=env, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
-    try:
-        out, err = process.communicate(timeout=90)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        out, err = process.communicate()
-        pytest.fail(f"the ranks wait for each other: {out}{err}")
-    return subprocess.CompletedProcess(call, process.returncode, out, err)
+    env = {key: value for key, value in os.environ.items() if not key.startswith((*OURS, "OMP_NUM_THREADS"))}
+    env["PYTHONPATH"] = os.pathsep.join([str(folder), str(ROOT)])
+    call = ["timeout", "300", sys.executable, "-m", "lit_rnn", *map(str, arguments)]
+    return subprocess.run(call, cwd=folder, env=env, capture_output=True, text=True)
 
 
 def ranks(folder: Path) -> list[dict[str, Any]]:
@@ -65,7 +54,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 
 
 def test_two_ranks(tmp_path: Path, write_tiny: Any) -> None:
-    """One test, for its runs take seconds each: two epochs of four steps, on two ranks of eight sequences."""
+    """One test, for its first run takes seconds: two epochs of four steps, on two ranks of eight sequences."""
     (tmp_path / "ddp_recorder.py").write_text(RECORDER)
     options: dict[str, Any] = {"hidden_size": 8, "rebase_every": 3, "project_every": 2}
     options["optimizer"] = {"class_path": "Adam", "init_args": {"lr": 0.01}}
@@ -77,7 +66,7 @@ def test_two_ranks(tmp_path: Path, write_tiny: Any) -> None:
         write_tiny(tmp_path / f"{name}.yaml", {"model": model, "trainer": {"callbacks": [recorder]}}, changes)
 
     # it trains, in one folder that the command chose, and speaks with one voice
-    done = command(tmp_path, "fit", "-c", "whole.yaml", *DDP, OMP_NUM_THREADS="")
+    done = started(tmp_path, "fit", "-c", "whole.yaml", *DDP)
     assert done.returncode == 0 and done.stderr == "", done.stderr
     (run,) = (tmp_path / "runs").iterdir()
     assert run.name == "copymemory-dtrivrnn-1"
@@ -108,11 +97,11 @@ def test_two_ranks(tmp_path: Path, write_tiny: Any) -> None:
     assert [len(rows) for rows in seen] == [64, 64] and not seen[0] & seen[1]
 
     # stopped inside the second epoch, behind a rebase, and taken up again
-    half = ("fit", "-c", "half.yaml", *DDP)
-    done = command(tmp_path, *half, "--run_dir", "r", "--trainer.max_steps", 6, OMP_NUM_THREADS="")
+    half = ("fit", "-c", "half.yaml")
+    done = forked_ranks(tmp_path, *half, "--run_dir", "r", "--trainer.max_steps", 6)
     assert done.returncode == 0, done.stderr
     again = ("--run_dir", "r", "--ckpt_path", "last")  # by -c, for a run folder's config may not name our own class
-    done = command(tmp_path, *half, *again, "--trainer.max_steps", -1, OMP_NUM_THREADS="")
+    done = forked_ranks(tmp_path, *half, *again, "--trainer.max_steps", -1)
     assert done.returncode == 0, done.stderr
     for uninterrupted, resumed in zip(whole, ranks(tmp_path / "half"), strict=True):
         assert len(resumed["seen"]) == 2
@@ -123,7 +112,7 @@ def test_two_ranks(tmp_path: Path, write_tiny: Any) -> None:
 
     # seven validation sequences, each counted once, as one process counts them
     one_process = ("--trainer.devices", 1, "--trainer.strategy", "auto")
-    done = command(tmp_path, "validate", "-c", "whole.yaml", "--ckpt_path", "last", "--run_dir", run, *one_process)
+    done = forked(tmp_path, "validate", "-c", "whole.yaml", "--ckpt_path", "last", "--run_dir", run, *one_process)
     assert done.returncode == 0, done.stderr
     both, one = (json.loads((run / name).read_text()) for name in ("fit.json", "validate.json"))
     assert both["loss"] == pytest.approx(one["loss"], rel=1e-5)
@@ -159,18 +148,18 @@ def test_a_bad_sample_of_one_rank_ends_both(rank: int, tmp_path: Path, write_tin
     options = {"rank": rank, "length": 9, "batch_size": 8, "train_samples": 64, "val_samples": 4}
     data = {"class_path": "poisoned.Poisoned", "init_args": options}
     write_tiny(tmp_path / "c.yaml", {"data": data})
-    done = command(tmp_path, "fit", "-c", "c.yaml", *DDP, "--run_dir", "r", "--threads", 3, OMP_NUM_THREADS="")
+    done = forked(tmp_path, "fit", "-c", "c.yaml", *DDP, "--run_dir", "r", "--threads", 3)
     assert done.returncode == 2, done
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("lit_rnn: Poisoned gives, in batch 2 of the training split, nan in the inputs of sample")
     assert not (tmp_path / "r").exists()
-    # every rank had the threads it was given; seen here, for a start of two ranks takes ten seconds
+    # every rank had the threads it was given; seen here, for a start of two ranks takes seconds
     assert [(tmp_path / f"threads{one}").read_text() for one in (0, 1)] == ["3", "3"]
 
 
 def test_bad_input_is_told_once(tmp_path: Path, write_tiny: Any) -> None:
     write_tiny(tmp_path / "c.yaml", {})
-    done = command(tmp_path, "fit", "-c", "c.yaml", *DDP, "--data.batch_size", 33, "--run_dir", "bad")
+    done = forked(tmp_path, "fit", "-c", "c.yaml", *DDP, "--data.batch_size", 33, "--run_dir", "bad")
     assert done.returncode == 2
     assert done.stderr.count("lit_rnn: ") == 1 and "batch_size" in done.stderr, done.stderr
     assert "Traceback" not in done.stderr

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.lit_rnn.runs.test_ddp import DDP, command
+from tests.forked import forked_ranks
 
 NUMBERED = '''
 """Sequences that begin with their own index, and a callback that keeps those it was given."""
@@ -62,7 +62,7 @@ def test_one_then_two_then_one(numbered: str, cli: Any, tmp_path: Path) -> None:
     assert cli(*line, "--trainer.max_steps", 11).status == 0
 
     # 24 of 64 are done: first what is left of two processes' second batch, four for each
-    done = command(tmp_path, *line, "--ckpt_path", "last", *DDP, "--trainer.max_steps", 13)
+    done = forked_ranks(tmp_path, *line, "--ckpt_path", "last", "--trainer.max_steps", 13)
     assert done.returncode == 0, done.stderr
     words = "all together take 16 sequences a batch (were 8), and an epoch has 4 batches (had 8)"
     assert f"resumed on 2 processes (was 1): {words}; learning rates stay as they are" in done.stdout

@@ -6,8 +6,6 @@ import csv
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 
 from lit_rnn.__main__ import main
 from lit_rnn.models import SequenceModel
+from tests.forked import Forked
 
 ADAM = {"class_path": "Adam", "init_args": {"lr": 0.01}}
 MODELS: dict[str, dict[str, Any]] = {
@@ -295,19 +294,7 @@ def test_stopped_by_a_signal_while_validating(cli: Any, whole: Whole, monkeypatc
 def test_a_real_process(whole: Whole, tmp_path: Path, cli: Any) -> None:
     """Ctrl-C in a terminal, at whatever step it comes."""
     path = whole("ExpRNN") / "c.yaml"
-    command = [
-        sys.executable,
-        "-m",
-        "lit_rnn",
-        "fit",
-        "-c",
-        str(path),
-        "--run_dir",
-        "r",
-        "--trainer.max_epochs",
-        "4000",
-    ]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = Forked(tmp_path, ("fit", "-c", path, "--run_dir", "r", "--trainer.max_epochs", 4000))
     deadline = time.monotonic() + 60
     while not (tmp_path / "r" / "checkpoints" / "last.ckpt").exists():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()

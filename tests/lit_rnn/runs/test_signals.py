@@ -17,6 +17,7 @@ import torch
 from lit_rnn import callbacks
 from lit_rnn.models import ExpRNN
 from lit_rnn.runs.endings import SIGNALS, Stopped, Stopping
+from tests.forked import Forked
 from tests.lit_rnn.runs import kills
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -118,18 +119,12 @@ def test_what_was_ignored_stays_ignored() -> None:
 # ---- real processes
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "lit_rnn", *map(str, arguments)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+def start(*arguments: object) -> Forked:
+    return Forked(Path.cwd(), arguments)
 
 
-def ended(process: subprocess.Popen[str], signum: int) -> str:
-    try:
-        err = process.communicate(timeout=60)[1]
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        pytest.fail(f"it hangs: {process.communicate()}")
+def ended(process: Forked | subprocess.Popen[str], signum: int) -> str:
+    err = process.communicate(timeout=60)[1]
     assert process.returncode == 128 + signum and len(err.splitlines()) == 1, (process.returncode, err)
     return err
 
@@ -138,7 +133,8 @@ def test_during_the_imports(cli: Any, config: Any) -> None:
     """As soon as there is somebody to hear it: the first lines of the program are not yet torch's."""
     path = config()
     for number, signum in enumerate(SIGNALS):
-        process = start("fit", "-c", path, "--run_dir", "r")
+        line = [sys.executable, "-m", "lit_rnn", "fit", "-c", path, "--run_dir", "r"]
+        process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 30
         while "torch" not in Path(f"/proc/{process.pid}/maps").read_text():  # its libraries are being loaded
             assert time.monotonic() < deadline and process.poll() is None
