@@ -100,7 +100,7 @@ def of_each(files: Sequence[S], read: Callable[[S], T], what: str) -> list[T]:
             for one in pool.map(read, files):
                 found.append(one)
                 advance(1)
-        except BaseException:
+        except BaseException:  # whatever it is, nothing more is read
             pool.shutdown(cancel_futures=True)
             raise
         return found

@@ -12,7 +12,8 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from datamodules.errors import BadBatchError, UserError, did_you_mean
 from lit_rnn import __version__
@@ -29,6 +30,16 @@ COMMANDS = {
     "attack": ("lit_rnn.commands.attack.command", "accuracy under attack, with certificates and honesty checks"),
     "compare": ("lit_rnn.commands.compare.command", "finished runs side by side, as a table and a picture"),
 }
+
+
+def _try_out(arguments: Sequence[str], here: bool) -> None:
+    from lit_rnn.commands.fit.trial import try_out  # here: torch and Lightning take seconds
+
+    try_out(arguments, here)
+
+
+# what a wing is given of another, as none imports another
+HANDED: Mapping[str, Mapping[str, Callable[..., Any]]] = {"study": {"try_out": _try_out}}
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
@@ -125,7 +136,7 @@ def _run(command: str, options: Sequence[str], debug: bool) -> int:
     try:
         options, trusted = trusted_modules(options)
         class_paths.trust(trusted)
-        module.run(command, options)
+        module.run(command, options, **HANDED.get(command, {}))
     except Stopped as stopped:
         return _stopped(stopped, first_process())
     except (UserError, FailedError) as error:

@@ -35,7 +35,7 @@ def _lasting(method: Callable[..., None]) -> Callable[..., None]:
             method(self, *args, **kwargs)
         except UserError:
             raise
-        except Exception as error:
+        except Exception as error:  # its service and its network have errors of many kinds
             self.lost = True
             _let_go()
             self._warn(f"W&B takes no more notes ({_named(error)}); the run goes on, and metrics.csv has everything")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from tests.oracles.maps import Array, Numbers, random_rotation, random_unitary
 
@@ -43,6 +45,27 @@ def put(module: nn.Module, **values: Array) -> None:
 def value(module: nn.Module) -> Array:
     """What a map gives."""
     return module().detach().numpy()
+
+
+def check_gradients(module: nn.Module) -> None:
+    """Of what a map gives, by all its free numbers, against finite differences."""
+    free = {key: v.detach().clone().requires_grad_() for key, v in module.named_parameters() if v.numel()}
+
+    def function(*values: Tensor) -> Tensor:
+        return functional_call(module, dict(zip(free, values, strict=True)), ())
+
+    assert torch.autograd.gradcheck(function, tuple(free.values()), atol=1e-7, rtol=1e-6)
+
+
+def check_copies(module: nn.Module, other: nn.Module) -> None:
+    """A copy of a map is independent of it, and its state dict makes ``other``, one like it, the same map."""
+    before = value(module).copy()
+    twin = copy.deepcopy(module)
+    other.load_state_dict(module.state_dict())
+    np.testing.assert_array_equal(value(twin), before)
+    np.testing.assert_array_equal(value(other), before)
+    fill(twin, seed=8)
+    np.testing.assert_array_equal(value(module), before)
 
 
 def close(actual: Tensor | Array | float, expected: Any, atol: float = 1e-12) -> None:

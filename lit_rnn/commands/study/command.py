@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime
-import importlib
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -21,9 +21,12 @@ from lit_rnn.runs.endings import FailedError, stopping
 from lit_rnn.runs.results import is_finished
 from lit_rnn.threads import cores
 
+TryOut = Callable[[Sequence[str], bool], None]  # raises what `fit` would with these arguments, if it ran here or not
 
-def run(command: str, arguments: Sequence[str]) -> None:
+
+def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
     """Run every setting and seed of a study file, or the trials of its search, or what is left; end with a table."""
+    check = functools.partial(_check, try_out)
     options = parser(command).parse_args(list(arguments))
     study = read_study(options.file)
     folder = options.study_dir or Path("runs", study.path.stem)
@@ -34,12 +37,12 @@ def run(command: str, arguments: Sequence[str]) -> None:
     processes = max(1, cores() // options.threads) if options.processes is None else options.processes
     require(processes >= 1, "--processes", processes, "a whole number of at least 1")
     if study.search is not None:
-        return searching.run(study, folder, processes, options, _check)
+        return searching.run(study, folder, processes, options, check)
     runs = study.runs
     if options.only is not None:
         require(0 <= options.only < len(runs), "--only", options.only, f"a run from 0 to {len(runs) - 1}")
         runs = [runs[options.only]]
-    _check(runs, folder, here=not (options.export or options.dry_run))
+    check(runs, folder, here=not (options.export or options.dry_run))
     if options.export:
         files = export.sweeps(study) if options.export == "wandb" else export.slurm(study, folder, options.threads)
         folder.mkdir(parents=True, exist_ok=True)
@@ -81,17 +84,15 @@ def parser(command: str) -> Parser:
     return made
 
 
-def _check(runs: Sequence[Run], folder: Path, here: bool) -> None:
+def _check(try_out: TryOut, runs: Sequence[Run], folder: Path, here: bool) -> None:
     """Refuse what any run would be refused for, before the first starts: every value is tried once in its arm."""
-    # here: torch and Lightning take seconds; by its name, as a study knows `fit` as a command only
-    fit = importlib.import_module("lit_rnn.commands.fit.trial")
     seen: set[tuple[str, str, str]] = set()
     for one in runs:
         setting = one.setting
         values = {(setting.arm, key, str(value)) for key, value in setting.values} or {(setting.arm, "", "")}
         if not values <= seen:
             try:
-                fit.try_out([*one.arguments(), "--run_dir", str(folder / one.name), "--threads", "1"], here)
+                try_out([*one.arguments(), "--run_dir", str(folder / one.name), "--threads", "1"], here)
             except UserError as error:
                 raise UserError(f"run {one.name}: {error}") from error
         seen |= values

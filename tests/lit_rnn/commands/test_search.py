@@ -353,13 +353,12 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
     monkeypatch.setattr(local, "command", line)
     monkeypatch.setattr(searching, "budget", lambda runs: f"{len(runs)} runs")
     monkeypatch.setattr(searching, "estimate", lambda *args: 61.0)
-    monkeypatch.setattr(command, "_check", lambda *args: None)
 
     def study(*options: str, **search: Any) -> None:
         space = {"model.lr": {"choice": search.pop("rates")}}
         content = {"base": "base.yaml", "seeds": [5], "search": {"space": space, "sampler": "random", **search}}
         Path("s.yaml").write_text(yaml.safe_dump(content))
-        command.run("study", ["s.yaml", "--processes", "2", *options])
+        command.run("study", ["s.yaml", "--processes", "2", *options], lambda *args: None)
 
     return study
 

@@ -21,6 +21,7 @@ from lit_rnn import callbacks, models
 from lit_rnn.callbacks import clock
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.fit import command as cli
+from lit_rnn.commands.fit.trial import try_out
 from lit_rnn.commands.study import command, estimate, export, local, measure, pictures
 from lit_rnn.commands.study.subject import read_study, resolved
 from lit_rnn.models.base import count_parameters
@@ -43,6 +44,10 @@ LR = "model.init_args.optimizer.init_args.lr"
 LETTERS = dataclasses.replace(  # as many as Tiny Shakespeare has
     CopyMemory(delay=3).task, name="text", input_size=65, targets="next_symbol", target_size=65, scored="all"
 )
+
+
+def run_study(*options: str) -> None:
+    command.run("study", options, try_out)
 
 
 @pytest.fixture
@@ -103,7 +108,7 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Any) ->
 )
 def test_bad_files_are_refused_before_anything_starts(study: Any, keys: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named) as error:
-        command.run("study", [study(**keys)])
+        run_study(study(**keys))
     assert "\n" not in str(error.value)
     assert not Path("runs").exists()
 
@@ -140,13 +145,13 @@ def test_other_bad_input(study: Any) -> None:
         [name, "--processes", "0"],
     ):
         with pytest.raises(UserError):
-            command.run("study", options)
+            run_study(*options)
     Path("study.yaml").write_text("base: [")
     with pytest.raises(UserError, match="not YAML"):
-        command.run("study", ["study.yaml"])
+        run_study("study.yaml")
     Path("study.yaml").write_text("")
     with pytest.raises(UserError, match="mapping"):
-        command.run("study", ["study.yaml"])
+        run_study("study.yaml")
 
 
 @pytest.mark.usefixtures("rendered")
@@ -160,7 +165,7 @@ def test_a_study_runs_is_summed_up_and_goes_on(
     name = study(grid=grid, seeds=[1, 2], success={"below": 100.0})
 
     # one run alone, as a job array has it: no table yet
-    command.run("study", [name, "--only", "0"])
+    run_study(name, "--only", "0")
     folder = Path("runs/study")
     first = folder / "study-val_check_interval=4-seed=1" / "fit.json"
     kept = first.stat().st_mtime_ns
@@ -173,7 +178,7 @@ def test_a_study_runs_is_summed_up_and_goes_on(
     for module in (estimate, local):  # the first was started from nothing, which takes seconds
         monkeypatch.setattr(module, "subprocess", Subprocess)
     with pytest.raises(FailedError, match=r"2 of 4 runs failed.*study-val_check_interval=99999-seed=1"):
-        command.run("study", [name, "--processes", "2"])
+        run_study(name, "--processes", "2")
     out = capsys.readouterr().out
     assert "4 runs in runs/study: 1 finished, 3 to go, 2 side by side" in out and "about 0:0" in out
     assert out.count("failed (status 2)") == 2
@@ -212,17 +217,17 @@ def test_a_study_runs_is_summed_up_and_goes_on(
     (folder / "study.json").unlink()
     plan = json.loads((folder / "plan.json").read_text())
     assert {run.name for run in read_study(less).runs} <= plan.keys()
-    command.run("study", [less])
+    run_study(less)
     assert [run["seed"] for run in json.loads((folder / "study.json").read_text())["runs"]] == [1, 2]
 
     # other options, or another base, are refused where runs have finished
     study(grid=grid | {LR: [0.02]}, seeds=[1, 2])
     with pytest.raises(UserError, match="other options"):
-        command.run("study", [name])
+        run_study(name)
     study(grid=grid, seeds=[1, 2])
     Path("base.yaml").write_text(yaml.safe_dump(BASE | {"trainer": {"max_epochs": 3, "accelerator": "cpu"}}))
     with pytest.raises(UserError, match="--study_dir"):
-        command.run("study", [name])
+        run_study(name)
     assert first.stat().st_mtime_ns == kept
 
 
@@ -380,7 +385,7 @@ def test_the_budget_is_told_before_any_data_is_read(study: Any, capsys: pytest.C
 def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
     grid = {LR: [0.1, 0.01], "trainer.callbacks": [[]]}
     name = study(grid=grid, seeds=[1, 2], arms={"a": {}, "b": {"grid": {"model.init_args.lam": [0.5]}}})
-    command.run("study", [name, "--export", "wandb"])
+    run_study(name, "--export", "wandb")
     sweep = yaml.safe_load(Path("runs/study/sweep-b.yaml").read_text())
     assert sweep["method"] == "grid" and sweep["metric"] == {"name": "val/loss", "goal": "minimize"}
     assert sweep["parameters"] == {
@@ -391,13 +396,13 @@ def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixtu
     }
     assert sweep["command"][:7] == ["${env}", "python", "-m", "lit_rnn", "fit", "-c", "base.yaml"]
     assert sweep["command"][-1] == "${args}"
-    command.run("study", [name, "--export", "slurm", "--threads", "3"])
+    run_study(name, "--export", "slurm", "--threads", "3")
     script = Path("runs/study/study.sbatch").read_text()
     assert "#SBATCH --array=0-7\n" in script and "#SBATCH --cpus-per-task=3\n" in script
     words = shlex.split(script.splitlines()[-1])
     assert words[:4] == ["python", "-m", "lit_rnn", "study"] and words[-2:] == ["--only", "$SLURM_ARRAY_TASK_ID"]
     capsys.readouterr()
-    command.run("study", [name, "--dry_run", "--only", "5"])
+    run_study(name, "--dry_run", "--only", "5")
     assert "--model.init_args.lam 0.5" in capsys.readouterr().out
     assert export.sweeps(read_study(name)).keys() == {"sweep-a.yaml", "sweep-b.yaml"}
 

@@ -3,7 +3,6 @@
 What is known of one map alone is in test_skew_hermitian.py and test_unitary_products.py.
 """
 
-import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.func import functional_call
 
 from lit_rnn.parametrizations import Cayley, Exponential, RestrictedUnitary, Rotations, UnitaryScaledCayley, drift
@@ -30,7 +29,7 @@ from tests.oracles.maps import (
     rotations_dense,
     scaled_dense,
 )
-from tests.oracles.modules import close, fill, numbers, value
+from tests.oracles.modules import check_copies, check_gradients, close, fill, numbers, value
 
 C128 = torch.complex128
 
@@ -169,13 +168,7 @@ def test_matrix_is_unitary_and_not_real(name: str) -> None:
 
 @each_map
 def test_gradcheck(name: str) -> None:
-    module = make(name, seed=2)
-    found = {key: v.detach().clone().requires_grad_() for key, v in module.named_parameters() if v.numel()}
-
-    def function(*values: Tensor) -> Tensor:
-        return functional_call(module, dict(zip(found, values, strict=True)), ())
-
-    assert torch.autograd.gradcheck(function, tuple(found.values()), atol=1e-7, rtol=1e-6)
+    check_gradients(make(name, seed=2))
 
 
 @each_map
@@ -190,15 +183,8 @@ def test_nothing_is_cached_between_calls(name: str) -> None:
 def test_a_copy_is_independent_and_a_state_dict_is_complete(name: str) -> None:
     """The fixed random permutation of the restricted product belongs to the network: it must travel too."""
     module = make(name)
-    before = value(module).copy()
-    twin = copy.deepcopy(module)
     torch.manual_seed(99)
-    other = CASES[name].build().double()
-    other.load_state_dict(module.state_dict())
-    np.testing.assert_array_equal(value(twin), before)
-    np.testing.assert_array_equal(value(other), before)
-    fill(twin, seed=8)
-    np.testing.assert_array_equal(value(module), before)
+    check_copies(module, CASES[name].build().double())
 
 
 SINGLE: dict[str, Callable[[], nn.Module]] = {
