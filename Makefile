@@ -13,7 +13,7 @@ run: $(VENV)/.installed
 	$(VENV)/bin/python -m lit_rnn fit --config configs/quickstart.yaml $(ARGS)
 
 test: $(VENV)/.installed-test
-	$(VENV)/bin/python -m pytest -n 2 $(ARGS)
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff check .

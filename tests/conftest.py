@@ -48,6 +48,23 @@ CANNOT_COMPILE = [
 ]
 
 
+# files with tests of ten seconds: they come first, so that no worker is left with one at the end
+LONG = (
+    "tests/test_install.py",
+    "tests/test_cluster.py",
+    "tests/docs/test_notebooks.py",
+    "tests/docs/test_site.py",
+    "tests/lit_rnn/runs/test_ddp.py",
+    "tests/lit_rnn/runs/test_kills.py",
+    "tests/lit_rnn/commands/test_study.py",
+    "tests/lit_rnn/export/test_programs.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
 def pytest_configure() -> None:
     if "native" in CANNOT_COMPILE:
         library("plain")  # says so, once on this machine: not in what a test reads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 
 import pytest
@@ -48,8 +49,9 @@ PLAN = {  # what the modules of a wing are called; fit is watched by callbacks, 
 }
 DRAWS = ("matplotlib", "rich", "lit_rnn.report")
 TABLE = ROOT / "lit_rnn" / "__main__.py"
-# import what a user, a checkpoint or an extra names; whoever else knows the name can write it behind `import`
+# import what a user, a checkpoint or an extra names, or on demand what lies beside them; else a name is written there
 BY_NAME = {"lit_rnn.__main__", "lit_rnn.class_paths", "lit_rnn.export.needs"}
+BY_NAME |= {"datamodules.lazy", "datamodules.tables", "datamodules.uea"}
 FILES = sorted(path for package in ("datamodules", "lit_rnn") for path in (ROOT / package).rglob("*.py"))
 
 
@@ -64,25 +66,26 @@ def floor(name: str) -> int:
     return found[0]
 
 
-def every_import(path: Path) -> set[str]:
+@functools.cache
+def every_import(path: Path) -> frozenset[str]:
     """What a file imports, modules of ours by their full name; their name as a text counts too, but in the table."""
-    known = {module(file) for file in FILES}
+    known = {module(file) for file in FILES} - {"lit_rnn", "datamodules"}
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Constant) and node.value in known - {"lit_rnn", "datamodules"} and path != TABLE:
+        if isinstance(node, ast.Constant) and node.value in known and path != TABLE:
             found.add(node.value)
         elif isinstance(node, ast.ImportFrom) and node.module:
             full = [f"{node.module}.{alias.name}" for alias in node.names]
             found |= {name if name in known else node.module for name in full}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-    return found
+    return frozenset(found)
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: Path) -> frozenset[str]:
     """What a file imports of ours."""
     ours = {name for name in every_import(path) if name.split(".")[0] in ("datamodules", "lit_rnn")}
-    return ours - {"lit_rnn"}
+    return frozenset(ours - {"lit_rnn"})
 
 
 def wing(name: str) -> str | None:
