@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
@@ -72,10 +73,10 @@ class ConfigParser(LightningArgumentParser):
         raise _RefusedError(message) from ex
 
     def dump(self, *args: Any, **kwargs: Any) -> str:
-        kwargs.setdefault(
-            "skip_validation", True
-        )  # what is dumped was parsed; checking it again took a fifth of a start
-        return str(super().dump(*args, **kwargs))
+        kwargs.setdefault("skip_validation", True)  # it was parsed, and to check it again took a fifth of a tiny run
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Lightning 2.6 calls what newer jsonargparse 4 renamed
+            return str(super().dump(*args, **kwargs))
 
 
 class ConfigCLI(LightningCLI):

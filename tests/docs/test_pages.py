@@ -17,6 +17,7 @@ import yaml
 import datamodules
 import lit_rnn.models
 from lit_rnn.__main__ import COMMANDS, main
+from lit_rnn.published import published
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
@@ -205,6 +206,29 @@ def test_every_model_has_a_page() -> None:
             published = {"ScoRNN": "scoRNN", "ScuRNN": "scuRNN", "HouseholderRNN": "oRNN", "NnRNN": "nnRNN"}
             plain = {"VanillaRNN": "Plain RNN", "EURNN": "EURNN", "StatisticalRU": "SRU"}
             assert published.get(name, plain.get(name, name)) in pages, name
+
+
+def claimed(page: str) -> Iterator[str]:
+    """The numbers behind "Published" in a paragraph, and in the table it announces; a size such as 1.32M is none."""
+    paragraphs = page.split("\n\n")
+    for text, after in zip(paragraphs, [*paragraphs[1:], ""], strict=True):
+        if "Published" in text:
+            table = after if text.endswith(":") and after.startswith("|") else ""
+            yield from re.findall(r"(?<![\w.])\d+\.\d+(?!\d|\.\d|[MK])", text[text.index("Published") :] + table)
+
+
+def test_published_figures_are_those_of_published_yaml() -> None:
+    """Digit for digit, and of a model that the page names."""
+    found = 0
+    for path in (ROOT / "docs/models").glob("*.md"):
+        page = path.read_text()
+        figures = {
+            one.value for one in published() if one.name in page or (one.model is not None and one.model in page)
+        }
+        for number in claimed(page):
+            assert number in figures, f"{relative(path)}: {number} is not in lit_rnn/published.yaml"
+            found += 1
+    assert found > 60
 
 
 def test_every_link_of_the_files_on_github_leads_somewhere() -> None:
