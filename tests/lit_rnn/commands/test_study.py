@@ -378,7 +378,7 @@ def test_the_budget_is_told_before_any_data_is_read(study: Any, capsys: pytest.C
     )
     for keys, told in by_hand:
         assert estimate.budget(read_study(study(**keys)).runs) == told
-    command.run("study", [study(seeds=[1, 2]), "--dry_run"])
+    run_study(study(seeds=[1, 2]), "--dry_run")
     assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 16 updates at most"
 
 
