@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from datamodules.copying import CopyMemory
     from datamodules.denoising import Denoise
     from datamodules.lengths import LengthDataModule
+    from datamodules.parenthesis import Parenthesis
     from datamodules.pixels import PixelDigits, PixelMNIST, pixel_permutation
     from datamodules.published_text import Enwik8, PennTreebank, Text8
     from datamodules.recalling import AssociativeRecall, FlipFlop, InductionHeads, SelectiveCopy
@@ -38,6 +39,7 @@ else:  # they need torch and Lightning, which take seconds; an error and a Task 
             "copying",
             "denoising",
             "lengths",
+            "parenthesis",
             "pixels",
             "published_text",
             "recalling",
@@ -65,6 +67,7 @@ __all__ = [
     "InductionHeads",
     "LengthDataModule",
     "ModularArithmetic",
+    "Parenthesis",
     "Parity",
     "Parts",
     "PennTreebank",

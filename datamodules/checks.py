@@ -54,7 +54,8 @@ def check_batch(
     _check_form(where, "inputs", inputs, read, (B, T) if symbols else (B, T, task.input_size))
     wanted = (B, T, task.target_size) if task.per_step else (B, task.target_size)
     dtype = torch.int64 if task.classifies else torch.float32
-    _check_form(where, "targets", targets, dtype, wanted[:-1] if task.classifies else wanted)
+    several = (task.labels,) if task.labels > 1 else ()
+    _check_form(where, "targets", targets, dtype, (*wanted[:-1], *several) if task.classifies else wanted)
     for name, flags in (("the mask", mask), ("the resets", reset)):
         if flags is not None:
             _check_form(where, name, flags, torch.bool, (B, T))

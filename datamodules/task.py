@@ -37,6 +37,8 @@ class Task:
             predictions closer than 0.04 to their value). Or a class of torchmetrics by its name, such as
             ``MulticlassJaccardIndex``: see `lit_rnn.models.objectives.headline`.
         higher_is_better: Direction of the headline metric.
+        labels: How many labels every step has, each of ``target_size`` classes, of ``label_per_step``: with more than
+            one, targets are (B, T, labels) and outputs (B, T, labels, target_size). Loss and metric are over all.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Task:
     metric: str
     higher_is_better: bool
     recall: int | None = None
+    labels: int = 1
 
     @property
     def per_step(self) -> bool:

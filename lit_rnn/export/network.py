@@ -95,6 +95,8 @@ class Step(nn.Module):
         cells = source.cell_list() if isinstance(source, SequenceModel) else [source]
         self.layers = nn.ModuleList(_applied(cell) for cell in cells)
         model = source if isinstance(source, SequenceModel) else None
+        if model is not None and model.task.labels > 1:
+            raise UserError(f"{model.task.name} has {model.task.labels} labels a step: only one can be exported.")
         self.decoder = None if model is None else copy.deepcopy(model.decoder).cpu().eval()
         self.symbols = model.task.input_size if model is not None and model.task.inputs == "symbols" else None
         self.input_size = cells[0].input_size

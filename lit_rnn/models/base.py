@@ -289,7 +289,7 @@ class SequenceModel(KeepsKind, Training):
         counts = parts.counts(self.task)
         y = self._features_of(parts, stage)
         # only where it counts
-        outputs = self.decode(y, parts.lengths) if counts is None else self.decoder(y.transpose(0, 1)[counts])
+        outputs = self.decode(y, parts.lengths) if counts is None else self.decode_steps(y.transpose(0, 1)[counts])
         loss = loss_of(self.task, outputs, parts.targets if counts is None else parts.targets[counts])
         share = parts.share(self.task)
         loss = loss if share is None else loss * share

@@ -86,7 +86,7 @@ def check_options(options: Any, task: Task) -> None:
         accepted = "false without an embedding: give model.init_args.embedding_size"
         require(size is not None, f"{key}.tied_decoder", True, accepted)
         accepted = f"false for {task.name}, whose classes are not its symbols"
-        same = task.classifies and task.target_size == task.input_size
+        same = task.classifies and task.target_size == task.input_size and task.labels == 1
         require(same, f"{key}.tied_decoder", True, accepted)
 
 

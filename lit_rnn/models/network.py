@@ -58,7 +58,7 @@ class Network(nn.Module, ABC):
             if self.turned_cells is not None:
                 self.turned_cells.append(self._built_cell(width, input_init))
             width = self.cell_list()[0].output_size * (1 + o.bidirectional)
-        self.decoder = decoder_(nn.Linear(width, task.target_size), o.decoder_init, task.input_size)
+        self.decoder = decoder_(nn.Linear(width, task.target_size * task.labels), o.decoder_init, task.input_size)
         if o.tied_decoder:
             assert self.embedding is not None
             accepted = f"{width}, what the decoder reads, where model.init_args.tied_decoder is true"
@@ -223,5 +223,14 @@ class Network(nn.Module, ABC):
         """From the last layer's outputs (T, B, .), or those at each last step alone, to `forward`'s."""
         if not self.task.per_step:
             return self.decoder(pooled(y, lengths, self.options.pooling, self.options.bidirectional))
-        outputs = self.decoder(y).transpose(0, 1)
-        return outputs if lengths is None else outputs.where(within(lengths, len(y))[..., None], 0)
+        outputs = self.decode_steps(y).transpose(0, 1)
+        if lengths is None:
+            return outputs
+        real = within(lengths, len(y))
+        return outputs.where(real.view(*real.shape, *(1,) * (outputs.dim() - 2)), 0)
+
+    def decode_steps(self, y: Tensor) -> Tensor:
+        """The decoder's outputs (..., target_size) for y (..., n); (..., labels, target_size) with several labels."""
+        outputs: Tensor = self.decoder(y)
+        labels = self.task.labels
+        return outputs if labels == 1 else outputs.unflatten(-1, (labels, self.task.target_size))

@@ -27,7 +27,10 @@ def check_size(model: Any) -> None:
     """
     o, task = model.options, model.task
     width = o.embedding_size or task.input_size
-    if o.layers * o.hidden_size * (o.hidden_size + width + task.target_size) + width * task.input_size < LARGE:
+    if (
+        o.layers * o.hidden_size * (o.hidden_size + width + task.target_size * task.labels) + width * task.input_size
+        < LARGE
+    ):
         return
     first = upper = 4 * o.hidden_size
     try:
@@ -37,7 +40,7 @@ def check_size(model: Any) -> None:
             first = _bytes(lowest)
     except Exception:  # a cell may need numbers to start with; what it refuses, it refuses again when built in earnest
         upper = first
-    outside = 4 * (task.target_size * o.hidden_size + (o.embedding_size or 0) * task.input_size)
+    outside = 4 * (task.target_size * task.labels * o.hidden_size + (o.embedding_size or 0) * task.input_size)
     needed = first + (o.layers - 1) * upper + o.layers * LAYER + outside
     key = "layers" if o.layers * LAYER > first + outside else "hidden_size"
     what = f"{type(model).__name__} of that size with {task.input_size:,} inputs and {task.target_size:,} outputs"

@@ -42,6 +42,8 @@ def draw_task(task: Task, inputs: Tensor, targets: Tensor, outputs: Tensor, coun
     Args:
         counts: (B, T) bool: the steps whose prediction counts; all if not given.
     """
+    if task.labels > 1:  # the first of several at a step
+        targets, outputs = targets[..., 0], outputs[..., 0, :]
     figure = style.new_figure(11, 4.4)
     grid = figure.add_gridspec(1, 2, width_ratios=(1.6, 1))
     left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])

@@ -85,6 +85,7 @@ FIELDS = {
     "length",
     "scored",
     "recall",
+    "labels",
     "chance",
     "metric",
     "higher_is_better",

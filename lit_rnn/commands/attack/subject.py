@@ -131,6 +131,8 @@ def criterion(task: Task, tolerance: float | None) -> Wrong | None:
         raise UserError(
             f"{task.name} predicts every next symbol, and some are always wrong: no attack has a success to measure."
         )
+    if task.labels > 1:
+        raise UserError(f"{task.name} has {task.labels} labels a step, and attack judges one: it cannot be attacked.")
     if task.classifies:
         if tolerance is not None:
             raise UserError(f"--tolerance is given, but {task.name} has classes, right or wrong: leave it out.")

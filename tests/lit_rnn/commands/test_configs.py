@@ -40,6 +40,7 @@ FILES = [path.relative_to(FOLDER).as_posix() for path in sorted(FOLDER.rglob("*.
 CONFIGS = [name for name in FILES if name.split("/")[0] not in OVERLAYS]
 SMALL: dict[str, list[object]] = {
     "CopyMemory": ["--data.delay", 3, "--data.train_samples", 8, "--data.val_samples", 4],
+    "Parenthesis": ["--data.length", 6, "--data.train_samples", 8, "--data.val_samples", 4],
     "Denoise": ["--data.delay", 3, "--data.symbols", 2, "--data.train_samples", 16, "--data.val_samples", 4],
     "Adding": ["--data.length", 6, "--data.train_samples", 8, "--data.val_samples", 4],
     **{
