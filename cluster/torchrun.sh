@@ -6,7 +6,7 @@ nodes=2 processes=4                                              # <- edit
 meet=node0:29500                                                 # <- edit
 run=(--config pixel_mnist/exprnn.yaml --run_dir runs/mnist)      # <- edit
 
-export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # or processes that begin again look for those that are gone, for ever
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 # whoever begins again meets in a store without what the dead left
 exec torchrun --nnodes "$nodes" --nproc-per-node "$processes" --max-restarts 3 \
     --rdzv-backend c10d --rdzv-endpoint "$meet" --rdzv-id "lit_rnn-${run[*]: -1}" \
     -m lit_rnn fit "${run[@]}" --config cluster/multi_node.yaml --resume auto \
