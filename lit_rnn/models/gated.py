@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from datamodules.errors import require
 from datamodules.task import Task
 from lit_rnn.cells import Cell, GateInit, GRUCell, JANETCell, LSTMCell, NRUCell, NRUForm, StatisticalRUCell
 from lit_rnn.models.base import SequenceModel
@@ -23,6 +24,8 @@ class LSTM(SequenceModel):
             (the NRU paper's), xavier (Glorot uniform, the uRNN papers') or xavier_normal_joint (the nnRNN paper's).
         output_matrix: o_t sees V_o c_t, V_o (n, n), as in the baseline of the uRNN papers; with it they have forget
             bias 1, init xavier and a trained initial state.
+        last_hidden_size: Width of the last layer; null: n, as of the others. With ``tied_decoder`` that of the
+            embedding, as in AWD-LSTM (Merity et al. 2018).
         **kwargs: Options of `SequenceModel`.
     """
 
@@ -38,15 +41,22 @@ class LSTM(SequenceModel):
         chrono_integers: bool = False,
         init: GateInit = "plain",
         output_matrix: bool = False,
+        last_hidden_size: int | None = None,
         **kwargs: Any,
     ) -> None:
+        key, whole = "model.init_args.last_hidden_size", "null or a whole number of at least 1"
+        require(last_hidden_size is None or last_hidden_size >= 1, key, last_hidden_size, whole)
+        layers = kwargs.get("layers", 1) > 1 and not kwargs.get("residual") and not kwargs.get("bidirectional")
+        alone = "null, or another width where there are several layers, without residual and bidirectional"
+        require(last_hidden_size is None or layers, key, last_hidden_size, alone)
         super().__init__(task, hidden_size, **kwargs)
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
+        is_last = len(getattr(self, "cells", ())) == o.layers - 1  # those below are there already
         return LSTMCell(
             input_size,
-            o.hidden_size,
+            o.last_hidden_size if is_last and o.last_hidden_size is not None else o.hidden_size,
             o.forget_bias,
             o.learn_initial_state,
             o.peepholes,

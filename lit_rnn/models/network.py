@@ -57,7 +57,7 @@ class Network(nn.Module, ABC):
             self.cells.append(self._built_cell(width, input_init))
             if self.turned_cells is not None:
                 self.turned_cells.append(self._built_cell(width, input_init))
-            width = self.cell_list()[0].output_size * (1 + o.bidirectional)
+            width = self.cell_list()[layer].output_size * (1 + o.bidirectional)
         self.decoder = decoder_(nn.Linear(width, task.target_size * task.labels), o.decoder_init, task.input_size)
         if o.tied_decoder:
             assert self.embedding is not None
