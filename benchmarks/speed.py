@@ -108,6 +108,11 @@ CONFIGURED: list[tuple[str, dict[str, Any]]] = [
     ("pixel_mnist/lem.yaml", {}),
     ("pixel_mnist/unicornn_permuted.yaml", {}),
     ("pixel_digits/slstm.yaml", {}),
+    ("pixel_digits/mingru.yaml", {}),
+    ("pixel_digits/minlstm.yaml", {}),
+    ("pixel_digits/lru.yaml", {}),
+    ("pixel_digits/linoss.yaml", {}),
+    ("pixel_digits/deltaproduct.yaml", {}),
 ]
 
 

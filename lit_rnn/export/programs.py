@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -74,6 +75,7 @@ def to_onnx(source: SequenceModel | Cell, path: str | Path, form: Form = "step")
             custom_translation_table={
                 torch.ops.aten.scalar_tensor.default: _scalar,
                 torch.ops.aten.leaky_relu.default: _leaky_relu,
+                torch.ops.aten.gelu.default: _gelu,
             },
         )
 
@@ -125,6 +127,18 @@ def _leaky_relu(z: Any, negative_slope: float = 0.01) -> Any:
     if not 0 <= negative_slope <= 1 or z.dtype is None:
         return aten_leaky_relu(z, negative_slope)
     return op.Max(z, op.Mul(z, _scalar(negative_slope, z.dtype)))
+
+
+def _gelu(z: Any, approximate: str = "none") -> Any:
+    """z (1 + tanh(sqrt(2 / pi) (z + 0.044715 z^3))) / 2: torch's exporter has its numbers in float32."""
+    from onnxscript import opset18 as op
+    from onnxscript.function_libs.torch_lib.ops.nn import aten_gelu
+
+    if approximate != "tanh" or z.dtype is None:
+        return aten_gelu(z, approximate)
+    half, one, slope, cubic = (_scalar(s, z.dtype) for s in (0.5, 1.0, math.sqrt(2 / math.pi), 0.044715))
+    inner = op.Mul(slope, op.Add(z, op.Mul(cubic, op.Mul(z, op.Mul(z, z)))))
+    return op.Mul(op.Mul(half, z), op.Add(one, op.Tanh(inner)))
 
 
 def _told(export: Callable[[], Any], source: object, form: Form, to: str) -> Any:

@@ -15,6 +15,7 @@ from datamodules.errors import UserError, require
 from datamodules.task import Task
 from lit_rnn.blame import defined
 from lit_rnn.cells import Cell, State
+from lit_rnn.dtypes import first
 from lit_rnn.init import InputInit, decoder_
 from lit_rnn.models.blocks import EMBEDDING_BOUND, NORMS, Dropouts, check_options, mask, pooled, turned
 from lit_rnn.parametrizations import constrain_recurrent
@@ -74,6 +75,11 @@ class Network(nn.Module, ABC):
         if input_init != "cell":
             cell.start_input_(input_init)
         constrain_recurrent(cell, o.recurrent_constraint, o.constraint_bound)
+        without, key = f"0: {type(cell).__name__} has no recurrent matrix", "model.init_args"
+        has_W = not o.weight_dropout or first(cell.weights()) is not None
+        require(has_W, f"{key}.weight_dropout", o.weight_dropout, without)
+        has_matrices = not o.norm_penalty or bool(cell.recurrent_matrices())
+        require(has_matrices, f"{key}.norm_penalty", o.norm_penalty, without)
         choose_backend(o.backend, cell)
         return cell
 

@@ -6,7 +6,19 @@ from typing import Any
 
 from datamodules.errors import require
 from datamodules.task import Task
-from lit_rnn.cells import Cell, CoRNNCell, LEMCell, SLSTMCell, UnICORNNCell
+from lit_rnn.cells import (
+    Cell,
+    CoRNNCell,
+    DeltaProductCell,
+    Discretization,
+    LEMCell,
+    LinOSSCell,
+    LRUCell,
+    MinGRUCell,
+    MinLSTMCell,
+    SLSTMCell,
+    UnICORNNCell,
+)
 from lit_rnn.models.base import SequenceModel
 
 
@@ -109,3 +121,150 @@ class SLSTM(SequenceModel):
         accepted = "false: SLSTM starts from a memory that is empty, n_0 = 0"
         require(not o.learn_initial_state, "model.init_args.learn_initial_state", o.learn_initial_state, accepted)
         return SLSTMCell(input_size, o.hidden_size)
+
+
+class MinGRU(SequenceModel):
+    """minGRU: a GRU whose one gate does not see the state (Feng et al. 2024).
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n.
+        positive: Candidates above zero, as released; else linear ones.
+        **kwargs: Options of `SequenceModel`.
+    """
+
+    def __init__(self, task: dict[str, Any] | Task, hidden_size: int, positive: bool = True, **kwargs: Any) -> None:
+        super().__init__(task, hidden_size, **kwargs)
+
+    def build_cell(self, input_size: int) -> Cell:
+        o = self.options
+        return MinGRUCell(input_size, o.hidden_size, o.positive, o.learn_initial_state)
+
+
+class MinLSTM(SequenceModel):
+    """minLSTM: an LSTM whose gates do not see the state and add up to 1 (Feng et al. 2024).
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n.
+        positive: Candidates above zero, as released; else linear ones.
+        forget_bias: Added to the forget gate's bias at the start.
+        **kwargs: Options of `SequenceModel`.
+    """
+
+    training_options = frozenset(("forget_bias",))
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        positive: bool = True,
+        forget_bias: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(task, hidden_size, **kwargs)
+
+    def build_cell(self, input_size: int) -> Cell:
+        o = self.options
+        return MinLSTMCell(input_size, o.hidden_size, o.positive, o.forget_bias, o.learn_initial_state)
+
+
+class LRU(SequenceModel):
+    """Linear recurrent unit: a diagonal complex recurrence inside the unit circle (Orvieto et al. 2023).
+
+    With several layers, ``norm: layer`` and ``residual: true`` it has the shape of the published network, whose first
+    layer reads a linear encoder where this one reads the input.
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n, width of what each layer gives.
+        state_size: Complex units of the state; null takes n.
+        r_min: Smallest modulus to start with.
+        r_max: Largest.
+        max_phase: Largest phase to start with.
+        glu: The published layer's nonlinearity behind the recurrence; false: all of it is linear.
+        **kwargs: Options of `SequenceModel`.
+    """
+
+    training_options = frozenset(("r_min", "r_max", "max_phase"))
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        state_size: int | None = None,
+        r_min: float = 0.0,
+        r_max: float = 1.0,
+        max_phase: float = 6.28,
+        glu: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(task, hidden_size, **kwargs)
+
+    def build_cell(self, input_size: int) -> Cell:
+        o = self.options
+        return LRUCell(
+            input_size, o.hidden_size, o.state_size, o.r_min, o.r_max, o.max_phase, o.glu, o.learn_initial_state
+        )
+
+
+class LinOSS(SequenceModel):
+    """Linear oscillatory state-space model: forced harmonic oscillators, uncoupled (Rusch and Rus 2025).
+
+    Layers, norm and residual as for `LRU`.
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n, width of what each layer gives.
+        state_size: Oscillators, complex ones; null takes n.
+        discretization: ``IM``, which forgets, or ``IMEX``, which keeps volume.
+        glu: The published layer's nonlinearity behind the recurrence; false: all of it is linear.
+        **kwargs: Options of `SequenceModel`.
+    """
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        state_size: int | None = None,
+        discretization: Discretization = "IM",
+        glu: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(task, hidden_size, **kwargs)
+
+    def build_cell(self, input_size: int) -> Cell:
+        o = self.options
+        return LinOSSCell(input_size, o.hidden_size, o.state_size, o.discretization, o.glu, o.learn_initial_state)
+
+
+class DeltaProduct(SequenceModel):
+    """Several generalised Householder steps on a matrix for every input (Siems et al. 2025).
+
+    Args:
+        task: The Task, or its dict.
+        hidden_size: n, a multiple of heads.
+        householder: Steps for each input.
+        heads: How many matrices, each of key_size times n / heads numbers.
+        key_size: Their height; null takes n / heads.
+        negative: Eigenvalues of a step in (-1, 1) instead of (0, 1).
+        **kwargs: Options of `SequenceModel`.
+    """
+
+    def __init__(
+        self,
+        task: dict[str, Any] | Task,
+        hidden_size: int,
+        householder: int = 2,
+        heads: int = 1,
+        key_size: int | None = None,
+        negative: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(task, hidden_size, **kwargs)
+
+    def build_cell(self, input_size: int) -> Cell:
+        o = self.options
+        return DeltaProductCell(
+            input_size, o.hidden_size, o.householder, o.heads, o.key_size, o.negative, o.learn_initial_state
+        )

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
+from lit_rnn.cells.linear import LinearCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.dtypes import as_inputs, as_precise, first, mapped_first
 from lit_rnn.scan.checks import check_inputs, checked
@@ -23,14 +24,15 @@ from lit_rnn.scan.gated import run_gated, runs_gated
 from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
 from lit_rnn.scan.packed import Block, Blocks, ends, split
+from lit_rnn.scan.parallel import run_parallel
 from lit_rnn.scan.recompute import recomputed
 from lit_rnn.scan.rotations import layers_of
 from lit_rnn.scan.unequal import runs_of
 
 log = logging.getLogger(__name__)
 
-Backend = Literal["auto", "loop", "fused", "native", "compiled", "torch"]
-Chosen = Literal["loop", "fused", "native", "compiled", "torch"]
+Backend = Literal["auto", "loop", "fused", "native", "compiled", "torch", "parallel"]
+Chosen = Literal["loop", "fused", "native", "compiled", "torch", "parallel"]
 
 # Time steps, over all passes, from which compiling pays: it takes about 40 s on two cores, and spares 0.3 ms a step of
 # the smallest cells, more of larger ones (`benchmarks/README.md`).
@@ -132,7 +134,7 @@ def _run(
         y, state = run_plain(plain, x, state, w, cast(Any, chosen), last_only, blocks)
     else:
         run: Callable[..., tuple[Tensor, State]]
-        run = {"torch": run_kernel, "compiled": run_compiled}.get(chosen, steps)
+        run = {"torch": run_kernel, "compiled": run_compiled, "parallel": run_parallel}.get(chosen, steps)
         u = x if chosen == "torch" else driven(cell, x, w, blocks)
         if chosen != "torch" and not torch.is_autocast_enabled(x.device.type):
             (u,) = as_precise((u,), w)
@@ -170,6 +172,8 @@ def supports(backend: Backend, cell: Cell) -> bool:
         return runs_natively("plain", like.dtype, like.device)
     if backend == "compiled":
         return next(cell.parameters()).device.type != "cpu" or torch_compiles()
+    if backend == "parallel":
+        return isinstance(cell, LinearCell) and type(cell).step is LinearCell.step
     return backend != "torch" or kernel_of(cell) is not None
 
 
@@ -179,6 +183,7 @@ _NEEDS = {
     "(CXX, g++, clang++ or Python package ziglang)",
     "compiled": "is on a CPU, where torch.compile needs a C++ compiler (CXX or g++) and Python's headers (python3-dev)",
     "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)",
+    "parallel": "is not linear in its state (LRU, LinOSS, MinGRU and MinLSTM are)",
 }
 
 
@@ -195,8 +200,10 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
       headers.
     - ``torch``: torch's own kernels, for LSTM without peepholes or output matrix, GRU with its reset after, tanh and
       relu VanillaRNN.
-    - ``auto``: the first of ``native``, ``fused`` and ``torch`` that can; where none can, ``compiled`` where
-      ``expected_steps`` is at least 200,000, and ``loop`` below. With one thread, in float32 and without autocast,
+    - ``parallel``: an associative scan over time for cells that are linear in their state
+      (`lit_rnn.cells.LinearCell`): LRU, LinOSS, minGRU and minLSTM, on any device.
+    - ``auto``: the first of ``native``, ``fused``, ``parallel`` and ``torch`` that can; where none can, ``compiled``
+      where ``expected_steps`` is at least 200,000, and ``loop`` below. With one thread, in float32, without autocast,
       ``torch`` for the LSTMs that it takes, where sequences are of one length: ``native`` needed 1.35 to 1.4 times as
       long there, for GRU and RNN a third to a half (`benchmarks/README.md`).
 
@@ -215,7 +222,7 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
         reason = f"{', '.join(['auto', *able])}: {type(cell).__name__} {_NEEDS.get(asked, '')}"
         require(asked in able, key, asked, reason)
         return asked
-    order: tuple[Chosen, ...] = ("native", "fused", "torch")
+    order: tuple[Chosen, ...] = ("native", "fused", "parallel", "torch")
     for name in ("torch", *order) if _is_faster_in_torch(cell) else order:
         if supports(name, cell):
             return name

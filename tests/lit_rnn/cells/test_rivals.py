@@ -14,6 +14,7 @@ from torch import nn
 from datamodules import PixelMNIST, UserError
 from lit_rnn import cells, models
 from lit_rnn.cells import Cell
+from lit_rnn.cells.minimal import positive
 from lit_rnn.models.base import count_parameters
 from lit_rnn.scan import scan
 from tests.oracles.maps import Array, Numbers
@@ -71,11 +72,111 @@ def slstm(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
     return h, [h, true_c * np.exp(-m), true_n * np.exp(-m), m]
 
 
+def behind(p: Numbers, s: Array) -> Array:
+    """gelu by tanh, and the gated linear unit."""
+    if "glu.weight" not in p:
+        return s
+    g = 0.5 * s * (1 + np.tanh(math.sqrt(2 / math.pi) * (s + 0.044715 * s**3)))
+    W, b = np.split(p["glu.weight"], 2), np.split(p["glu.bias"], 2)
+    return (dot(W[0], g) + b[0]) * sigma(dot(W[1], g) + b[1])
+
+
+def complex_of(M: Array, axis: int) -> Array:
+    real, imaginary = np.split(M, 2, axis)
+    return real + 1j * imaginary
+
+
+def lru(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
+    """C is kept by what it does to [Re | Im], which is its conjugate."""
+    h = state[0] + 1j * state[1]
+    rotated = np.exp(-np.exp(p["nu"]) + 1j * np.exp(p["theta"])) * h
+    h = rotated + np.exp(p["log_gamma"]) * dot(complex_of(p["B.weight"], 0), x)
+    C = complex_of(p["C.weight"], 1).conj()
+    return behind(p, dot(C, h).real + dot(p["D.weight"], x)), [h.real, h.imag]
+
+
+def linoss(implicit: bool) -> Callable[[Numbers, Array, States], tuple[Array, States]]:
+    def step(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
+        z, s = complex_of(state[0], 0), complex_of(state[1], 0)
+        A, dt = np.maximum(p["a"], 0), sigma(p["b"])
+        force = dot(complex_of(p["B.weight"], 0), x)
+        if implicit:  # two unknowns for each oscillator
+            pairs = [
+                np.linalg.solve([[1, dt[k] * A[k]], [-dt[k], 1]], [z[k] + dt[k] * force[k], s[k]])
+                for k in range(len(A))
+            ]
+            z, s = np.array(pairs).T
+        else:
+            z = z + dt * (force - A * s)
+            s = s + dt * z
+        C = complex_of(p["C.weight"], 1).conj()
+        y = behind(p, dot(C, s).real + dot(p["D.weight"], x))
+        return y, [np.concatenate((part.real, part.imag)) for part in (z, s)]
+
+    return step
+
+
+def g(v: Array) -> Array:
+    return np.array([a + 0.5 if a >= 0 else sigma(a) for a in v])
+
+
+def mingru(positive: bool) -> Callable[[Numbers, Array, States], tuple[Array, States]]:
+    def step(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
+        candidate, gate = np.split(dot(p["input.weight"], x) + p["input.bias"], 2)
+        z = sigma(gate)
+        h = (1 - z) * state[0] + z * (g(candidate) if positive else candidate)
+        return h, [h]
+
+    return step
+
+
+def minlstm(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
+    candidate, f, i = np.split(dot(p["input.weight"], x) + p["input.bias"], 3)
+    f, i = sigma(f), sigma(i)
+    h = f / (f + i) * state[0] + i / (f + i) * g(candidate)
+    return h, [h]
+
+
+def deltaproduct(m: int, heads: int, d: int, most: float) -> Callable[[Numbers, Array, States], tuple[Array, States]]:
+    """By the matrices I - beta k k^T themselves."""
+
+    def silu(v: Array) -> Array:
+        return v * sigma(v)
+
+    def step(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
+        d_v = N // heads
+        ends = np.cumsum([heads * d, m * heads * d, m * heads * d_v])
+        q, k, v, beta = np.split(dot(p["input.weight"], x), ends)
+        q, k, v = silu(q).reshape(heads, d), silu(k).reshape(m, heads, d), silu(v).reshape(m, heads, d_v)
+        beta = most * sigma(beta).reshape(m, heads)
+        y, after = [], []
+        for head, H in enumerate(state[0].reshape(heads, d, d_v)):
+            for j in range(m):
+                key = k[j, head] / math.sqrt((k[j, head] ** 2).sum() + 1e-6)
+                P = np.eye(d) - beta[j, head] * np.outer(key, key)
+                H = P @ H + beta[j, head] * np.outer(key, v[j, head])
+            out = H.T @ q[head] / math.sqrt((q[head] ** 2).sum() + 1e-6) / math.sqrt(d)
+            y.append(out / math.sqrt((out**2).mean() + 1e-5) * p["scale"])
+            after.append(H)
+        return np.concatenate(y), [np.stack(after).flatten()]
+
+    return step
+
+
 CASES: dict[str, tuple[Callable[[], Cell], Callable[[Numbers, Array, States], tuple[Array, States]]]] = {
     "CoRNN": (lambda: cells.CoRNNCell(I, N), cornn),
     "UnICORNN": (lambda: cells.UnICORNNCell(I, N), unicornn),
     "LEM": (lambda: cells.LEMCell(I, N, 0.7), lem),
     "SLSTM": (lambda: cells.SLSTMCell(I, N), slstm),
+    "LRU": (lambda: cells.LRUCell(I, N), lru),
+    "LRU, bare": (lambda: cells.LRUCell(I, N, 6, glu=False), lru),
+    "LinOSS": (lambda: cells.LinOSSCell(I, N, 3), linoss(implicit=True)),
+    "LinOSS, IMEX": (lambda: cells.LinOSSCell(I, N, 3, "IMEX", glu=False), linoss(implicit=False)),
+    "MinGRU": (lambda: cells.MinGRUCell(I, N), mingru(positive=True)),
+    "MinGRU, linear": (lambda: cells.MinGRUCell(I, N, positive=False), mingru(positive=False)),
+    "MinLSTM": (lambda: cells.MinLSTMCell(I, N), minlstm),
+    "DeltaProduct": (lambda: cells.DeltaProductCell(I, N), deltaproduct(2, 1, N, 2)),
+    "DeltaProduct, heads": (lambda: cells.DeltaProductCell(I, N, 3, 2, 3, False), deltaproduct(3, 2, 3, 1)),
 }
 
 
@@ -159,6 +260,37 @@ def test_slstm_does_not_see_its_stabiliser() -> None:
     torch.testing.assert_close(scan(cell, x, (h, c, n, m))[0], moved, rtol=1e-12, atol=1e-12)
 
 
+def test_spectra_of_the_linear_ones() -> None:
+    """lambda inside the unit circle; oscillators that forget with IM, and turn for ever with IMEX."""
+    A, b = torch.tensor([0.5, 2.0, 9.0], dtype=torch.float64), torch.tensor([-1.0, 0.5, 0.3], dtype=torch.float64)
+    for form, modulus in (("IM", (1 + torch.sigmoid(b) ** 2 * A) ** -0.5), ("IMEX", torch.ones(3))):
+        cell = cells.LinOSSCell(I, N, 3, form).double()  # type: ignore[arg-type]
+        with torch.no_grad():
+            cell.a.copy_(A)
+            cell.b.copy_(b)
+        found = torch.linalg.eigvals(cell.recurrent_matrices()["recurrent"].detach()).abs().sort().values
+        torch.testing.assert_close(found, modulus.double().repeat(2).sort().values)
+    torch.manual_seed(0)
+    cell = cells.LRUCell(I, 8, 200, r_min=0.6, r_max=0.9, max_phase=0.5)
+    values = torch.linalg.eigvals(cell.recurrent_matrices()["recurrent"].detach().double())
+    assert 0.6 <= float(values.abs().min()) < 0.61 and 0.89 < float(values.abs().max()) <= 0.9
+    assert 0.45 < float(values.angle().abs().max()) <= 0.5
+    assert float(values.abs().square().mean()) == pytest.approx((0.36 + 0.81) / 2, abs=0.02)  # uniform on the ring
+    gamma = cell.log_gamma.detach().double().exp().sort().values
+    torch.testing.assert_close(gamma, (1 - values.abs().square()).sqrt().sort().values[::2], rtol=1e-4, atol=1e-4)
+
+
+def test_extreme_gates_of_minlstm_still_add_up_to_one() -> None:
+    """sigma(-200) / (sigma(-200) + sigma(-200)) is 0 / 0 in float32."""
+    cell = cells.MinLSTMCell(I, N)
+    with torch.no_grad():
+        cell.input.weight.zero_()
+        cell.input.bias[N:] = -200
+    a, v = cell.drive(torch.zeros(1, 1, I), None).chunk(2, dim=-1)
+    torch.testing.assert_close(a, torch.full_like(a, 0.5))
+    torch.testing.assert_close(v, 0.5 * (positive(cell.input.bias[:N])).expand_as(v))
+
+
 # ---- starts and sizes
 
 
@@ -198,6 +330,11 @@ def test_starts() -> None:
         ("UnICORNN", {"hidden_size": 256, "layers": 3}, 136_202),
         ("LEM", {"hidden_size": 128}, 67_850),
         ("SLSTM", {"hidden_size": 64}, 4 * 64 * 66 + 650),
+        ("MinGRU", {"hidden_size": 64}, 2 * 64 * 2 + 650),
+        ("MinLSTM", {"hidden_size": 64}, 3 * 64 * 2 + 650),
+        ("LRU", {"hidden_size": 64, "state_size": 32}, 3 * 32 + 2 * 32 * 65 + 64 + 2 * 64 * 65 + 650),
+        ("LinOSS", {"hidden_size": 64, "glu": False}, 2 * 64 + 2 * 64 * 65 + 64 + 650),
+        ("DeltaProduct", {"hidden_size": 64, "heads": 4}, 4 * (16 + 2 * 33) + 16 + 650),
     ],
 )
 def test_sizes(name: str, options: dict[str, Any], count: int) -> None:
@@ -213,6 +350,17 @@ def test_sizes(name: str, options: dict[str, Any], count: int) -> None:
         ("UnICORNN", {"step_size": -1.0}, "step_size"),
         ("UnICORNN", {"alpha": -1.0}, "alpha"),
         ("LEM", {"step_size": 0.0}, "step_size"),
+        ("LRU", {"r_min": 1.0}, "r_min"),
+        ("LRU", {"r_min": 0.5, "r_max": 0.5}, "r_max"),
+        ("LRU", {"max_phase": 0.0}, "max_phase"),
+        ("LRU", {"state_size": 0}, "state_size"),
+        ("LinOSS", {"discretization": "EX"}, "discretization is 'EX', but it must be IM or IMEX"),
+        ("DeltaProduct", {"heads": 3}, "hidden_size is 4, but it must be a multiple of model.init_args.heads, 3"),
+        ("DeltaProduct", {"householder": 0}, "householder"),
+        ("DeltaProduct", {"key_size": 0}, "key_size"),
+        ("LRU", {"weight_dropout": 0.1}, "weight_dropout is 0.1, but it must be 0: LRUCell has no recurrent matrix"),
+        ("MinGRU", {"norm_penalty": 0.1}, "norm_penalty is 0.1, but it must be 0: MinGRUCell has no recurrent matrix"),
+        ("DeltaProduct", {"recurrent_constraint": "spectral_norm"}, "recurrent_constraint"),
         ("SLSTM", {"learn_initial_state": True}, "learn_initial_state is True, but it must be false"),
     ],
 )

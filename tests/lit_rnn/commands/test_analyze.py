@@ -27,7 +27,20 @@ from lit_rnn.commands.analyze.findings import plain
 from lit_rnn.commands.analyze.pictures import _levels, _pseudospectrum
 from lit_rnn.commands.analyze.subject import Matrix, matrices
 from lit_rnn.init import fbchain_
-from lit_rnn.models import GRU, JANET, LSTM, NRU, LipschitzRNN, ScuRNN, SequenceModel, StatisticalRU, VanillaRNN, load
+from lit_rnn.models import (
+    GRU,
+    JANET,
+    LRU,
+    LSTM,
+    NRU,
+    SLSTM,
+    LipschitzRNN,
+    ScuRNN,
+    SequenceModel,
+    StatisticalRU,
+    VanillaRNN,
+    load,
+)
 from lit_rnn.models.probes import extrapolated
 from tests.pictures import checked
 
@@ -210,6 +223,8 @@ LAYERS: dict[str, tuple[Callable[[Any], SequenceModel], dict[str, int], int]] = 
     "ScuRNN": (lambda task: ScuRNN(task, 4), {"recurrent": 4}, 8),
     "LipschitzRNN": (lambda task: LipschitzRNN(task, 4), {"A": 4, "W": 4}, 4),
     "two layers": (lambda task: VanillaRNN(task, 4, layers=2), {"layer 0 recurrent": 4, "layer 1 recurrent": 4}, 4),
+    "SLSTM": (lambda task: SLSTM(task, 4), dict.fromkeys(("input", "forget", "cell", "output"), 4), 16),
+    "LRU": (lambda task: LRU(task, 4, 3), {"recurrent": 6}, 6),
     "StatisticalRU": (lambda task: StatisticalRU(task, 4, statistics_size=2, summary_size=2), {}, 10),
 }
 

@@ -140,7 +140,7 @@ def test_what_the_table_says(name: str, make: Any) -> None:
     """The state's widths, the forms that are exported, and torch's module of the same kind."""
     model = make(name)
     width, forms, module = rows()[name]
-    sizes = {"n": 8, "M": 9, "P": 20}
+    sizes = {"n": 8, "M": 9, "P": 20, "D": 64}
     told = [int(term[:-1] or 1) * sizes[term[-1]] for term in width.split(", ")]
     assert [part.shape[1] for part in export.initial_state(model, 1)] == told
     assert forms == "step, sequence"  # which `test_every_cell` runs

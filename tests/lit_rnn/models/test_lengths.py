@@ -38,6 +38,8 @@ MODELS: dict[str, Any] = {
     "ExpRNN": {"layers": 2},
     "ScuRNN": {},
     "NRU": {"memory_size": 16, "heads": 4},
+    "SLSTM": {},
+    "LRU": {},
 }
 
 

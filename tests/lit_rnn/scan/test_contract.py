@@ -27,6 +27,7 @@ BACKENDS = ["loop", "auto", "fused", "native", "torch"]
 ONLY: dict[str, list[str]] = {
     "auto": ["VanillaRNNCell nonlinearity=tanh", "ExpRNNCell", "LSTMCell", "JANETCell", "URNNCell"],
     "compiled": ["LSTMCell", "URNNCell"],
+    "parallel": ["LRUCell learn_initial_state=True", "LinOSSCell discretization=IMEX", "MinGRUCell", "LSTMCell"],
 }
 # (T, B); a compiled backend takes chunks of 10 steps: less than one, one, two and a rest
 SHAPES = [(1, 1), (1, 3), (2, 3), (7, 1), (8, 3), (9, 1), (9, 3), (10, 3), (21, 1), (21, 3)]
@@ -37,11 +38,14 @@ INPUTS, HIDDEN = 3, 4  # even, and a power of two, as the rotations want it
 # what a cell needs beside its two sizes, and the variants whose equations differ
 ARGUMENTS: dict[str, list[dict[str, Any]]] = {
     "AntisymmetricRNNCell": [{"learn_initial_state": True}],
+    "DeltaProductCell": [{"heads": 2, "key_size": 3}],
     "ExpRNNCell": [{}, {"learn_initial_state": True}],
     "EURNNCell": [{}, {"layout": "fft"}],
     "GRUCell": [{}, {"reset": "before"}, {"learn_initial_state": True}],
     "JANETCell": [{}, {"beta": 0.0}],
     "LSTMCell": [{}, {"peepholes": True}, {"output_matrix": True}, {"learn_initial_state": True}],
+    "LRUCell": [{"learn_initial_state": True}],
+    "LinOSSCell": [{"discretization": "IMEX"}],
     "LayerNormRNNCell": [{}, {"nonlinearity": "tanh"}],
     "NRUCell": [
         {"memory_size": 9, "heads": 4},
@@ -75,7 +79,7 @@ BUILDERS = _builders()
 each_cell = pytest.mark.parametrize("label", BUILDERS)
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 each_backend_and_cell = pytest.mark.parametrize(
-    ("backend", "label"), [(b, label) for b in BACKENDS for label in ONLY.get(b, BUILDERS)]
+    ("backend", "label"), [(b, label) for b in [*BACKENDS, "parallel"] for label in ONLY.get(b, BUILDERS)]
 )
 
 
