@@ -185,7 +185,7 @@ def test_every_command_and_config_of_the_pages_exists() -> None:
 def test_the_tables_name_every_model_and_data_module() -> None:
     def named(page: str) -> set[str]:
         table = (ROOT / "docs" / page).read_text().partition("\n\n## ")[0]
-        return set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+        return set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", table, re.MULTILINE))))
 
     models = {name for name in lit_rnn.models.__all__ if name[0].isupper()} - {"SequenceModel", "OrthogonalRNN"}
     data = {name for name in datamodules.__all__ if hasattr(getattr(datamodules, name), "train_dataloader")}
