@@ -44,7 +44,7 @@ CONFIG = {
             {"class_path": "WatchMatrices", "init_args": {"every_n_steps": 50}},
             {"class_path": "DeviceStatsMonitor", "init_args": {"cpu_stats": True}},
             {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "patience": 10**6}},
-            {"class_path": "RichProgressBar"},
+            {"class_path": "Progress"},
         ],
     },
 }

@@ -32,7 +32,8 @@ class Dashboard(Callback):
                     logger.sections(pl_module.task.metric, better(pl_module.task))
                 elif isinstance(logger, MLFlowLogger) and keeps_files(trainer):  # a resume goes on with the run
                     kept = Path(trainer.default_root_dir) / "mlflow.json"
-                    write_json(kept, {"run_id": logger.run_id})
+                    if logger.run_id is not None:  # a server was there
+                        write_json(kept, {"run_id": logger.run_id})
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning at run time

@@ -24,6 +24,14 @@ class Progress(RichProgressBar):
             items["chance"] = pl_module.task.chance
         return items
 
+    def _add_task(self, total_batches: float, description: str, visible: bool = True) -> Any:
+        """One bar for all validations: Lightning makes one for each, keeps them, and looks at all when it draws."""
+        there = self.val_progress_bar_id
+        if description != self.validation_description or there is None or self.progress is None:
+            return super()._add_task(total_batches, description, visible)
+        self.progress.reset(there, total=total_batches, visible=visible)
+        return there
+
 
 class Header(Callback):
     """Says what is about to run: model, size, task, chance, backend, run folder."""

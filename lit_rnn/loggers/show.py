@@ -9,6 +9,7 @@ from typing import Any
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
+from lit_rnn.loggers.lasting import outlasting
 from lit_rnn.loggers.wandb import WandbDashboard
 from lit_rnn.runs.metrics import MetricsCSV
 
@@ -21,8 +22,9 @@ def dashboards(trainer: Trainer) -> list[Logger]:
 def hyperparameters(trainer: Trainer, values: Mapping[str, Any]) -> None:
     """Hand over what `flat` makes of a config. MLflow keeps the first value of each: a resume adds what is new."""
     for logger in trainer.loggers:
-        known = logger.experiment.get_run(logger.run_id).data.params if isinstance(logger, MLFlowLogger) else {}
-        logger.log_hyperparams({key: value for key, value in values.items() if key not in known})
+        with outlasting(logger):
+            known = logger.experiment.get_run(logger.run_id).data.params if isinstance(logger, MLFlowLogger) else {}
+            logger.log_hyperparams({key: value for key, value in values.items() if key not in known})
 
 
 def metrics(trainer: Trainer, values: Mapping[str, float], step: int) -> None:
@@ -51,14 +53,15 @@ def sections(values: Mapping[str, float]) -> dict[str, float]:
 def picture(trainer: Trainer, name: str, path: Path) -> None:
     """Hand a picture to every logger that takes images."""
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(name, [str(path)])
-        elif isinstance(logger, TensorBoardLogger):
-            from matplotlib.image import imread
+        with outlasting(logger):
+            if isinstance(logger, WandbLogger):
+                logger.log_image(name, [str(path)])
+            elif isinstance(logger, TensorBoardLogger):
+                from matplotlib.image import imread
 
-            logger.experiment.add_image(name, imread(path)[..., :3], trainer.global_step, dataformats="HWC")
-        elif isinstance(logger, MLFlowLogger):
-            logger.experiment.log_artifact(logger.run_id, str(path), name.partition("/")[0])
+                logger.experiment.add_image(name, imread(path)[..., :3], trainer.global_step, dataformats="HWC")
+            elif isinstance(logger, MLFlowLogger):
+                logger.experiment.log_artifact(logger.run_id, str(path), name.partition("/")[0])
 
 
 def sounds(trainer: Trainer, name: str, paths: Sequence[Path]) -> None:
@@ -82,12 +85,13 @@ def sounds(trainer: Trainer, name: str, paths: Sequence[Path]) -> None:
 def table(trainer: Trainer, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Hand a table to every logger that takes one."""
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_table(name, list(columns), [list(row) for row in rows])
-        elif isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_text(name, _markdown(columns, rows), trainer.global_step)
-        elif isinstance(logger, MLFlowLogger):
-            logger.experiment.log_text(logger.run_id, _markdown(columns, rows), f"{name}.md")
+        with outlasting(logger):
+            if isinstance(logger, WandbLogger):
+                logger.log_table(name, list(columns), [list(row) for row in rows])
+            elif isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text(name, _markdown(columns, rows), trainer.global_step)
+            elif isinstance(logger, MLFlowLogger):
+                logger.experiment.log_text(logger.run_id, _markdown(columns, rows), f"{name}.md")
 
 
 def result(trainer: Trainer, values: Mapping[str, Any]) -> None:

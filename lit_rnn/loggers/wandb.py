@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import secrets
 import string
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,29 +17,11 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from datamodules.errors import UserError, one_line
 from lit_rnn.files import read_json, write_json
+from lit_rnn.loggers.lasting import named, telling
 
 STEP = "trainer/global_step"  # Lightning's name of the x axis
 _LOOK = 5.0  # seconds in which a server answers, or counts as lost
 _INIT, _FINISH = 30.0, 60.0  # seconds; WANDB_INIT_TIMEOUT and WANDB_FINISH_TIMEOUT say otherwise
-
-
-def _lasting(method: Callable[..., None]) -> Callable[..., None]:
-    """A method that tells W&B something: where that fails, the run goes on without W&B."""
-
-    @functools.wraps(method)
-    def told(self: WandbDashboard, *args: Any, **kwargs: Any) -> None:
-        if self.lost:
-            return
-        try:
-            method(self, *args, **kwargs)
-        except UserError:
-            raise
-        except Exception as error:  # its service and its network have errors of many kinds
-            self.lost = True
-            _let_go()
-            self._warn(f"W&B takes no more notes ({_named(error)}); the run goes on, and metrics.csv has everything")
-
-    return told
 
 
 class WandbDashboard(WandbLogger):
@@ -99,7 +80,7 @@ class WandbDashboard(WandbLogger):
                 try:
                     super().experiment  # noqa: B018  # makes it
                 except wandb.errors.CommError as error:
-                    reason = _named(error)
+                    reason = named(error)
             if reason is not None:
                 options["mode"] = "offline"
                 super().experiment  # noqa: B018
@@ -119,13 +100,19 @@ class WandbDashboard(WandbLogger):
         mode = self._wandb_init.get("mode") or os.environ.get("WANDB_MODE") or wandb.setup().settings.mode
         return self._offline or str(mode) in ("offline", "dryrun", "disabled")
 
+    def lose(self, error: BaseException) -> None:
+        """Go on without W&B."""
+        self.lost = True
+        _let_go()
+        self._warn(f"W&B takes no more notes ({named(error)}); the run goes on, and metrics.csv has everything")
+
     def _warn(self, what: str) -> None:
         runs = f"{self._wandb_init.get('dir') or '.'}/wandb/*run-*-{self._wandb_init.get('id') or '*'}"
         warnings.warn(f"{what}. Later: wandb sync --include-online {runs}", stacklevel=2)
 
     # ---- tell
 
-    @_lasting
+    @telling
     def sections(self, metric: str, mode: Literal["max", "min"]) -> None:
         """Say which axis everything has, and which value is the best of a run.
 
@@ -141,26 +128,26 @@ class WandbDashboard(WandbLogger):
             self.experiment.define_metric(name, step_metric=STEP, summary=f"{best},last")
 
     @rank_zero_only
-    @_lasting
+    @telling
     def log_hyperparams(self, params: Any) -> None:
         super().log_hyperparams(params)
 
     @rank_zero_only
-    @_lasting
+    @telling
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         super().log_metrics(metrics, step)
 
     @rank_zero_only
-    @_lasting
+    @telling
     def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
         super().log_image(key, images, step, **kwargs)
 
     @rank_zero_only
-    @_lasting
+    @telling
     def log_audio(self, key: str, audios: list[Any], step: int | None = None, **kwargs: Any) -> None:
         super().log_audio(key, audios, step, **kwargs)
 
-    @_lasting
+    @telling
     def log_table(
         self,
         key: str,
@@ -171,7 +158,7 @@ class WandbDashboard(WandbLogger):
     ) -> None:
         super().log_table(key, columns, data, dataframe, step)  # type: ignore[arg-type]
 
-    @_lasting
+    @telling
     def summarize(self, values: Mapping[str, Any]) -> None:
         """Put values into the summary of the run."""
         self.experiment.summary.update(dict(values))
@@ -191,11 +178,11 @@ class WandbDashboard(WandbLogger):
         if status in ("success", "failed") and not self.lost:
             self._finish(0 if status == "success" else 1)
 
-    @_lasting
+    @telling
     def _finalize(self, status: str) -> None:
         super().finalize(status)
 
-    @_lasting
+    @telling
     def _finish(self, code: int) -> None:
         run, self._experiment = self._experiment, None
         if self._preempted:
@@ -213,11 +200,6 @@ def _let_go() -> None:
 
 def _new_id() -> str:
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
-
-
-def _named(error: Exception) -> str:
-    text = one_line(error).partition(" Consider ")[0].rstrip(".")
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _patience() -> Any:

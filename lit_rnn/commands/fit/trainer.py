@@ -17,7 +17,7 @@ from datamodules import TIMIT, SequenceDataModule, TextDataModule
 from datamodules.errors import require
 from lit_rnn import callbacks, optim
 from lit_rnn.files import write_file
-from lit_rnn.loggers import WandbDashboard
+from lit_rnn.loggers import WandbDashboard, outlast
 from lit_rnn.models import SequenceModel, read_checkpoint
 from lit_rnn.models.objectives import better
 from lit_rnn.runs.checkpoints import best_checkpoint, last_checkpoint, previous_checkpoint
@@ -34,6 +34,7 @@ def run_loggers(folder: Path, chosen: Any, command: str, name: str) -> list[Logg
         return False
     others = [] if chosen is True else listed(chosen)
     for logger in others:
+        outlast(logger)
         if isinstance(logger, WandbDashboard):
             logger.belong(folder, name)
     return [MetricsCSV(folder), *others] if command == "fit" else others or False
