@@ -112,7 +112,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     end_with_launcher()
     with stopping.listening():
-        return _run(command, options, debug)
+        try:
+            return _run(command, options, debug)
+        except Stopped as stopped:
+            return _stopped(stopped, first_process())
 
 
 def _run(command: str, options: Sequence[str], debug: bool) -> int:
@@ -137,8 +140,6 @@ def _run(command: str, options: Sequence[str], debug: bool) -> int:
         options, trusted = trusted_modules(options)
         class_paths.trust(trusted)
         module.run(command, options, **HANDED.get(command, {}))
-    except Stopped as stopped:
-        return _stopped(stopped, first_process())
     except (UserError, FailedError) as error:
         if debug:
             raise

@@ -67,19 +67,20 @@ def picture(trainer: Trainer, name: str, path: Path) -> None:
 def sounds(trainer: Trainer, name: str, paths: Sequence[Path]) -> None:
     """Hand .wav files of 16-bit samples to every logger that takes sound."""
     for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_audio(name, [str(path) for path in paths], caption=[path.stem for path in paths])
-        elif isinstance(logger, TensorBoardLogger):
-            import torch
-            from scipy.io import wavfile
+        with outlasting(logger):
+            if isinstance(logger, WandbLogger):
+                logger.log_audio(name, [str(path) for path in paths], caption=[path.stem for path in paths])
+            elif isinstance(logger, TensorBoardLogger):
+                import torch
+                from scipy.io import wavfile
 
-            for path in paths:
-                rate, samples = wavfile.read(path)
-                sound = torch.from_numpy(samples / 32768)[None]
-                logger.experiment.add_audio(f"{name}/{path.stem}", sound, trainer.global_step, rate)
-        elif isinstance(logger, MLFlowLogger):
-            for path in paths:
-                logger.experiment.log_artifact(logger.run_id, str(path), name)
+                for path in paths:
+                    rate, samples = wavfile.read(path)
+                    sound = torch.from_numpy(samples / 32768)[None]
+                    logger.experiment.add_audio(f"{name}/{path.stem}", sound, trainer.global_step, rate)
+            elif isinstance(logger, MLFlowLogger):
+                for path in paths:
+                    logger.experiment.log_artifact(logger.run_id, str(path), name)
 
 
 def table(trainer: Trainer, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -78,14 +78,20 @@ def two(tmp_path: Path, line: tuple[str, ...], _no_pictures: None) -> list[Forke
 
 
 @pytest.mark.parametrize(
-    ("signum", "rank", "where"),
-    [(signal.SIGTERM, 1, "training"), (signal.SIGINT, 0, "training"), (signal.SIGUSR1, 1, "validation")],
+    ("signum", "ranks", "where"),
+    [
+        (signal.SIGTERM, [1], "training"),
+        (signal.SIGINT, [0], "training"),
+        (signal.SIGUSR1, [1], "validation"),
+        (signal.SIGHUP, [0, 1, 1, 0], "training"),  # all are told, and told again
+    ],
 )
-def test_a_signal_to_one_stops_both_at_one_step(
-    two: list[Forked], tmp_path: Path, signum: signal.Signals, rank: int, where: str
+def test_a_signal_stops_both_at_one_step(
+    two: list[Forked], tmp_path: Path, signum: signal.Signals, ranks: list[int], where: str
 ) -> None:
-    until(lambda: len(lines(tmp_path / f"{where}{rank}")) >= 3)
-    two[rank].send_signal(signum)
+    until(lambda: len(lines(tmp_path / f"{where}{ranks[0]}")) >= 3)
+    for rank in ranks:
+        two[rank].send_signal(signum)
     assert [process.wait(BOUND) for process in two] == [128 + signum] * 2
     (sentence,) = two[0].said[1].splitlines()
     assert two[1].said[1] == ""

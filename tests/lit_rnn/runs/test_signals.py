@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from lit_rnn import callbacks
+from lit_rnn.commands import quiet
 from lit_rnn.models import ExpRNN
 from lit_rnn.runs.endings import SIGNALS, Stopped, Stopping
 from tests.forked import Forked
@@ -93,6 +94,12 @@ def test_twice(cli: Any, config: Any, at: Any) -> None:
     at(ExpRNN, "on_train_batch_start", signal.SIGINT, signal.SIGINT, behind=5)
     assert "at once; go on" in one_sentence(cli("fit", *AUTO), signal.SIGINT)
     assert torch.load("r/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_before_the_work(cli: Any, config: Any, monkeypatch: Any) -> None:
+    """Between the imports and the command there is a moment, too."""
+    monkeypatch.setattr(quiet, "quiet_warnings", lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert "same command again" in one_sentence(cli("fit", "-c", config(), *AUTO), signal.SIGTERM)
 
 
 @pytest.mark.usefixtures("_no_pictures")
