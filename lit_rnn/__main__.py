@@ -131,7 +131,7 @@ def _run(command: str, options: Sequence[str], debug: bool) -> int:
         from lit_rnn import class_paths
         from lit_rnn.commands.quiet import quiet_warnings
         from lit_rnn.files import WriteError
-        from lit_rnn.memory import keep_freed_memory
+        from lit_rnn.memory import keep_freed_memory, out_of_memory
 
         module = importlib.import_module(COMMANDS[command][0])
     quiet_warnings()
@@ -145,7 +145,7 @@ def _run(command: str, options: Sequence[str], debug: bool) -> int:
             raise
         told_by_one = isinstance(error, UserError) and not isinstance(error, BadBatchError)  # every process refuses
         if first_process() or not told_by_one:
-            _tell(str(error))
+            _tell(str(out_of_memory(error) or error))
         return 2 if isinstance(error, UserError) and not isinstance(error, WriteError) else 1
     except (SystemExit, Exception) as error:
         left = isinstance(error, SystemExit) and error.code is not None
@@ -158,6 +158,9 @@ def _run(command: str, options: Sequence[str], debug: bool) -> int:
                 f"{error.filename or 'the output'} cannot be used ({error.strerror}): make room or correct the rights."
             )
             return 1
+        if (lacking := out_of_memory(error)) is not None:
+            _tell(str(lacking))
+            return 2
         raise
     return 0
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 import datamodules
 import lit_rnn
 from datamodules.errors import UserError, one_line
+from lit_rnn.memory import out_of_memory
 
 _NOT_THE_USERS = [
     *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
@@ -29,11 +29,9 @@ def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | N
     It names the file and the line, the innermost that lie in a file of the user, or the class of the object.
     """
     chain = list(_chain(error))
-    for each in chain:
-        if isinstance(each, UserError):
-            return each
-        if (lacking := out_of_memory(each)) is not None:
-            return lacking
+    told = out_of_memory(error) or next((each for each in chain if isinstance(each, UserError)), None)
+    if told is not None:
+        return told
     for each in reversed(chain):  # where it began
         place = _place(each)
         if place is not None:
@@ -59,20 +57,6 @@ def _by_lightning(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and any(
         f"/{name}/" in frames[-1].filename for name in ("pytorch_lightning", "lightning_fabric")
-    )
-
-
-def out_of_memory(error: BaseException) -> UserError | None:
-    """The sentence for an allocation that failed; None for other errors."""
-    text = one_line(error)
-    allocator = isinstance(error, RuntimeError) and re.search(r"can't allocate memory|not enough memory", text)
-    if not (isinstance(error, MemoryError | torch.OutOfMemoryError) or allocator):
-        return None
-    asked = re.search(r"tried to allocate (\d+) bytes", text)
-    size = f"{int(asked[1]) / 2**30:,.1f} GiB" if asked else (re.search(r"[\d.]+ [KMGTPE]iB", text) or ["more"])[0]
-    return UserError(
-        f"There is not enough memory ({size} at once is not there): make the model's sizes, data.init_args.batch_size "
-        "or the number and length of sequences smaller."
     )
 
 

@@ -92,4 +92,4 @@ def test_an_allocation_that_failed_is_a_sentence(ask: Callable[[], object]) -> N
     refused = blame.refusal(caught.value)
     assert refused is not None and "not enough memory" in str(refused)
     assert re.search(r"268,435,456\.0 GiB|256\. PiB", str(refused)), refused
-    assert blame.out_of_memory(RuntimeError("shapes cannot be multiplied")) is None
+    assert memory.out_of_memory(RuntimeError("shapes cannot be multiplied")) is None
