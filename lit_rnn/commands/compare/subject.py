@@ -88,6 +88,17 @@ def find_runs(given: Sequence[str]) -> tuple[list[Path], list[Path]]:
 
 
 def _run_of_wandb(folder: Path) -> Path:
-    """The run folder of one of W&B's, online or offline: ``fit`` keeps those inside of it."""
-    inside = folder.parent.name == "wandb" and folder.name.startswith(("run-", "offline-run-", "latest-run"))
-    return folder.parent.parent if inside and newest_config(folder.parent.parent) else folder
+    """The run folder of one of W&B's, online or offline: ``fit`` keeps those inside of it.
+
+    Raises:
+        UserError: for one that was taken out of its run folder.
+    """
+    of_wandb = folder.name.startswith(("run-", "offline-run-", "latest-run"))
+    if of_wandb and folder.parent.name == "wandb" and newest_config(folder.parent.parent):
+        return folder.parent.parent
+    if of_wandb and any(folder.glob("run-*.wandb")):
+        raise UserError(
+            f"{folder} is a run of W&B's without the run folder that it was written in, whose fit.json and metrics.csv "
+            "compare reads: name that run folder."
+        )
+    return folder

@@ -324,6 +324,14 @@ def test_folders_studies_patterns_and_wandb(make: Make) -> None:
             find_runs(bad)
 
 
+def test_a_run_of_wandb_without_its_run_folder_is_a_sentence(tmp_path: Path, refused: Callable[..., str]) -> None:
+    folder = tmp_path / "wandb" / "offline-run-20260101_000000-abc"
+    (folder / "files").mkdir(parents=True)
+    (folder / "files" / "config.yaml").write_text("{}")
+    (folder / "run-abc.wandb").write_bytes(b":W&B")
+    assert "is a run of W&B's without the run folder" in refused("compare", "wandb/offline-run-20260101_000000-abc")
+
+
 def test_numbers_that_are_none_are_a_sentence(make: Make, refused: Callable[..., str]) -> None:
     make("a", parameters="many")
     assert "parameters is not a number" in refused("compare", "a")
