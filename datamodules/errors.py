@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -25,6 +25,20 @@ def require(ok: bool, key: str, given: object, accepted: str) -> None:
 def one_line(text: object) -> str:
     """A text, such as another library's error, with all white space folded, to stand in a sentence."""
     return " ".join(str(text).split())
+
+
+def chain(error: BaseException | None, hidden: bool = False) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on, each once: what is behind an error can lead back to it.
+
+    Args:
+        error: The one that was raised last.
+        hidden: Also what ``from None`` hides.
+    """
+    seen: list[BaseException] = []
+    while error is not None and not any(error is one for one in seen):
+        seen.append(error)
+        yield error
+        error = error.__cause__ or (error.__context__ if hidden or not error.__suppress_context__ else None)
 
 
 def held(content: object) -> str:

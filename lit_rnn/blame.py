@@ -6,7 +6,7 @@ import inspect
 import re
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 import datamodules
 import lit_rnn
-from datamodules.errors import UserError, one_line
+from datamodules.errors import UserError, chain, one_line
 from lit_rnn.memory import out_of_memory
 
 _NOT_THE_USERS = [
@@ -28,11 +28,11 @@ def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | N
 
     It names the file and the line, the innermost that lie in a file of the user, or the class of the object.
     """
-    chain = list(_chain(error))
-    told = out_of_memory(error) or next((each for each in chain if isinstance(each, UserError)), None)
+    errors = list(chain(error))
+    told = out_of_memory(error) or next((each for each in errors if isinstance(each, UserError)), None)
     if told is not None:
         return told
-    for each in reversed(chain):  # where it began
+    for each in reversed(errors):  # where it began
         place = _place(each)
         if place is not None:
             return UserError(f"{place}: {_told(each)}.")
@@ -40,12 +40,12 @@ def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | N
             thrower = frame.f_locals.get("self")
             if any(thrower is one for one in added):
                 return UserError(f"{type(thrower).__name__}, which the config adds, cannot be used: {one_line(each)}")
-    wrapped = [name for each in chain for name in re.findall(r"Problem with given class_path '([\w.]+)'", str(each))]
-    missing = getattr(chain[-1], "name", None) if isinstance(chain[-1], ModuleNotFoundError) else None
+    wrapped = [name for each in errors for name in re.findall(r"Problem with given class_path '([\w.]+)'", str(each))]
+    missing = getattr(errors[-1], "name", None) if isinstance(errors[-1], ModuleNotFoundError) else None
     unknown = missing is not None and bool(wrapped) and wrapped[-1].startswith(missing)  # the class's own module
     if wrapped and not unknown and not wrapped[-1].startswith(("lit_rnn.", "datamodules.")):
-        return UserError(f"{wrapped[-1]} cannot be used: {one_line(chain[-1])}")
-    for each in chain:
+        return UserError(f"{wrapped[-1]} cannot be used: {one_line(errors[-1])}")
+    for each in errors:
         # some of them late, such as max_epochs already passed
         if isinstance(each, MisconfigurationException) or (isinstance(each, ValueError) and _by_lightning(each)):
             return UserError(f"trainer cannot run this: {one_line(each)}")
@@ -64,13 +64,6 @@ def defined(function: Callable[..., Any]) -> str:
     """FILE line N, in NAME, of a function."""
     lines = inspect.getsourcelines(function)
     return f"{inspect.getsourcefile(function)} line {lines[1]}, in {function.__name__}"
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """The error, what it was raised from, and so on."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _is_users(file: str | None) -> bool:

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 
-from datamodules.errors import UserError, one_line
+from datamodules.errors import UserError, chain, one_line
 from lit_rnn.threads import control_groups
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
@@ -55,9 +55,9 @@ def require_memory(needed: int, key: str, given: object, what: str) -> None:
         )
 
 
-def out_of_memory(error: BaseException | None) -> UserError | None:
+def out_of_memory(last: BaseException | None) -> UserError | None:
     """The sentence for an allocation that failed, be it behind what was raised at last; None for other errors."""
-    while error is not None:
+    for error in chain(last):
         text = one_line(error)
         allocator = isinstance(error, RuntimeError) and re.search(r"can't allocate memory|not enough memory", text)
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or allocator:  # torch's
@@ -69,5 +69,4 @@ def out_of_memory(error: BaseException | None) -> UserError | None:
                 f"There is not enough memory ({size} at once is not there): make the model's sizes, "
                 "data.init_args.batch_size or the number and length of sequences smaller."
             )
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None

@@ -13,7 +13,7 @@ from typing import Any
 from lightning_fabric.loggers.logger import _DummyExperiment
 from pytorch_lightning.loggers import CometLogger, LitLogger, Logger, MLFlowLogger, TensorBoardLogger
 
-from datamodules.errors import UserError, one_line
+from datamodules.errors import UserError, chain, one_line
 
 _PATIENCE = {  # that MLflow reads; by default it tries for minutes
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
@@ -113,11 +113,10 @@ def outlasting(logger: Logger) -> Iterator[None]:
         logger.lose(error)
 
 
-def _is_unreachable(error: BaseException | None) -> bool:
+def _is_unreachable(last: BaseException | None) -> bool:
     """Whether a server cannot be reached, or does not answer."""
-    while error is not None:
+    for error in chain(last, hidden=True):
         away = type(error).__module__.partition(".")[0] in ("requests", "urllib3", "httpx")
         if away or isinstance(error, ConnectionError | TimeoutError):
             return True
-        error = error.__cause__ or error.__context__
     return False

@@ -17,7 +17,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, chain
 from lit_rnn.runs.endings import SIGNALS, LostProcess, Stopped, stopping
 from lit_rnn.runs.launched import LAUNCHER, first_process, leave
 
@@ -169,12 +169,11 @@ def _failure(started: list[Popen[Any]]) -> BaseException:
     return LostProcess(f"The connection to another process of the run is lost{stopping.go_on}")
 
 
-def _lost_another(error: BaseException | None) -> bool:
+def _lost_another(last: BaseException | None) -> bool:
     """Whether a collective failed, as it does where a process that takes part has ended."""
-    while error is not None:
+    for error in chain(last, hidden=True):
         if isinstance(error, torch.distributed.DistError):
             return True
         if isinstance(error, RuntimeError) and re.search("gloo|Connection (closed|reset) by peer", str(error)):
             return True
-        error = error.__cause__ or error.__context__
     return False

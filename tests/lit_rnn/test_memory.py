@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from datamodules import UserError
+from datamodules.errors import chain
 from lit_rnn import blame, memory
-from lit_rnn.memory import machine_memory
+from lit_rnn.memory import machine_memory, out_of_memory
 
 _PROGRAM = """
 import sys, torch
@@ -93,3 +94,13 @@ def test_an_allocation_that_failed_is_a_sentence(ask: Callable[[], object]) -> N
     assert refused is not None and "not enough memory" in str(refused)
     assert re.search(r"268,435,456\.0 GiB|256\. PiB", str(refused)), refused
     assert memory.out_of_memory(RuntimeError("shapes cannot be multiplied")) is None
+
+
+def test_a_chain_of_errors_that_leads_back_to_itself_ends() -> None:
+    first, second = ValueError("first"), ValueError("second")
+    first.__context__, second.__context__ = second, first
+    assert list(chain(first)) == [first, second]
+    third = KeyError("third")
+    third.__context__, third.__suppress_context__ = first, True
+    assert list(chain(third)) == [third] and list(chain(third, hidden=True)) == [third, first, second]
+    assert list(chain(None)) == [] and out_of_memory(first) is None
