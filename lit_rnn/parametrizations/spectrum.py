@@ -140,9 +140,8 @@ def constrain_recurrent(cell: Any, kind: Constraint, bound: float = 1.0) -> None
         return
     layer = getattr(cell, "recurrent", None)
     if not isinstance(layer, nn.Linear):
-        raise UserError(
-            f"{key} is {kind!r}, but it must be 'none': {type(cell).__name__} builds W by a map of its own."
-        )
+        why = "builds W by a map of its own" if cell.recurrent_matrices() else "has no recurrent matrix"
+        raise UserError(f"{key} is {kind!r}, but it must be 'none': {type(cell).__name__} {why}.")
     constraint = BOUNDS[kind](bound, layer.out_features // layer.in_features)
     parametrize.register_parametrization(layer, "weight", constraint)
 

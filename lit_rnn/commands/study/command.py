@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
         return
     if options.dry_run:
         for number, one in enumerate(runs):
-            print(number, " ".join(local.command(one, folder, options.threads)[1:]))
+            print(f"{number}: {shlex.join(['python', *local.command(one, folder, options.threads)[1:]])}")
         print(f"{budget(runs)} at most")
         return
     if options.only is None:

@@ -403,7 +403,8 @@ def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixtu
     assert words[:4] == ["python", "-m", "lit_rnn", "study"] and words[-2:] == ["--only", "$SLURM_ARRAY_TASK_ID"]
     capsys.readouterr()
     run_study(name, "--dry_run", "--only", "5")
-    assert "--model.init_args.lam 0.5" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert told.startswith("0: python -m lit_rnn fit -c base.yaml ") and "--model.init_args.lam 0.5" in told
     assert export.sweeps(read_study(name)).keys() == {"sweep-a.yaml", "sweep-b.yaml"}
 
 

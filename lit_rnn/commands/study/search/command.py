@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.util
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,7 +58,7 @@ def run(
             print(
                 f"{setting.arm}: {search.trials} trials by {search.sampler}, pruner {search.pruner}: {space}; such as"
             )
-            print(" ".join(local.command(middle(study, search, setting), folder, options.threads)[1:]))
+            print(shlex.join(["python", *local.command(middle(study, search, setting), folder, options.threads)[1:]]))
         return
     objectives = [objective(setting, search) for setting in study.settings]
     folder.mkdir(parents=True, exist_ok=True)
