@@ -29,6 +29,15 @@ DDP = ("--trainer.strategy", "ddp", "--trainer.devices", "2", "--trainer.acceler
 OURS = ("PL_", "LIT_RNN", "MASTER_")  # what this process, which may have run the command line, must not hand on
 
 
+def backward_cannot_fork() -> bool:
+    """Whether torch's backward has started threads in this process: it refuses to run in a fork of it.
+
+    On the CPU it needs none, until fake tensors (of torch.compile, torch.export) have made torch believe in devices.
+    """
+    tasks = Path("/proc/self/task").glob("*/comm")
+    return any(task.read_text().startswith("pt_autograd") for task in tasks)
+
+
 class Forked:
     """``python -m lit_rnn`` with these arguments; in a session of its own, and to be used as `subprocess.Popen`.
 
@@ -48,13 +57,14 @@ class Forked:
         self.returncode: int | None = None
         self._owner = os.getpid()
         self._said = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115  # until `__del__`
+        anew = backward_cannot_fork()
         self.pid = os.fork()
         if self.pid == 0:
             said = (log, log) if log is not None else self._said
-            self._run(folder, [str(argument) for argument in arguments], variables or {}, *said)
+            self._run(folder, [str(argument) for argument in arguments], variables or {}, *said, anew)
 
     def _run(
-        self, folder: Path, arguments: list[str], variables: Mapping[str, str], out: IO[Any], err: IO[Any]
+        self, folder: Path, arguments: list[str], variables: Mapping[str, str], out: IO[Any], err: IO[Any], anew: bool
     ) -> NoReturn:
         status = 99
         try:
@@ -66,6 +76,8 @@ class Forked:
             for name in [name for name in os.environ if name.startswith(OURS)]:
                 del os.environ[name]
             os.environ |= {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), **variables}
+            if anew:
+                os.execv(sys.executable, [sys.executable, "-m", "lit_rnn", *arguments])
             sys.path.insert(0, str(folder))
             sys.argv = ["lit_rnn", *arguments]  # these two tell Lightning how to start others of the run
             sys.modules["__main__"] = started = types.ModuleType("__main__")

@@ -45,7 +45,9 @@ def test_a_notebook_shows_what_is_committed(path: Path, kernel: Any) -> None:
     committed = nbformat.read(path, as_version=4)
     executed = nbformat.read(path, as_version=4)
     executed.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))  # of what the one before has named
-    nbclient.NotebookClient(executed, km=kernel, timeout=300).execute()
+    client = nbclient.NotebookClient(executed, km=kernel, timeout=300)
+    client.execute()
+    client.kc.stop_channels()  # the kernel is not its own: it would leave its sockets open
     for before, after in zip(committed.cells, executed.cells[1:], strict=True):
         assert outputs(before) == outputs(after), before.source
         assert "stderr" not in outputs(after), after.outputs

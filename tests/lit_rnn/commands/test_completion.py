@@ -55,7 +55,7 @@ def completed(script: Path, line: str, folder: Path) -> list[str]:
         ("lit_rnn fit --trainer.max_", {"--trainer.max_epochs", "--trainer.max_steps", "--trainer.max_time"}),
         ("lit_rnn fit --run", {"--run_dir"}),
         ("lit_rnn fit --model Ex", {"ExpRNN"}),
-        ("lit_rnn test --data Pixel", {"PixelDigits", "PixelMNIST"}),
+        ("lit_rnn test --data Pixel", {"PixelCIFAR10", "PixelDigits", "PixelMNIST"}),
         ("lit_rnn fit --model.init_args.map ", {"exp", "cayley"}),
         ("lit_rnn fit --model.init_args.optimizer RMS", {"RMSprop", "RMSpropTF"}),
         ("lit_rnn fit --trainer.deterministic t", {"true"}),
