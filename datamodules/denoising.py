@@ -16,6 +16,24 @@ from datamodules.lengths import LengthDataModule
 from datamodules.task import Task
 
 
+def scattered(
+    words: NDArray[np.uint64], symbols: int, alphabet: int, steps: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(B, steps) blanks with K data symbols, 1 to alphabet, among them, and those symbols (B, K) in their order.
+
+    Args:
+        words: (B, K + places) uniform random words: the symbols lie at K different ones of the first ``places`` steps.
+        symbols: K.
+        alphabet: How many different data symbols there are.
+        steps: Of a sequence.
+    """
+    data = (words[:, :symbols] % np.uint64(alphabet)).astype(np.int64) + 1
+    places = np.sort(np.argsort(words[:, symbols:], axis=1)[:, :symbols], axis=1)
+    inputs = np.zeros((len(words), steps), dtype=np.int64)
+    np.put_along_axis(inputs, places, data, axis=1)
+    return inputs, data
+
+
 class Denoise(LengthDataModule):
     """Recall K symbols scattered among blanks: K data symbols at random places, then a marker and K blanks, during
     which they are due in their order.
@@ -93,11 +111,8 @@ class Denoise(LengthDataModule):
 
     def make_at(self, words: NDArray[np.uint64], length: int) -> Batch:
         before = self._places(length)
-        data = (words[:, : self.symbols] % np.uint64(self.alphabet)).astype(np.int64) + 1
-        places = np.sort(np.argsort(words[:, self.symbols :], axis=1)[:, : self.symbols], axis=1)
-        inputs = np.zeros((len(words), before + 1 + self.symbols), dtype=np.int64)
+        inputs, data = scattered(words, self.symbols, self.alphabet, before + 1 + self.symbols)
         targets = np.zeros_like(inputs)
-        np.put_along_axis(inputs, places, data, axis=1)
         inputs[:, before] = self.alphabet + 1
         targets[:, -self.symbols :] = data
         if self.protocol == "goru":

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.base import Batch, unit_interval
+from datamodules.denoising import scattered
 from datamodules.errors import require
 from datamodules.lengths import LengthDataModule
 from datamodules.task import Task
@@ -231,10 +232,7 @@ class SelectiveCopy(LengthDataModule):
         return self.symbols + length
 
     def make_at(self, words: NDArray[np.uint64], length: int) -> Batch:
-        data = (words[:, : self.symbols] % np.uint64(self.alphabet)).astype(np.int64) + 1
-        places = np.sort(np.argsort(words[:, self.symbols :], axis=1)[:, : self.symbols], axis=1)
-        inputs = np.zeros((len(words), length + self.symbols), dtype=np.int64)
-        np.put_along_axis(inputs, places, data, axis=1)
+        inputs, data = scattered(words, self.symbols, self.alphabet, length + self.symbols)
         inputs[:, length:] = self.alphabet + 1
         labels, mask = np.zeros_like(inputs), np.zeros(inputs.shape, dtype=bool)
         labels[:, length:], mask[:, length:] = data, True

@@ -88,7 +88,7 @@ class Forked:
             status = main(arguments)
         except SystemExit as left:
             status = left.code if isinstance(left.code, int) else int(left.code is not None)
-        except BaseException:
+        except BaseException:  # a fork must not go on as its parent
             traceback.print_exc()
             status = 1
         finally:

@@ -38,7 +38,7 @@ def telling(method: Callable[..., None]) -> Callable[..., None]:
             method(self, *args, **kwargs)
         except UserError:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever its client raises: the run goes on
             self.lose(error)
 
     return told
@@ -62,7 +62,7 @@ class _Lasting(Logger):
         """The logger's; one that takes no notice once that is lost. What is refused for another reason is raised."""
         try:
             return _DummyExperiment() if self.lost else super().experiment  # type: ignore[misc]
-        except Exception as error:
+        except Exception as error:  # each client has its own for a server that is away
             if not _is_unreachable(error):
                 raise
             self.lose(error)
@@ -107,7 +107,7 @@ def outlasting(logger: Logger) -> Iterator[None]:
     """What is told in the block by other ways than the methods of a logger, as pictures are."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # as `telling`
         if not isinstance(logger, _Lasting):
             raise
         logger.lose(error)

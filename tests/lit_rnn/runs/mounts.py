@@ -60,7 +60,7 @@ def forked(work: Callable[[], object]) -> int:
             status = 0
         except SystemExit as left:
             status = int(left.code or 0)
-        except BaseException:
+        except BaseException:  # a fork must not go on as its parent
             traceback.print_exc()
         finally:
             sys.stdout.flush()

@@ -226,7 +226,7 @@ def _be_rank(rank: int, port: int, folder: Path) -> None:
         found: dict[Any, Any] = {case: trained(*case, processes=2) for case in CASES}
         torch.save(found | {"long": long_trained(rank)}, folder / f"rank{rank}.pt")
         status = 0
-    except BaseException:
+    except BaseException:  # a fork must not go on as its parent
         import traceback
 
         traceback.print_exc()
