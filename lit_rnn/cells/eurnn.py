@@ -30,6 +30,7 @@ class EURNNCell(UnitaryCell):
         capacity: Layers of ``tunable``: even, 2 to n.
         layout: ``tunable`` or ``fft``.
         learn_initial_state: Train h_0 instead of keeping it zero.
+        linear: No f and no b; see `UnitaryCell`.
     """
 
     def __init__(
@@ -39,10 +40,14 @@ class EURNNCell(UnitaryCell):
         capacity: int = 2,
         layout: RotationLayout = "tunable",
         learn_initial_state: bool = False,
+        linear: bool = False,
     ) -> None:
         recurrent = Rotations(hidden_size, capacity, layout, unitary=True)
-        super().__init__(input_size, hidden_size, recurrent, small_, learn_initial_state, real_output=True)
-        nn.init.zeros_(self.activation.bias)
+        super().__init__(
+            input_size, hidden_size, recurrent, small_, learn_initial_state, real_output=True, linear=linear
+        )
+        if isinstance(self.activation, ModReLU):
+            nn.init.zeros_(self.activation.bias)
 
 
 class RealEURNNCell(OrthogonalCell):
@@ -51,8 +56,6 @@ class RealEURNNCell(OrthogonalCell):
     The released sign(z) relu(|z| + 0.01 + b) with b = 0 is this with b = 0.01.
     """
 
-    activation: ModReLU
-
     def __init__(
         self,
         input_size: int,
@@ -60,10 +63,13 @@ class RealEURNNCell(OrthogonalCell):
         capacity: int = 2,
         layout: RotationLayout = "tunable",
         learn_initial_state: bool = False,
+        linear: bool = False,
     ) -> None:
-        super().__init__(input_size, hidden_size, Rotations(hidden_size, capacity, layout), learn_initial_state)
+        recurrent = Rotations(hidden_size, capacity, layout)
+        super().__init__(input_size, hidden_size, recurrent, learn_initial_state, linear=linear)
         small_(self.input.weight)
-        nn.init.zeros_(self.activation.bias)
+        if isinstance(self.activation, ModReLU):
+            nn.init.zeros_(self.activation.bias)
 
 
 class GORUCell(Cell):

@@ -23,6 +23,7 @@ class ExpRNNCell(OrthogonalCell):
         init: Fills A; see `lit_rnn.init`.
         learn_initial_state: Train h_0 instead of keeping it zero.
         map_class: `Exponential`, or `Cayley`: W = (I + A)^-1 (I - A), which misses the eigenvalue -1.
+        linear: No f and no b; see `OrthogonalCell`.
     """
 
     trivialized = False
@@ -34,9 +35,10 @@ class ExpRNNCell(OrthogonalCell):
         init: SkewInit = henaff_,
         learn_initial_state: bool = False,
         map_class: type[SkewMap] = Exponential,
+        linear: bool = False,
     ) -> None:
         recurrent = map_class(hidden_size, init, self.trivialized)
-        super().__init__(input_size, hidden_size, recurrent, learn_initial_state)
+        super().__init__(input_size, hidden_size, recurrent, learn_initial_state, linear=linear)
 
 
 class DtrivRNNCell(ExpRNNCell):
@@ -64,6 +66,7 @@ class UnitaryExpRNNCell(UnitaryCell):
         learn_initial_state: Train h_0 instead of keeping it zero.
         map_class: `Exponential` or `Cayley`.
         trivialized: Keep a movable base point.
+        linear: No f and no b; see `UnitaryCell`.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class UnitaryExpRNNCell(UnitaryCell):
         learn_initial_state: bool = False,
         map_class: type[SkewMap] = Exponential,
         trivialized: bool = False,
+        linear: bool = False,
     ) -> None:
         recurrent = map_class(hidden_size, init, trivialized, unitary=True)
-        super().__init__(input_size, hidden_size, recurrent, nn.init.kaiming_normal_, learn_initial_state)
+        kaiming_ = nn.init.kaiming_normal_
+        super().__init__(input_size, hidden_size, recurrent, kaiming_, learn_initial_state, linear=linear)

@@ -29,6 +29,7 @@ class HouseholderRNNCell(OrthogonalCell):
         reflections: m, 1 to n; None takes n.
         learn_initial_state: Keep h_0 zero if false.
         nonlinearity: ``modrelu``, so that the orthogonal cells differ only in W, or f: ``leaky_relu``, tanh, ..
+        linear: No f and no b; see `OrthogonalCell`.
     """
 
     def __init__(
@@ -38,9 +39,10 @@ class HouseholderRNNCell(OrthogonalCell):
         reflections: int | None = None,
         learn_initial_state: bool = True,
         nonlinearity: NonlinearityOrModReLU = "modrelu",
+        linear: bool = False,
     ) -> None:
         recurrent = Householder(hidden_size, reflections)
-        super().__init__(input_size, hidden_size, recurrent, learn_initial_state, nonlinearity)
+        super().__init__(input_size, hidden_size, recurrent, learn_initial_state, nonlinearity, linear)
         xavier_(self.input.weight)
         for start in self.initial:
             nn.init.uniform_(start, -((1.5 / hidden_size) ** 0.5), (1.5 / hidden_size) ** 0.5)

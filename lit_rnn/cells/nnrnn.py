@@ -22,6 +22,7 @@ class NnRNNCell(OrthogonalCell):
         init: Fills the generator of P; see `lit_rnn.init`.
         learn_initial_state: Train h_0 instead of keeping it zero.
         upper: The entries of T: ``outside_blocks`` of Theta, or ``released``, with one inside each.
+        linear: No f and no b; see `OrthogonalCell`.
     """
 
     def __init__(
@@ -31,5 +32,7 @@ class NnRNNCell(OrthogonalCell):
         init: SkewInit = henaff_,
         learn_initial_state: bool = False,
         upper: UpperEntries = "outside_blocks",
+        linear: bool = False,
     ) -> None:
-        super().__init__(input_size, hidden_size, SchurForm(hidden_size, init, upper), learn_initial_state)
+        recurrent = SchurForm(hidden_size, init, upper)
+        super().__init__(input_size, hidden_size, recurrent, learn_initial_state, linear=linear)

@@ -26,9 +26,8 @@ class ScoRNNCell(OrthogonalCell):
         init: Fills A; see `lit_rnn.init`.
         released_order: The matrix of the released code, D Z^T acting on columns, instead of the paper's Z D.
         learn_initial_state: Train h_0 instead of keeping it zero.
+        linear: No f and no b; see `OrthogonalCell`.
     """
-
-    activation: ModReLU
 
     def __init__(
         self,
@@ -38,11 +37,13 @@ class ScoRNNCell(OrthogonalCell):
         init: SkewInit = cayley_,
         released_order: bool = False,
         learn_initial_state: bool = False,
+        linear: bool = False,
     ) -> None:
         recurrent = ScaledCayley(hidden_size, init, negatives, released_order)
-        super().__init__(input_size, hidden_size, recurrent, learn_initial_state)
+        super().__init__(input_size, hidden_size, recurrent, learn_initial_state, linear=linear)
         nn.init.uniform_(self.input.weight, -0.01, 0.01)
-        nn.init.zeros_(self.activation.bias)
+        if isinstance(self.activation, ModReLU):
+            nn.init.zeros_(self.activation.bias)
 
 
 class ScuRNNCell(UnitaryCell):
@@ -58,6 +59,7 @@ class ScuRNNCell(UnitaryCell):
         init: Fills the real part of A.
         learn_initial_state: Keep h_0 zero if false.
         released_order: The matrix of the released code, D Z^T acting on columns, instead of the paper's Z D.
+        linear: No f and no b; see `UnitaryCell`.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class ScuRNNCell(UnitaryCell):
         init: SkewInit = cayley_,
         learn_initial_state: bool = True,
         released_order: bool = False,
+        linear: bool = False,
     ) -> None:
         recurrent = UnitaryScaledCayley(hidden_size, init, released_order)
-        super().__init__(input_size, hidden_size, recurrent, learn_initial_state=learn_initial_state)
+        super().__init__(input_size, hidden_size, recurrent, learn_initial_state=learn_initial_state, linear=linear)

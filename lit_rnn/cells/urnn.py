@@ -12,11 +12,15 @@ class _URNNCell(UnitaryCell):
     """What both share: V Glorot uniform, h_0 learned from U(-sqrt(3/(2n)), sqrt(3/(2n)))."""
 
     def __init__(
-        self, input_size: int, hidden_size: int, recurrent: nn.Module, learn_initial_state: bool = True
+        self, input_size: int, hidden_size: int, recurrent: nn.Module, learn_initial_state: bool, linear: bool
     ) -> None:
-        bound = (3 / (2 * hidden_size)) ** 0.5
         super().__init__(
-            input_size, hidden_size, recurrent, learn_initial_state=learn_initial_state, initial_bound=bound
+            input_size,
+            hidden_size,
+            recurrent,
+            learn_initial_state=learn_initial_state,
+            initial_bound=(3 / (2 * hidden_size)) ** 0.5,
+            linear=linear,
         )
 
 
@@ -32,10 +36,13 @@ class URNNCell(_URNNCell):
         input_size: Width I of x_t.
         hidden_size: n, complex units.
         learn_initial_state: Keep h_0 zero if false.
+        linear: No f and no b; see `UnitaryCell`.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, learn_initial_state: bool = True) -> None:
-        super().__init__(input_size, hidden_size, RestrictedUnitary(hidden_size), learn_initial_state)
+    def __init__(
+        self, input_size: int, hidden_size: int, learn_initial_state: bool = True, linear: bool = False
+    ) -> None:
+        super().__init__(input_size, hidden_size, RestrictedUnitary(hidden_size), learn_initial_state, linear)
 
 
 class FullURNNCell(_URNNCell):
@@ -51,7 +58,10 @@ class FullURNNCell(_URNNCell):
         input_size: Width I of x_t.
         hidden_size: n, complex units.
         learn_initial_state: Keep h_0 zero if false.
+        linear: No f and no b; see `UnitaryCell`.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, learn_initial_state: bool = True) -> None:
-        super().__init__(input_size, hidden_size, FreeUnitary(hidden_size), learn_initial_state)
+    def __init__(
+        self, input_size: int, hidden_size: int, learn_initial_state: bool = True, linear: bool = False
+    ) -> None:
+        super().__init__(input_size, hidden_size, FreeUnitary(hidden_size), learn_initial_state, linear)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_iter, tree_unflatten
 
 from datamodules.errors import UserError, require
-from lit_rnn.activations import COMPLEX_EPS, ComplexModReLU
+from lit_rnn.activations import COMPLEX_EPS, ComplexModReLU, identity
 from lit_rnn.cells import Cell, State
 from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
@@ -59,7 +59,8 @@ class AppliedCell(nn.Module):
 class AppliedUnitaryCell(AppliedCell):
     """A `UnitaryCell` on [Re | Im] (B, 2n), with a real W (2n, 2n): ONNX has no complex numbers.
 
-    h_t = z relu(r + b) / r,  z = W h_{t-1} + V x_t,  r = sqrt(Re z^2 + Im z^2 + eps), as `lit_rnn.activations` has it.
+    h_t = z relu(r + b) / r,  z = W h_{t-1} + V x_t,  r = sqrt(Re z^2 + Im z^2 + eps), as `lit_rnn.activations` has it;
+    of a linear cell h_t = z.
     """
 
     cell: UnitaryCell
@@ -73,9 +74,11 @@ class AppliedUnitaryCell(AppliedCell):
     def step(self, u: Tensor, state: State) -> tuple[Tensor, State]:
         z = torch.addmm(u, state[0], self.w.mT)
         real, imaginary = z.chunk(2, dim=-1)
-        modulus = torch.sqrt(real.square() + imaginary.square() + COMPLEX_EPS)
-        scale = torch.relu(modulus + self.cell.activation.bias) / modulus
-        real, imaginary = real * scale, imaginary * scale
+        f = self.cell.activation
+        if isinstance(f, ComplexModReLU):
+            modulus = torch.sqrt(real.square() + imaginary.square() + COMPLEX_EPS)
+            scale = torch.relu(modulus + f.bias) / modulus
+            real, imaginary = real * scale, imaginary * scale
         h = torch.cat((real, imaginary), dim=-1)
         return real if self.cell.real_output else h, (h,)
 
@@ -268,7 +271,9 @@ def _checked(source: object) -> list[Cell]:
 
 def _is_unitary(cell: Cell) -> bool:
     """Whether `AppliedUnitaryCell` is what it does."""
-    if not isinstance(cell, UnitaryCell) or type(cell.activation) is not ComplexModReLU:
+    if not isinstance(cell, UnitaryCell):
+        return False
+    if type(cell.activation) is not ComplexModReLU and cell.activation is not identity:
         return False
     kind = type(cell)
     return (kind.step, kind.drive, kind.read) == (PlainCell.step, UnitaryCell.drive, UnitaryCell.read)

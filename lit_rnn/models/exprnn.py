@@ -50,8 +50,8 @@ class ExpRNN(OrthogonalRNN):
         o = self.options
         arguments = (input_size, o.hidden_size, SKEW_INITS[o.init], o.learn_initial_state, MAPS[o.map])
         if o.unitary:
-            return UnitaryExpRNNCell(*arguments, trivialized=self.cell_class.trivialized)
-        return self.cell_class(*arguments)
+            return UnitaryExpRNNCell(*arguments, self.cell_class.trivialized, o.linear)
+        return self.cell_class(*arguments, o.linear)
 
 
 class DtrivRNN(ExpRNN):

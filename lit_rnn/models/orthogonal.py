@@ -42,6 +42,7 @@ class OrthogonalRNN(SequenceModel):
         modrelu_bias: Start of modReLU's b; null leaves it to the cell. Released: U(-0.01, 0.01) in expRNN, nnRNN,
             scuRNN and uRNN, 0 in scoRNN, oRNN and Wisdom et al.'s pixel MNIST; 0 in EURNN's complex network, 0.01 in
             its real one (there an eps inside modReLU).
+        linear: f = identity and no b: h_t = W h_{t-1} + V x_t, the linear recurrence.
         **kwargs: Options of `SequenceModel`.
     """
 
@@ -54,6 +55,7 @@ class OrthogonalRNN(SequenceModel):
         recurrent_lr_ratio: float = 0.1,
         double_precision_map: bool = False,
         modrelu_bias: float | None = None,
+        linear: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, **kwargs)
@@ -61,7 +63,7 @@ class OrthogonalRNN(SequenceModel):
             if isinstance(module, OrthogonalMap):
                 module.double_precision = double_precision_map
         thresholds = [module.bias for module in self.modules() if isinstance(module, ModReLU)]
-        accepted = "null where model.init_args.nonlinearity is not modrelu"
+        accepted = "null where f is not modReLU"
         require(modrelu_bias is None or bool(thresholds), "model.init_args.modrelu_bias", modrelu_bias, accepted)
         if modrelu_bias is not None:
             for bias in thresholds:
@@ -113,7 +115,9 @@ class ScoRNN(OrthogonalRNN):
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
         init = SKEW_INITS[o.init]
-        return ScoRNNCell(input_size, o.hidden_size, o.negatives, init, o.released_order, o.learn_initial_state)
+        return ScoRNNCell(
+            input_size, o.hidden_size, o.negatives, init, o.released_order, o.learn_initial_state, o.linear
+        )
 
 
 class ScuRNN(OrthogonalRNN):
@@ -150,7 +154,8 @@ class ScuRNN(OrthogonalRNN):
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
-        return ScuRNNCell(input_size, o.hidden_size, SKEW_INITS[o.init], o.learn_initial_state, o.released_order)
+        init = SKEW_INITS[o.init]
+        return ScuRNNCell(input_size, o.hidden_size, init, o.learn_initial_state, o.released_order, o.linear)
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         groups = super().parameter_groups()
@@ -188,7 +193,8 @@ class URNN(OneRateRNN):
         super().__init__(task, hidden_size, learn_initial_state=learn_initial_state, **kwargs)
 
     def build_cell(self, input_size: int) -> Cell:
-        return self.cell_class(input_size, self.options.hidden_size, self.options.learn_initial_state)
+        o = self.options
+        return self.cell_class(input_size, o.hidden_size, o.learn_initial_state, o.linear)
 
 
 class FullURNN(URNN):
@@ -239,7 +245,7 @@ class EURNN(OneRateRNN):
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
         cell_class = EURNNCell if o.unitary else RealEURNNCell
-        return cell_class(input_size, o.hidden_size, o.capacity, o.layout, o.learn_initial_state)
+        return cell_class(input_size, o.hidden_size, o.capacity, o.layout, o.learn_initial_state, o.linear)
 
 
 class GORU(OneRateRNN):
@@ -269,6 +275,7 @@ class GORU(OneRateRNN):
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
+        require(not o.linear, "model.init_args.linear", o.linear, "false: GORU's gates are not linear")
         return GORUCell(input_size, o.hidden_size, o.capacity, o.layout, o.learn_initial_state, o.released_biases)
 
 
@@ -280,7 +287,7 @@ class HouseholderRNN(OneRateRNN):
         hidden_size: n.
         reflections: m, from 1 to n; null takes n.
         nonlinearity: ``modrelu``, as in the other orthogonal networks, or ``leaky_relu`` (slope 0.1, bias inside), as
-            released, tanh, relu, elu or identity.
+            released, tanh, relu, elu or identity (bias inside, too).
         learn_initial_state: Train h_0, as the paper does.
         **kwargs: Options of `OneRateRNN`.
     """
@@ -298,7 +305,12 @@ class HouseholderRNN(OneRateRNN):
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
-        return HouseholderRNNCell(input_size, o.hidden_size, o.reflections, o.learn_initial_state, o.nonlinearity)
+        accepted = "modrelu, which is replaced, or identity where model.init_args.linear is true"
+        fits = not o.linear or o.nonlinearity in ("modrelu", "identity")
+        require(fits, "model.init_args.nonlinearity", o.nonlinearity, accepted)
+        return HouseholderRNNCell(
+            input_size, o.hidden_size, o.reflections, o.learn_initial_state, o.nonlinearity, o.linear
+        )
 
 
 class NnRNN(OrthogonalRNN):
@@ -336,7 +348,7 @@ class NnRNN(OrthogonalRNN):
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
-        return NnRNNCell(input_size, o.hidden_size, SKEW_INITS[o.init], o.learn_initial_state, o.upper)
+        return NnRNNCell(input_size, o.hidden_size, SKEW_INITS[o.init], o.learn_initial_state, o.upper, o.linear)
 
     def _forms(self) -> list[SchurForm]:
         return [module for module in self.modules() if isinstance(module, SchurForm)]

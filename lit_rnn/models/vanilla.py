@@ -58,6 +58,7 @@ class VanillaRNN(SequenceModel):
         input_bias: Start of b: ``zero``, or ``torch``: U(-1/sqrt(I), 1/sqrt(I)) whatever V starts at, as in the nnRNN
             paper's RNN-orth.
         layer_norm: LayerNorm inside f: with relu and xavier the RNN-orth and RNN-id of the NRU paper.
+        linear: f = identity, as ``nonlinearity: identity``; b stays, in what the input gives.
         orthogonal_penalty: c; c |W^T W - I|_F^2 is added to the training loss (Vorontsov et al. 2017).
         **kwargs: Options of `SequenceModel`.
     """
@@ -76,6 +77,7 @@ class VanillaRNN(SequenceModel):
         input_init: VanillaInputInit | None = None,
         input_bias: InputBias = "zero",
         layer_norm: bool = False,
+        linear: bool = False,
         orthogonal_penalty: float = 0.0,
         **kwargs: Any,
     ) -> None:
@@ -92,7 +94,7 @@ class VanillaRNN(SequenceModel):
     def _warn_of_growth(self) -> None:
         """Tell of a start that explodes over the task's length; tanh and LayerNorm hold it down."""
         options, length = self.options, self.task.length
-        if options.layer_norm or options.nonlinearity == "tanh" or length is None:
+        if options.layer_norm or self._nonlinearity() == "tanh" or length is None:
             return
         factor = growth(self.cell_list()[0].recurrent_matrices()["recurrent"], length)
         if factor >= _STRONG_GROWTH:
@@ -102,6 +104,17 @@ class VanillaRNN(SequenceModel):
                 f"lower model.init_args.{of} if the loss is not a number.",
                 stacklevel=2,
             )
+
+    def _nonlinearity(self) -> NonlinearityOrModReLU:
+        """The name of f."""
+        named: NonlinearityOrModReLU = self.options.nonlinearity
+        if not self.options.linear:
+            return named
+        accepted = "tanh, which is replaced, or identity where model.init_args.linear is true"
+        require(named in ("tanh", "identity"), "model.init_args.nonlinearity", named, accepted)
+        accepted = "false where model.init_args.linear is true: LayerNorm is not linear"
+        require(not self.options.layer_norm, "model.init_args.layer_norm", True, accepted)
+        return "identity"
 
     def _start(self) -> Fill:
         """The function that fills W."""
@@ -118,7 +131,7 @@ class VanillaRNN(SequenceModel):
         cell = LayerNormRNNCell if o.layer_norm else VanillaRNNCell
         own = _INPUT_INITS["source" if o.init in ("chain", "fbchain") else "gaussian"]
         input_ = _INPUT_INITS.get(o.input_init, own)
-        built = cell(input_size, o.hidden_size, o.nonlinearity, self._start(), o.learn_initial_state, input_)
+        built = cell(input_size, o.hidden_size, self._nonlinearity(), self._start(), o.learn_initial_state, input_)
         if o.input_init not in (None, "cell", *_INPUT_INITS):
             built.start_input_(o.input_init)
         if o.input_bias == "torch":

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.activations import COMPLEX_EPS, LEAK, NONLINEARITIES, ComplexModReLU, ModReLU
+from lit_rnn.activations import COMPLEX_EPS, LEAK, NONLINEARITIES, ComplexModReLU, ModReLU, identity
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
@@ -55,6 +55,8 @@ def kind_of(cell: Cell) -> str | None:
     activation = cell.activation
     if isinstance(activation, ModReLU):
         return COMPLEX if isinstance(activation, ComplexModReLU) else "modrelu"
+    if activation is identity and isinstance(cell, UnitaryCell):
+        return COMPLEX  # with b = 0: relu(r) / r is exactly 1
     return next((name for name, f in NONLINEARITIES.items() if f is activation), None)
 
 
@@ -80,6 +82,8 @@ def run_plain(
     require(W.is_complex() == (kind == COMPLEX), f"weights() of {type(cell).__name__}", described(W), accepted)
     drive = drive_of(cell, x, W, W.dtype.to_real(), blocks)
     bias: Tensor | None = cell.activation.bias if isinstance(cell.activation, ModReLU) else None
+    if bias is None and kind == COMPLEX:
+        bias = W.new_zeros(cell.hidden_size, dtype=W.dtype.to_real())
     with torch.autocast(x.device.type, enabled=False):  # the states stay in W's precision
         bias = bias if bias is None else bias.to(W.dtype.to_real())
         h0 = state[0].to(W.dtype)

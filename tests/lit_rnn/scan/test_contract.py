@@ -53,6 +53,7 @@ ARGUMENTS: dict[str, list[dict[str, Any]]] = {
         {"memory_size": 9, "heads": 2, "form": "paper"},
     ],
     "StatisticalRUCell": [{"statistics_size": 3, "summary_size": 2}],
+    "URNNCell": [{}, {"linear": True}],
     "VanillaRNNCell": [{"nonlinearity": f} for f in ("tanh", "relu", "leaky_relu", "elu", "identity")],
 }
 

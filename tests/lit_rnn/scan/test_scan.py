@@ -40,6 +40,9 @@ PLAIN: dict[str, Callable[[], Cell]] = {
     "urnn": lambda: cells.URNNCell(I, N),
     "full urnn": lambda: cells.FullURNNCell(I, N),
     "eurnn": lambda: cells.EURNNCell(I, N),
+    "linear exprnn": lambda: cells.ExpRNNCell(I, N, linear=True),
+    "linear urnn": lambda: cells.URNNCell(I, N, linear=True),
+    "linear eurnn in layers": lambda: cells.EURNNCell(I, 40, linear=True),
     # few enough layers for their units that ``native`` applies them one after another
     "real eurnn in layers": lambda: cells.RealEURNNCell(I, 40),
     "eurnn in layers": lambda: cells.EURNNCell(I, 40),
