@@ -33,11 +33,12 @@ class _Kind(NamedTuple):
     mode: Any  # all else: width, type and place, what learns, inference mode
 
 
-def steps(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
-    """The loop: outputs (T, B, output_size) and final state from drive u (T, B, G)."""
+def steps(cell: Cell, u: Tensor, state: State, w: Any, step: Any = None) -> tuple[Tensor, State]:
+    """The loop: outputs (T, B, output_size) and final state from drive u (T, B, G); ``step`` may be a faster one."""
     outputs: list[Tensor] = []
+    step = step or cell.step
     for u_t in u.unbind(0):
-        stepped = cell.step(u_t, state, w)
+        stepped = step(u_t, state, w)
         if not outputs and not torch.compiler.is_compiling():  # they are all alike
             check_step(cell, stepped, state)
         y, state = stepped
@@ -48,21 +49,42 @@ def steps(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
 def _compiled(cell: Cell) -> Callable[..., tuple[Tensor, State]]:
     """`steps`, compiled, one for each cell: what torch has compiled hangs on the code object, and may not be many."""
     if cell not in _chunks:
-        torch._functorch.config.donated_buffer = False  # else a backward refuses retain_graph
-        code = steps.__code__.replace(co_name=f"steps_of_{type(cell).__name__}")
-        copy = types.FunctionType(code, steps.__globals__)
-        _chunks[cell] = torch.compile(copy, fullgraph=True, dynamic=False)
+        _chunks[cell] = _own(steps, cell)
         _seen[cell] = set()
     return _chunks[cell]
+
+
+def _own(function: Any, cell: Cell) -> Callable[..., tuple[Tensor, State]]:
+    torch._functorch.config.donated_buffer = False  # else a backward refuses retain_graph
+    code = function.__code__.replace(co_name=f"{function.__name__}_of_{type(cell).__name__}")
+    copy = types.FunctionType(code, function.__globals__, argdefs=function.__defaults__)
+    return torch.compile(copy, fullgraph=True, dynamic=False)
+
+
+def compiled_step(cell: Cell) -> Callable[[Tensor, State, Any], tuple[Tensor, State]]:
+    """``cell.step``, compiled."""
+    run, owner = _own(_step, cell), weakref.ref(cell)
+    return lambda u, state, w: run(owner(), u, state, w)
+
+
+def _step(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
+    return cell.step(u, state, w)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings of torch.compile that ask nothing of anybody."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # torch looks at it itself
+        warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")  # nor need it
+        yield
 
 
 @contextlib.contextmanager
 def _compiling(cell: Cell, batch: int, new: bool) -> Iterator[None]:
     """Around a pass that may compile; one that is ``new`` does, and the log says so."""
     start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # torch looks at it itself
-        warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")  # nor need it
+    with quiet():
         yield
     if new:
         seconds = time.perf_counter() - start
@@ -73,7 +95,7 @@ def tell_of_the_loop(cell: Cell, batch: int, why: str) -> None:
     """Once for each cell: what was asked for does not run everywhere."""
     if cell not in _told:
         _told.add(cell)
-        log.warning("%s: batches of %d run in the loop, not compiled: %s", type(cell).__name__, batch, why)
+        log.warning("%s: batches of %d run in the loop, %s", type(cell).__name__, batch, why)
 
 
 def _why_not(kind: _Kind, seen: set[_Kind]) -> str | None:
@@ -107,13 +129,14 @@ def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, S
     if len(u) < CHUNK or not kind.batch:  # nothing to compile
         return steps(cell, u, state, w)
     if new and (why := _why_not(kind, seen)):
-        tell_of_the_loop(cell, kind.batch, why)
+        tell_of_the_loop(cell, kind.batch, f"not compiled: {why}")
         return steps(cell, u, state, w)
     try:
         with _compiling(cell, kind.batch, new):
             y, final = _in_chunks(run, cell, u, state, w, any(learning))
     except FailOnRecompileLimitHit:  # whatever it is that differs from pass to pass, such as a number in the cell
-        tell_of_the_loop(cell, kind.batch, "something else than the batch's size makes torch compile it anew")
+        why = "not compiled: something else than the batch's size makes torch compile it anew"
+        tell_of_the_loop(cell, kind.batch, why)
         return steps(cell, u, state, w)
     seen.add(kind)
     if any(learning):

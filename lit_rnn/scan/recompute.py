@@ -99,19 +99,19 @@ def recomputed(
         blocks: Of x.
     """
     tensors: list[Tensor] = []
-    plan = _Plan(run, _taken_apart(w, tensors), every, blocks, last_only, len(state), len(tensors))
+    plan = _Plan(run, taken_apart(w, tensors), every, blocks, last_only, len(state), len(tensors))
     y, *after = _Recomputed.apply(plan, x, *state, *tensors, *cell.parameters())
     return y, tuple(after)
 
 
-def _taken_apart(w: Any, tensors: list[Tensor]) -> Callable[[Sequence[Tensor]], Any]:
+def taken_apart(w: Any, tensors: list[Tensor]) -> Callable[[Sequence[Tensor]], Any]:
     """Appends the tensors of ``w``, a (named) tuple of such or a tensor; gives what puts others in their places."""
     if isinstance(w, Tensor):
         place = len(tensors)
         tensors.append(w)
         return lambda others: others[place]
     if isinstance(w, tuple):
-        parts = [_taken_apart(part, tensors) for part in w]
+        parts = [taken_apart(part, tensors) for part in w]
         make = getattr(type(w), "_make", tuple)
         return lambda others: make(part(others) for part in parts)
     return lambda _: w

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 from collections.abc import Callable
@@ -21,6 +22,8 @@ from lit_rnn.scan.compiler import torch_compiles
 from lit_rnn.scan.drive import driven
 from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
+from lit_rnn.scan.graphed import run_graphed
+from lit_rnn.scan.graphs import records_on
 from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
 from lit_rnn.scan.packed import Block, Blocks, ends, split
@@ -31,8 +34,8 @@ from lit_rnn.scan.unequal import runs_of
 
 log = logging.getLogger(__name__)
 
-Backend = Literal["auto", "loop", "fused", "native", "compiled", "torch", "parallel"]
-Chosen = Literal["loop", "fused", "native", "compiled", "torch", "parallel"]
+Backend = Literal["auto", "loop", "fused", "native", "compiled", "graphed", "torch", "parallel"]
+Chosen = Literal["loop", "fused", "native", "compiled", "graphed", "torch", "parallel"]
 
 # Time steps, over all passes, from which compiling pays: it takes about 40 s on two cores, and spares 0.3 ms a step of
 # the smallest cells, more of larger ones (`benchmarks/README.md`).
@@ -84,8 +87,8 @@ def scan(
     chosen = choose_backend(backend, cell, (expected_passes or 0) * len(x))
     if runs is not None and backend == "auto" and chosen == "torch" and supports("native", cell):
         chosen = "native"  # one call for all lengths, not one for each
-    if chosen == "compiled" and expected_passes == 0:
-        tell_of_the_loop(cell, x.shape[1], "few of this size come")
+    if chosen in ("compiled", "graphed") and expected_passes == 0:
+        tell_of_the_loop(cell, x.shape[1], f"not {chosen}: few of this size come")
         chosen = "loop"
     w = (layers_of(cell) if chosen == "native" and weight_map is None else None) or cell.weights()
     w = w if weight_map is None else mapped_first(w, weight_map)
@@ -134,13 +137,19 @@ def _run(
         y, state = run_plain(plain, x, state, w, cast(Any, chosen), last_only, blocks)
     else:
         run: Callable[..., tuple[Tensor, State]]
-        run = {"torch": run_kernel, "compiled": run_compiled, "parallel": run_parallel}.get(chosen, steps)
+        if chosen == "compiled" and x.is_cuda:
+            run = functools.partial(run_graphed, compiled=True)
+        else:
+            run = _RUNS.get(chosen, steps)
         u = x if chosen == "torch" else driven(cell, x, w, blocks)
         if chosen != "torch" and not torch.is_autocast_enabled(x.device.type):
             (u,) = as_precise((u,), w)
         y, state = _block_by_block(lambda u, state: run(cell, u, state, w), u, state, blocks)
         y = y[ends(blocks, y.device)] if last_only else y
     return y if torch.is_autocast_enabled(x.device.type) else as_inputs(y, x), state
+
+
+_RUNS = {"torch": run_kernel, "compiled": run_compiled, "graphed": run_graphed, "parallel": run_parallel}
 
 
 def _block_by_block(
@@ -172,6 +181,8 @@ def supports(backend: Backend, cell: Cell) -> bool:
         return runs_natively("plain", like.dtype, like.device)
     if backend == "compiled":
         return next(cell.parameters()).device.type != "cpu" or torch_compiles()
+    if backend == "graphed":
+        return records_on(next(cell.parameters()).device)
     if backend == "parallel":
         return isinstance(cell, LinearCell) and type(cell).step is LinearCell.step
     return backend != "torch" or kernel_of(cell) is not None
@@ -182,6 +193,7 @@ _NEEDS = {
     "native": "is none of the cells written in C++, or not in float32 or float64 on a CPU with a C++ compiler "
     "(CXX, g++, clang++ or Python package ziglang)",
     "compiled": "is on a CPU, where torch.compile needs a C++ compiler (CXX or g++) and Python's headers (python3-dev)",
+    "graphed": "is not on a CUDA device, which alone records what is launched",
     "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)",
     "parallel": "is not linear in its state (LRU, LinOSS, MinGRU and MinLSTM are)",
 }
@@ -197,7 +209,9 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
     - ``native``: both recursions in C++, for the CPU; compiled in seconds on first use. For the plain cells and all
       others but NRU with ``use_relu``, ``layer_norm`` or rows that cut across outer products (``separable`` false).
     - ``compiled``: torch.compile over chunks of steps, for every cell; on the CPU with a C++ compiler and Python's
-      headers.
+      headers. On a CUDA device over one step, recorded as in ``graphed``.
+    - ``graphed``: the loop's own kernels in CUDA graphs, recorded once for each batch size and replayed, for every
+      cell; nothing is compiled.
     - ``torch``: torch's own kernels, for LSTM without peepholes or output matrix, GRU with its reset after, tanh and
       relu VanillaRNN.
     - ``parallel``: an associative scan over time for cells that are linear in their state

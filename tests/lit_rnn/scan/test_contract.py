@@ -20,13 +20,15 @@ from torch import Tensor
 import lit_rnn.cells
 from datamodules import UserError
 from lit_rnn.cells import Cell
-from lit_rnn.scan import scan, supports
+from lit_rnn.scan import graphs, scan, supports
+from tests.recording import Rerun
 
 BACKENDS = ["loop", "auto", "fused", "native", "torch"]
 # tried with these cells alone: ``auto`` is another backend's name, ``compiled`` takes long to start
 ONLY: dict[str, list[str]] = {
     "auto": ["VanillaRNNCell nonlinearity=tanh", "ExpRNNCell", "LSTMCell", "JANETCell", "URNNCell"],
     "compiled": ["LSTMCell", "URNNCell"],
+    "graphed": ["LSTMCell peepholes=True", "URNNCell", "GORUCell"],
     "parallel": ["LRUCell learn_initial_state=True", "LinOSSCell discretization=IMEX", "MinGRUCell", "LSTMCell"],
 }
 # (T, B); a compiled backend takes chunks of 10 steps: less than one, one, two and a rest
@@ -80,8 +82,14 @@ BUILDERS = _builders()
 each_cell = pytest.mark.parametrize("label", BUILDERS)
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
 each_backend_and_cell = pytest.mark.parametrize(
-    ("backend", "label"), [(b, label) for b in [*BACKENDS, "parallel"] for label in ONLY.get(b, BUILDERS)]
+    ("backend", "label"), [(b, label) for b in [*BACKENDS, "parallel", "graphed"] for label in ONLY.get(b, BUILDERS)]
 )
+
+
+@pytest.fixture(autouse=True)
+def record_on_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "graphed" in request.node.name:
+        monkeypatch.setitem(graphs.RECORDERS, "cpu", Rerun)
 
 
 def test_the_arguments_are_of_cells_that_exist() -> None:

@@ -1,0 +1,349 @@
+"""A cell's steps, forward and backward, as graphs that are recorded once and replayed, for any cell on a GPU.
+
+Autograd launches every kernel of every step from the host, which takes longer than the small ones run. Here the kernels
+of up to `LONGEST` steps are one launch each way. A recording, a `_Segment`, works on memory of its own: inputs are
+copied in, outputs out. It keeps what its backward needs until its next forward; a pass that comes back later, because
+the cell was run twice before the backward, or because there was no memory for a recording for each part of the
+sequence, first replays the forward from the inputs and states that it has saved.
+"""
+
+from __future__ import annotations
+
+import collections
+import logging
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from datamodules.errors import UserError
+from lit_rnn.cells.base import Cell, State
+from lit_rnn.scan.compiled import compiled_step, quiet, steps, tell_of_the_loop
+from lit_rnn.scan.graphs import RECORDERS, Recorder, Results
+from lit_rnn.scan.recompute import taken_apart
+from lit_rnn.scan.recurrence import refuse_a_graph
+
+log = logging.getLogger(__name__)
+
+LONGEST = 256  # steps of a recording: a power of two; recording takes as long as a pass or two of the loop
+KINDS = 6  # of passes that a cell keeps recordings for
+
+Run = Callable[[Tensor, State, Any], tuple[Tensor, State]]
+
+_recordings: weakref.WeakKeyDictionary[Cell, collections.OrderedDict[_Kind, _Recordings]] = weakref.WeakKeyDictionary()
+
+
+class _Kind(NamedTuple):
+    """The passes that the same recordings serve."""
+
+    batch: int
+    mode: Any  # all else that a step may depend on, but its tensors' numbers
+
+
+def run_graphed(cell: Cell, u: Tensor, state: State, w: Any, compiled: bool = False) -> tuple[Tensor, State]:
+    """As `lit_rnn.scan.compiled.steps`, recorded and replayed; ``compiled``: each step by torch.compile before that.
+
+    Every batch size, with and without gradients, is recorded anew, for about the time of two passes of the loop. A
+    batch smaller than another that is recorded already, such as an epoch's ragged last one, runs in the loop, which is
+    logged once. The last `KINDS` kinds are kept.
+
+    A sequence is cut into parts of 2^k steps, so that a few recordings serve all lengths.
+
+    Raises:
+        UserError: where a step draws random numbers, which the backward could not draw again.
+    """
+    tensors: list[Tensor] = []
+    rebuild = taken_apart(w, tensors)
+    parameters = tuple(cell.parameters())
+    grad = torch.is_grad_enabled()
+    learning = grad and any(leaf.requires_grad for leaf in (u, *state, *tensors, *parameters))
+    asked = tuple(grad and leaf.requires_grad for leaf in (u, *tensors, *parameters))
+    kind = _Kind(u.shape[1], (compiled, learning, asked, *_mode(cell, u, state, tensors)))
+    kept = _recordings.setdefault(cell, collections.OrderedDict())
+    if not kind.batch:
+        return steps(cell, u, state, w)
+    if kind not in kept:
+        if any(kind.mode == other.mode and kind.batch < other.batch for other in kept):
+            tell_of_the_loop(cell, kind.batch, "not recorded: larger ones are")
+            return steps(cell, u, state, w)
+        kept[kind] = _Recordings(cell, u, state, tensors, rebuild, learning, compiled)
+    kept.move_to_end(kind)
+    while len(kept) > KINDS:
+        kept.popitem(last=False)
+    places = kept[kind].places(len(u))
+    y, *final = _Graphed.apply(_Plan(kept[kind], places, len(state), len(tensors)), u, *state, *tensors, *parameters)
+    return y, tuple(final)
+
+
+def _mode(cell: Cell, u: Tensor, state: State, w: Sequence[Tensor]) -> tuple[Any, ...]:
+    """What recordings depend on beside batch and gradients, such as where the tensors lie that they read in place."""
+    device = u.device
+    stream = torch.cuda.current_stream(device).cuda_stream if u.is_cuda else 0
+    autocast = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
+    sums = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    given = tuple((tensor.shape, tensor.dtype) for tensor in w), tuple(part.dtype for part in state)
+    read = (*cell.parameters(), *cell.buffers())
+    places = tuple((tensor.data_ptr(), tensor.dtype) for tensor in read)
+    settings = tuple(_settled(value) for module in cell.modules() for value in vars(module).items())
+    return u.shape[2:], u.dtype, device, stream, autocast, sums, given, places, settings
+
+
+def _settled(named: tuple[str, Any]) -> tuple[str, Any]:
+    """An attribute of a module by its value where that is a number or a text, a tensor by its place."""
+    name, value = named
+    if isinstance(value, Tensor):
+        return name, value.data_ptr()
+    return name, value if isinstance(value, bool | int | float | str | None) else None
+
+
+def _parts(T: int) -> list[int]:
+    """T as a sum of `LONGEST` and smaller powers of two, falling."""
+    whole, rest = divmod(T, LONGEST)
+    return [LONGEST] * whole + [1 << bit for bit in reversed(range(rest.bit_length())) if rest >> bit & 1]
+
+
+class _Recordings:
+    """Those for one kind of passes. w is in memory that they share.
+
+    Args:
+        cell: Whose steps; held weakly, and what is recorded lives as long as it does.
+        u: A drive like those to come, (T, B, G).
+        state: A state like those to come.
+        w: The tensors of its w.
+        rebuild: Makes w of its tensors.
+        learning: Whether a backward may follow.
+        compiled: Whether steps are compiled.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        u: Tensor,
+        state: State,
+        w: Sequence[Tensor],
+        rebuild: Callable[[Sequence[Tensor]], Any],
+        learning: bool,
+        compiled: bool,
+    ) -> None:
+        self.learning = learning
+        self._loaded: object = None
+        with torch.inference_mode(False), torch.no_grad():
+            self.w = [_memory(part, learning and part.requires_grad) for part in w]
+            self._u = _memory(u[:1], learning and u.requires_grad)
+            self._state = [_memory(part, learning) for part in state]
+        parameters = [parameter for parameter in cell.parameters() if parameter.requires_grad] if learning else []
+        self.fixed = [*(part for part in self.w if part.requires_grad), *parameters]
+        self._segments: dict[int, list[_Segment]] = collections.defaultdict(list)
+        step, owner = (compiled_step(cell) if compiled else None), weakref.ref(cell)
+        self._told = f"{type(cell).__name__} for batches of {u.shape[1]}"
+
+        def run(u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
+            alive = owner()
+            assert alive is not None
+            return steps(alive, u, state, w, step)
+
+        self._run: Run = run
+        self.rebuild = rebuild
+
+    def load(self, w: Sequence[Tensor], owner: object) -> None:
+        """Put the w of a pass where it is read, unless it is there."""
+        if self._loaded is not owner:
+            _copy([part.data for part in self.w], w)
+            self._loaded = owner
+
+    def places(self, T: int) -> list[tuple[slice, _Segment]]:
+        """Which steps each recording runs. What is not recorded yet is."""
+        found: list[tuple[slice, _Segment]] = []
+        used: collections.Counter[int] = collections.Counter()
+        start = 0
+        for count in _parts(T):
+            there = self._segments[count]
+            # with gradients one for each part, where there is memory: else the backward has to run the forward again
+            if not there or (self.learning and used[count] == len(there) and there[0].recorder.has_room()):
+                there.append(self._recorded(count, first=not there))
+            found.append((slice(start, start + count), there[used[count] % len(there)]))
+            used[count] += 1
+            start += count
+        return found
+
+    def _recorded(self, count: int, first: bool) -> _Segment:
+        begun = time.perf_counter()
+        with torch.inference_mode(False), quiet():
+            torch.clear_autocast_cache()  # casts from outside would be read, and never done again
+            segment = _Segment(self, count, self._u, self._state)
+            segment.record(self._run, first)
+            torch.clear_autocast_cache()
+        log.info("recorded %d steps of %s in %.1f s", count, self._told, time.perf_counter() - begun)
+        return segment
+
+
+def _memory(like: Tensor, learns: bool, steps: int | None = None) -> Tensor:
+    """Zeros, contiguous, as a leaf of a graph."""
+    shape = like.shape if steps is None else (steps, *like.shape[1:])
+    return torch.zeros(shape, dtype=like.dtype, device=like.device).requires_grad_(learns)
+
+
+def _copy(into: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    if into:
+        torch._foreach_copy_(list(into), list(values))
+
+
+class _Segment:
+    """Some steps in memory of their own, which they are read from and written to at every replay.
+
+    Args:
+        owner: Whose w they use.
+        count: How many.
+        u: One step of the drive, (1, B, G).
+        state: The state before them.
+    """
+
+    def __init__(self, owner: _Recordings, count: int, u: Tensor, state: Sequence[Tensor]) -> None:
+        self.recorder: Recorder = RECORDERS[u.device.type](u.device)
+        self.w, self.rebuild, self.learning = owner.w, owner.rebuild, owner.learning
+        with torch.no_grad():
+            self.u = _memory(u, u.requires_grad, count)
+            self.state = [_memory(part, part.requires_grad) for part in state]
+        self.leaves = [*self.state, *([self.u] if u.requires_grad else []), *owner.fixed]
+        self.last: object = None  # who ran it last
+        self.results: Results = ()
+        self.gradients: Results = ()
+
+    def record(self, run: Run, first: bool) -> None:
+        """Record both ways, behind a pass that warms up if it is the ``first`` of its kind."""
+
+        def forward() -> Results:
+            with torch.set_grad_enabled(self.learning):
+                y, after = run(self.u, tuple(self.state), self.rebuild(self.w))
+            self._outs = (y, *after)  # they hold the graph, and that holds what the backward reads
+            return tuple(part.detach() for part in self._outs)
+
+        def backward() -> Results:
+            pairs = [pair for pair in zip(self._outs, self._by, strict=True) if pair[0].requires_grad]
+            outs, by = zip(*pairs, strict=True)
+            return torch.autograd.grad(outs, self.leaves, by, retain_graph=True, allow_unused=True)
+
+        def both() -> None:
+            forward()
+            self._by = [torch.zeros_like(part) for part in self._outs]
+            if self.learning:
+                backward()
+
+        if first:
+            before = _drawn(self.u.device)
+            self.recorder.warm_up(both)
+            self._outs = ()
+            if not torch.equal(before, _drawn(self.u.device)):
+                raise UserError(
+                    "A step draws random numbers, which a recorded one cannot draw again for its backward: set "
+                    "model.init_args.backend to loop."
+                )
+        self.results, self._replay = self.recorder.record(forward)
+        self._by = [torch.zeros_like(part) for part in (self.y, *self.after)]
+        if self.learning:
+            self.gradients, self._replay_backward = self.recorder.record(backward)
+
+    @property
+    def y(self) -> Tensor:
+        (y, *_) = self.results
+        assert y is not None
+        return y
+
+    @property
+    def after(self) -> State:
+        return self.results[1:]  # type: ignore[return-value]  # results of a forward are all there
+
+    def forward(self, u: Tensor, state: State, who: object) -> None:
+        _copy([self.u.data, *(part.data for part in self.state)], [u, *state])
+        self._replay()
+        self.last = who
+
+    def load_gradients(self, grads: Sequence[Tensor | None]) -> None:
+        """By y and by the state after; None for zero."""
+        for place, grad in zip(self._by, grads, strict=True):
+            if grad is None:
+                place.zero_()
+            else:
+                place.copy_(grad)
+
+    def backward(self) -> None:
+        self._replay_backward()
+
+
+def _drawn(device: torch.device) -> Tensor:
+    """The state of the device's random numbers."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+class _Plan(NamedTuple):
+    recordings: _Recordings
+    places: list[tuple[slice, _Segment]]
+    states: int  # how many tensors the state is
+    weights: int  # and w
+
+    def sorted(self, tensors: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any]]:
+        """State, w and parameters."""
+        end = self.states + self.weights
+        return tensors[: self.states], tensors[self.states : end], tensors[end:]
+
+
+class _Graphed(torch.autograd.Function):
+    """Outputs (T, B, .) and final state."""
+
+    @staticmethod
+    def forward(ctx: Any, plan: _Plan, u: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        state, w, parameters = plan.sorted(rest)
+        outputs: Tensor | None = None
+        starts: list[Tensor] = []
+        ctx.plan, ctx.owner, ctx.who = plan, object(), []
+        plan.recordings.load(w, ctx.owner)
+        for place, segment in plan.places:
+            if plan.recordings.learning and starts:
+                state = tuple(part.clone() for part in state)
+            starts.extend(state)
+            ctx.who.append(object())
+            segment.forward(u[place], tuple(state), ctx.who[-1])
+            state = segment.after
+            if outputs is None:
+                outputs = torch.empty((len(u), *segment.y.shape[1:]), dtype=segment.y.dtype, device=u.device)
+            outputs[place] = segment.y
+        assert outputs is not None
+        if plan.recordings.learning:
+            ctx.set_materialize_grads(False)
+            ctx.save_for_backward(u, *starts, *w, *parameters)
+        return outputs, *(part.clone() for part in state)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *through: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_a_graph()
+        plan: _Plan = ctx.plan
+        u, *rest = ctx.saved_tensors
+        count = plan.states * len(plan.places)
+        starts, (w, parameters) = rest[:count], plan.sorted(rest[count - plan.states :])[1:]
+        by_u_asked, *asked = ctx.needs_input_grad[1:]
+        fixed = [tensor for tensor in (*w, *parameters) if tensor.requires_grad]
+        totals = [torch.zeros_like(tensor) for tensor in fixed]
+        by_u = torch.empty_like(u, memory_format=torch.contiguous_format) if by_u_asked else None
+        plan.recordings.load(w, ctx.owner)
+        for number, (place, segment) in reversed([*enumerate(plan.places)]):
+            # before the forward is replayed: that may overwrite the memory which these come from
+            segment.load_gradients([None if grad is None else grad[place], *through])
+            if segment.last is not ctx.who[number]:
+                before = starts[plan.states * number :][: plan.states]
+                segment.forward(u[place], tuple(before), ctx.who[number])
+            segment.backward()
+            through = segment.gradients[: plan.states]
+            found = segment.gradients[plan.states :]
+            if by_u is not None:
+                by_u[place] = 0 if found[0] is None else found[0]
+                found = found[1:]
+            pairs = [(total, by) for total, by in zip(totals, found, strict=True) if by is not None]
+            if pairs:
+                torch._foreach_add_(*map(list, zip(*pairs, strict=True)))
+        summed = iter(totals)
+        by_fixed = [next(summed) if tensor.requires_grad else None for tensor in (*w, *parameters)]
+        by_state = [by.clone() if need and by is not None else None for need, by in zip(asked, through, strict=False)]
+        return None, by_u, *by_state, *by_fixed
