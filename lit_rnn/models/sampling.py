@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -30,15 +34,29 @@ def sample(model: SequenceModel, prompt: Tensor, count: int, temperature: float,
     require(len(prompt) >= 1, "prompt", prompt.tolist(), "at least one symbol")
     require(temperature >= 0, "temperature", temperature, "0 or positive")
     generator = torch.Generator().manual_seed(seed)
-    outputs, states = model.run(prompt.to(model.device, torch.int64)[None])
     drawn: list[int] = []
-    for _ in range(count):
-        logits = outputs[0, -1].double().cpu()
-        if temperature == 0:
-            symbol = int(logits.argmax())
-        else:
-            scaled = (logits - logits.max()) / temperature  # from the largest: it is 0, whatever the temperature
-            symbol = int(torch.multinomial(scaled.softmax(-1), 1, generator=generator))
-        drawn.append(symbol)
-        outputs, states = model.run(torch.tensor([[symbol]], device=model.device), states)
+    with _same_weights(model):
+        outputs, states = model.run(prompt.to(model.device, torch.int64)[None])
+        for _ in range(count):
+            logits = outputs[0, -1].double().cpu()
+            if temperature == 0:
+                symbol = int(logits.argmax())
+            else:
+                scaled = (logits - logits.max()) / temperature  # from the largest: it is 0, whatever the temperature
+                symbol = int(torch.multinomial(scaled.softmax(-1), 1, generator=generator))
+            drawn.append(symbol)
+            outputs, states = model.run(torch.tensor([[symbol]], device=model.device), states)
     return torch.tensor(drawn, dtype=torch.int64)
+
+
+@contextmanager
+def _same_weights(model: SequenceModel) -> Iterator[None]:
+    """Passes inside have each cell's ``weights()`` computed once: a pass of one step costs no W = exp(A)."""
+    cells = model.cell_list()
+    for cell in cells:
+        vars(cell)["weights"] = functools.cache(cell.weights)
+    try:
+        yield
+    finally:
+        for cell in cells:
+            del vars(cell)["weights"]

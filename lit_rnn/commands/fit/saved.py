@@ -54,15 +54,7 @@ def _keep(folder: Path, name: str, text: str) -> None:
 
 def versions() -> dict[str, Any]:
     """What the numbers of a run depend on besides its config."""
-    packages = (
-        "lit_rnn",
-        "pytorch-lightning",
-        "torchmetrics",
-        "torchvision",
-        "numpy",
-        "scipy",
-        "jsonargparse",
-    )
+    packages = ("pytorch-lightning", "torchmetrics", "torchvision", "numpy", "scipy", "jsonargparse")
     return {
         "commit": _commit(),
         "python": platform.python_version(),
@@ -70,6 +62,7 @@ def versions() -> dict[str, Any]:
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "lit_rnn": lit_rnn.__version__,  # not of its metadata: a clone on the path has none
         **{package: version(package) for package in packages},
     }
 

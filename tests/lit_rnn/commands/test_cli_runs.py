@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import functools
 import json
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,9 @@ from matplotlib.image import imread
 
 from datamodules import Adding, CopyMemory, PixelDigits
 from datamodules.base import SequenceDataModule
+from lit_rnn import __version__
 from lit_rnn.__main__ import main
+from lit_rnn.commands.fit import saved
 from lit_rnn.scan.native import library
 from tests.pictures import render
 
@@ -68,6 +71,16 @@ def test_versions(run: Path) -> None:
     assert versions["torch"] == str(torch.__version__), "with its build: CPU and CUDA round differently"
     assert versions["threads"] == 1
     assert {"commit", "python", "platform", "lit_rnn", "pytorch-lightning", "numpy", "devices"} <= versions.keys()
+
+
+def test_versions_of_a_clone_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_an_installed_one(package: str) -> str:
+        if package == "lit_rnn":
+            raise PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(saved, "version", of_an_installed_one)
+    assert saved.versions()["lit_rnn"] == __version__
 
 
 def test_config_is_resolved(run: Path) -> None:

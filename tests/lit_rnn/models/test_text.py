@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from datamodules import TextCorpus, UserError
-from lit_rnn.models import LSTM, SequenceModel, VanillaRNN, sample
+from lit_rnn.models import LSTM, ExpRNN, SequenceModel, VanillaRNN, sample
 
 WORDS = "to be or not to be that is the question\n" * 6
 
@@ -130,6 +130,21 @@ def test_a_seed_draws_the_same_text(corpus: Any) -> None:
     model = LSTM(corpus().task, 4).eval()
     first, again, other = (sample(model, torch.tensor([0]), 30, 1.0, seed) for seed in (1, 1, 2))
     assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_a_sample_computes_the_weights_once(corpus: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """W = exp(A) of a wide network took longer than all else in a pass of one step."""
+    data = corpus()
+    model = ExpRNN(data.task, hidden_size=5).eval()
+    calls: list[int] = []
+    weights = type(model.cells[0]).weights
+    monkeypatch.setattr(type(model.cells[0]), "weights", lambda cell: calls.append(1) or weights(cell))
+    drawn = sample(model, torch.tensor([0]), 12, temperature=0, seed=0)
+    assert len(calls) == 1
+    model(torch.tensor([[0]]))
+    assert len(calls) == 2, "and anew in every pass behind"
+    read = model(torch.cat((torch.tensor([0]), drawn[:-1]))[None])[0].argmax(-1)
+    assert torch.equal(read, drawn)
 
 
 def test_no_sample_of_this(corpus: Any) -> None:
