@@ -11,6 +11,7 @@ from datamodules.errors import UserError, chain, one_line
 from lit_rnn.threads import control_groups
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
+_NO_MEMORY = "can't allocate memory|not enough memory|Storage size calculation overflowed"  # of torch
 
 
 def keep_freed_memory() -> None:
@@ -59,10 +60,12 @@ def out_of_memory(last: BaseException | None) -> UserError | None:
     """The sentence for an allocation that failed, be it behind what was raised at last; None for other errors."""
     for error in chain(last):
         text = one_line(error)
-        allocator = isinstance(error, RuntimeError) and re.search(r"can't allocate memory|not enough memory", text)
+        allocator = isinstance(error, RuntimeError) and re.search(_NO_MEMORY, text)
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or allocator:  # torch's
             asked = re.search(r"tried to allocate (\d+) bytes", text)
             size = (re.search(r"[\d.]+ [KMGTPE]iB", text) or ["more"])[0]
+            if "overflow" in text:  # torch counts the bytes in 64 bits, with a sign
+                size = "8 EiB or more"
             if asked:
                 size = f"{int(asked[1]) / 2**30:,.1f} GiB" if len(asked[1]) > 9 else f"{int(asked[1]) / 2**20:,.1f} MiB"
             return UserError(

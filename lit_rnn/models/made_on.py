@@ -63,5 +63,8 @@ def warn(found: Mapping[str, tuple[Any, Any]]) -> None:
 def _told(found: Mapping[str, tuple[Any, Any]]) -> str:
     """All of them in half a sentence."""
     return " and ".join(
-        f"{key} is {shorten(now)}, but the checkpoint was made on {shorten(was)}" for key, (was, now) in found.items()
+        f"what data reads has changed (its checksum is {shorten(now)}, but the checkpoint was made on {shorten(was)})"
+        if key == "data.init_args.contents"  # no option of the user's
+        else f"{key} is {shorten(now)}, but the checkpoint was made on {shorten(was)}"
+        for key, (was, now) in found.items()
     )

@@ -22,6 +22,10 @@ from lit_rnn.runs.endings import SIGNALS, LostProcess, Stopped, stopping
 from lit_rnn.runs.launched import LAUNCHER, first_process, leave
 
 _PATIENCE = 10.0  # seconds for a process that has failed to say so and end
+_WHY_KILLED = {
+    "SIGKILL": ", as it is where memory runs out",
+    "SIGBUS": ", as it is where /dev/shm is full, or a file that it maps was cut short",
+}
 
 
 def processes_per_share(trainer: Trainer) -> int:
@@ -111,6 +115,21 @@ def end_all(trainer: Trainer, error: BaseException, told: bool) -> None:
     _kill(started)
     if failure is not None:
         raise failure
+
+
+def lost_worker(last: BaseException) -> LostProcess | None:
+    """The sentence where a process that prepares batches was killed; None for other errors.
+
+    torch raises it in the main thread, from whatever line that is at.
+    """
+    told = " ".join(str(error) for error in chain(last, hidden=True))
+    if not re.search("DataLoader worker .* (is killed by|exited unexpectedly)", told):
+        return None
+    names = {signal.strsignal(signum): signum.name for signum in signal.Signals}
+    found = re.search(r"is killed by signal: ([^.]*)", told)
+    name = names.get(found[1], found[1]) if found is not None else None
+    how = "has ended unexpectedly" if name is None else f"was killed by {name}{_WHY_KILLED.get(name, '')}"
+    return LostProcess(f"A process that prepares batches (data.init_args.num_workers) {how}{stopping.go_on}")
 
 
 def wait_for_all(trainer: Trainer) -> None:

@@ -84,15 +84,16 @@ def test_what_is_more_than_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         lambda: np.empty(1 << 58, dtype=np.uint8),
         lambda: torch.empty(1 << 58, dtype=torch.uint8),
+        lambda: torch.empty(1 << 31, 1 << 31),  # as many bytes as 64 bits cannot count
     ],
-    ids=["NumPy", "torch"],
+    ids=["NumPy", "torch", "overflow"],
 )
 def test_an_allocation_that_failed_is_a_sentence(ask: Callable[[], object]) -> None:
     with pytest.raises((MemoryError, RuntimeError)) as caught:
         ask()
     refused = blame.refusal(caught.value)
     assert refused is not None and "not enough memory" in str(refused)
-    assert re.search(r"268,435,456\.0 GiB|256\. PiB", str(refused)), refused
+    assert re.search(r"268,435,456\.0 GiB|256\. PiB|8 EiB or more", str(refused)), refused
     assert memory.out_of_memory(RuntimeError("shapes cannot be multiplied")) is None
 
 

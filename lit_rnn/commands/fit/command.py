@@ -22,7 +22,7 @@ from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.runs import folder as run_folder
 from lit_rnn.runs import limits
 from lit_rnn.runs.endings import AllDone, DivergedError, Stopped
-from lit_rnn.runs.ranks import end_all, processes_per_share, take_over, wait_for_all
+from lit_rnn.runs.ranks import end_all, lost_worker, processes_per_share, take_over, wait_for_all
 from lit_rnn.threads import use_threads
 
 
@@ -95,7 +95,7 @@ class CLI(ConfigCLI):
             end_all(self.trainer, ending, told=True)
             raise
         except Exception as error:
-            refused = blame.refusal(error, self._added)
+            refused = lost_worker(error) or blame.refusal(error, self._added)
             try:
                 end_all(self.trainer, error, told=refused is not None)
             except SystemExit as ended:

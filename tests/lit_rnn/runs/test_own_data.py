@@ -98,7 +98,7 @@ def test_other_classes_are_refused(trained: Path, tmp_path: Path, refused: Any) 
 def test_changed_contents_do_not_resume(trained: Path, tmp_path: Path, refused: Any) -> None:
     write(tmp_path / "own.csv", shift=6.0)
     sentence = refused("fit", "-c", "tiny.yaml", "--ckpt_path", "last", "--run_dir", trained, "--trainer.max_epochs", 3)
-    assert "data.init_args.contents" in sentence and "on the same data" in sentence
+    assert "what data reads has changed" in sentence and "on the same data" in sentence
 
 
 @pytest.mark.parametrize("fault", ["stray", "gone"])
