@@ -565,19 +565,11 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def write_readme(files: list[Path]) -> None:
-    for file in files:
-        require(file.is_file(), "--write-readme", str(file), "a file that a run wrote")
-        require(not json.loads(file.read_text())["tiny"], "--write-readme", str(file), "a run without --tiny")
-    readme = HERE / "README.md"
-    readme.write_text(tables.filled(readme.read_text(), files))
-
-
 def run(options: argparse.Namespace) -> None:
     require(options.rounds >= 1, "--rounds", options.rounds, "a whole number of at least 1")
     require(options.threads >= 1, "--threads", options.threads, "a whole number of at least 1")
     if options.write_readme:
-        return write_readme(options.write_readme)
+        return tables.write_readme(HERE / "README.md", options.write_readme)
     measure.prepare(options.threads)
     keep_freed_memory()
     rows = chosen(Suite(options.backend, options.threads, options.tiny).rows(), options.rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from typing import Any
 from measure import Bar, Pairs, Ratio, Row
 from rich import box
 from rich.table import Table
+
+from datamodules.errors import require
 
 COLUMNS = ("row", "work", "against", "backend", "ours", "theirs", "ratio", "bar", "first call")
 
@@ -30,6 +32,12 @@ GROUPS = {
     "long": "long sequences, recomputed in chunks (checkpoint_every): time, and memory of the whole process",
     "ops": "CPU-side operators that the profiler counts per time step, forward and backward, views and allocations "
     "left out: how many times fewer than the loop. Nothing was measured on a GPU",
+}
+
+ON_A_GPU = {
+    "gpu": "Forward and backward on a GPU: how many times faster than the loop, and than torch's relu layer on "
+    "cuDNN in IEEE float32; of each work the fastest backend has the bar. Below: peak memory of a pass, and how far "
+    "outputs and gradients are from float64 on the CPU"
 }
 
 Record = dict[str, Any]
@@ -90,8 +98,8 @@ def line(entry: Record) -> str:
     return f"{entry['name']}: {work}{by} {ours}, {against} {theirs}: {ratio} {kind}{asked}{note}"
 
 
-def by_group(entries: Sequence[Record]) -> dict[str, list[Record]]:
-    found = {group: [e for e in entries if e["name"].partition("/")[0] == group] for group in GROUPS}
+def by_group(entries: Sequence[Record], groups: Iterable[str] = GROUPS) -> dict[str, list[Record]]:
+    found = {group: [e for e in entries if e["name"].partition("/")[0] == group] for group in groups}
     return {group: members for group, members in found.items() if members}
 
 
@@ -112,14 +120,14 @@ def terminal(entries: Sequence[Record]) -> list[Table]:
     return tables
 
 
-def markdown(entries: Sequence[Record]) -> str:
+def markdown(entries: Sequence[Record], groups: dict[str, str] = GROUPS) -> str:
     parts = []
-    for group, members in by_group(entries).items():
+    for group, members in by_group(entries, groups).items():
         rows = [COLUMNS, ["---"] * len(COLUMNS), *(columns(entry) for entry in members)]
         text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
         notes = {entry["name"]: entry.get("note") or entry.get("skipped") for entry in members}
         said = "\n".join(f"- `{name}`: {note}" for name, note in notes.items() if note)
-        sentence = GROUPS[group][0].upper() + GROUPS[group][1:] + "."
+        sentence = groups[group][0].upper() + groups[group][1:] + "."
         parts.append("\n\n".join(part for part in (f"### {group}", sentence, text, said) if part))
     return "\n\n".join(parts)
 
@@ -133,17 +141,32 @@ def machine_words(run: Record) -> str:
     )
 
 
-START, END = "<!-- measured: start -->", "<!-- measured: end -->"
+def card_words(run: Record) -> str:
+    m = run["machine"]
+    return (
+        f"{run['date']}: {m['card']} (compute capability {m['capability']}), CUDA {m['cuda']}, cuDNN {m['cudnn']}, "
+        f"torch {m['torch']}, Triton {m['triton']}, Python {m['python']}; medians of {run['rounds']} rounds."
+    )
 
 
-def filled(readme: str, runs: Sequence[Path]) -> str:
+def filled(readme: str, runs: Sequence[Path], groups: dict[str, str] = GROUPS) -> str:
     """``readme`` with the tables of ``runs`` between its marks; a later run's rows replace an earlier one's."""
+    on_a_gpu = groups is ON_A_GPU
+    name, words = ("on a GPU", card_words) if on_a_gpu else ("measured", machine_words)
+    start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
     kept = {path.name: json.loads(path.read_text()) for path in runs}
     entries: dict[str, Record] = {}
     for run in kept.values():
         entries |= {entry["name"]: entry for entry in run["rows"]}
-    lines = [f"- `results/{name}`: {machine_words(run)}" for name, run in kept.items()]
-    before, _, rest = readme.partition(START)
-    _, _, after = rest.partition(END)
-    measured = "\n".join(lines) + "\n\n" + markdown(list(entries.values()))
-    return f"{before}{START}\n{measured.strip()}\n{END}{after}"
+    lines = [f"- `results/{name}`: {words(run)}" for name, run in kept.items()]
+    before, _, rest = readme.partition(start)
+    _, _, after = rest.partition(end)
+    measured = "\n".join(lines) + "\n\n" + markdown(list(entries.values()), groups)
+    return f"{before}{start}\n{measured.strip()}\n{end}{after}"
+
+
+def write_readme(readme: Path, runs: Sequence[Path], groups: dict[str, str] = GROUPS) -> None:
+    for run in runs:
+        require(run.is_file(), "--write-readme", str(run), "a file that a run wrote")
+        require(not json.loads(run.read_text())["tiny"], "--write-readme", str(run), "a run without --tiny")
+    readme.write_text(filled(readme.read_text(), runs, groups))

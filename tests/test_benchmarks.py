@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import get_args
 
@@ -24,11 +25,12 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import children  # noqa: E402
+import gpu  # noqa: E402
 import loading  # noqa: E402
 import reference  # noqa: E402
 import speed  # noqa: E402
 import tables  # noqa: E402
-from measure import Bar, Pairs, Ratio, Row, in_turn  # noqa: E402
+from measure import Bar, Pairs, Ratio, Row, SkipError, in_turn  # noqa: E402
 from passes import Size, bare_products, from_config  # noqa: E402
 
 CELLS = {
@@ -159,7 +161,55 @@ def test_a_skipped_row_says_why() -> None:
 def test_readme_shows_the_kept_numbers() -> None:
     readme = (BENCHMARKS / "README.md").read_text()
     runs = [BENCHMARKS / name for name in re.findall(r"^- `(results/\S+\.json)`", readme, re.MULTILINE)]
-    assert tables.filled(readme, runs) == readme
+    on_a_gpu = [run for run in runs if run.name.startswith("gpu-")]
+    assert tables.filled(readme, [run for run in runs if run not in on_a_gpu]) == readme
+    if on_a_gpu:
+        assert tables.filled(readme, on_a_gpu, tables.ON_A_GPU) == readme
+
+
+def test_every_backend_that_can_is_a_row_of_the_gpus_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU and cut small: beside the loop all, beside cuDNN plain cells, and one that fails says why."""
+    monkeypatch.setattr(gpu, "PASSES", 1)
+    work = gpu.WORKS["exprnn170"]._replace(build=lambda width: ExpRNNCell(width, 6))
+    run = gpu.Contender.run
+
+    def fail(contender: gpu.Contender, *given: torch.Tensor) -> torch.Tensor:
+        if contender.who == "parallel":
+            raise RuntimeError("no such kernel")
+        return run(contender, *given)
+
+    monkeypatch.setattr(gpu.Contender, "run", fail)
+    monkeypatch.setattr(gpu, "able", lambda *_: ["loop", "fused", "parallel"])
+    monkeypatch.setattr(gpu.Contender, "found", lambda self, x: [torch.ones(1)])
+    ready, failed = gpu.prepared(work, torch.device("cpu"), ["fused"], time.monotonic() + 60, tiny=True)
+    rows = gpu.entries("exprnn170", work, ready, failed, rounds=2)
+    assert [row["name"].removeprefix("gpu/exprnn170/") for row in rows] == ["fused/loop", "fused/cudnn", "parallel"]
+    assert [row["bar"]["value"] for row in rows] == [30, 1, None] and len(rows[0]["ours"]) == 2
+    assert rows[2]["skipped"] == "RuntimeError: no such kernel"
+    table = tables.markdown(rows, tables.ON_A_GPU)
+    assert "| exprnn170/fused/cudnn | ExpRNN n = 170, T = 784, B = 128 | torch.nn.RNN(relu), cuDNN | fused |" in table
+
+
+def test_a_work_that_ends_or_hangs_is_a_row_that_says_so(tmp_path: Path) -> None:
+    said = (
+        f"print('noise'); print({gpu.MARK!r} + '{{\"ready\": true}}', flush=True); input(); raise SystemExit('broken')"
+    )
+    process = gpu.Process("nru", [sys.executable, "-c", said], tmp_path / "log")
+    assert process.told(20) == {"ready": True}
+    with pytest.raises(SkipError, match="longer than 0 s"):
+        process.told(0)
+    process.go()
+    with pytest.raises(SkipError, match="ended with status 1: broken"):
+        process.told(20)
+    process.end()
+    with pytest.raises(TimeoutError), gpu.limited(0.02):
+        time.sleep(5)
+
+
+def test_random_images_as_files(tmp_path: Path) -> None:
+    gpu.write_images(tmp_path, 6_000)
+    images, labels = PixelMNIST(root=str(tmp_path), verify=False, val_size=1_000).images("train")
+    assert images.shape == (5_000, 784, 1) and labels.max() == 9 and 0.4 < images.double().mean() / 255 < 0.6
 
 
 def test_both_loaders_give_the_same_images(tmp_path: Path) -> None:

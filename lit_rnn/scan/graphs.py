@@ -16,7 +16,7 @@ from torch import Tensor
 Results = tuple[Tensor | None, ...]
 
 # Of the device's memory, what recordings leave free: all beyond the first of a kind are there to spare time alone.
-_FREE = 0.4
+_FREE = 0.2
 
 
 class Recorder(ABC):
