@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +33,12 @@ Blocks = tuple[Block, ...]
 def size(blocks: Sequence[Block]) -> int:
     """N: how many packed rows they are."""
     return sum(block.size for block in blocks)
+
+
+def rows_of_steps(blocks: Sequence[Block]) -> Tensor:
+    """How many rows each step has, (steps,) int32."""
+    steps, rows = zip(*blocks, strict=True)
+    return torch.from_numpy(np.repeat(np.array(rows, dtype=np.int32), steps))
 
 
 def split(tensor: Tensor, blocks: Sequence[Block]) -> list[Tensor]:
@@ -135,11 +142,11 @@ def ends(blocks: Sequence[Block], device: torch.device) -> Tensor | slice:
     """Where in packed rows the last step of every run is, (R,)."""
     if len(blocks) == 1:
         return slice(size(blocks) - blocks[0].rows, None)
-    steps, rows = torch.tensor(blocks).unbind(1)
-    after = (steps * rows).cumsum(0)  # the packed rows behind each block
-    ended = rows - torch.cat((rows[1:], rows.new_zeros(1)))
-    last = (after - rows).flip(0).repeat_interleave(ended.flip(0))  # where the last step of each run begins
-    return (last + torch.arange(len(last))).to(device)
+    steps, rows = np.array(blocks).T
+    begins = (steps * rows).cumsum() - rows  # of the last step of each block
+    ended = rows - np.append(rows[1:], 0)
+    last = np.repeat(begins[::-1], ended[::-1])  # where the last step of each run begins
+    return torch.from_numpy(last + np.arange(len(last))).to(device)
 
 
 class Chain:
@@ -188,11 +195,10 @@ class Chain:
                 return torch.cat((before, h[:-rows]))
             start = self.first + piece.rows.start - rows
             return self.memory[start : start + len(h)]
-        steps, rows_of = torch.tensor(piece.blocks).unbind(1)
-        now = rows_of.repeat_interleave(steps)
-        back = torch.cat((now.new_tensor([piece.before]), now[:-1])).repeat_interleave(now)
+        now = rows_of_steps(piece.blocks).numpy()
+        back = np.repeat(np.append(piece.before, now[:-1]), now)
         start = self.first + piece.rows.start
-        return self.memory.index_select(0, (torch.arange(start, start + len(h)) - back).to(h.device))
+        return self.memory.index_select(0, torch.from_numpy(np.arange(start, start + len(h)) - back).to(h.device))
 
 
 class Trail:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_rnn.activations import COMPLEX_EPS
 from lit_rnn.scan.native import Memory, addresses, function, packed, packed_shape, readable
-from lit_rnn.scan.packed import Blocks, size
+from lit_rnn.scan.packed import Blocks, rows_of_steps, size
 from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept, Loss
 
 
@@ -172,5 +172,4 @@ class Native(Dense):
 
 def _rows(steps: Steps) -> Memory:
     """How many rows each step has."""
-    lasting, rows = torch.tensor(steps.blocks).unbind(1)
-    return Memory("The rows", rows.int().repeat_interleave(lasting), (steps.steps,), torch.int32)
+    return Memory("The rows", rows_of_steps(steps.blocks), (steps.steps,), torch.int32)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.errors import UserError
 from lit_rnn.cells.base import Cell, State
+from lit_rnn.scan import packed
 from lit_rnn.scan.checks import described
 from lit_rnn.scan.packed import Block, Blocks
 
@@ -49,7 +52,7 @@ class _Unpacked(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, y: Tensor, place: Tensor, rows: int) -> Tensor:
         ctx.save_for_backward(place)
-        return y.new_zeros(rows, y.shape[1]).index_copy_(0, place, y)
+        return y.new_zeros(rows, y.shape[1]).index_add_(0, place, y)  # half the time of index_copy_
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -63,50 +66,50 @@ def runs_of(x: Tensor, lengths: Tensor | None, reset: Tensor | None) -> Runs | N
         UserError: unless ``lengths`` is int64 (B,) from 1 to T, and ``reset`` bool (T, B).
     """
     T, B = x.shape[:2]
-    lengths = _checked_lengths(lengths, T, B)
+    whole = _checked_lengths(lengths, T, B)
     reset = _checked_reset(reset, T, B)
-    if not B or (reset is None and bool((lengths == T).all())):
+    if not B or (reset is None and whole.min() == T):
         return None
-    begins = torch.zeros(T, B, dtype=torch.bool) if reset is None else reset.clone()
-    begins[0] = True
-    begins &= torch.arange(T)[:, None] < lengths
-    row, first = begins.mT.nonzero(as_tuple=True)  # row by row, in the order of time
-    after = torch.cat((first[1:], first.new_zeros(1)))
-    ends = torch.cat((row[1:] != row[:-1], row.new_ones(1, dtype=torch.bool)))  # of its row
-    length = torch.where(ends, lengths[row], after) - first
-    order = length.argsort(descending=True, stable=True)
-    number = torch.empty_like(order)
-    number[order] = torch.arange(len(order))
+    # in NumPy: most of these are small, and cost what it takes to call them
+    row, first = np.arange(B), np.zeros(B, dtype=np.int64)
+    if reset is not None:
+        begins = reset.numpy().T.copy()
+        begins[:, 0] = True
+        begins &= np.arange(T) < whole[:, None]
+        row, first = begins.nonzero()  # row by row, in the order of time
+    ends = np.append(row[1:] != row[:-1], True)  # of its row
+    length = np.where(ends, whole[row], np.append(first[1:], 0)) - first
+    order = np.argsort(-length, kind="stable")
+    number = np.empty_like(order)
+    number[order] = np.arange(len(order))
     last = number[ends]
     row, first, length = row[order], first[order], length[order]
-    run = torch.repeat_interleave(torch.arange(len(length)), length)
-    step = torch.arange(len(run)) - (length.cumsum(0) - length)[run]
-    place = ((first[run] + step) * B + row[run])[step.argsort(stable=True)]
-    fresh = None if reset is None else reset[first, row]
-    moved = (None if part is None else part.to(x.device) for part in (place, row, fresh, last))
-    return Runs(_blocks(length), *moved)  # type: ignore[arg-type]  # None is fresh alone
+    blocks = _blocks(length)
+    rows = packed.rows_of_steps(blocks).numpy()
+    run = np.arange(int(length.sum())) - np.repeat(rows.cumsum() - rows, rows)
+    place = (first * B + row)[run] + np.repeat(np.arange(len(rows)) * B, rows)
+    fresh = None if reset is None else reset.numpy()[first, row]
+    moved = (None if part is None else torch.from_numpy(part).to(x.device) for part in (place, row, fresh, last))
+    return Runs(blocks, *moved)  # type: ignore[arg-type]  # None is fresh alone
 
 
-def _blocks(length: Tensor) -> Blocks:
+def _blocks(length: NDArray[np.int64]) -> Blocks:
     """From the lengths of runs, the longest first."""
-    ends, counts = torch.unique(length, return_counts=True)
-    found, before, rows = [], 0, len(length)
-    for end, count in zip(ends.tolist(), counts.tolist(), strict=True):
-        found.append(Block(end - before, rows))
-        before, rows = end, rows - count
-    return tuple(found)
+    last = np.flatnonzero(np.append(length[1:], 0) < length)[::-1]  # of those of one length, the shortest first
+    steps = np.diff(length[last], prepend=0)
+    return tuple(map(Block, steps.tolist(), (last + 1).tolist()))
 
 
-def _checked_lengths(lengths: Tensor | None, T: int, B: int) -> Tensor:
+def _checked_lengths(lengths: Tensor | None, T: int, B: int) -> NDArray[np.int64]:
     if lengths is None:
-        return torch.full((B,), T)
+        return np.full(B, T)
     if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64 or lengths.shape != (B,):
         raise UserError(f"lengths is {described(lengths)}, but it must be int64 ({B},), one number a sequence.")
-    lengths = lengths.cpu()
-    if B and not (int(lengths.min()) > 0 and int(lengths.max()) <= T):
-        wrong = next(length for length in lengths.tolist() if not 1 <= length <= T)
+    whole: NDArray[np.int64] = lengths.cpu().numpy()
+    if B and not (whole.min() > 0 and whole.max() <= T):
+        wrong = next(length for length in whole.tolist() if not 1 <= length <= T)
         raise UserError(f"lengths holds {wrong}, but a length must be from 1 to {T}, the steps of the inputs.")
-    return lengths
+    return whole
 
 
 def _checked_reset(reset: Tensor | None, T: int, B: int) -> Tensor | None:
