@@ -33,12 +33,11 @@ class _Kind(NamedTuple):
     mode: Any  # all else: width, type and place, what learns, inference mode
 
 
-def steps(cell: Cell, u: Tensor, state: State, w: Any, step: Any = None) -> tuple[Tensor, State]:
-    """The loop: outputs (T, B, output_size) and final state from drive u (T, B, G); ``step`` may be a faster one."""
+def steps(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
+    """The loop: outputs (T, B, output_size) and final state from drive u (T, B, G)."""
     outputs: list[Tensor] = []
-    step = step or cell.step
     for u_t in u.unbind(0):
-        stepped = step(u_t, state, w)
+        stepped = cell.step(u_t, state, w)
         if not outputs and not torch.compiler.is_compiling():  # they are all alike
             check_step(cell, stepped, state)
         y, state = stepped
@@ -57,7 +56,7 @@ def _compiled(cell: Cell) -> Callable[..., tuple[Tensor, State]]:
 def _own(function: Any, cell: Cell) -> Callable[..., tuple[Tensor, State]]:
     torch._functorch.config.donated_buffer = False  # else a backward refuses retain_graph
     code = function.__code__.replace(co_name=f"{function.__name__}_of_{type(cell).__name__}")
-    copy = types.FunctionType(code, function.__globals__, argdefs=function.__defaults__)
+    copy = types.FunctionType(code, function.__globals__)
     return torch.compile(copy, fullgraph=True, dynamic=False)
 
 

@@ -1,26 +1,31 @@
 """A cell's steps, forward and backward, as graphs that are recorded once and replayed, for any cell on a GPU.
 
 Autograd launches every kernel of every step from the host, which takes longer than the small ones run. Here the kernels
-of up to `LONGEST` steps are one launch each way. A recording, a `_Segment`, works on memory of its own: inputs are
-copied in, outputs out. It keeps what its backward needs until its next forward; a pass that comes back later, because
-the cell was run twice before the backward, or because there was no memory for a recording for each part of the
-sequence, first replays the forward from the inputs and states that it has saved.
+of up to `LONGEST` steps are one launch each way. The backward goes through time with the gradients by states and drive
+alone; those by the weights come from `TOGETHER` steps at a time, taken as rows of one batch, since rows do not depend
+on one another.
+
+A recording, a `_Segment`, works on memory of its own: inputs are copied in, outputs out. It keeps what its backward
+needs until its next forward. A pass that comes back later, because the cell was run twice before the backward, or
+because there was no memory for a recording for each part of the sequence, first replays the forward from the inputs and
+states that it has saved.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from datamodules.errors import UserError
-from lit_rnn.cells.base import Cell, State
+from lit_rnn.cells.base import Cell, State, check_step
 from lit_rnn.scan.compiled import compiled_step, quiet, steps, tell_of_the_loop
 from lit_rnn.scan.graphs import RECORDERS, Recorder, Results
 from lit_rnn.scan.recompute import taken_apart
@@ -29,9 +34,10 @@ from lit_rnn.scan.recurrence import refuse_a_graph
 log = logging.getLogger(__name__)
 
 LONGEST = 256  # steps of a recording: a power of two; recording takes as long as a pass or two of the loop
+TOGETHER = 16  # steps whose gradients by the weights are computed at once
 KINDS = 6  # of passes that a cell keeps recordings for
 
-Run = Callable[[Tensor, State, Any], tuple[Tensor, State]]
+Step = Callable[[Tensor, State, Any], tuple[Tensor, State]]
 
 _recordings: weakref.WeakKeyDictionary[Cell, collections.OrderedDict[_Kind, _Recordings]] = weakref.WeakKeyDictionary()
 
@@ -137,15 +143,8 @@ class _Recordings:
         parameters = [parameter for parameter in cell.parameters() if parameter.requires_grad] if learning else []
         self.fixed = [*(part for part in self.w if part.requires_grad), *parameters]
         self._segments: dict[int, list[_Segment]] = collections.defaultdict(list)
-        step, owner = (compiled_step(cell) if compiled else None), weakref.ref(cell)
+        self._cell, self._step = weakref.ref(cell), compiled_step(cell) if compiled else None
         self._told = f"{type(cell).__name__} for batches of {u.shape[1]}"
-
-        def run(u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
-            alive = owner()
-            assert alive is not None
-            return steps(alive, u, state, w, step)
-
-        self._run: Run = run
         self.rebuild = rebuild
 
     def load(self, w: Sequence[Tensor], owner: object) -> None:
@@ -174,7 +173,9 @@ class _Recordings:
         with torch.inference_mode(False), quiet():
             torch.clear_autocast_cache()  # casts from outside would be read, and never done again
             segment = _Segment(self, count, self._u, self._state)
-            segment.record(self._run, first)
+            cell = self._cell()
+            assert cell is not None
+            segment.record(cell, self._step, first)
             torch.clear_autocast_cache()
         log.info("recorded %d steps of %s in %.1f s", count, self._told, time.perf_counter() - begun)
         return segment
@@ -207,24 +208,48 @@ class _Segment:
         with torch.no_grad():
             self.u = _memory(u, u.requires_grad, count)
             self.state = [_memory(part, part.requires_grad) for part in state]
-        self.leaves = [*self.state, *([self.u] if u.requires_grad else []), *owner.fixed]
+        self.fixed = owner.fixed
+        self._states: list[State] = []
+        self._outs: tuple[Tensor, ...] = ()
+        self._by: list[Tensor] = []
         self.last: object = None  # who ran it last
         self.results: Results = ()
         self.gradients: Results = ()
 
-    def record(self, run: Run, first: bool) -> None:
+    def record(self, cell: Cell, compiled: Step | None, first: bool) -> None:
         """Record both ways, behind a pass that warms up if it is the ``first`` of its kind."""
+        owner = weakref.ref(cell)
 
         def forward() -> Results:
-            with torch.set_grad_enabled(self.learning):
-                y, after = run(self.u, tuple(self.state), self.rebuild(self.w))
-            self._outs = (y, *after)  # they hold the graph, and that holds what the backward reads
+            alive = owner()
+            assert alive is not None
+            with torch.set_grad_enabled(self.learning), _frozen(alive) if compiled else contextlib.nullcontext():
+                w = self.rebuild([part.detach() for part in self.w] if compiled else self.w)
+                outputs: list[Tensor] = []
+                self._states = [tuple(self.state)]
+                for u_t in self.u.unbind(0):
+                    stepped = (compiled or alive.step)(u_t, self._states[-1], w)
+                    if not outputs:
+                        check_step(alive, stepped, self._states[-1])
+                    y, after = stepped
+                    outputs.append(y)
+                    # as tensors of their own, whose gradients are those through later steps alone
+                    self._states.append(tuple(part.view_as(part) for part in after))
+                self._outs = (torch.stack(outputs), *self._states[-1])
+            # they hold the graph, and that holds what the backward reads
             return tuple(part.detach() for part in self._outs)
 
         def backward() -> Results:
-            pairs = [pair for pair in zip(self._outs, self._by, strict=True) if pair[0].requires_grad]
-            outs, by = zip(*pairs, strict=True)
-            return torch.autograd.grad(outs, self.leaves, by, retain_graph=True, allow_unused=True)
+            alive = owner()
+            assert alive is not None
+            outs, by = _learned(self._outs, self._by)
+            learned = [part for state in self._states[1:-1] for part in state if part.requires_grad]
+            leaves = [*self.state, *([self.u] if self.u.requires_grad else [])]
+            found = torch.autograd.grad(outs, [*leaves, *learned], by, retain_graph=True, allow_unused=True)
+            by_learned = iter(found[len(leaves) :])
+            by_states = [[next(by_learned) if p.requires_grad else None for p in state] for state in self._states[1:-1]]
+            by_fixed = self._by_fixed(alive, compiled, [*by_states, self._by[1:]]) if self.fixed else ()
+            return *found[: len(leaves)], *by_fixed
 
         def both() -> None:
             forward()
@@ -235,7 +260,7 @@ class _Segment:
         if first:
             before = _drawn(self.u.device)
             self.recorder.warm_up(both)
-            self._outs = ()
+            self._outs, self._states = (), []
             if not torch.equal(before, _drawn(self.u.device)):
                 raise UserError(
                     "A step draws random numbers, which a recorded one cannot draw again for its backward: set "
@@ -245,6 +270,27 @@ class _Segment:
         self._by = [torch.zeros_like(part) for part in (self.y, *self.after)]
         if self.learning:
             self.gradients, self._replay_backward = self.recorder.record(backward)
+
+    def _by_fixed(self, cell: Cell, compiled: Step | None, by_states: Sequence[Sequence[Tensor | None]]) -> Results:
+        """The gradients by w and parameters: from many steps at once, as rows of one batch, instead of step by step."""
+        totals: list[Tensor | None] = [None] * len(self.fixed)
+        for start in range(0, len(self.u), TOGETHER):
+            part = slice(start, start + TOGETHER)
+            before = [torch.cat(parts).detach() for parts in zip(*self._states[:-1][part], strict=True)]
+            by_after = [
+                torch.cat([torch.zeros_like(p) if by is None else by for by, p in zip(each, parts, strict=True)])
+                for each, parts in zip(
+                    zip(*by_states[part], strict=True), zip(*self._states[1:][part], strict=True), strict=True
+                )
+            ]
+            # shorter parts are of many lengths, each of which would be compiled
+            step = compiled if compiled and len(self.u) >= TOGETHER else cell.step
+            with torch.enable_grad():
+                y, after = step(self.u.data[part].flatten(0, 1), tuple(before), self.rebuild(self.w))
+            outs, by = _learned((y, *after), (self._by[0][part].flatten(0, 1), *by_after))
+            found = torch.autograd.grad(outs, self.fixed, by, allow_unused=True) if outs else totals
+            totals = [b if a is None else a if b is None else a + b for a, b in zip(totals, found, strict=True)]
+        return tuple(totals)
 
     @property
     def y(self) -> Tensor:
@@ -271,6 +317,25 @@ class _Segment:
 
     def backward(self) -> None:
         self._replay_backward()
+
+
+def _learned(outs: Sequence[Tensor], by: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Those of ``outs`` that depend on a leaf, and the gradients by them."""
+    places = [place for place, out in enumerate(outs) if out.requires_grad]
+    return [outs[place] for place in places], [by[place] for place in places]
+
+
+@contextlib.contextmanager
+def _frozen(cell: Cell) -> Iterator[None]:
+    """Parameters that ask for no gradient: what is compiled computes all that are asked for, wanted or not."""
+    asking = [parameter for parameter in cell.parameters() if parameter.requires_grad]
+    for parameter in asking:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in asking:
+            parameter.requires_grad_()
 
 
 def _drawn(device: torch.device) -> Tensor:

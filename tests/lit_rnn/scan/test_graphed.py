@@ -25,6 +25,7 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Rerun]]:
     monkeypatch.setitem(graphs.RECORDERS, "cpu", Rerun)
     monkeypatch.setattr(Rerun, "made", [])
     monkeypatch.setattr(graphed, "LONGEST", 4)
+    monkeypatch.setattr(graphed, "TOGETHER", 2)
     yield Rerun.made
 
 
