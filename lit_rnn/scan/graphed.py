@@ -2,10 +2,10 @@
 
 Autograd launches every kernel of every step from the host, which takes longer than the small ones run. Here the kernels
 of up to `LONGEST` steps are one launch each way. The backward goes through time with the gradients by states and drive
-alone; those by the weights come from `TOGETHER` steps at a time, taken as rows of one batch, since rows do not depend
+alone; those by the weights come from several steps at a time, taken as rows of one batch, since rows do not depend
 on one another.
 
-A recording, a `_Segment`, works on memory of its own: inputs are copied in, outputs out. It keeps what its backward
+A recording, a `Segment`, works on memory of its own: inputs are copied in, outputs out. It keeps what its backward
 needs until its next forward. A pass that comes back later, because the cell was run twice before the backward, or
 because there was no memory for a recording for each part of the sequence, first replays the forward from the inputs and
 states that it has saved.
@@ -14,30 +14,25 @@ states that it has saved.
 from __future__ import annotations
 
 import collections
-import contextlib
 import logging
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from datamodules.errors import UserError
-from lit_rnn.cells.base import Cell, State, check_step
+from lit_rnn.cells.base import Cell, State
 from lit_rnn.scan.compiled import compiled_step, quiet, steps, tell_of_the_loop
-from lit_rnn.scan.graphs import RECORDERS, Recorder, Results
 from lit_rnn.scan.recompute import taken_apart
 from lit_rnn.scan.recurrence import refuse_a_graph
+from lit_rnn.scan.segment import Segment, Shared, copy, memory
 
 log = logging.getLogger(__name__)
 
 LONGEST = 256  # steps of a recording: a power of two; recording takes as long as a pass or two of the loop
-TOGETHER = 16  # steps whose gradients by the weights are computed at once
 KINDS = 6  # of passes that a cell keeps recordings for
-
-Step = Callable[[Tensor, State, Any], tuple[Tensor, State]]
 
 _recordings: weakref.WeakKeyDictionary[Cell, collections.OrderedDict[_Kind, _Recordings]] = weakref.WeakKeyDictionary()
 
@@ -137,25 +132,25 @@ class _Recordings:
         self.learning = learning
         self._loaded: object = None
         with torch.inference_mode(False), torch.no_grad():
-            self.w = [_memory(part, learning and part.requires_grad) for part in w]
-            self._u = _memory(u[:1], learning and u.requires_grad)
-            self._state = [_memory(part, learning) for part in state]
+            read = [memory(part, learning and part.requires_grad) for part in w]
+            self._u = memory(u[:1], learning and u.requires_grad)
+            self._state = [memory(part, learning) for part in state]
         parameters = [parameter for parameter in cell.parameters() if parameter.requires_grad] if learning else []
-        self.fixed = [*(part for part in self.w if part.requires_grad), *parameters]
-        self._segments: dict[int, list[_Segment]] = collections.defaultdict(list)
+        fixed = [*(part for part in read if part.requires_grad), *parameters]
+        self._shared = Shared(read, rebuild, fixed, learning)
+        self._segments: dict[int, list[Segment]] = collections.defaultdict(list)
         self._cell, self._step = weakref.ref(cell), compiled_step(cell) if compiled else None
         self._told = f"{type(cell).__name__} for batches of {u.shape[1]}"
-        self.rebuild = rebuild
 
     def load(self, w: Sequence[Tensor], owner: object) -> None:
         """Put the w of a pass where it is read, unless it is there."""
         if self._loaded is not owner:
-            _copy([part.data for part in self.w], w)
+            copy([part.data for part in self._shared.w], w)
             self._loaded = owner
 
-    def places(self, T: int) -> list[tuple[slice, _Segment]]:
+    def places(self, T: int) -> list[tuple[slice, Segment]]:
         """Which steps each recording runs. What is not recorded yet is."""
-        found: list[tuple[slice, _Segment]] = []
+        found: list[tuple[slice, Segment]] = []
         used: collections.Counter[int] = collections.Counter()
         start = 0
         for count in _parts(T):
@@ -168,11 +163,11 @@ class _Recordings:
             start += count
         return found
 
-    def _recorded(self, count: int, first: bool) -> _Segment:
+    def _recorded(self, count: int, first: bool) -> Segment:
         begun = time.perf_counter()
         with torch.inference_mode(False), quiet():
             torch.clear_autocast_cache()  # casts from outside would be read, and never done again
-            segment = _Segment(self, count, self._u, self._state)
+            segment = Segment(self._shared, count, self._u, self._state)
             cell = self._cell()
             assert cell is not None
             segment.record(cell, self._step, first)
@@ -181,171 +176,9 @@ class _Recordings:
         return segment
 
 
-def _memory(like: Tensor, learns: bool, steps: int | None = None) -> Tensor:
-    """Zeros, contiguous, as a leaf of a graph."""
-    shape = like.shape if steps is None else (steps, *like.shape[1:])
-    return torch.zeros(shape, dtype=like.dtype, device=like.device).requires_grad_(learns)
-
-
-def _copy(into: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    if into:
-        torch._foreach_copy_(list(into), list(values))
-
-
-class _Segment:
-    """Some steps in memory of their own, which they are read from and written to at every replay.
-
-    Args:
-        owner: Whose w they use.
-        count: How many.
-        u: One step of the drive, (1, B, G).
-        state: The state before them.
-    """
-
-    def __init__(self, owner: _Recordings, count: int, u: Tensor, state: Sequence[Tensor]) -> None:
-        self.recorder: Recorder = RECORDERS[u.device.type](u.device)
-        self.w, self.rebuild, self.learning = owner.w, owner.rebuild, owner.learning
-        with torch.no_grad():
-            self.u = _memory(u, u.requires_grad, count)
-            self.state = [_memory(part, part.requires_grad) for part in state]
-        self.fixed = owner.fixed
-        self._states: list[State] = []
-        self._outs: tuple[Tensor, ...] = ()
-        self._by: list[Tensor] = []
-        self.last: object = None  # who ran it last
-        self.results: Results = ()
-        self.gradients: Results = ()
-
-    def record(self, cell: Cell, compiled: Step | None, first: bool) -> None:
-        """Record both ways, behind a pass that warms up if it is the ``first`` of its kind."""
-        owner = weakref.ref(cell)
-
-        def forward() -> Results:
-            alive = owner()
-            assert alive is not None
-            with torch.set_grad_enabled(self.learning), _frozen(alive) if compiled else contextlib.nullcontext():
-                w = self.rebuild([part.detach() for part in self.w] if compiled else self.w)
-                outputs: list[Tensor] = []
-                self._states = [tuple(self.state)]
-                for u_t in self.u.unbind(0):
-                    stepped = (compiled or alive.step)(u_t, self._states[-1], w)
-                    if not outputs:
-                        check_step(alive, stepped, self._states[-1])
-                    y, after = stepped
-                    outputs.append(y)
-                    # as tensors of their own, whose gradients are those through later steps alone
-                    self._states.append(tuple(part.view_as(part) for part in after))
-                self._outs = (torch.stack(outputs), *self._states[-1])
-            # they hold the graph, and that holds what the backward reads
-            return tuple(part.detach() for part in self._outs)
-
-        def backward() -> Results:
-            alive = owner()
-            assert alive is not None
-            outs, by = _learned(self._outs, self._by)
-            learned = [part for state in self._states[1:-1] for part in state if part.requires_grad]
-            leaves = [*self.state, *([self.u] if self.u.requires_grad else [])]
-            found = torch.autograd.grad(outs, [*leaves, *learned], by, retain_graph=True, allow_unused=True)
-            by_learned = iter(found[len(leaves) :])
-            by_states = [[next(by_learned) if p.requires_grad else None for p in state] for state in self._states[1:-1]]
-            by_fixed = self._by_fixed(alive, compiled, [*by_states, self._by[1:]]) if self.fixed else ()
-            return *found[: len(leaves)], *by_fixed
-
-        def both() -> None:
-            forward()
-            self._by = [torch.zeros_like(part) for part in self._outs]
-            if self.learning:
-                backward()
-
-        if first:
-            before = _drawn(self.u.device)
-            self.recorder.warm_up(both)
-            self._outs, self._states = (), []
-            if not torch.equal(before, _drawn(self.u.device)):
-                raise UserError(
-                    "A step draws random numbers, which a recorded one cannot draw again for its backward: set "
-                    "model.init_args.backend to loop."
-                )
-        self.results, self._replay = self.recorder.record(forward)
-        self._by = [torch.zeros_like(part) for part in (self.y, *self.after)]
-        if self.learning:
-            self.gradients, self._replay_backward = self.recorder.record(backward)
-
-    def _by_fixed(self, cell: Cell, compiled: Step | None, by_states: Sequence[Sequence[Tensor | None]]) -> Results:
-        """The gradients by w and parameters: from many steps at once, as rows of one batch, instead of step by step."""
-        totals: list[Tensor | None] = [None] * len(self.fixed)
-        for start in range(0, len(self.u), TOGETHER):
-            part = slice(start, start + TOGETHER)
-            before = [torch.cat(parts).detach() for parts in zip(*self._states[:-1][part], strict=True)]
-            by_after = [
-                torch.cat([torch.zeros_like(p) if by is None else by for by, p in zip(each, parts, strict=True)])
-                for each, parts in zip(
-                    zip(*by_states[part], strict=True), zip(*self._states[1:][part], strict=True), strict=True
-                )
-            ]
-            # shorter parts are of many lengths, each of which would be compiled
-            step = compiled if compiled and len(self.u) >= TOGETHER else cell.step
-            with torch.enable_grad():
-                y, after = step(self.u.data[part].flatten(0, 1), tuple(before), self.rebuild(self.w))
-            outs, by = _learned((y, *after), (self._by[0][part].flatten(0, 1), *by_after))
-            found = torch.autograd.grad(outs, self.fixed, by, allow_unused=True) if outs else totals
-            totals = [b if a is None else a if b is None else a + b for a, b in zip(totals, found, strict=True)]
-        return tuple(totals)
-
-    @property
-    def y(self) -> Tensor:
-        (y, *_) = self.results
-        assert y is not None
-        return y
-
-    @property
-    def after(self) -> State:
-        return self.results[1:]  # type: ignore[return-value]  # results of a forward are all there
-
-    def forward(self, u: Tensor, state: State, who: object) -> None:
-        _copy([self.u.data, *(part.data for part in self.state)], [u, *state])
-        self._replay()
-        self.last = who
-
-    def load_gradients(self, grads: Sequence[Tensor | None]) -> None:
-        """By y and by the state after; None for zero."""
-        for place, grad in zip(self._by, grads, strict=True):
-            if grad is None:
-                place.zero_()
-            else:
-                place.copy_(grad)
-
-    def backward(self) -> None:
-        self._replay_backward()
-
-
-def _learned(outs: Sequence[Tensor], by: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Those of ``outs`` that depend on a leaf, and the gradients by them."""
-    places = [place for place, out in enumerate(outs) if out.requires_grad]
-    return [outs[place] for place in places], [by[place] for place in places]
-
-
-@contextlib.contextmanager
-def _frozen(cell: Cell) -> Iterator[None]:
-    """Parameters that ask for no gradient: what is compiled computes all that are asked for, wanted or not."""
-    asking = [parameter for parameter in cell.parameters() if parameter.requires_grad]
-    for parameter in asking:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in asking:
-            parameter.requires_grad_()
-
-
-def _drawn(device: torch.device) -> Tensor:
-    """The state of the device's random numbers."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
 class _Plan(NamedTuple):
     recordings: _Recordings
-    places: list[tuple[slice, _Segment]]
+    places: list[tuple[slice, Segment]]
     states: int  # how many tensors the state is
     weights: int  # and w
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules import CopyMemory, UserError
 from lit_rnn import cells, models
 from lit_rnn.cells import Cell
-from lit_rnn.scan import compiled, graphed, graphs, scan, supports
+from lit_rnn.scan import compiled, graphed, graphs, scan, segment, supports
 from tests.recording import Rerun
 
 I, N = 3, 4  # noqa: E741
@@ -25,7 +25,7 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Rerun]]:
     monkeypatch.setitem(graphs.RECORDERS, "cpu", Rerun)
     monkeypatch.setattr(Rerun, "made", [])
     monkeypatch.setattr(graphed, "LONGEST", 4)
-    monkeypatch.setattr(graphed, "TOGETHER", 2)
+    monkeypatch.setattr(segment, "TOGETHER", 2)
     yield Rerun.made
 
 
