@@ -7,14 +7,14 @@ import itertools
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.base import Batch
+from datamodules.base import Batch, random_words
 from datamodules.errors import require
 from datamodules.lengths import LengthDataModule
 from datamodules.task import Task
@@ -80,6 +80,15 @@ def entropy(chances: NDArray[Any]) -> float:
     return float(-(positive * np.log(positive)).sum())
 
 
+class Tracked(NamedTuple):
+    """Sequences with what must be tracked to solve them."""
+
+    inputs: Tensor  # (B, T) symbols
+    elements: Tensor  # (B, T) from 0 on: what is to be known behind each
+    trained: int  # of the T steps, how many there are in the longest sequence of training
+    kinds: int  # how many different elements there are
+
+
 class Tracking(LengthDataModule):
     """Base of tasks that ask for a machine's state: a label behind the last step, or behind every step.
 
@@ -135,6 +144,18 @@ class Tracking(LengthDataModule):
         """Symbols (B, T), and labels (B, T) of every step or (B,), that (B, T) random words determine."""
 
     # ----
+
+    def tracked(self, sequences: int = 256, times: int = 4) -> Tracked | None:
+        """Validation sequences so many times as long as the longest of training, with the label behind every step.
+
+        None where there is a label behind the last step alone: half an expression with brackets has no value.
+        """
+        trained = self.steps_at(self.length)
+        words = random_words(self.seed, "val", np.arange(sequences), times * trained)
+        symbols, labels = self.sequences(words)
+        if labels.ndim == 1:
+            return None
+        return Tracked(torch.from_numpy(symbols), torch.from_numpy(labels), trained, self.sizes[1])
 
     def steps_at(self, length: int) -> int:
         """How many steps a sequence of ``length`` has."""

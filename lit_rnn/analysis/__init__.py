@@ -3,7 +3,6 @@
 from lit_rnn.analysis.dynamics import (
     GradientFlow,
     each_step_jacobian,
-    flat_state,
     gradient_against_lag,
     lyapunov_spectrum,
     lyapunov_spectrum_of,
@@ -23,8 +22,10 @@ from lit_rnn.analysis.eigen import (
     spectral_norm,
     spectral_radius,
 )
+from lit_rnn.analysis.fixed import FixedPoints, fixed_points
 from lit_rnn.analysis.memory import decoder_memory, fisher_memory_curve, total_fisher_memory
 from lit_rnn.analysis.nonnormal import commutator_norm, feedforward_profile, henrici, hidden_chain_profile, schur
+from lit_rnn.analysis.probe import Probe, linear_probe
 from lit_rnn.analysis.pseudospectra import (
     Pseudospectrum,
     distance_to_instability,
@@ -35,12 +36,16 @@ from lit_rnn.analysis.pseudospectra import (
     rounding_of_radius,
 )
 from lit_rnn.analysis.resolvent import smallest_singular_values
+from lit_rnn.analysis.steps import StepMap, flat_state
 from lit_rnn.analysis.transient import TransientGrowth, transient_growth
 
 __all__ = [
+    "FixedPoints",
     "GradientFlow",
     "IllConditionedWarning",
+    "Probe",
     "Pseudospectrum",
+    "StepMap",
     "TransientGrowth",
     "commutator_norm",
     "decoder_memory",
@@ -52,12 +57,14 @@ __all__ = [
     "eigenvector_condition",
     "feedforward_profile",
     "fisher_memory_curve",
+    "fixed_points",
     "flat_state",
     "gradient_against_lag",
     "henrici",
     "hidden_chain_profile",
     "is_nilpotent",
     "kreiss_lower_bound",
+    "linear_probe",
     "lyapunov_spectrum",
     "lyapunov_spectrum_of",
     "numerical_radius",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -13,13 +12,13 @@ from torch import Tensor
 
 from datamodules.errors import require
 from lit_rnn.analysis.arrays import Real, array
+from lit_rnn.analysis.steps import JACOBIAN_ENTRIES, StepMap, flat_state
 from lit_rnn.cells import Cell, State
 from lit_rnn.cells.base import check_step
 from lit_rnn.dtypes import as_inputs, as_precise
 
 Step = Callable[[Tensor, Tensor], Tensor]
 
-_ENTRIES = 2**20  # of Jacobians worked out at once
 _WALL = 0.01  # within this of a bound a unit counts as saturated
 
 
@@ -76,7 +75,7 @@ def lyapunov_spectrum_of(step: Step, state: ArrayLike | Tensor, inputs: ArrayLik
 
 def _jacobians_of(step: Step, h: Tensor, inputs: Tensor) -> Iterator[Tensor]:
     jacobian = torch.func.vmap(torch.func.jacrev(step, argnums=1))
-    for part in inputs.split(max(1, min(1024, _ENTRIES // len(h) ** 2))):
+    for part in inputs.split(max(1, min(1024, JACOBIAN_ENTRIES // len(h) ** 2))):
         states = []
         for u in part:
             states.append(h)
@@ -85,33 +84,6 @@ def _jacobians_of(step: Step, h: Tensor, inputs: Tensor) -> Iterator[Tensor]:
 
 
 # ---- Jacobians of cells
-
-
-def flat_state(state: State) -> Tensor:
-    """The joint state as one real vector per sequence, (B, N): its tensors side by side, [Re | Im] of complex ones."""
-    return torch.cat([part for tensor in state for part in _real_parts(tensor)], dim=-1)
-
-
-def _real_parts(tensor: Tensor) -> tuple[Tensor, ...]:
-    return (tensor.real, tensor.imag) if tensor.is_complex() else (tensor,)
-
-
-def _unflat(flat: Tensor, like: State) -> State:
-    sizes = [part.shape[-1] for tensor in like for part in _real_parts(tensor)]
-    parts = iter(flat.split(sizes, dim=-1))
-    return tuple(torch.complex(next(parts), next(parts)) if tensor.is_complex() else next(parts) for tensor in like)
-
-
-def _double(tensor: Tensor) -> Tensor:
-    precise = torch.complex128 if tensor.is_complex() else torch.float64
-    return tensor.to(precise) if tensor.is_complex() or tensor.is_floating_point() else tensor
-
-
-def _double_copy(cell: Cell) -> Cell:
-    cell = copy.deepcopy(cell).eval()
-    for tensor in (*cell.parameters(), *cell.buffers()):
-        tensor.data = _double(tensor.data)
-    return cell
 
 
 def step_jacobians(cell: Cell, x: Tensor, state: State | None = None) -> Tensor:
@@ -138,36 +110,12 @@ def each_step_jacobian(cell: Cell, x: Tensor, state: State | None = None) -> Ite
     """The Jacobians of `step_jacobians` one after the other, each (B, N, N), for T too long to hold them all."""
     ok = x.ndim == 3 and len(x) > 0 and x.shape[-1] == cell.input_size
     require(ok, "x", f"a tensor of shape {tuple(x.shape)}", f"(T, B, {cell.input_size}), time first, T at least 1")
-    with torch.inference_mode(False), torch.no_grad():
-        cell, x = _double_copy(cell), _double(x.clone())
-        w = cell.weights()
-        drive = cell.drive(x, w)
-        start = cell.initial_state(x.shape[1]) if state is None else tuple(_double(part.clone()) for part in state)
-        flat = flat_state(start)
-
-    def step(u: Tensor, h: Tensor) -> Tensor:
-        return flat_state(cell.step(u, _unflat(h, start), w)[1])
-
+    step = StepMap(cell)
+    drive = step.drive(x)
+    flat = step.start(x.shape[1]) if state is None else step.flat(state)
     for u in drive:
-        after, rows = [], []
-        few = max(1, _ENTRIES // flat.shape[-1] ** 2)  # sequences
-        with torch.inference_mode(False), torch.enable_grad():
-            for some_u, some in zip(u.split(few), flat.split(few), strict=True):
-                reached, jacobian = _step_jacobian(step, some_u, some)
-                after.append(reached)
-                rows.append(jacobian)
-        flat = torch.cat(after)
-        yield torch.cat(rows)
-
-
-def _step_jacobian(step: Step, u: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """The next flat states and d next / d h, (B, N, N), of a step whose sequences do not see each other."""
-    size = h.shape[-1]
-    before = h.repeat_interleave(size, 0).requires_grad_()  # a copy of each sequence for each row of its Jacobian
-    after = step(u.repeat_interleave(size, 0), before)
-    directions = torch.eye(size, dtype=h.dtype, device=h.device).repeat(len(h), 1)
-    (rows,) = torch.autograd.grad(after, before, directions, materialize_grads=True)
-    return after.detach()[::size], rows.unflatten(0, (len(h), size))
+        flat, jacobian = step.with_jacobian(u, flat)
+        yield jacobian
 
 
 # ---- gradients through time

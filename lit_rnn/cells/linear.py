@@ -102,6 +102,10 @@ class StateSpaceCell(LinearCell):
     def input_matrices(self) -> list[Tensor]:
         return list(self.B.weight.chunk(2))
 
+    @abstractmethod
+    def into_state(self) -> Tensor:
+        """What x_t adds to the state that the recurrent matrix multiplies: (2N, I)."""
+
     def extra_repr(self) -> str:
         return f"{self.units} complex units"
 

@@ -76,6 +76,11 @@ class LinOSSCell(StateSpaceCell):
     def seen(self, h: Tensor) -> Tensor:
         return h[..., 1, :]
 
+    def into_state(self) -> Tensor:
+        """What x_t adds to (z, s), complex."""
+        into = self._blocks()[1]
+        return (into[..., None] * torch.complex(*self.B.weight.chunk(2))).flatten(0, 1)
+
     def recurrent_matrices(self) -> dict[str, Tensor]:
         """The map of one step on (z, s), (2N, 2N), the same for real and imaginary parts."""
         return {"recurrent": dense(self._blocks()[0])}

@@ -75,6 +75,10 @@ class LRUCell(StateSpaceCell):
     def terms(self, u: Tensor, w: Constant) -> tuple[Tensor, Tensor]:
         return w.A, w.into * u[..., : 2 * self.units].unflatten(-1, (2, -1))
 
+    def into_state(self) -> Tensor:
+        """gamma B, as [Re | Im]."""
+        return torch.exp(self.log_gamma).repeat(2)[:, None] * self.B.weight
+
     def recurrent_matrices(self) -> dict[str, Tensor]:
         """lambda as the real matrix (2N, 2N) of [Re | Im]."""
         return {"recurrent": dense(self._blocks())}

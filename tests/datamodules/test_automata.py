@@ -74,6 +74,22 @@ def test_every_label_is_that_of_the_machine_written_again(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_what_is_tracked_is_the_answer_behind_every_step(kind: str) -> None:
+    """At times as many steps as the longest of training; half an expression with brackets has no value."""
+    data = made(kind)
+    tracked = data.tracked(3, times=2)
+    if kind.startswith("brackets"):
+        assert tracked is None
+        return
+    assert tracked is not None and tracked.trained == data.steps_at(data.length)
+    assert tracked.inputs.shape == tracked.elements.shape == (3, 2 * tracked.trained)
+    for symbols, elements in zip(tracked.inputs.tolist(), tracked.elements.tolist(), strict=True):
+        whole = [t for t in range(len(symbols)) if "arithmetic" not in kind or t % 2 == 0]
+        assert [elements[t] for t in whole] == [answer(data, symbols[: t + 1]) for t in whole]
+    assert int(tracked.elements.max()) < tracked.kinds == data.task.target_size
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_chance_is_the_entropy_over_all_short_sequences(kind: str) -> None:
     """Counted over every sequence of length 3, or 5 with brackets: each is as likely where those of one form are."""
     length = 5 if "brackets" in kind else 3

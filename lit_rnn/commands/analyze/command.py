@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import UserError, require
-from lit_rnn.commands.analyze.settings import PARTS, Settings
+from lit_rnn.commands.analyze.settings import DATA_PARTS, MATRIX_PARTS, PARTS, Settings
 from lit_rnn.commands.parser import Parser, add_model_options, add_threads, check_least, data_options
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.files import make_folder, refuse_links
@@ -20,7 +20,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     """Take the recurrent matrices of a checkpoint apart: pictures, a table, analysis.json and analysis.html."""
     options, given_data = _options(command, arguments)
     from lit_rnn.commands.analyze.page import write  # behind --help: torch and Lightning take seconds
-    from lit_rnn.commands.analyze.subject import read_batch, read_moments
+    from lit_rnn.commands.analyze.subject import read_moments, read_sequences
     from lit_rnn.commands.analyze.work import Work, estimate
 
     quiet_lightning()
@@ -28,12 +28,21 @@ def run(command: str, arguments: Sequence[str]) -> None:
     path = find_checkpoint(options.ckpt_path, options.run_dir, "last")
     moments = read_moments(path, options.against)
     settings = Settings(options.points, options.steps, options.samples)
-    batch, missing = read_batch(path, moments[-1].model, options.config, options.data, given_data, options.samples)
-    parts = options.only or PARTS
-    if missing and "dynamics" in (options.only or ()):
-        raise UserError(f"--only names dynamics, which need the run's data: {missing}")
-    work = Work(moments, batch, parts, settings)
-    if not work.subjects and "dynamics" not in (options.only or ()):
+    model, samples, wanted = moments[-1].model, options.samples, tuple(options.only or ())
+    sequences, missing = read_sequences(path, model, options.config, options.data, given_data, samples)
+    parts = wanted or PARTS
+    for part in set(wanted).intersection(DATA_PARTS):
+        if sequences is None:
+            verb = "needs" if part == "probe" else "need"
+            raise UserError(f"--only names {part}, which {verb} the run's data: {missing}")
+        if part == "probe" and sequences.tracked is None:
+            raise UserError(
+                f"--only names probe, which needs a task whose data say what must be tracked at every step "
+                f"(Parity, CycleNavigation, PermutationWord, ModularArithmetic without brackets): {model.task.name} "
+                "does not."
+            )
+    work = Work(moments, sequences, parts, settings)
+    if not work.subjects and not set(wanted).intersection(DATA_PARTS):
         raise UserError(
             f"ckpt_path {path} holds a {type(moments[-1].model).__name__}, which has no square recurrent matrix; "
             "--only dynamics looks at its step Jacobian."
@@ -46,9 +55,12 @@ def run(command: str, arguments: Sequence[str]) -> None:
     write(work, [*missed, *work.sentences], folder)
 
 
+_ALL = (*MATRIX_PARTS, *DATA_PARTS)
 _PARTS = """parts: spectrum: eigenvalues and singular values; pseudospectrum: contours, and how far they reach;
 nonnormality: Henrici's departure, Schur form, hidden chain; transient: |W^k| and its bounds; memory: Fisher's and a
-linear decoder's; dynamics, on validation data: Lyapunov exponents, gradients, the mean step Jacobian as a matrix"""
+linear decoder's; dynamics, on validation data: Lyapunov exponents, gradients, the mean step Jacobian as a matrix;
+probe, of tasks that track a state: what a linear map reads of it; fixed_points, only where named: points where the
+state stands still under a held input"""
 
 
 def parser(command: str) -> Parser:
@@ -63,7 +75,7 @@ def parser(command: str) -> Parser:
         metavar="DIR",
         help="where it all goes; analysis/<checkpoint> in the run folder",
     )
-    add("--only", nargs="+", metavar="PART", help=f"some of {', '.join(PARTS)}")
+    add("--only", nargs="+", metavar="PART", help=f"some of {', '.join(_ALL)}")
     add("--points", type=int, default=100, help="of the pseudospectrum's grid, per axis (100)")
     add("--samples", type=int, default=8, help="validation sequences for the dynamics (8)")
     add("--steps", type=int, default=100, help="powers of W, and lags of its memory (100)")
@@ -75,7 +87,7 @@ def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace
     options, unknown = parser(command).parse_known_args(list(arguments))
     check_least(options, points=2, samples=1, steps=1)
     for name in options.only or ():
-        require(name in PARTS, "--only", name, f"some of {', '.join(PARTS)}")
+        require(name in _ALL, "--only", name, f"some of {', '.join(_ALL)}")
     return options, data_options(unknown, command)
 
 

@@ -16,7 +16,8 @@ from lit_rnn.report.tables import Table, number
 
 Findings = Mapping[str, Mapping[str, Finding]]  # by matrix, by moment
 
-_BULK = ("matrix", "sigma", "schur", "jacobian_singular_values")  # n^2 numbers: not in the JSON
+_BULK = {"matrix", "sigma", "schur", "jacobian_singular_values"}  # n^2 numbers: not in the JSON
+_BULK |= {"fixed_points", "fixed_eigenvalues", "plane_trajectories"}
 
 _NUMBERS = {  # key: symbol, name
     "spectral_radius": ("ρ", "spectral radius, the largest |eigenvalue|"),
@@ -34,6 +35,14 @@ _NUMBERS = {  # key: symbol, name
     "gradient_kept": ("", "gradient at the first step over that at the last"),
     "zero_gradients": ("", "share of gradients that are exactly zero"),
     "saturated": ("", "share of saturated units"),
+    "fixed_count": ("", "fixed points"),
+    "stable_count": ("", "of them stable"),
+    "marginal_count": ("", "of them on the unit circle"),
+    "unstable_count": ("", "of them unstable"),
+    "slow_count": ("", "slow points"),
+    "probe_accuracy": ("", "linear probe, held-out accuracy at steps as trained"),
+    "probe_beyond": ("", "the same at later steps"),
+    "probe_chance": ("", "chance"),
 }
 _DIGITS = {"spectral_radius": 4, "pseudospectral_radius_0.01": 4}  # on which side of 1, matters
 _NARROW = (  # what a terminal has room for
@@ -65,12 +74,54 @@ def table(findings: Findings) -> tuple[Table, str]:
     shown = [key for key in _NARROW if any(key in finding for finding in every)]
     lines = []
     for name, by_moment in findings.items():
+        if not any(key in finding for key in shown for finding in by_moment.values()):
+            continue
         lines.append([name, *("" for _ in shown)])
         for moment, finding in by_moment.items():
             cells = (number(finding[key], _DIGITS.get(key, 3)) if key in finding else "" for key in shown)
             lines.append([f" {moment}", *cells])
     symbols = [_NUMBERS[key][0] for key in shown]
     return Table(["", *symbols], lines, bold=list(findings)), "; ".join(" ".join(_NUMBERS[key]) for key in shown)
+
+
+def remarks(by_moment: Mapping[str, Finding]) -> list[str]:
+    """What a number of a matrix or a layer means, in a sentence, all moments in one."""
+    sentences = []
+    for tell, key in ((_of_newton, "largest_lyapunov"), (_of_points, "fixed_count"), (_of_probe, "probe_accuracy")):
+        told = [f"{tell(finding)} ({moment})" for moment, finding in by_moment.items() if key in finding]
+        if told:
+            sentences.append(f"{_HEADS[key]} {'; '.join(told)}.")
+    return sentences
+
+
+_HEADS = {
+    "largest_lyapunov": "Newton's method for all steps in parallel (Lim et al. 2024; Gonzalez et al. 2025):",
+    "fixed_count": "Fixed and slow points:",
+    "probe_accuracy": "A linear probe of the state:",
+}
+
+
+def _of_newton(finding: Finding) -> str:
+    """Whether errors of a guess at all states shrink as they go through the steps, or grow."""
+    if finding["affine"]:
+        return "one iteration, as the cell is linear in its state"
+    exponent, steps = finding["largest_lyapunov"], len(finding["gradient"])
+    with np.errstate(over="ignore"):
+        factor = number(float(np.exp(exponent * steps)), 2)
+    verdict = "below 0, so that it converges" if exponent < 0 else "not below 0: it may need an iteration for each step"
+    return f"λ1 is {number(exponent, 3)}, {verdict}; over {steps} steps errors become {factor} times as large"
+
+
+def _of_points(finding: Finding) -> str:
+    kinds = ("stable", "marginal", "unstable", "slow")
+    counts = [f"{finding[f'{kind}_count']} {kind}" for kind in kinds if finding[f"{kind}_count"]]
+    return f"{', '.join(counts) or 'none'}, the input held at {finding['held_input']}"
+
+
+def _of_probe(finding: Finding) -> str:
+    accuracy, beyond, chance = (number(finding[f"probe_{key}"], 3) for key in ("accuracy", "beyond", "chance"))
+    kept, steps = finding["probe_elements"], finding["probe_trained"]
+    return f"{accuracy} of {kept} elements up to step {steps}, {beyond} beyond, chance {chance}"
 
 
 def plain(value: Any) -> Any:
@@ -112,7 +163,7 @@ def save(head: Mapping[str, Any], findings: Findings, left_out: Sequence[str], f
         f"{name}/{moment}/{key}": finding[key]
         for name, moments in findings.items()
         for moment, finding in moments.items()
-        for key in _BULK
+        for key in sorted(_BULK)
         if key in finding
     }
     write_arrays(arrays, bulk, compressed=True)

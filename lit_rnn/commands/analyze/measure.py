@@ -166,6 +166,8 @@ def dynamics(model: SequenceModel, batch: Batch) -> list[Finding]:
         }
         with torch.no_grad():
             read = model.read_by(layer, x)
+            step = analysis.StepMap(cell)
+            finding["affine"] = step.is_affine(step.drive(read[:1])[0])
             x = model.joined(layer, x, scan(cell, read, lengths=lengths)[0], lengths)
         findings.append(finding | _along_the_trajectory(analysis.each_step_jacobian(cell, read[:common]), common))
     return findings

@@ -10,10 +10,13 @@ from pathlib import Path
 from rich.progress import track
 
 from lit_rnn.commands.analyze import measure, pictures
-from lit_rnn.commands.analyze.findings import rows, save, table
+from lit_rnn.commands.analyze.findings import remarks, rows, save, table
+from lit_rnn.commands.analyze.states import pictures as of_states
 from lit_rnn.commands.analyze.work import Work
 from lit_rnn.report.console import new_console
 from lit_rnn.report.page import Page
+
+_PANELS = [*pictures.PANELS, *of_states.PANELS]
 
 
 def write(work: Work, left_out: Sequence[str], folder: Path) -> None:
@@ -27,7 +30,7 @@ def write(work: Work, left_out: Sequence[str], folder: Path) -> None:
         "moments": {
             moment.label: {"ckpt_path": moment.path, "steps": moment.model.optimizer_steps} for moment in moments
         },
-        "parts": [*work.parts, *(["dynamics"] if work.batch else [])],
+        "parts": [*work.parts, *work.data_parts],
         "settings": {**asdict(work.settings), "eps": measure.EPS, "decoder_noise": measure.NOISE},
     }
     page = Page(title)
@@ -41,13 +44,18 @@ def write(work: Work, left_out: Sequence[str], folder: Path) -> None:
     ):
         page.section(name)
         picture = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.png"
-        if pictures.draw_page(f"{name}, {title}", by_moment, picture):
-            page.picture(picture, pictures.caption(by_moment))
+        if pictures.draw_page(f"{name}, {title}", by_moment, picture, _PANELS):
+            page.picture(picture, pictures.caption(by_moment, _PANELS))
+        for sentence in remarks(by_moment):
+            page.text(sentence)
         page.table(rows(by_moment))
     page.save(folder / "analysis.html")
     files = save(head, findings, left_out, folder)
     lines, legend = table(findings)
     console.print(title, lines.terminal(), legend, sep="\n", highlight=False)
+    for name, by_moment in findings.items():
+        for sentence in remarks(by_moment):
+            console.print(f"{name}: {sentence}", highlight=False)
     for sentence in left_out:
         console.print(sentence, highlight=False)
     print(f"report: {folder / 'analysis.html'}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class Panel:
         draw: Draws the findings into one axes, or into one for each moment.
         apart: Whether each moment has an axes of its own.
         key_below: Whether its legend stands below: where colours fill the axes.
-        note: What a reader must know; {source} stands for the finding of that name.
+        note: What a reader must know; {source} or the like stands for the finding of that name.
     """
 
     needs: str
@@ -46,12 +47,12 @@ class Panel:
 
 
 @style.styled
-def draw_page(title: str, findings: Findings, path: Path) -> bool:
-    """All panels that have something to show, on one page; whether there was any."""
+def draw_page(title: str, findings: Findings, path: Path, panels: Sequence[Panel]) -> bool:
+    """All of the panels that have something to show, on one page; whether there was any."""
     columns = _COLUMNS if len(findings) > 1 else _COLUMNS - 1
     rows: list[list[tuple[Panel, int]]] = []
-    for panel in PANELS:
-        width = len(_having(panel.needs, findings))
+    for panel in panels:
+        width = len(having(panel.needs, findings))
         width = width if panel.apart else min(width, 1)
         if width and (not rows or sum(taken for _, taken in rows[-1]) + width > columns):
             rows.append([])
@@ -64,11 +65,13 @@ def draw_page(title: str, findings: Findings, path: Path) -> bool:
     for number, row in enumerate(rows):
         part = figure.add_subfigure(grid[number])  # a row of its own: colour bars take no room in other rows
         free = list(part.subplots(1, columns, squeeze=False)[0])
+        keyed: list[Axes] = []
         for panel, width in row:
             panel.draw(free[:width], findings)
-            if panel.key_below:
-                style.shared_legend(part, free[:width])
+            keyed += free[:width] if panel.key_below else []
             free = free[width:]
+        if keyed:
+            style.shared_legend(part, keyed)
         for axes in free:
             axes.set_axis_off()
     figure.suptitle(title)
@@ -76,22 +79,22 @@ def draw_page(title: str, findings: Findings, path: Path) -> bool:
     return True
 
 
-def caption(findings: Findings) -> str:
+def caption(findings: Findings, panels: Sequence[Panel]) -> str:
     """The notes of the panels that `draw_page` draws."""
     every = {key: value for finding in findings.values() for key, value in finding.items()}
-    notes = [panel.note for panel in PANELS if panel.note and panel.needs in every]
-    return " ".join(notes).format(source=every.get("source", ""))
+    notes = [panel.note for panel in panels if panel.note and panel.needs in every]
+    return " ".join(notes).format_map(collections.defaultdict(str, every))
 
 
 # ---- what panels share
 
 
-def _having(key: str, findings: Findings) -> list[tuple[int, str, Finding]]:
+def having(key: str, findings: Findings) -> list[tuple[int, str, Finding]]:
     """Number, name and finding of every moment at which ``key`` was found."""
     return [(number, moment, finding) for number, (moment, finding) in enumerate(findings.items()) if key in finding]
 
 
-def _finish(axes: Axes, title: str, x: str, y: str, legend: bool = True) -> None:
+def finish(axes: Axes, title: str, x: str, y: str, legend: bool = True) -> None:
     axes.set(title=title, xlabel=x, ylabel=y)
     if legend:
         style.legend(axes)
@@ -102,7 +105,7 @@ def _from_zero(axes: Axes) -> None:
     axes.set_ylim(0, 1.15 * axes.dataLim.ymax)
 
 
-def _style(number: int, findings: Findings) -> dict[str, Any]:
+def overlaid(number: int, findings: Findings) -> dict[str, Any]:
     """How an overlaid moment is drawn: the earlier one broad and pale, so that it shows below the later."""
     earlier = number < len(findings) - 1
     return {"color": style.COLOURS[number], "linewidth": 3.0 if earlier else 1.4, "alpha": 0.5 if earlier else 1.0}
@@ -113,7 +116,7 @@ def _bar(axes: Sequence[Axes], image: Any, name: str) -> None:
     axes[-1].figure.colorbar(image, ax=list(axes), fraction=0.05, pad=0.02, aspect=30).set_label(name)
 
 
-def _of(moment: str, findings: Findings) -> str:
+def of_moment(moment: str, findings: Findings) -> str:
     """How a title names a moment, where there is more than one."""
     return f", {moment}" if len(findings) > 1 else ""
 
@@ -128,14 +131,14 @@ def _positive(values: Real) -> Real:
 
 def _singular_values(axes: Sequence[Axes], findings: Findings) -> None:
     """Moduli of eigenvalues lie on the singular values exactly where W is normal."""
-    for number, moment, finding in _having("singular_values", findings):
+    for number, moment, finding in having("singular_values", findings):
         index = np.arange(1, len(finding["singular_values"]) + 1)
         name = f" {moment}" if len(findings) > 1 else ""
-        axes[0].plot(index, finding["singular_values"], **_style(number, findings), label=f"σ{name}")
+        axes[0].plot(index, finding["singular_values"], **overlaid(number, findings), label=f"σ{name}")
         moduli = np.sort(np.abs(finding["eigenvalues"]))[::-1]
         axes[0].plot(index, moduli, ".", color=style.COLOURS[number], markersize=4, label=f"|λ|{name}")
     _from_zero(axes[0])
-    _finish(axes[0], "singular values, moduli of eigenvalues", "index, from the largest", "σ, |λ|")
+    finish(axes[0], "singular values, moduli of eigenvalues", "index, from the largest", "σ, |λ|")
 
 
 def _history(axes: Sequence[Axes], findings: Findings) -> None:
@@ -146,20 +149,20 @@ def _history(axes: Sequence[Axes], findings: Findings) -> None:
         "spectral_norm": "spectral norm σ",
         "henrici": "Henrici's d",
     }
-    for _, _, finding in _having("history", findings)[-1:]:
+    for _, _, finding in having("history", findings)[-1:]:
         for number, (key, name) in enumerate(names.items()):
             if key in finding["history"]:
                 steps, values = finding["history"][key]
                 axes[0].plot(steps, values, **style.look(number, len(steps)) | {"markersize": 3}, label=name)
-    _finish(axes[0], "over training", "optimizer steps", "value")
+    finish(axes[0], "over training", "optimizer steps", "value")
 
 
 def _pseudospectrum(axes: Sequence[Axes], findings: Findings) -> None:
-    levels = _levels([finding["sigma"] for _, _, finding in _having("sigma", findings)])
+    levels = _levels([finding["sigma"] for _, _, finding in having("sigma", findings)])
     colours = colormaps["Blues_r"]
     norm = BoundaryNorm(levels, colours.N, extend="both")
     angles = np.linspace(0, 2 * np.pi, 400)
-    for ax, (_, moment, finding) in zip(axes, _having("sigma", findings), strict=True):
+    for ax, (_, moment, finding) in zip(axes, having("sigma", findings), strict=True):
         shown = np.log10(np.maximum(finding["sigma"], 1e-300))
         filled = ax.contourf(finding["x"], finding["y"], shown, levels, cmap=colours, norm=norm, extend="both")
         ax.contour(finding["x"], finding["y"], shown, levels, colors="0.4", linewidths=0.4, linestyles="solid")
@@ -172,7 +175,7 @@ def _pseudospectrum(axes: Sequence[Axes], findings: Findings) -> None:
         ax.axis(limits)
         ax.set_aspect("equal")
         precise = "" if finding["eigenvalues_in_double"] else "\neigenvalues in high precision: float64's are wrong"
-        _finish(ax, f"pseudospectrum{_of(moment, findings)}{precise}", "Re z", "Im z", legend=False)
+        finish(ax, f"pseudospectrum{of_moment(moment, findings)}{precise}", "Re z", "Im z", legend=False)
     _bar(axes, filled, "log₁₀ ε")
 
 
@@ -189,45 +192,47 @@ def _levels(sigmas: Sequence[Real]) -> Real:
 
 def _reach(axes: Sequence[Axes], findings: Findings) -> None:
     """rho_eps - rho against eps; eps itself for a normal matrix."""
-    for number, moment, finding in _having("sigma", findings):
+    for number, moment, finding in having("sigma", findings):
         reach = np.array([finding[f"pseudospectral_radius_{eps:g}"] for eps in EPS])
         beyond = reach - np.abs(finding["eigenvalues"]).max()
-        axes[0].loglog(EPS, _positive(beyond), "o-", markersize=4, **_style(number, findings), label=moment)
+        axes[0].loglog(EPS, _positive(beyond), "o-", markersize=4, **overlaid(number, findings), label=moment)
     axes[0].loglog(EPS, EPS, color="0.5", linestyle="--", linewidth=1, label="normal matrix: ε")
-    _finish(axes[0], "reach of perturbations of size ε", "ε", r"$\rho_\varepsilon - \rho$")
+    finish(axes[0], "reach of perturbations of size ε", "ε", r"$\rho_\varepsilon - \rho$")
 
 
 # ---- non-normality
 
 
 def _schur(axes: Sequence[Axes], findings: Findings) -> None:
-    largest = max(float(finding["schur"].max()) for _, _, finding in _having("schur", findings)) or 1.0
+    largest = max(float(finding["schur"].max()) for _, _, finding in having("schur", findings)) or 1.0
     top = np.ceil(np.log10(largest))
-    for ax, (_, moment, finding) in zip(axes, _having("schur", findings), strict=True):
+    for ax, (_, moment, finding) in zip(axes, having("schur", findings), strict=True):
         with np.errstate(divide="ignore"):
             shown = np.log10(finding["schur"])
         shown = np.ma.masked_where(np.tril(np.ones_like(shown), -1) > 0, np.maximum(shown, top - _DECADES))
         image = ax.imshow(shown, cmap="viridis", vmin=top - _DECADES, vmax=top, interpolation="nearest")
         precise = "" if finding["eigenvalues_in_double"] else "\nits diagonal is not the eigenvalues: float64"
-        _finish(ax, f"|T| of the Schur form{_of(moment, findings)}{precise}", "column", "row", legend=False)
+        finish(ax, f"|T| of the Schur form{of_moment(moment, findings)}{precise}", "column", "row", legend=False)
     _bar(axes, image, "log₁₀ |T|")
 
 
 def _feedforward(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, moment, finding in _having("feedforward", findings):
+    for number, moment, finding in having("feedforward", findings):
         profile = finding["feedforward"]
-        axes[0].semilogy(_positive(profile), ".-", markersize=3, **_style(number, findings), label=moment)
-    _finish(axes[0], "feedforward profile of the Schur form", "distance from the diagonal", "Frobenius norm")
+        axes[0].semilogy(_positive(profile), ".-", markersize=3, **overlaid(number, findings), label=moment)
+    finish(axes[0], "feedforward profile of the Schur form", "distance from the diagonal", "Frobenius norm")
 
 
 def _chain(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, moment, finding in _having("chain", findings):
+    for number, moment, finding in having("chain", findings):
         n = (len(finding["chain"]) + 1) // 2
         often = np.abs(finding["chain_offsets"]) <= 0.9 * n  # beyond, it is the mean of a few
-        axes[0].plot(finding["chain_offsets"][often], finding["chain"][often], **_style(number, findings), label=moment)
+        axes[0].plot(
+            finding["chain_offsets"][often], finding["chain"][often], **overlaid(number, findings), label=moment
+        )
     axes[0].axhline(0, color="0.8", linewidth=0.8, zorder=0)
     axes[0].axvline(0, color="0.8", linewidth=0.8, zorder=0)
-    _finish(axes[0], "hidden chain: weights in order of peaks", "i − j", r"mean $W_{ij}$")
+    finish(axes[0], "hidden chain: weights in order of peaks", "i − j", r"mean $W_{ij}$")
 
 
 # ---- powers
@@ -235,7 +240,7 @@ def _chain(axes: Sequence[Axes], findings: Findings) -> None:
 
 def _transient(axes: Sequence[Axes], findings: Findings) -> None:
     """|W^k| between its bounds; bounds far off the curve are cut."""
-    curves = np.concatenate([_positive(finding["powers"]) for _, _, finding in _having("powers", findings)])
+    curves = np.concatenate([_positive(finding["powers"]) for _, _, finding in having("powers", findings)])
     low, high = max(np.nanmin(curves), _NOTHING), np.nanmax(curves)
     bounds = {  # dashes that show each other: for a normal matrix three of them are |W^k| itself
         "bound_eigenvector": (r"$\kappa(V)\,\rho^k$", style.ORANGE, (0, (6, 6))),
@@ -243,7 +248,7 @@ def _transient(axes: Sequence[Axes], findings: Findings) -> None:
         "bound_level_curve": (r"$\rho_\varepsilon^{k+1}/\varepsilon$", style.PINK, "-"),
         "bound_spectral": (r"$\rho^k$, from below", style.RED, (6, (6, 6))),
     }
-    for ax, (_, moment, finding) in zip(axes, _having("powers", findings), strict=True):
+    for ax, (_, moment, finding) in zip(axes, having("powers", findings), strict=True):
         k = np.arange(len(finding["powers"]))
         ax.plot(k, _positive(finding["powers"]), color="0.6", linewidth=5, label=r"$\|W^k\|$")  # broad: bounds touch it
         for key, (label, colour, line) in bounds.items():
@@ -258,7 +263,7 @@ def _transient(axes: Sequence[Axes], findings: Findings) -> None:
             )
         ax.set_yscale("log")
         ax.set_ylim(low / 3, high * 30)
-        _finish(ax, f"powers and their bounds{_of(moment, findings)}", "power k", "spectral norm", legend=False)
+        finish(ax, f"powers and their bounds{of_moment(moment, findings)}", "power k", "spectral norm", legend=False)
 
 
 # ---- memory
@@ -268,63 +273,63 @@ def _without(axes: Axes, key: str, why: str, findings: Findings) -> None:
     """In the legend, the moments whose memory is left out."""
     for number, (moment, finding) in enumerate(findings.items()):
         if key not in finding and "source" in finding:
-            axes.plot([], [], **_style(number, findings), label=f"{moment}: none, as {why}")
+            axes.plot([], [], **overlaid(number, findings), label=f"{moment}: none, as {why}")
 
 
 def _fisher(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, moment, finding in _having("fisher", findings):
+    for number, moment, finding in having("fisher", findings):
         total = f"{moment}, total {finding['fisher_total']:.3g}"
-        axes[0].semilogy(_positive(finding["fisher"]), **_style(number, findings), label=total)
+        axes[0].semilogy(_positive(finding["fisher"]), **overlaid(number, findings), label=total)
     _without(axes[0], "fisher", "ρ ≥ 1", findings)
-    largest = max(float(finding["fisher"].max()) for _, _, finding in _having("fisher", findings))
+    largest = max(float(finding["fisher"].max()) for _, _, finding in having("fisher", findings))
     axes[0].set_ylim(max(axes[0].get_ylim()[0], _NOTHING * largest), 3 * largest)
-    _finish(axes[0], "Fisher memory curve", "lag k (steps)", "J(k)")
+    finish(axes[0], "Fisher memory curve", "lag k (steps)", "J(k)")
 
 
 def _decoder(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, moment, finding in _having("decoder", findings):
-        axes[0].plot(np.maximum(finding["decoder"], 0), **_style(number, findings), label=moment)
+    for number, moment, finding in having("decoder", findings):
+        axes[0].plot(np.maximum(finding["decoder"], 0), **overlaid(number, findings), label=moment)
     _without(axes[0], "decoder", "ρ > 1", findings)
     axes[0].set_ylim(-0.03, 1.03)
-    _finish(axes[0], f"linear decoder's memory, noise {NOISE:g}", "lag (steps)", "R²")
+    finish(axes[0], f"linear decoder's memory, noise {NOISE:g}", "lag (steps)", "R²")
 
 
 # ---- dynamics
 
 
 def _lyapunov(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, moment, finding in _having("lyapunov", findings):
+    for number, moment, finding in having("lyapunov", findings):
         exponents = np.where(np.isfinite(finding["lyapunov"]), finding["lyapunov"], np.nan)
         index = np.arange(1, exponents.shape[1] + 1)
-        axes[0].plot(index, exponents.mean(0), **_style(number, findings), label=moment)
+        axes[0].plot(index, exponents.mean(0), **overlaid(number, findings), label=moment)
         axes[0].fill_between(
             index, exponents.min(0), exponents.max(0), color=style.COLOURS[number], alpha=0.25, linewidth=0
         )
     axes[0].axhline(0, color="0.6", linewidth=0.8, zorder=0)
     axes[0].set_ylim(bottom=max(axes[0].get_ylim()[0], _FORGOTTEN))
-    _finish(axes[0], "Lyapunov spectrum on data", "index, from the largest", "exponent (nats per step)")
+    finish(axes[0], "Lyapunov spectrum on data", "index, from the largest", "exponent (nats per step)")
 
 
 def _jacobian(axes: Sequence[Axes], findings: Findings) -> None:
-    for number, moment, finding in _having("jacobian_singular_values", findings):
+    for number, moment, finding in having("jacobian_singular_values", findings):
         low, middle, high = np.quantile(finding["jacobian_singular_values"], (0.05, 0.5, 0.95), axis=0)
         index = np.arange(1, len(middle) + 1)
-        axes[0].plot(index, middle, **_style(number, findings), label=moment)
+        axes[0].plot(index, middle, **overlaid(number, findings), label=moment)
         axes[0].fill_between(index, low, high, color=style.COLOURS[number], alpha=0.25, linewidth=0)
     _from_zero(axes[0])
-    _finish(axes[0], "step Jacobian's σ along data (5 to 95 %)", "index, from the largest", "σ")
+    finish(axes[0], "step Jacobian's σ along data (5 to 95 %)", "index, from the largest", "σ")
 
 
 def _against_lag(key: str, title: str, y: str, logarithmic: bool) -> Draw:
     def draw(axes: Sequence[Axes], findings: Findings) -> None:
-        for number, moment, finding in _having(key, findings):
+        for number, moment, finding in having(key, findings):
             values = _positive(finding[key]) if logarithmic else finding[key]
-            axes[0].plot(values, **_style(number, findings), label=moment)
+            axes[0].plot(values, **overlaid(number, findings), label=moment)
         if logarithmic:
             axes[0].set_yscale("log")
         else:
             axes[0].set_ylim(-0.03, 1.03)
-        _finish(axes[0], title, "lag (steps before the last)", y)
+        finish(axes[0], title, "lag (steps before the last)", y)
 
     return draw
 

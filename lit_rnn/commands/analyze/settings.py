@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MATRIX_PARTS = ("spectrum", "pseudospectrum", "nonnormality", "transient", "memory")
-PARTS = (*MATRIX_PARTS, "dynamics")
+PARTS = (*MATRIX_PARTS, "dynamics", "probe")
+DATA_PARTS = ("dynamics", "probe", "fixed_points")  # the last takes seconds: only where it is named
 
 
 @dataclass(frozen=True)

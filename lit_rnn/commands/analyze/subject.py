@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamodules import SequenceDataModule, UserError
+from datamodules.automata import Tracked, Tracking
 from datamodules.base import Batch
 from datamodules.errors import require
 from lit_rnn.analysis.arrays import Complex, Real
 from lit_rnn.cells import Cell
+from lit_rnn.cells.linear import StateSpaceCell
 from lit_rnn.models import SequenceModel, load, read_checkpoint
 from lit_rnn.models.probes import cell_matrices, layer_name
 from lit_rnn.parametrizations.orthogonal import double
@@ -111,6 +113,8 @@ def _source(V: Tensor | None, chooser_V: Tensor | None) -> tuple[Real | Complex 
 def _input_block(cell: Cell, W: Tensor, number: int, count: int) -> Tensor | None:
     """The part of the cell's input map that feeds matrix ``number`` of ``count``: (n, inputs)."""
     n, linear = len(W), getattr(cell, "input", None)
+    if isinstance(cell, StateSpaceCell):
+        return cell.into_state()
     if not isinstance(linear, nn.Linear):
         return None
     V = linear.weight
@@ -182,16 +186,29 @@ def _require_same(other_path: Path, other: SequenceModel, path: Path, model: Seq
 # ---- the data
 
 
-def validation_batch(data: SequenceDataModule, samples: int) -> Batch:
-    """The first sequences of the validation split, as one batch."""
+@dataclass(frozen=True)
+class Sequences:
+    """What a model is looked at on.
+
+    Args:
+        batch: Validation sequences.
+        tracked: Others, with what must be tracked at every step, where the data says that.
+    """
+
+    batch: Batch
+    tracked: Tracked | None
+
+
+def validation_sequences(data: SequenceDataModule, samples: int) -> Sequences:
+    """The first ``samples`` sequences of the validation split, as one batch, and what they track."""
     data.prepare_data()
     data.setup("fit")
-    return data.examples(samples)
+    return Sequences(data.examples(samples), data.tracked() if isinstance(data, Tracking) else None)
 
 
-def read_batch(
+def read_sequences(
     path: Path, model: SequenceModel, config: Path | None, name: str | None, given: dict[str, Any], samples: int
-) -> tuple[Batch | None, str]:
+) -> tuple[Sequences | None, str]:
     """Validation sequences of the run's data, or why there are none.
 
     Args:
@@ -210,7 +227,7 @@ def read_batch(
     try:
         data = read_data(path, config, name, given, seed=0)
         check_data(data, read_checkpoint(path), path)
-        return validation_batch(data, samples), ""
+        return validation_sequences(data, samples), ""
     except UserError as error:
         if config or name or given:
             raise

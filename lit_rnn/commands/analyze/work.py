@@ -15,17 +15,19 @@ from dataclasses import dataclass
 import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from datamodules.base import Batch
 from datamodules.errors import UserError
 from lit_rnn import analysis
 from lit_rnn.commands.analyze import measure
 from lit_rnn.commands.analyze.measure import Finding
-from lit_rnn.commands.analyze.settings import Settings
-from lit_rnn.commands.analyze.subject import Matrix, Moment, matrices, watched
+from lit_rnn.commands.analyze.settings import DATA_PARTS, Settings
+from lit_rnn.commands.analyze.states import measure as of_states
+from lit_rnn.commands.analyze.subject import Matrix, Moment, Sequences, matrices, watched
+from lit_rnn.models import SequenceModel
 from lit_rnn.models.probes import extrapolated, layer_name, shortened, state_sizes
 from lit_rnn.report.console import new_console
 
 JACOBIAN = "mean Jacobian"  # of a step, over time and sequences
+STATES = "states"
 _LARGE = 128  # units, from which on the work is first estimated
 
 
@@ -34,21 +36,25 @@ class Work:
 
     Args:
         moments: In the order in which they are shown.
-        batch: Validation sequences; None leaves the dynamics out.
-        parts: Names from `settings.PARTS`.
+        sequences: Of validation; None leaves out all that needs them.
+        parts: Names from `settings`.
         settings: See `Settings`.
     """
 
     def __init__(
         self,
         moments: Sequence[Moment],
-        batch: Batch | None,
+        sequences: Sequences | None,
         parts: Sequence[str],
         settings: Settings,
     ) -> None:
         self.moments, self.settings = moments, settings
-        self.batch = batch if "dynamics" in parts else None
+        self.sequences = sequences
         self.parts = [part for part in measure.MATRIX_PARTS if part in parts]
+        self.data_parts = [part for part in DATA_PARTS if part in parts and sequences is not None]
+        if sequences is None or sequences.tracked is None:
+            self.data_parts = [part for part in self.data_parts if part != "probe"]
+        self.batch = sequences.batch if sequences is not None and "dynamics" in self.data_parts else None
         self.subjects: dict[str, dict[str, Matrix]] = {}
         for moment in moments:
             for matrix in matrices(moment.model, moments[-1].model):
@@ -64,7 +70,7 @@ class Work:
         """Measure, with a progress bar."""
         layers = len(self.moments[-1].model.cells) if self.batch else 0
         of_jacobians = [part for part in self.parts if part != "memory"]
-        per_moment = len(self.parts) * len(self.subjects) + len(of_jacobians) * layers + bool(layers)
+        per_moment = len(self.parts) * len(self.subjects) + len(of_jacobians) * layers + len(self.data_parts)
         console = new_console()
         columns = (
             BarColumn(),
@@ -80,9 +86,9 @@ class Work:
                 bar.advance(task)
 
     def _steps(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
-        if self.batch:
+        for part in self.data_parts:
             for moment in self.moments:
-                yield moment.label, "dynamics", functools.partial(self._dynamics, moment, self.batch)
+                yield moment.label, part, functools.partial(self._data_part, part, moment)
         for name, by_moment in self.subjects.items():
             box = measure.common_box([matrix.W for matrix in by_moment.values()])
             for label, matrix in by_moment.items():
@@ -102,12 +108,21 @@ class Work:
                 self.notes.setdefault(sentence, []).append(where)
             self.findings[matrix.name][label] |= finding
 
-    def _dynamics(self, moment: Moment, batch: Batch) -> None:
-        with self._noting("dynamics", moment.label):
-            for layer, finding in enumerate(measure.dynamics(moment.model, batch)):
-                name = layer_name(moment.model, layer, JACOBIAN)
-                self.subjects.setdefault(name, {})[moment.label] = Matrix(name, finding.pop("mean_jacobian"))
-                self.findings.setdefault(name, {})[moment.label] = finding
+    def _data_part(self, part: str, moment: Moment) -> None:
+        with self._noting(part, moment.label):
+            for layer, finding in enumerate(self._on_data(part, moment.model)):
+                kind = JACOBIAN if part == "dynamics" else STATES
+                name = layer_name(moment.model, layer, kind)
+                if kind == JACOBIAN:
+                    self.subjects.setdefault(name, {})[moment.label] = Matrix(name, finding.pop("mean_jacobian"))
+                self.findings.setdefault(name, {}).setdefault(moment.label, {}).update(finding)
+
+    def _on_data(self, part: str, model: SequenceModel) -> list[Finding]:
+        assert self.sequences is not None
+        if part == "probe":
+            assert self.sequences.tracked is not None
+            return of_states.probes(model, self.sequences.tracked)
+        return {"dynamics": measure.dynamics, "fixed_points": of_states.fixed_points}[part](model, self.sequences.batch)
 
     @contextlib.contextmanager
     def _noting(self, part: str, where: str) -> Iterator[None]:
@@ -156,6 +171,10 @@ def estimate(work: Work) -> str:
         few = max(steps // 8, 1)
         cost = _cost(functools.partial(measure.dynamics, model, shortened(model, work.batch, few)))
         seconds, memory = seconds + cost.seconds * steps / few, max(memory, cost.memory)
+    if "fixed_points" in work.data_parts:
+        assert work.sequences is not None
+        cost = _cost(functools.partial(of_states.fixed_points, model, work.sequences.batch, iterations=1))
+        seconds, memory = seconds + cost.seconds * of_states.ITERATIONS / 5, max(memory, cost.memory)
     low, high = (datetime.timedelta(seconds=round(total)) for total in seconds * len(work.moments))
     size = f"{memory / 2**20:.0f} MiB beyond torch's own memory"
     return f"about {low} to {high} (h:mm:ss) and {size}, estimated from small pieces"

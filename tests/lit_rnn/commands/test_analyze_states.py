@@ -1,0 +1,159 @@
+"""What `analyze` says of states: fixed points, the linear probe, and whether Newton's method would do."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from scipy.optimize import brentq
+
+from datamodules import CopyMemory, Parity
+from lit_rnn.class_paths import class_path
+from lit_rnn.commands.analyze import pictures
+from lit_rnn.commands.analyze.subject import matrices
+from lit_rnn.models import LRU, DeltaProduct, ExpRNN, LinOSS, SequenceModel, VanillaRNN
+from lit_rnn.scan import scan
+from tests.pictures import checked
+
+PARITY: dict[str, Any] = {"length": 8, "val_lengths": None, "train_samples": 8, "val_samples": 8, "test_samples": 8}
+
+
+def task() -> Any:
+    return Parity(**PARITY).task
+
+
+def save(model: SequenceModel, data: dict[str, Any] | None = None) -> str:
+    """A run folder with the checkpoint, on Parity."""
+    path = Path("r/checkpoints/last.ckpt")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
+    torch.save({**kept, "lit_rnn": {"class_path": class_path(type(model)), "optimizer_steps": 0}}, path)
+    section = {"class_path": "datamodules.Parity", "init_args": {**PARITY, "seed": 1}}
+    Path("r/config.yaml").write_text(yaml.safe_dump({"data": data or section}))
+    return "r"
+
+
+def found(name: str = "states") -> dict[str, Any]:
+    (moment,) = json.loads(Path("r/analysis/last/analysis.json").read_text())["matrices"][name].values()
+    return dict(moment)
+
+
+def bistable() -> VanillaRNN:
+    """h = tanh([[1, 0.6], [0.6, 1]] h), which does not see its input: two stable points, and a saddle at 0."""
+    model = VanillaRNN(task(), 2, learn_initial_state=True).double()
+    cell: Any = model.cell_list()[0]
+    with torch.no_grad():
+        cell.recurrent.weight.copy_(torch.tensor([[1, 0.6], [0.6, 1]], dtype=torch.float64))
+        cell.input.weight.zero_()
+        cell.initial[0].copy_(torch.tensor([0.3, -0.2]))
+    return model
+
+
+def counting() -> DeltaProduct:
+    """One reflection for every 1: its state is -1 or 1, the parity of what it has read (by hand, no training)."""
+    model = DeltaProduct(task(), 1, householder=1, learn_initial_state=True).double()
+    cell: Any = model.cell_list()[0]
+    q, k, v, beta = cell.input_matrices()
+    with torch.no_grad():
+        for matrix, value in ((q, 1e4), (k, 1e4), (v, 0.0), (beta, -1e4)):
+            matrix.fill_(value)
+        beta[:, 1] = 1e4
+        cell.initial[0].fill_(1.0)
+    return model
+
+
+def test_fixed_points_of_a_network_made_by_hand(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = checked(monkeypatch)
+    done = cli("analyze", "--run_dir", save(bistable()), "--only", "fixed_points")
+    assert done.status == 0, done.err
+    assert drawn() == 1
+    told, s = found(), brentq(lambda s: math.tanh(1.6 * s) - s, 0.1, 2.0, xtol=1e-15)
+    # all start in the basin of one stable point, or where the saddle is nearer
+    assert told["fixed_count"] == len(told["fixed_kinds"]) and set(told["fixed_kinds"]) <= {"stable", "unstable"}
+    with np.load("r/analysis/last/analysis.npz") as arrays:
+        (key,) = (key for key in arrays.files if key.startswith("states") and key.endswith("fixed_points"))
+        points, values = arrays[key], arrays[key.replace("fixed_points", "fixed_eigenvalues")]
+    for kind, point, own in zip(told["fixed_kinds"], points, values, strict=True):
+        place, slope = (s, 1 - s * s) if kind == "stable" else (0.0, 1.0)
+        assert np.abs(point) == pytest.approx([place, place], abs=1e-7)
+        assert np.sort(own.real) == pytest.approx([0.4 * slope, 1.6 * slope], abs=1e-6)
+    sentence = " ".join(done.out.split())
+    assert f"{told['stable_count']} stable" in sentence and "the input held at symbol" in sentence
+
+
+@pytest.fixture
+def _no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "draw_page", lambda *_: False)
+
+
+@pytest.mark.usefixtures("_no_pages")
+def test_the_probe_reads_parity_where_it_is_kept(cli: Any) -> None:
+    done = cli("analyze", "--run_dir", save(counting()), "--only", "probe")
+    assert done.status == 0, done.err
+    told = found()
+    assert told["probe_accuracy"] == told["probe_beyond"] == 1.0 and told["probe_trained"] == 8
+    assert told["probe_elements"] == 2 and 0.5 <= told["probe_chance"] < 0.6 and len(told["probe_by_step"]) == 32
+    assert "1 of 2 elements up to step 8, 1 beyond" in " ".join(done.out.split())
+    cli("analyze", "--run_dir", save(bistable()), "--only", "probe")  # which sees nothing
+    told = found()
+    assert abs(told["probe_accuracy"] - 0.5) < 0.1 and abs(told["probe_beyond"] - 0.5) < 0.1
+
+
+def test_the_probe_needs_a_task_that_tracks(refused: Any) -> None:
+    copying = {"class_path": "datamodules.CopyMemory", "init_args": {"delay": 5, "val_samples": 8}}
+    run = save(VanillaRNN(CopyMemory(delay=5).task, 2), copying)
+    sentence = refused("analyze", "--run_dir", run, "--only", "probe")
+    assert "--only names probe" in sentence and "PermutationWord" in sentence and "copy" in sentence
+
+
+@pytest.mark.usefixtures("_no_pages")
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda: ExpRNN(task(), 4, linear=True), "one iteration, as the cell is linear"),
+        (counting, "one iteration, as the cell is linear"),
+        (lambda: VanillaRNN(task(), 4, init="identity", lam=0.5), "below 0, so that it converges"),
+        (lambda: VanillaRNN(task(), 4, "relu", init="identity", lam=2.0), "not below 0: it may need"),
+    ],
+    ids=["linear", "delta product", "tanh", "relu"],
+)
+@pytest.mark.filterwarnings("ignore:VanillaRNN starts with a linear growth")
+def test_newtons_method(cli: Any, made: Any, said: str) -> None:
+    """From the largest Lyapunov exponent, which is log 2 for relu(2 h + ..) while all units are above zero."""
+    model = made()
+    if said.startswith("not"):
+        torch.nn.init.ones_(model.cell_list()[0].input.weight)
+    done = cli("analyze", "--run_dir", save(model), "--only", "dynamics")
+    assert done.status == 0, done.err
+    text = " ".join(done.out.split())
+    assert "Newton's method" in text and said in text
+    told = found("mean Jacobian")
+    assert told["affine"] is (not said.startswith(("below", "not")))
+    if said.startswith("not"):
+        assert told["largest_lyapunov"] == pytest.approx(math.log(2), rel=1e-6) and "λ1 is 0.693" in text
+
+
+@pytest.mark.parametrize("made", [LRU, LinOSS])
+def test_the_input_direction_of_a_state_space_cell(made: Any) -> None:
+    """One step from nothing moves the state along it: its column that is longest."""
+    torch.manual_seed(0)
+    model = made(task(), 4).double()
+    (matrix,) = matrices(model, model)
+    assert matrix.source is not None and matrix.source_name.startswith("input column")
+    cell = model.cell_list()[0]
+    moved = []
+    for column in range(2):
+        x = torch.zeros(1, 1, 2, dtype=torch.float64)
+        x[0, 0, column] = 1.0
+        _, state = scan(cell, x)
+        moved.append(torch.cat(state, dim=-1)[0].detach().numpy())
+    if made is LinOSS:  # z and s, each [Re | Im]; W is the same for both
+        moved = [np.concatenate([part[:4] + 1j * part[4:] for part in np.split(one, 2)]) for one in moved]
+    longest = max(moved, key=np.linalg.norm)
+    np.testing.assert_allclose(matrix.source, longest, rtol=0, atol=1e-12)
