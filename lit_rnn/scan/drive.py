@@ -20,6 +20,8 @@ from lit_rnn.scan.packed import Blocks, Part
 
 # Numbers in a part: few enough to stay in the cache, enough for the products over its steps to be large.
 PART = 2**20
+# On a GPU: enough for a launch to cost nothing beside its work.
+PART_ON_GPU = 2**26
 
 
 class Drive(NamedTuple):
@@ -35,7 +37,8 @@ class Drive(NamedTuple):
 
     def parts(self, blocks: Blocks) -> list[Part]:
         """The steps that are worked on together; all of them where the drive is whole anyway."""
-        return packed.parts(blocks, len(self.x) if self.V is None else PART // max(1, self.width))
+        numbers = PART_ON_GPU if self.x.is_cuda else PART
+        return packed.parts(blocks, len(self.x) if self.V is None else numbers // max(1, self.width))
 
     def of(self, part: slice) -> Tensor:
         x = self.x[part]

@@ -16,6 +16,7 @@ from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.scan.checks import described
 from lit_rnn.scan.drive import drive_of, halves
+from lit_rnn.scan.gpu import Triton
 from lit_rnn.scan.packed import Blocks, ends
 from lit_rnn.scan.plain import Native
 from lit_rnn.scan.recurrence import COMPLEX, Dense, Engine, Kept, Loss, Recurrence
@@ -65,7 +66,7 @@ def run_plain(
     x: Tensor,
     state: State,
     w: Tensor | Layers,
-    backend: Literal["fused", "native"],
+    backend: Literal["fused", "native", "triton"],
     last_only: bool,
     blocks: Blocks,
 ) -> tuple[Tensor, State]:
@@ -77,7 +78,7 @@ def run_plain(
     if isinstance(w, Layers):
         W, engine, on_halves = w.numbers, functools.partial(Rotated, w.partners), halves
     else:
-        W, engine, on_halves = w, Native if backend == "native" else Fused, matrix_on_halves
+        W, engine, on_halves = w, {"native": Native, "fused": Fused, "triton": Triton}[backend], matrix_on_halves
     accepted = "complex numbers" if kind == COMPLEX else "real numbers"
     require(W.is_complex() == (kind == COMPLEX), f"weights() of {type(cell).__name__}", described(W), accepted)
     drive = drive_of(cell, x, W, W.dtype.to_real(), blocks)

@@ -7,7 +7,7 @@ With delta_t the loss's gradient by z_t = W h_{t-1} + u_t,
 and f' follows from h_t for every real nonlinearity here, so that h is all that is kept; of complex z_t the
 modulus as well. Complex states are real ones here, [Re | Im] (B, 2n) as the outputs show them. The sum over t is a
 product over many steps at once, and there is no graph per step. An `Engine` does the two recursions: `fused` in
-torch's own operations, `native` in C++, `rotations` in C++ without a matrix.
+torch's own operations, `native` in C++, `rotations` in C++ without a matrix, `triton` on a GPU.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from lit_rnn.scan.compiler import torch_compiles
 from lit_rnn.scan.drive import driven
 from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
+from lit_rnn.scan.gpu import runs_on
 from lit_rnn.scan.graphed import run_graphed
 from lit_rnn.scan.graphs import records_on
 from lit_rnn.scan.kernels import kernel_of, run_kernel
@@ -34,8 +35,8 @@ from lit_rnn.scan.unequal import runs_of
 
 log = logging.getLogger(__name__)
 
-Backend = Literal["auto", "loop", "fused", "native", "compiled", "graphed", "torch", "parallel"]
-Chosen = Literal["loop", "fused", "native", "compiled", "graphed", "torch", "parallel"]
+Backend = Literal["auto", "loop", "fused", "native", "triton", "compiled", "graphed", "torch", "parallel"]
+Chosen = Literal["loop", "fused", "native", "triton", "compiled", "graphed", "torch", "parallel"]
 
 # Time steps, over all passes, from which compiling pays: it takes about 40 s on two cores, and spares 0.3 ms a step of
 # the smallest cells, more of larger ones (`benchmarks/README.md`).
@@ -132,7 +133,7 @@ def _run(
 ) -> tuple[Tensor, State]:
     if chosen == "native" and kind_of(cell) is None:
         y, state = run_gated(cell, x, state, w, last_only, blocks)
-    elif chosen in ("fused", "native"):
+    elif chosen in ("fused", "native", "triton"):
         plain = cast(PlainCell, cell)
         y, state = run_plain(plain, x, state, w, cast(Any, chosen), last_only, blocks)
     else:
@@ -171,7 +172,7 @@ def _block_by_block(
 
 
 def supports(backend: Backend, cell: Cell) -> bool:
-    """Whether ``backend`` can run ``cell`` (``native``: on this machine, with the cell where it is)."""
+    """Whether ``backend`` can run ``cell`` (``native``, ``triton``: on this machine, with the cell where it is)."""
     if backend == "fused":
         return kind_of(cell) is not None
     if backend == "native":
@@ -179,6 +180,10 @@ def supports(backend: Backend, cell: Cell) -> bool:
             return runs_gated(cell)
         like = next(itertools.chain(cell.recurrent_parameters(), cell.parameters()))
         return runs_natively("plain", like.dtype, like.device)
+    if backend == "triton":
+        kind = kind_of(cell)
+        like = next(itertools.chain(cell.recurrent_parameters(), cell.parameters()))
+        return kind is not None and runs_on(cell.hidden_size, kind, like.dtype, like.device)
     if backend == "compiled":
         return next(cell.parameters()).device.type != "cpu" or torch_compiles()
     if backend == "graphed":
@@ -192,6 +197,8 @@ _NEEDS = {
     "fused": "is not a plain recurrence",
     "native": "is none of the cells written in C++, or not in float32 or float64 on a CPU with a C++ compiler "
     "(CXX, g++, clang++ or Python package ziglang)",
+    "triton": "is not a plain recurrence in float32 or float64 on a GPU of NVIDIA's with Python package triton, of as "
+    "many units as its processors hold together",
     "compiled": "is on a CPU, where torch.compile needs a C++ compiler (CXX or g++) and Python's headers (python3-dev)",
     "graphed": "is not on a CUDA device, which alone records what is launched",
     "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)",
@@ -208,6 +215,8 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
       (`lit_rnn.cells.PlainCell`), on any device. States stay in W's precision under autocast.
     - ``native``: both recursions in C++, for the CPU; compiled in seconds on first use. For the plain cells and all
       others but NRU with ``use_relu``, ``layer_norm`` or rows that cut across outer products (``separable`` false).
+    - ``triton``: the plain cells on a GPU, all steps in one launch with W held in registers; where W is too large for
+      one processor, several share it.
     - ``compiled``: torch.compile over chunks of steps, for every cell; on the CPU with a C++ compiler and Python's
       headers. On a CUDA device over one step, recorded as in ``graphed``.
     - ``graphed``: the loop's own kernels in CUDA graphs, recorded once for each batch size and replayed, for every
@@ -216,10 +225,10 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
       relu VanillaRNN.
     - ``parallel``: an associative scan over time for cells that are linear in their state
       (`lit_rnn.cells.LinearCell`): LRU, LinOSS, minGRU and minLSTM, on any device.
-    - ``auto``: the first of ``native``, ``fused``, ``parallel`` and ``torch`` that can; where none can, ``compiled``
-      where ``expected_steps`` is at least 200,000, and ``loop`` below. With one thread, in float32, without autocast,
-      ``torch`` for the LSTMs that it takes, where sequences are of one length: ``native`` needed 1.35 to 1.4 times as
-      long there, for GRU and RNN a third to a half (`benchmarks/README.md`).
+    - ``auto``: the first of ``native``, ``triton``, ``fused``, ``parallel`` and ``torch`` that can; where none can,
+      ``compiled`` where ``expected_steps`` is at least 200,000, and ``loop`` below. With one thread, in float32,
+      without autocast, ``torch`` for the LSTMs that it takes, where sequences are of one length: ``native`` needed 1.35
+      to 1.4 times as long there, for GRU and RNN a third to a half (`benchmarks/README.md`).
 
     Args:
         asked: The name.
@@ -236,7 +245,7 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
         reason = f"{', '.join(['auto', *able])}: {type(cell).__name__} {_NEEDS.get(asked, '')}"
         require(asked in able, key, asked, reason)
         return asked
-    order: tuple[Chosen, ...] = ("native", "fused", "parallel", "torch")
+    order: tuple[Chosen, ...] = ("native", "triton", "fused", "parallel", "torch")
     for name in ("torch", *order) if _is_faster_in_torch(cell) else order:
         if supports(name, cell):
             return name

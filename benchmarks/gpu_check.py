@@ -1,0 +1,286 @@
+"""The backend `triton` on the GPU at hand: is it right, and how fast is it, form by form.
+
+python benchmarks/gpu_check.py [--seconds 170] [--workers 14] [--only check|time]
+
+First every nonlinearity at several sizes in float32 beside the loop in float64: states, and gradients by drive, initial
+state, W and thresholds, as ||found - exact|| / ||exact||. Many processes share that work: most of it is compiling.
+Then times of forward and backward, medians of CUDA events, beside the loop, `fused` and cuDNN; and of other ways to
+cut the work into programs (`lit_rnn.scan.gpu.Plan`). The exit status is 1 where something is wrong beyond rounding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_rnn.activations import NONLINEARITIES, complex_modrelu, modrelu
+from lit_rnn.cells import ExpRNNCell
+from lit_rnn.scan import scan
+from lit_rnn.scan.drive import halves
+from lit_rnn.scan.fused import Fused, matrix_on_halves
+from lit_rnn.scan.gpu import Plan, Triton
+from lit_rnn.scan.packed import Block
+from lit_rnn.scan.recurrence import COMPLEX, KINDS, Recurrence
+
+TOLERANCE = 1e-4  # of float32 after a hundred steps forward and back
+LENGTHS, BATCHES = (1, 7, 100), (1, 3, 128, 200)
+SIZES: dict[int, tuple[str, ...]] = {n: ("tanh", "modrelu", COMPLEX) for n in (512, 256, 190, 64)}
+SIZES |= {170: KINDS, 5: KINDS}
+# rows, group, own, block, warps, join
+PLANS: dict[int, list[tuple[int, ...]]] = {
+    170: [(1, 1, 3, 64, 8, 4), (1, 1, 3, 64, 8, 1), (1, 1, 3, 64, 16, 4), (1, 1, 6, 32, 8, 8), (1, 1, 6, 32, 16, 8)],
+    190: [(1, 1, 3, 64, 8, 4), (1, 1, 3, 64, 8, 1), (1, 1, 6, 32, 8, 8)],
+    512: [(4, 8, 1, 64, 8, 4), (4, 8, 1, 64, 8, 1), (8, 8, 1, 64, 8, 8), (8, 8, 1, 64, 8, 2), (4, 8, 1, 64, 16, 4),
+          (4, 16, 1, 32, 8, 4)],
+}  # fmt: skip
+LONG = {170: 784, 190: 1020, 512: 784}  # T of the timed passes, B = 128
+
+
+class Planned(Triton):
+    """With a plan of ours."""
+
+    chosen: Plan
+
+    def plan(self, *_: Any) -> Plan:
+        return self.chosen
+
+
+def planned(numbers: tuple[int, ...]) -> type[Planned]:
+    return type("Planned", (Planned,), {"chosen": Plan(*numbers)})
+
+
+# ---- right?
+
+
+def looped(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None) -> Tensor:
+    """The states (T, B, width), of complex ones as halves."""
+    states, h = [], h0
+    for u_t in u:
+        if kind == COMPLEX:
+            assert bias is not None
+            z = torch.complex(*h.chunk(2, -1)) @ W.mT + torch.complex(*u_t.chunk(2, -1))
+            h = halves(complex_modrelu(z, bias))
+        else:
+            z = h @ W.mT + u_t
+            h = modrelu(z, bias) if bias is not None else NONLINEARITIES[kind](z)  # type: ignore[index]
+        states.append(h)
+    return torch.stack(states)
+
+
+def orthogonal(n: int, kind: str) -> Tensor:
+    A = torch.randn(n, n, dtype=torch.complex128 if kind == COMPLEX else torch.float64)
+    return torch.linalg.qr(A)[0].cuda()
+
+
+def error(engine: Any, kind: str, n: int, T: int, B: int, last_only: bool) -> float:
+    """The largest of the relative errors of states and gradients in float32."""
+    torch.manual_seed(n + T + B)
+    width = n * (1 + (kind == COMPLEX))
+    W = orthogonal(n, kind)
+    u, h0 = (torch.randn(*shape, width, dtype=torch.float64, device="cuda") for shape in ((T, B), (B,)))
+    bias = -0.3 * torch.rand(n, dtype=torch.float64, device="cuda") if "modrelu" in kind else None
+    g = torch.randn(1 if last_only else T, B, width, dtype=torch.float64, device="cuda")
+
+    def results(single: bool) -> list[Tensor]:
+        real = torch.float32 if single else torch.float64
+        M = W.to(real.to_complex() if kind == COMPLEX else real).requires_grad_()
+        leaves = [tensor.detach().to(real).requires_grad_() for tensor in (u, h0)]
+        b = None if bias is None else bias.to(real).requires_grad_()
+        if single:
+            on_halves = matrix_on_halves(M) if kind == COMPLEX else M
+            blocks = (Block(T, B),)
+            arguments = kind, engine, True, last_only, blocks, leaves[0].flatten(0, 1), None, None, leaves[1]
+            y = Recurrence.apply(*arguments, on_halves, b).unflatten(0, (-1, B))
+        else:
+            y = looped(kind, *leaves, M, b)
+            y = y[-1:] if last_only else y
+        wanted = [*leaves, M, *([] if b is None else [b])]
+        return [y.detach(), *torch.autograd.grad(y, wanted, g.to(real))]
+
+    worst = 0.0
+    for found, exact in zip(results(True), results(False), strict=True):
+        off = (found.to(exact.dtype) - exact).norm() / exact.norm().clamp_min(1e-30)
+        worst = max(worst, float(off)) if off.isfinite() else float("nan")
+    return worst
+
+
+Unit = tuple[str, int, Any]
+
+
+def units() -> list[Unit]:
+    """What is compiled once each, the slowest first."""
+    plans: list[Unit] = [("plan", n, plan) for n in reversed(PLANS) for plan in PLANS[n]]
+    return plans[:6] + [("check", n, kind) for n, kinds in SIZES.items() for kind in kinds] + plans[6:]
+
+
+def work(unit: Unit) -> None:
+    """Prints a line of JSON for each case."""
+    what, n, which = unit
+    if what == "plan":
+        cases = [(planned(which), "modrelu", n, 7, 128, last_only) for last_only in (False, True)]
+    else:
+        cases = [(Triton, which, n, T, B, last) for B in BATCHES for T in LENGTHS for last in (False, True)]
+    for case in cases:
+        label = [what, n, str(which), *case[3:]]
+        try:
+            found: float | str = error(*case)
+        except Exception as failure:
+            found = f"{type(failure).__name__}: {failure}"[:300]
+            traceback.print_exc()
+        print(json.dumps([*label, found]), flush=True)
+
+
+def check(workers: int, seconds: float) -> bool:
+    """Whether all is right, with a table."""
+    began = time.monotonic()
+    names = [json.dumps(unit) for unit in units()]
+    command = [sys.executable, __file__, "--work"]
+    processes = [
+        subprocess.Popen([*command, *names[i::workers]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for i in range(workers)
+    ]
+    lines, complaints = [], []
+    for process in processes:
+        try:
+            out, err = process.communicate(timeout=max(1.0, seconds - (time.monotonic() - began)))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            complaints.append("a worker did not end in time")
+        lines += [json.loads(line) for line in out.splitlines() if line.startswith("[")]
+        complaints += [err[-1500:]] if "Traceback" in err else []
+    table: dict[tuple[str, int, str], list[Any]] = {}
+    for what, n, which, T, B, last_only, found in lines:
+        table.setdefault((what, n, which), []).append((found, T, B, last_only))
+    print(f"{'':6}{'n':>5} {'nonlinearity or plan':30} cases  largest relative error")
+    right, expected = True, sum(2 if unit[0] == "plan" else 24 for unit in units())
+    for (what, n, which), rows in sorted(table.items()):
+        wrong = [row for row in rows if isinstance(row[0], str) or not row[0] <= TOLERANCE]
+        largest = max((row[0] for row in rows if not isinstance(row[0], str)), default=float("nan"))
+        print(f"{what:6}{n:5} {which:30} {len(rows):5}  {largest:.2g}{'' if not wrong else '  WRONG'}")
+        for found, T, B, last_only in wrong[:3]:
+            print(f"{'':12}T = {T}, B = {B}, {'last' if last_only else 'all'}: {found}")
+        right &= not wrong or what == "plan"
+    print(f"{len(lines)} of {expected} cases in {time.monotonic() - began:.0f} s")
+    for complaint in complaints[:4]:
+        print("----", complaint)
+    return right and len(lines) == expected
+
+
+# ---- fast?
+
+
+def milliseconds(call: Callable[[], Any], rounds: int = 10) -> float:
+    for _ in range(3):
+        call()
+    times = []
+    for _ in range(rounds):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        call()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+def passes(n: int, T: int, B: int = 128) -> dict[str, Callable[[], Any]]:
+    """Forward and backward of a whole pass from the inputs to all gradients, by name."""
+    torch.manual_seed(0)
+    cell = ExpRNNCell(1, n).cuda()
+    cudnn = torch.nn.RNN(1, n, nonlinearity="relu").cuda()
+    x = torch.randn(T, B, 1, device="cuda")
+    g = torch.randn(B, n, device="cuda")
+
+    def ours(backend: Any) -> Callable[[], Any]:
+        def run() -> None:
+            y, _ = scan(cell, x, backend=backend, last_only=True)
+            torch.autograd.grad(y[-1], list(cell.parameters()), g)
+
+        return run
+
+    def theirs() -> None:
+        torch.autograd.grad(cudnn(x)[0][-1], list(cudnn.parameters()), g)
+
+    def exponential() -> None:
+        W = cell.weights()
+        torch.autograd.grad(W, [p for p in cell.parameters() if p.requires_grad], W.detach(), allow_unused=True)
+
+    def by(engine: Any, back: bool) -> Callable[[], Any]:
+        """The recurrence alone, with W given, from V x."""
+        W, h0 = orthogonal(n, "modrelu").float().requires_grad_(), torch.zeros(B, n, device="cuda")
+        bias = torch.full((n,), -0.01, device="cuda", requires_grad=True)
+        V = torch.randn(n, 1, device="cuda", requires_grad=True)
+        inputs = x.flatten(0, 1), V, None, h0, W, bias
+
+        def run() -> None:
+            y = Recurrence.apply("modrelu", engine, True, True, (Block(T, B),), *inputs)
+            if back:
+                torch.autograd.grad(y, [V, W, bias], g)
+
+        return run
+
+    found = {f"whole pass, backend {name}": ours(name) for name in ("triton", "fused", "loop")}
+    found |= {"whole pass, cuDNN RNN(relu)": theirs, "exp(A) and its backward": exponential}
+    found |= {"recurrence, fused": by(Fused, True)}
+    for plan in [(), *PLANS[n]]:
+        engine = planned(plan) if plan else Triton
+        name = f"recurrence, plan {plan or 'chosen'}"
+        found |= {f"{name}, forward": by(engine, False), f"{name}, and backward": by(engine, True)}
+    return found
+
+
+def timed(seconds: float) -> None:
+    began = time.monotonic()
+    for n, T in LONG.items():
+        print(f"n = {n}, T = {T}, B = 128 (ms)")
+        for name, call in passes(n, T).items():
+            if time.monotonic() - began > seconds:
+                print("no time left")
+                return
+            try:
+                slow = "loop" in name or "fused" in name
+                print(f"    {name:60} {milliseconds(call, 3 if slow else 10):9.3f}", flush=True)
+            except Exception as failure:
+                print(f"    {name:60} {type(failure).__name__}: {str(failure)[:200]}", flush=True)
+    for tf32 in (False, True):
+        torch.backends.cudnn.allow_tf32 = tf32
+        print(f"cuDNN with TF32 {'allowed' if tf32 else 'refused'} (ms)")
+        for n, T in LONG.items():
+            print(f"    n = {n}: {milliseconds(passes(n, T)['whole pass, cuDNN RNN(relu)']):9.3f}", flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=170, help="for all of it")
+    parser.add_argument("--workers", type=int, default=14)
+    parser.add_argument("--only", choices=("check", "time"))
+    parser.add_argument("--work", nargs="*", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.work is not None:
+        for unit in arguments.work:
+            what, n, which = json.loads(unit)
+            work((what, n, tuple(which) if what == "plan" else which))
+        return 0
+    import triton
+
+    began = time.monotonic()
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, triton {triton.__version__}", flush=True)
+    right = arguments.only == "time" or check(arguments.workers, arguments.seconds * 0.55)
+    if arguments.only != "check":
+        timed(arguments.seconds - (time.monotonic() - began))
+    return 0 if right else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,127 @@
+"""The backend `triton` without a GPU: its kernels in Triton's interpreter, and compiled ahead of time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datamodules import UserError
+from lit_rnn import cells
+from lit_rnn.scan import choose_backend, gpu, supports
+from lit_rnn.scan.gpu import Plan
+from lit_rnn.scan.recurrence import COMPLEX, KINDS
+
+needs_triton = pytest.mark.skipif(not gpu.has_triton(), reason="Triton is not installed")
+
+
+@needs_triton
+def test_the_kernels_are_the_loop() -> None:
+    """In outputs, final state and every gradient: see `interpreted.py` for the cases."""
+    script = Path(__file__).with_name("interpreted.py")
+    run = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=script.parents[3])
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout)
+    assert len(found) >= 17
+    assert {case: what for case, what in found.items() if what != "equal"} == {}
+
+
+def assembled(name: str, kind: str, n: int, batch: int, capability: int) -> tuple[Any, str]:
+    """What a kernel is compiled to for a device of that capability, and what that uses."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from lit_rnn.scan import plain_triton
+
+    kernel = getattr(plain_triton, name)
+    plan = Plan.of(n, 1 + (kind == COMPLEX), batch, 4, 108 if capability == 80 else 132)
+    assert plan is not None
+    constants = {"n": n, "KIND": KINDS.index(kind), **gpu.constants_of(plan, 4), "WAIT": True, "KEEP": True}
+    constants["EACH"] = True
+    signature = {
+        parameter.name: "constexpr"
+        if parameter.name in constants
+        else {"T": "i32", "B": "i32", "start": "i32", "ready": "*i32"}.get(parameter.name, "*fp32")
+        for parameter in kernel.params
+    }
+    constexprs = {(place,): constants[name] for place, name in enumerate(signature) if name in constants}
+    source = ASTSource(kernel, signature, constexprs, {(0,): [["tt.divisibility", 16]]})
+    options = {"num_warps": plan.warps, "enable_fp_fusion": True}
+    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+        command = [str(tool), "--dump-resource-usage", file.name]
+        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return compiled, usage
+
+
+def number(usage: str, name: str) -> int:
+    (found,) = [part for part in usage.split() if part.startswith(f"{name}:")]
+    return int(found.partition(":")[2])
+
+
+@needs_triton
+@pytest.mark.parametrize(
+    ("name", "kind", "n", "capability"),
+    [("forward", "modrelu", 170, 80), ("backward", "modrelu", 190, 90), ("forward", COMPLEX, 64, 90)],
+)
+def test_a_matrix_stays_in_registers(
+    name: str, kind: str, n: int, capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is spilled to memory, and shared memory is far below what a processor has."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    compiled, usage = assembled(name, kind, n, 100, capability)
+    assert number(usage, "STACK") == number(usage, "LOCAL") == 0
+    assert n * n * 4 / 256 / 4 < number(usage, "REG") <= 255
+    assert compiled.metadata.shared <= 16 * 2**10
+    ptx = compiled.asm["ptx"]
+    assert "fma.rn.f32" in ptx and "tf32" not in ptx
+
+
+@pytest.mark.parametrize("n", [1, 64, 65, 170, 190, 256, 512])
+@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("batch", [1, 128, 200, 1000])
+def test_plans(n: int, planes: int, batch: int) -> None:
+    """Every unit and every row is someone's, what a program holds fits, and a launch of groups runs at once."""
+    plan = Plan.of(n, planes, batch, 4, 132)
+    assert plan is not None
+    assert n <= plan.side < n + plan.group * plan.block
+    assert planes * plan.side * plan.own * plan.block * 4 <= gpu.HELD
+    launches = plan.launches(batch, 132)
+    rows = [start + i * plan.rows for start, groups in launches for i in range(groups)]
+    assert rows == list(range(0, batch, plan.rows))
+    assert plan.group == 1 or all(groups * plan.group <= 132 for _, groups in launches)
+
+
+def test_what_fits_a_gpu() -> None:
+    assert Plan.of(170, 1, 128, 4, 132) == Plan(1, 1, 3, 64, 8, 4)
+    assert Plan.of(1000, 1, 128, 4, 132) is not None
+    assert Plan.of(1000, 2, 128, 4, 132) is None
+    assert Plan.of(20_000, 1, 128, 4, 132) is None
+    assert Plan.of(512, 1, 1, 4, 4) is None
+
+
+def test_it_is_for_gpus() -> None:
+    cell = cells.ExpRNNCell(3, 8)
+    assert not supports("triton", cell)
+    with pytest.raises(UserError, match=r"backend is 'triton', .* on a GPU .* package triton"):
+        choose_backend("triton", cell)
+
+
+def test_it_needs_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = 170, "relu", torch.float32, torch.device("cuda")
+    monkeypatch.setattr(gpu, "_processors", lambda device: 132)
+    for installed in (False, True):
+        monkeypatch.setattr(gpu, "has_triton", lambda installed=installed: installed)
+        assert gpu.runs_on(*there) == (installed and not torch.version.hip)
+    assert not gpu.runs_on(170, "relu", torch.bfloat16, torch.device("cuda"))
+    assert not gpu.runs_on(170, "relu", torch.float32, torch.device("cpu"))
