@@ -14,6 +14,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from datamodules.batch import Batch as Batch
+from datamodules.batch import Parts
 from datamodules.checks import check_batch
 from datamodules.errors import UserError, require
 from datamodules.loader import IndexedBatches as IndexedBatches
@@ -206,6 +207,12 @@ class SequenceDataModule(LightningDataModule, ABC):
             self.train_loader.load_state_dict(self._train_state)
             self._train_state = None
         return self.train_loader
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Inputs and targets; what says which steps count stays on the CPU: see `datamodules.batch.Parts`."""
+        moved = super().transfer_batch_to_device(tuple(batch[:2]), device, dataloader_idx)
+        parts = (*moved, *batch[2:])
+        return Parts(*parts) if isinstance(batch, Parts) else parts
 
     def state_dict(self) -> dict[str, Any]:
         """Where training is in the data, which Lightning keeps inside an epoch only, and what is `learned`."""

@@ -13,6 +13,9 @@ from datamodules.task import Task
 class Parts(NamedTuple):
     """A batch by name.
 
+    What says which steps count (``mask``, ``lengths``, ``reset``) stays on the CPU where a model trains on a GPU: it
+    decides sizes, which the host would otherwise have to wait for (`near`).
+
     Args:
         inputs: (B, T) symbols or (B, T, I) values.
         targets: As the Task says.
@@ -37,8 +40,13 @@ class Parts(NamedTuple):
         mask = next((part for part in more if part.dtype == torch.bool), None)
         return cls(inputs, targets, mask, next((part for part in more if part.dtype == torch.int64), None))
 
+    @property
+    def of_host(self) -> tuple[Tensor | None, ...]:
+        """What stays on the CPU."""
+        return self.mask, self.lengths, self.reset
+
     def to(self, device: torch.device, dtype: torch.dtype | None = None) -> Parts:
-        """On a device, numbers in a dtype."""
+        """All of it on a device, numbers in a dtype."""
         moved = [
             None if part is None else part.to(device, dtype if part.is_floating_point() else part.dtype)
             for part in self
@@ -54,6 +62,7 @@ class Parts(NamedTuple):
         real = self.real()
         if real is None:
             return self.inputs
+        real = near(real, self.inputs)
         return self.inputs.where(real if self.inputs.dim() == 2 else real[..., None], 0)
 
     def counts(self, task: Task) -> Tensor | None:
@@ -71,13 +80,24 @@ class Parts(NamedTuple):
 
     def recalled(self, recall: int) -> Tensor:
         """(B, T) bool: the last ``recall`` steps of each sequence."""
-        steps = torch.arange(self.inputs.shape[1], device=self.inputs.device)
+        marks = next((part for part in self.of_host if part is not None), self.inputs)
+        steps = torch.arange(self.inputs.shape[1], device=marks.device)
         ends = self.lengths[:, None] if self.lengths is not None else torch.full_like(steps, len(steps))[None]
         return ((steps >= ends - recall) & (steps < ends)).expand(len(self.inputs), -1)
 
 
 Batch: TypeAlias = tuple[Tensor, ...] | Parts
 """`Parts`, or what `Parts.of` takes."""
+
+
+def near(marks: Tensor, to: Tensor) -> Tensor:
+    """``marks`` where ``to`` is; the host does not wait for the copy."""
+    return marks.to(to.device, non_blocking=True)
+
+
+def at(tensor: Tensor, marks: Tensor) -> Tensor:
+    """``tensor[marks]``, marks a bool tensor: without a wait for a GPU where the marks are on the CPU."""
+    return tensor[tuple(near(index, tensor) for index in marks.nonzero(as_tuple=True))]
 
 
 def within(lengths: Tensor, steps: int) -> Tensor:

@@ -61,7 +61,8 @@ class StatisticalRUCell(Cell):
 
     def weights(self) -> tuple[Tensor, Tensor]:
         """W_phi, and the decays (A, 1) in its precision."""
-        return self.recurrent.weight, self.input.weight.new_tensor(self.alphas)[:, None]
+        W = self.recurrent.weight  # numbers that a kernel is told, not a tensor that is copied to the GPU
+        return W, torch.cat([W.new_full((1, 1), alpha) for alpha in self.alphas])
 
     def step(self, u: Tensor, state: State, w: tuple[Tensor, Tensor]) -> tuple[Tensor, State]:
         (mu,), (W, decays) = state, w

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from datamodules.batch import Batch, Parts
+from datamodules.batch import Batch, Parts, at
 from datamodules.errors import UserError, did_you_mean, require
 from datamodules.task import Task
 from lit_rnn import optim
@@ -280,7 +280,7 @@ class SequenceModel(KeepsKind, Training):
     def loss_of(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
         """The mean loss over what counts, from `forward`'s outputs."""
         if mask is not None:
-            outputs, targets = outputs[mask], targets[mask]
+            outputs, targets = at(outputs, mask), at(targets, mask)
         return loss_of(self.task, outputs, targets)
 
     def _shared_step(self, batch: Batch, stage: str, loader: int = 0) -> Tensor:
@@ -289,8 +289,8 @@ class SequenceModel(KeepsKind, Training):
         counts = parts.counts(self.task)
         y = self._features_of(parts, stage)
         # only where it counts
-        outputs = self.decode(y, parts.lengths) if counts is None else self.decode_steps(y.transpose(0, 1)[counts])
-        loss = loss_of(self.task, outputs, parts.targets if counts is None else parts.targets[counts])
+        outputs = self.decode(y, parts.lengths) if counts is None else self.decode_steps(at(y.transpose(0, 1), counts))
+        loss = loss_of(self.task, outputs, parts.targets if counts is None else at(parts.targets, counts))
         share = parts.share(self.task)
         loss = loss if share is None else loss * share
         length = self._length_of(loader)
@@ -302,7 +302,9 @@ class SequenceModel(KeepsKind, Training):
         """`features` of a batch, which in chunks of streams go on from the states after the last one of this stage."""
         if parts.reset is None:
             return self.features(parts.inputs, None, parts.lengths)[0]
-        y, states = self.features(parts.inputs, self.carried.before(stage, parts.reset), None, parts.reset)
+        y, states = self.features(
+            parts.inputs, self.carried.before(stage, parts.reset, parts.inputs.device), None, parts.reset
+        )
         self.carried.keep(stage, states)
         return y
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from datamodules.batch import within
+from datamodules.batch import near, within
 from datamodules.errors import require
 from datamodules.task import Task
 
@@ -56,7 +56,7 @@ def mask(shape: Sequence[int], share: float, like: Tensor, generator: torch.Gene
     """0 with probability ``share``, else 1 / (1 - share); drawn on the CPU, in the precision and place of ``like``."""
     kept = torch.rand(tuple(shape), generator=generator) >= share
     dtype = like.dtype.to_real()
-    return kept.to(like.device, dtype) / (1 - share)
+    return kept.to(like.device, dtype, non_blocking=True) / (1 - share)
 
 
 def check_options(options: Any, task: Task) -> None:
@@ -99,6 +99,7 @@ def pooled(y: Tensor, lengths: Tensor | None, how: Pooling, both_ways: bool) -> 
         how: ``last``, or the ``mean`` or ``max`` over the sequence's own steps, unit by unit.
         both_ways: The second half of the units have read from the end: their last step is the first.
     """
+    lengths = None if lengths is None else near(lengths, y)
     if how == "mean":
         return y.sum(0) / (len(y) if lengths is None else lengths[:, None])
     if how == "max":
@@ -114,6 +115,7 @@ def turned(x: Tensor, lengths: Tensor | None) -> Tensor:
     """x (T, B, .) with each sequence turned round, what is behind its end left there."""
     if lengths is None:
         return x.flip(0)
+    lengths = near(lengths, x)
     steps = torch.arange(len(x), device=x.device)[:, None]
     steps = torch.where(steps < lengths, lengths - 1 - steps, steps)
     return x.gather(0, steps[..., None].expand_as(x))

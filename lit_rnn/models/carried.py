@@ -24,15 +24,15 @@ class Carried:
     def __init__(self) -> None:
         self._states: dict[str, list[State]] = {}
 
-    def before(self, stage: str, reset: Tensor) -> list[State] | None:
-        """Those to go on from; None for a chunk with which all streams begin.
+    def before(self, stage: str, reset: Tensor, device: torch.device) -> list[State] | None:
+        """Those to go on from, on ``device``; None for a chunk with which all streams begin.
 
         Raises:
             UserError: for another chunk, if the one before was not of this stage and of as many streams.
         """
         states = self._states.get(stage)
         if states and len(states[0][0]) == len(reset):
-            return [tuple(part.to(reset.device) for part in state) for state in states]
+            return [tuple(part.to(device) for part in state) for state in states]
         if not bool(reset[:, 0].all()):
             raise UserError(
                 f"A chunk of {len(reset)} streams goes on from one that was not seen: batches of streams come in "

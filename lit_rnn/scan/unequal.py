@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datamodules.batch import near
 from datamodules.errors import UserError
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.scan import packed
@@ -89,7 +90,7 @@ def runs_of(x: Tensor, lengths: Tensor | None, reset: Tensor | None) -> Runs | N
     run = np.arange(int(length.sum())) - np.repeat(rows.cumsum() - rows, rows)
     place = (first * B + row)[run] + np.repeat(np.arange(len(rows)) * B, rows)
     fresh = None if reset is None else reset.numpy()[first, row]
-    moved = (None if part is None else torch.from_numpy(part).to(x.device) for part in (place, row, fresh, last))
+    moved = (None if part is None else near(torch.from_numpy(part), x) for part in (place, row, fresh, last))
     return Runs(blocks, *moved)  # type: ignore[arg-type]  # None is fresh alone
 
 

@@ -17,6 +17,7 @@ from lit_rnn.models import SequenceModel
 from lit_rnn.models.carried import Carried
 
 SYMBOLS, STEPS = 6, 61
+CPU = torch.device("cpu")
 TASK = Task("text", "symbols", SYMBOLS, "next_symbol", SYMBOLS, None, "all", 1.8, "perplexity", False)
 MODELS: dict[str, dict[str, Any]] = {
     "LSTM": {"layers": 2, "learn_initial_state": True},
@@ -78,7 +79,8 @@ def test_no_gradient_crosses_a_border() -> None:
         model.loss_of(outputs, second.targets), list(model.parameters()), materialize_grads=True
     )
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
-    assert all(not part.requires_grad for state in model.carried.before("train", second.reset) or () for part in state)
+    carried = model.carried.before("train", second.reset, CPU) or ()
+    assert all(not part.requires_grad for state in carried for part in state)
 
 
 def test_a_chunk_out_of_order_is_refused() -> None:
@@ -108,11 +110,11 @@ def test_streams_of_all_processes_are_kept_and_shared_out_anew() -> None:
     for number in range(2):
         again = Carried()
         again.take_up("train", kept, number, 2)
-        (found,) = again.before("train", reset) or ()
+        (found,) = again.before("train", reset, CPU) or ()
         assert all(torch.equal(a, b) for a, b in zip(found, state[number], strict=True))
     alone = Carried()
     alone.take_up("train", kept, 0, 1)
-    (found,) = alone.before("train", torch.zeros(4, 1, dtype=torch.bool)) or ()
+    (found,) = alone.before("train", torch.zeros(4, 1, dtype=torch.bool), CPU) or ()
     assert torch.equal(found[0], torch.cat([parts[0] for parts in state]))
 
 

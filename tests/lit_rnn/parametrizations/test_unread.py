@@ -1,0 +1,57 @@
+"""What is done on a GPU, where the host reads no number, gives what is done on the CPU, where it does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lit_rnn.parametrizations import orthogonal
+from lit_rnn.parametrizations.exponential import MOST_SQUARINGS, _powers, _with_unread_squarings, exp_normal
+
+DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
+
+
+def skew(size: float, dtype: torch.dtype, n: int = 6) -> Tensor:
+    """A skew-Hermitian matrix of that spectral norm."""
+    A = torch.randn(n, n, dtype=dtype)
+    A = A - A.mH
+    return A * (size / torch.linalg.matrix_norm(A, 2))
+
+
+def unread(A: Tensor) -> Tensor:
+    return _with_unread_squarings(*_powers(A))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [0.0, 1e-3, 0.7, 3.1, 40.0, 700.0])
+def test_exponential_and_its_gradient(size: float, dtype: torch.dtype) -> None:
+    """Equal to the CPU's way to rounding, and to what the eigenvalues give."""
+    A, G = (skew(size, dtype) if size else torch.zeros(6, 6, dtype=dtype)).requires_grad_(), torch.randn(6, 6).to(dtype)
+    found, read = unread(A), exp_normal(A)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(found, read, rtol=0, atol=50 * eps * max(1, size))
+    by = [torch.autograd.grad((W * G).sum().abs(), A)[0] for W in (found, read)]
+    torch.testing.assert_close(*by, rtol=0, atol=200 * eps * max(1, size))
+    values, vectors = torch.linalg.eigh(A.detach().to(torch.complex128) * -1j)
+    exact = vectors @ torch.diag(torch.exp(1j * values)) @ vectors.mH
+    torch.testing.assert_close(found.detach().to(torch.complex128), exact, rtol=0, atol=50 * eps * max(1, size))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("size", [2000.0 * 2**MOST_SQUARINGS, float("nan"), float("inf")])
+def test_what_needs_more_squarings_is_no_number(size: float, dtype: torch.dtype) -> None:
+    assert unread(skew(1.0, dtype) * size).isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64], ids=str)
+def test_a_matrix_is_held_near_the_group(dtype: torch.dtype) -> None:
+    """One Newton-Schulz step leaves 3/4 of the drift's square, and goes where the SVD goes."""
+    W = exp_normal(skew(2.0, torch.promote_types(dtype, torch.float64))).to(dtype)
+    W = W + 1e-3 * torch.randn(6, 6, dtype=dtype)
+    by_svd = orthogonal.polar_(W.clone())
+    nearer = orthogonal.newton_schulz(W)
+    E = torch.linalg.matrix_norm(W.mH @ W - torch.eye(6), 2)
+    assert E > 1e-3
+    assert torch.linalg.matrix_norm(nearer.mH @ nearer - torch.eye(6), 2) <= 0.8 * E**2
+    torch.testing.assert_close(nearer.to(dtype), by_svd, rtol=0, atol=float(E**2))
