@@ -26,6 +26,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import children  # noqa: E402
 import gpu  # noqa: E402
+import gpu_models  # noqa: E402
 import loading  # noqa: E402
 import reference  # noqa: E402
 import speed  # noqa: E402
@@ -221,3 +222,22 @@ def test_both_loaders_give_the_same_images(tmp_path: Path) -> None:
         steps = 784 if name == "784 pixels" else 28
         for index in (0, 7, 29):
             assert torch.equal(own[index][:steps], shape(theirs[index][0])[:steps])
+
+
+def test_models_are_checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A right one, one that is off by a thousandth in its own backend, and one that cannot be built."""
+    assert gpu_models.main(["--device", "cpu", "LRU"]) == 0
+    assert "| none | " in (out := capsys.readouterr().out) and "bit for bit" in out and "1 of 1 are right" in out
+    monkeypatch.setattr(gpu_models, "check_resume", lambda *_: (["-"], []))
+    right = gpu_models.gradients
+
+    def wrong(model, batch):
+        loss, found = right(model, batch)
+        return loss, {name: grad * (1 + 1e-3 * (model.options.backend != "loop")) for name, grad in found.items()}
+
+    monkeypatch.setattr(gpu_models, "gradients", wrong)
+    monkeypatch.setattr(gpu_models, "cases", lambda: [gpu_models.Case("ExpRNN"), gpu_models.Case("LSTM", {"no": 1})])
+    assert gpu_models.main(["--device", "cpu"]) == 1
+    out = capsys.readouterr().out
+    assert re.search(r"a gradient is off by \S+, \S+ may be", out) and "unexpected keyword" in out
+    assert "0 of 2 are right" in out
