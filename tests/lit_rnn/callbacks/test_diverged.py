@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from lit_rnn.callbacks import FiniteLoss
+
 pytestmark = pytest.mark.usefixtures("_no_pictures")
 
 
@@ -65,6 +67,22 @@ def test_what_is_on_disk_is_finite(cli: Any, config: Any, lr: float) -> None:
             for tensor in state.values()
             if isinstance(tensor, torch.Tensor)
         )
+
+
+def test_a_gpu_tells_late_and_nothing_bad_is_saved(cli: Any, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same step, by its number, though the weights have gone on from it; and the same on disk."""
+    path = config(**unstable(2.0, log_every_n_steps=4))
+    soon = cli("fit", "-c", path, "--run_dir", "soon", "--model.lam", 1.15)
+    monkeypatch.setattr(FiniteLoss, "_is_read_late", lambda _, loss: True)
+    late = cli("fit", "-c", path, "--run_dir", "late", "--model.lam", 1.15)
+    assert soon.status == late.status == 1
+    told = [re.search(r"The loss is (\S+) (at step \d+)", done.err).groups() for done in (soon, late)]
+    assert told[0] == told[1]
+    kept = [sorted(file.name for file in Path(run, "checkpoints").glob("*.ckpt")) for run in ("soon", "late")]
+    assert kept[0] == kept[1]
+    for name in kept[0]:
+        pair = [torch.load(Path(run, "checkpoints", name), weights_only=True)["state_dict"] for run in ("soon", "late")]
+        assert all(torch.equal(pair[0][key], pair[1][key]) for key in pair[0])
 
 
 def test_last_step_of_an_epoch(cli: Any, config: Any) -> None:
