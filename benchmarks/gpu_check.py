@@ -32,6 +32,7 @@ from lit_rnn.scan.gpu import Plan, Triton
 from lit_rnn.scan.packed import Block
 from lit_rnn.scan.recurrence import COMPLEX, KINDS, Recurrence
 
+DEVICE = "cuda"
 TOLERANCE = 1e-4  # of float32 after a hundred steps forward and back
 LENGTHS, BATCHES = (1, 7, 100), (1, 3, 128, 200)
 SIZES: dict[int, tuple[str, ...]] = {n: ("tanh", "modrelu", COMPLEX) for n in (512, 256, 190, 64)}
@@ -79,7 +80,7 @@ def looped(kind: str, u: Tensor, h0: Tensor, W: Tensor, bias: Tensor | None) -> 
 
 def orthogonal(n: int, kind: str) -> Tensor:
     A = torch.randn(n, n, dtype=torch.complex128 if kind == COMPLEX else torch.float64)
-    return torch.linalg.qr(A)[0].cuda()
+    return torch.linalg.qr(A)[0].to(DEVICE)
 
 
 def error(engine: Any, kind: str, n: int, T: int, B: int, last_only: bool) -> float:
@@ -87,9 +88,9 @@ def error(engine: Any, kind: str, n: int, T: int, B: int, last_only: bool) -> fl
     torch.manual_seed(n + T + B)
     width = n * (1 + (kind == COMPLEX))
     W = orthogonal(n, kind)
-    u, h0 = (torch.randn(*shape, width, dtype=torch.float64, device="cuda") for shape in ((T, B), (B,)))
-    bias = -0.3 * torch.rand(n, dtype=torch.float64, device="cuda") if "modrelu" in kind else None
-    g = torch.randn(1 if last_only else T, B, width, dtype=torch.float64, device="cuda")
+    u, h0 = (torch.randn(*shape, width, dtype=torch.float64, device=DEVICE) for shape in ((T, B), (B,)))
+    bias = -0.3 * torch.rand(n, dtype=torch.float64, device=DEVICE) if "modrelu" in kind else None
+    g = torch.randn(1 if last_only else T, B, width, dtype=torch.float64, device=DEVICE)
 
     def results(single: bool) -> list[Tensor]:
         real = torch.float32 if single else torch.float64
@@ -197,10 +198,10 @@ def milliseconds(call: Callable[[], Any], rounds: int = 10) -> float:
 def passes(n: int, T: int, B: int = 128) -> dict[str, Callable[[], Any]]:
     """Forward and backward of a whole pass from the inputs to all gradients, by name."""
     torch.manual_seed(0)
-    cell = ExpRNNCell(1, n).cuda()
-    cudnn = torch.nn.RNN(1, n, nonlinearity="relu").cuda()
-    x = torch.randn(T, B, 1, device="cuda")
-    g = torch.randn(B, n, device="cuda")
+    cell = ExpRNNCell(1, n).to(DEVICE)
+    cudnn = torch.nn.RNN(1, n, nonlinearity="relu").to(DEVICE)
+    x = torch.randn(T, B, 1, device=DEVICE)
+    g = torch.randn(B, n, device=DEVICE)
 
     def ours(backend: Any) -> Callable[[], Any]:
         def run() -> None:
@@ -218,9 +219,9 @@ def passes(n: int, T: int, B: int = 128) -> dict[str, Callable[[], Any]]:
 
     def by(engine: Any, back: bool) -> Callable[[], Any]:
         """The recurrence alone, with W given, from V x."""
-        W, h0 = orthogonal(n, "modrelu").float().requires_grad_(), torch.zeros(B, n, device="cuda")
-        bias = torch.full((n,), -0.01, device="cuda", requires_grad=True)
-        V = torch.randn(n, 1, device="cuda", requires_grad=True)
+        W, h0 = orthogonal(n, "modrelu").float().requires_grad_(), torch.zeros(B, n, device=DEVICE)
+        bias = torch.full((n,), -0.01, device=DEVICE, requires_grad=True)
+        V = torch.randn(n, 1, device=DEVICE, requires_grad=True)
         inputs = x.flatten(0, 1), V, None, h0, W, bias
 
         def run() -> None:

@@ -211,7 +211,7 @@ def _meet(ready, count):
 
 
 _UNSPECIAL = ["T", "B", "start"]
-_UNALIGNED = ["u", "before", "h", "modulus", "each", "last", "delta", "through", "by_bias"]
+_UNALIGNED = ["bias", "ready", "u", "before", "h", "modulus", "each", "last", "delta", "through", "by_bias"]
 
 
 @triton.jit(do_not_specialize=_UNSPECIAL, do_not_specialize_on_alignment=_UNALIGNED)
