@@ -29,6 +29,7 @@ COMMANDS = {
     "analyze": ("lit_rnn.commands.analyze.command", "what training did to the recurrent matrices, in pictures"),
     "attack": ("lit_rnn.commands.attack.command", "accuracy under attack, with certificates and honesty checks"),
     "compare": ("lit_rnn.commands.compare.command", "finished runs side by side, as a table and a picture"),
+    "autotune": ("lit_rnn.commands.autotune.command", "which backend is the fastest on a GPU, as measured"),
 }
 
 

@@ -39,13 +39,14 @@ FLOORS = [
     "lit_rnn.commands",
     "lit_rnn.__main__",
 ]
-WINGS = ("fit", "study", "analyze", "attack", "compare")
+WINGS = ("fit", "study", "analyze", "attack", "compare", "autotune")
 PLAN = {  # what the modules of a wing are called; fit is watched by callbacks, and draws nothing itself
     "fit": {"command", "subject", "settings", "trainer", "saved", "trial"},
     "study": {"command", "subject", "local", "estimate", "export", "measure", "pictures", "page"},
     "analyze": {"command", "subject", "settings", "work", "measure", "pictures", "page", "findings"},
     "attack": {"command", "subject", "work", "measure", "pictures", "page", "findings", "words"},
     "compare": {"command", "subject", "measure", "pictures", "page"},
+    "autotune": {"command"},
 }
 DRAWS = ("matplotlib", "rich", "lit_rnn.report")
 TABLE = ROOT / "lit_rnn" / "__main__.py"

@@ -28,7 +28,7 @@ from lit_rnn.models.size import check_size
 from lit_rnn.models.training import Training
 from lit_rnn.parametrizations import Constraint, spectral_norm_penalty
 from lit_rnn.robustness import AdversarialTraining
-from lit_rnn.scan import Backend, choose_backend
+from lit_rnn.scan import Backend, foreseen
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -341,8 +341,9 @@ class SequenceModel(KeepsKind, Training):
 
     def backends(self) -> list[str]:
         """The backend that each cell trains with."""
-        options, passes = self.options, max(self._passes.values(), default=0)
-        return [choose_backend(options.backend, cell, passes * (self.task.length or 0)) for cell in self.cell_list()]
+        passes, batch = max(((count, size) for (_, size), count in self._passes.items()), default=(0, None))
+        asked, length = self.options.backend, self.task.length
+        return [foreseen(asked, cell, passes, batch, length) for cell in self.cell_list()]
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self._shared_step(batch, "val", dataloader_idx)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import require
+from lit_rnn.scan.cache import cache_folder
 from lit_rnn.scan.checks import check
 from lit_rnn.scan.compiler import COMMANDS, Compiler, find_compiler
 
@@ -57,8 +58,8 @@ def library(name: str) -> ctypes.CDLL | None:
 def _say_that_a_compiler_is_missing() -> None:
     """In the log, once for all processes with this cache: nothing is wrong, and it is in the way of what they say."""
     try:
-        _cache().mkdir(parents=True, exist_ok=True)
-        _cache().joinpath("no-compiler").touch(exist_ok=False)
+        cache_folder().mkdir(parents=True, exist_ok=True)
+        cache_folder().joinpath("no-compiler").touch(exist_ok=False)
     except FileExistsError:
         return
     except OSError:  # no cache to remember it in
@@ -69,16 +70,12 @@ def _say_that_a_compiler_is_missing() -> None:
     )
 
 
-def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lit_rnn"
-
-
 def _loaded(name: str, compiler: Compiler) -> ctypes.CDLL:
     source = Path(__file__).with_name(f"{name}.cpp")
     vectors = _VECTORS.get(torch.backends.cpu.get_cpu_capability(), ())
     command = (*compiler.command, *_FLAGS, *vectors, *compiler.compiling)
     key = _digest("\n".join((_HEADER.read_text(), source.read_text(), *command)).encode())
-    kept = next((path for path in _cache().glob(f"{name}-{key}-*.so") if _is_whole(path)), None)
+    kept = next((path for path in cache_folder().glob(f"{name}-{key}-*.so") if _is_whole(path)), None)
     linking = (*compiler.command, "-shared", *compiler.linking)
     return ctypes.CDLL(str(kept or _compile(source, f"{name}-{key}", command, linking)))
 
@@ -97,8 +94,8 @@ def _is_whole(path: Path) -> bool:
 
 def _compile(source: Path, name: str, compiling: tuple[str, ...], linking: tuple[str, ...]) -> Path:
     """Into a file of its own, then moved: processes that compile at once do not meet, and none leaves a lock."""
-    _cache().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=_cache()) as folder:
+    cache_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache_folder()) as folder:
         compiled, linked = Path(folder, "compiled.o"), Path(folder, "linked.so")
         # ziglang keeps what it makes on the way, here until the folder goes
         environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
@@ -107,7 +104,7 @@ def _compile(source: Path, name: str, compiling: tuple[str, ...], linking: tuple
             [*linking, str(compiled), "-o", str(linked)],
         ):
             subprocess.run(arguments, check=True, capture_output=True, text=True, env=environment)
-        path = linked.replace(_cache() / f"{name}-{_digest(linked.read_bytes())}.so")
+        path = linked.replace(cache_folder() / f"{name}-{_digest(linked.read_bytes())}.so")
     log.info("compiled %s", path)
     return path
 

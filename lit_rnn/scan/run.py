@@ -16,6 +16,7 @@ from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.linear import LinearCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.dtypes import as_inputs, as_precise, first, mapped_first
+from lit_rnn.scan import autotune
 from lit_rnn.scan.checks import check_inputs, checked
 from lit_rnn.scan.compiled import run_compiled, steps, tell_of_the_loop
 from lit_rnn.scan.compiler import torch_compiles
@@ -85,7 +86,11 @@ def scan(
     """
     check_inputs(cell, x)
     runs = None if lengths is None and reset is None else runs_of(x, lengths, reset)
-    chosen = choose_backend(backend, cell, (expected_passes or 0) * len(x))
+    steps_to_come = (expected_passes or 0) * len(x)
+    chosen = choose_backend(backend, cell, steps_to_come)
+    tried = backend == "auto" and runs is None and x.numel() > 0 and not torch.compiler.is_compiling()
+    if tried and autotune.measures(x.device):
+        chosen = _fastest(cell, x, steps_to_come, last_only) or chosen
     if runs is not None and backend == "auto" and chosen == "torch" and supports("native", cell):
         chosen = "native"  # one call for all lengths, not one for each
     if chosen in ("compiled", "graphed") and expected_passes == 0:
@@ -104,6 +109,43 @@ def scan(
     y, final = _packed(cell, packed, start, w, chosen, last_only, checkpoint_every, runs.blocks)
     final = tuple(part.index_select(0, runs.last) for part in final)
     return (y.index_select(0, runs.last)[None] if last_only else runs.unpacked(y, len(x))), final
+
+
+def _fastest(cell: Cell, x: Tensor, steps_to_come: int, last_only: bool) -> Chosen | None:
+    """The backend that was the fastest for such inputs; measured now where enough steps are to come."""
+    learns = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in (x, *cell.parameters()))
+    shape, names = autotune.Shape(cell, len(x), x.shape[1], learns), _rivals(cell, steps_to_come)
+    if steps_to_come < autotune.MEASURE_FROM:
+        return cast(Any, autotune.remembered(shape, names))
+    # the run's own random numbers stay as they are
+    drawn = torch.randn(x.shape, generator=torch.Generator(x.device).manual_seed(0), dtype=x.dtype, device=x.device)
+    drawn.requires_grad_(learns and x.requires_grad)
+    leaves = [leaf for leaf in (drawn, *cell.parameters()) if leaf.requires_grad]
+
+    def a_pass(name: str) -> Callable[[], object]:
+        def run() -> None:
+            y, _ = scan(cell, drawn, backend=cast(Any, name), last_only=last_only, expected_passes=steps_to_come)
+            if learns:
+                torch.autograd.grad(y, leaves, torch.ones_like(y), allow_unused=True)
+
+        return run
+
+    return cast(Any, autotune.measured(shape, names, a_pass))
+
+
+def _rivals(cell: Cell, steps_to_come: int) -> list[Chosen]:
+    """The backends that are measured for a cell on a GPU."""
+    compiles = steps_to_come >= COMPILE_FROM
+    return [name for name in get_args(Chosen) if supports(name, cell) and (compiles or name != "compiled")]
+
+
+def foreseen(asked: Backend, cell: Cell, passes: int, batch: int | None, steps: int | None) -> str:
+    """The backend that training passes of this size will run by, as far as is known before the first."""
+    to_come = passes * (steps or 0)
+    if asked == "auto" and to_come >= autotune.MEASURE_FROM and autotune.measures(next(cell.parameters()).device):
+        shape = autotune.Shape(cell, steps or 0, batch or 0, True)
+        return autotune.remembered(shape, _rivals(cell, to_come)) or "measured at the first pass"
+    return choose_backend(asked, cell, to_come)
 
 
 def _packed(
@@ -228,7 +270,9 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
     - ``auto``: the first of ``native``, ``triton``, ``fused``, ``parallel`` and ``torch`` that can; where none can,
       ``compiled`` where ``expected_steps`` is at least 200,000, and ``loop`` below. With one thread, in float32,
       without autocast, ``torch`` for the LSTMs that it takes, where sequences are of one length: ``native`` needed 1.35
-      to 1.4 times as long there, for GRU and RNN a third to a half (`benchmarks/README.md`).
+      to 1.4 times as long there, for GRU and RNN a third to a half (`benchmarks/README.md`). On
+      a CUDA device, where `autotune.MEASURE_FROM` steps are to come, `scan` measures all that can instead, once for
+      each shape, and takes the fastest; ``lit_rnn autotune`` shows what was measured.
 
     Args:
         asked: The name.

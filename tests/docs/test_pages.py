@@ -34,6 +34,7 @@ SMALL = {
     "attack": "--samples 3 --steps 2 --restarts 1 --queries 3 --draws 2 --smoothing_draws 9 --smoothing_samples 1",
     "study": "--dry_run",
     "compare": "",
+    "autotune": "",
 }
 
 

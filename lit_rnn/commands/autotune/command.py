@@ -1,0 +1,73 @@
+"""``python -m lit_rnn autotune``: what backends took on a GPU, which decides what ``auto`` means there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from datamodules.errors import UserError, require
+from lit_rnn.commands.parser import Parser
+
+_PASSES = 10_000  # that are taken to come, so that what compiles for a while is measured too
+
+
+def run(command: str, arguments: Sequence[str]) -> None:
+    """Show what each backend took on a GPU, by shape. Auto takes the fastest; training measures what is new."""
+    options, rest = parser(command).parse_known_args(list(arguments))
+    given = " ".join(rest)
+    require(not rest or options.config is not None, "autotune", given, "--config before options of fit, or none")
+    from lit_rnn.report.console import new_console  # torch: behind --help
+    from lit_rnn.report.tables import Table
+    from lit_rnn.scan import autotune
+
+    if options.clear:
+        for path in autotune.files():
+            path.unlink()
+    if options.config is not None:
+        _measure(["--config", options.config, *rest])
+    console, files = new_console(), autotune.files()
+    for path in files:
+        rows = [
+            [key, autotune.fastest(times) or "none", autotune.listed(times)]
+            for key, times in autotune.read(path).items()
+        ]
+        console.print(Table(["shape", "auto", "milliseconds of a pass"], rows, texts=3, title=path.stem).terminal())
+    if not files:
+        print("Nothing is measured. Training on a GPU measures what is new to it; --config FILE does it now.")
+
+
+def _measure(arguments: Sequence[str]) -> None:
+    """Every backend on every cell of a config, with gradients and without."""
+    import torch
+
+    from datamodules import SequenceDataModule
+    from lit_rnn.class_paths import class_in
+    from lit_rnn.commands.config_parser import resolve
+    from lit_rnn.models import SequenceModel
+    from lit_rnn.scan import autotune, scan
+
+    device = torch.device("cuda")
+    if not autotune.measures(device):
+        raise UserError("autotune --config measures on a GPU, and torch finds none here.")
+    config = resolve(arguments)
+    kinds: tuple[tuple[str, type], ...] = (("data", SequenceDataModule), ("model", SequenceModel))
+    made = [class_in(arguments[1], key, config[key]["class_path"], base) for key, base in kinds]
+    data = made[0](**config["data"]["init_args"])
+    given = {key: value for key, value in config["model"]["init_args"].items() if key != "task"}
+    model = made[1](data.task, **{**given, "backend": "auto"}).to(device)
+    steps, batch = data.task.length, data.batch_size
+    require(steps is not None, "data", data.task.name, "data of one length: without one there is no shape to measure")
+    for cell in model.cell_list():
+        for learns in (True, False):
+            x = torch.zeros(steps, batch, cell.input_size, device=device)
+            with torch.set_grad_enabled(learns):
+                scan(cell, x, last_only=not data.task.per_step, expected_passes=_PASSES)
+
+
+def parser(command: str) -> Parser:
+    """The options."""
+    made = Parser(command, run.__doc__)
+    made.add_argument("--clear", action="store_true", help="forget all of it first")
+    made.add_argument(
+        "-c", "--config", metavar="FILE", help="measure what this config trains; options of fit may follow"
+    )
+    return made

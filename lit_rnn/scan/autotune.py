@@ -1,0 +1,193 @@
+"""What ``auto`` takes on a GPU: every backend that can run the cell, measured once for each shape and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from datamodules.errors import UserError
+from lit_rnn.cells.base import Cell
+from lit_rnn.files import WriteError, in_whole, make_folder, read_json, write_json
+from lit_rnn.scan.cache import cache_folder
+
+log = logging.getLogger(__name__)
+
+Times = Mapping[str, float | None]  # milliseconds of a pass by backend; None where it failed
+
+MEASURE_FROM = 20_000  # time steps to come from which measuring pays: it takes about as long as the loop for 3,000
+_ENOUGH = 0.5  # seconds of passes of one backend
+
+NAMES: dict[str, Callable[[torch.device], str]] = {"cuda": torch.cuda.get_device_name}
+"""Of the devices on which backends are measured."""
+
+
+def measures(device: torch.device) -> bool:
+    """Whether ``auto`` measures on this device, and it is there."""
+    return device.type in NAMES and (device.type != "cuda" or torch.cuda.is_available())
+
+
+class Shape(NamedTuple):
+    """What a measurement is of.
+
+    Args:
+        cell: Whose passes.
+        steps: T.
+        batch: B.
+        learns: With the backward.
+    """
+
+    cell: Cell
+    steps: int
+    batch: int
+    learns: bool
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.cell.parameters()).device
+
+    @property
+    def key(self) -> str:
+        """Such as ``JANETCell 3f2a91c4, n = 283, T = 784, B = 100, float32, forward and backward``.
+
+        What a cell is beside its hidden size is in the eight characters: its class, options and parameters' shapes.
+        """
+        cell, like = self.cell, next(self.cell.parameters())
+        shapes = [tuple(parameter.shape) for parameter in cell.parameters()]
+        whole = type(cell).__module__, type(cell).__qualname__, cell.extra_repr(), str(cell), shapes
+        digest = hashlib.sha256(repr(whole).encode()).hexdigest()[:8]
+        mixed = torch.is_autocast_enabled(like.device.type)
+        dtype = torch.get_autocast_dtype(like.device.type) if mixed else like.dtype
+        precision = f"{str(dtype).removeprefix('torch.')}{' autocast' if mixed else ''}"
+        way = "forward and backward" if self.learns else "forward"
+        name = f"{type(cell).__qualname__} {digest}"
+        return f"{name}, n = {cell.hidden_size}, T = {self.steps}, B = {self.batch}, {precision}, {way}"
+
+
+def file_of(device: torch.device) -> Path:
+    """Where the measurements on such a device, with this torch, are kept."""
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{NAMES[device.type](device)} torch {torch.__version__}")
+    return cache_folder() / f"autotune-{name}.json"
+
+
+def files() -> list[Path]:
+    """All of them."""
+    return sorted(cache_folder().glob("autotune-*.json"))
+
+
+def read(path: Path) -> dict[str, dict[str, float | None]]:
+    """The times that a file holds, by `Shape.key`.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    measured = read_json(path, ["measured"])["measured"]
+    with in_whole(path):
+        found = {
+            str(key): {str(name): _milliseconds(ms) for name, ms in times.items()} for key, times in measured.items()
+        }
+    return found
+
+
+def _milliseconds(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+_known: dict[Path, dict[str, dict[str, float | None]]] = {}
+
+
+def _kept(path: Path) -> dict[str, dict[str, float | None]]:
+    """What is kept, read again whenever something is missing: another process may have measured it."""
+    if not path.exists():
+        return {}
+    try:
+        return read(path)
+    except UserError as error:
+        log.warning("%s Backends are measured again.", error)
+        return {}
+
+
+def times_of(shape: Shape, names: Sequence[str]) -> Times:
+    """What is kept of these backends."""
+    path, key = file_of(shape.device), shape.key
+    if not set(names) <= _known.get(path, {}).get(key, {}).keys():
+        _known[path] = _kept(path)
+    kept = _known[path].get(key, {})
+    return {name: kept[name] for name in names if name in kept}
+
+
+def fastest(times: Times) -> str | None:
+    """The backend of the least time."""
+    ran = {name: ms for name, ms in times.items() if ms is not None}
+    return min(ran, key=lambda name: ran[name], default=None)
+
+
+def remembered(shape: Shape, names: Sequence[str]) -> str | None:
+    """The fastest of ``names``, None unless all have been measured."""
+    times = times_of(shape, names)
+    return fastest(times) if len(times) == len(names) else None
+
+
+def measured(shape: Shape, names: Sequence[str], a_pass: Callable[[str], Callable[[], object]]) -> str | None:
+    """The fastest of ``names``, those measured that have not been: by passes that ``a_pass`` makes for each."""
+    times = dict(times_of(shape, names))
+    if missing := [name for name in names if name not in times]:
+        new = {name: _tried(a_pass(name), name, shape.device) for name in missing}
+        times |= new
+        _keep(shape, new)
+        log.info("%s: %s (ms): %s is taken", shape.key, listed(times), fastest(times) or "none")
+    return fastest(times)
+
+
+def listed(times: Times) -> str:
+    """Such as ``graphed 31.2, loop 504, compiled failed``, in milliseconds."""
+    order = sorted(times.items(), key=lambda item: (item[1] is None, item[1]))
+    return ", ".join(f"{name} failed" if ms is None else f"{name} {ms:.3g}" for name, ms in order)
+
+
+def _tried(run: Callable[[], object], name: str, device: torch.device) -> float | None:
+    try:
+        return round(1e3 * seconds(run, device), 4)
+    except Exception as error:  # whatever a backend meets on this device, another runs
+        log.warning("backend %s cannot be measured: %s: %s", name, type(error).__name__, error)
+        return None
+
+
+def seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Median time of some passes, behind one that compiles and records."""
+    run()
+    found: list[float] = []
+    while len(found) < 5 and sum(found) < _ENOUGH:
+        _wait(device)
+        start = time.perf_counter()
+        run()
+        _wait(device)
+        found.append(time.perf_counter() - start)
+    return statistics.median(found)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _keep(shape: Shape, times: Times) -> None:
+    """Beside what other processes have kept meanwhile."""
+    path = file_of(shape.device)
+    kept = _kept(path)
+    kept[shape.key] = {**kept.get(shape.key, {}), **times}
+    _known[path] = kept
+    try:
+        make_folder(path.parent, "XDG_CACHE_HOME")
+        write_json(
+            path, {"device": NAMES[shape.device.type](shape.device), "torch": torch.__version__, "measured": kept}
+        )
+    except (UserError, WriteError) as error:
+        log.warning("what was measured is not kept: %s", error)

@@ -1,0 +1,172 @@
+"""What ``auto`` measures, keeps and takes: on the CPU under a clock that only passes move."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datamodules import UserError
+from lit_rnn.__main__ import main
+from lit_rnn.cells import Cell, JANETCell, LSTMCell, VanillaRNNCell
+from lit_rnn.scan import autotune, foreseen, run, scan
+
+CPU = torch.device("cpu")
+
+
+class Clock:
+    """Each backend takes its seconds, the first time a second more."""
+
+    def __init__(self) -> None:
+        self.now, self.costs, self.ran = 0.0, {"loop": 0.3, "fused": 0.02, "graphed": 0.01}, []
+
+    def a_pass(self, name: str) -> Callable[[], object]:
+        def run() -> None:
+            if name not in self.costs:
+                raise RuntimeError("out of memory")
+            self.now += self.costs[name] + (name not in self.ran)
+            self.ran.append(name)
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(time, "perf_counter", lambda: made.now)
+    monkeypatch.setitem(autotune.NAMES, "cpu", lambda _: "A card (80 GB)")
+    monkeypatch.setattr(autotune, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(autotune, "_known", {})
+    return made
+
+
+def shape(cell: Cell | None = None, steps: int = 7, batch: int = 3, learns: bool = True) -> autotune.Shape:
+    return autotune.Shape(cell or JANETCell(2, 4), steps, batch, learns)
+
+
+def test_a_shape_is_measured_once_and_kept_on_disk(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["loop", "fused", "graphed"]
+    assert autotune.remembered(shape(), names) is None
+    assert autotune.measured(shape(), names, clock.a_pass) == "graphed"
+    assert clock.ran.count("loop") == 3 and clock.ran.count("graphed") == 6  # one first, and 0.5 s or five passes
+    times = {"loop": 300.0, "fused": 20.0, "graphed": 10.0}
+    monkeypatch.setattr(autotune, "_known", {})  # another process
+    assert autotune.times_of(shape(), names) == pytest.approx(times)
+    assert autotune.measured(shape(), names, clock.a_pass) == autotune.remembered(shape(), names) == "graphed"
+    assert len(clock.ran) == 3 + 6 + 6
+    (path,) = autotune.files()
+    assert path.name == f"autotune-A-card-80-GB-torch-{torch.__version__.replace('+', '-')}.json"
+
+
+def test_what_fails_is_not_taken_and_what_is_new_is_measured(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    assert autotune.measured(shape(), ["loop", "broken"], clock.a_pass) == "loop"
+    assert "backend broken cannot be measured: RuntimeError: out of memory" in caplog.text
+    assert autotune.measured(shape(), ["loop", "broken", "fused"], clock.a_pass) == "fused"
+    assert clock.ran.count("loop") == 3
+    assert (
+        autotune.listed(autotune.times_of(shape(), ["loop", "broken", "fused"])) == "fused 20, loop 300, broken failed"
+    )
+
+
+def test_every_shape_is_measured_by_itself() -> None:
+    shapes = [
+        shape(),
+        shape(steps=8),
+        shape(batch=4),
+        shape(learns=False),
+        shape(JANETCell(2, 5)),
+        shape(JANETCell(3, 4)),
+    ]
+    shapes += [shape(LSTMCell(2, 4, peepholes=p)) for p in (True, False)] + [shape(JANETCell(2, 4).double())]
+    shapes += [shape(VanillaRNNCell(2, 4, f)) for f in ("tanh", "relu")]  # type: ignore[arg-type]
+    assert len({each.key for each in shapes}) == len(shapes)
+    assert shape().key == shape().key
+    with torch.autocast("cpu", torch.bfloat16):
+        assert "bfloat16 autocast" in shape().key
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"measured": {"a": 3}}', '{"measured": {"a": {"loop": "x"}}}'])
+def test_a_damaged_file_is_measured_anew(clock: Clock, content: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = autotune.file_of(CPU)
+    path.parent.mkdir()
+    path.write_text(content)
+    assert autotune.measured(shape(), ["loop", "fused"], clock.a_pass) == "fused"
+    assert "is damaged" in caplog.text and "Backends are measured again" in caplog.text
+    assert len(autotune.read(path)) == 1
+
+
+def test_a_folder_that_cannot_be_made_costs_only_the_memory(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    autotune.cache_folder().write_text("a file")
+    assert autotune.measured(shape(), ["loop", "fused"], clock.a_pass) == "fused"
+    assert "what was measured is not kept" in caplog.text
+    assert autotune.files() == []
+
+
+def test_scan_takes_the_fastest_where_enough_steps_are_to_come(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell, x = VanillaRNNCell(2, 4, "tanh"), torch.randn(7, 3, 2)
+    costs = {"loop": 0.3, "fused": 0.2, "torch": 0.1, "native": 0.4}
+    taken: list[str] = []
+    whole = run._run
+
+    def timed(cell: Cell, x: Any, state: Any, w: Any, chosen: str, *rest: Any) -> Any:
+        clock.now += costs[chosen]
+        taken.append(chosen)
+        return whole(cell, x, state, w, chosen, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(run, "_run", timed)
+    expected = scan(cell, x, backend="loop")[0]
+    scan(cell, x, expected_passes=5)
+    assert taken[-1] != "torch" and not autotune.files()
+    drawn = torch.get_rng_state()
+    for passes in (10_000, 10_000, 5):
+        assert foreseen("auto", cell, 10_000, 3, 7) == ("torch" if autotune.files() else "measured at the first pass")
+        torch.testing.assert_close(scan(cell, x, expected_passes=passes)[0], expected)
+        assert taken[-1] == "torch"
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert all(parameter.grad is None for parameter in cell.parameters())
+    with torch.no_grad():
+        scan(cell, x, expected_passes=10_000)
+    (measured,) = [autotune.read(path) for path in autotune.files()]
+    assert [key.rpartition(", ")[2] for key in measured] == ["forward and backward", "forward"]
+    assert foreseen("loop", cell, 10_000, 3, 7) == "loop"
+
+
+def test_the_command_shows_and_forgets(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["autotune"]) == 0
+    assert "Nothing is measured" in capsys.readouterr().out
+    autotune.measured(shape(), ["loop", "fused"], clock.a_pass)
+    assert main(["autotune"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "T = 7, B = 3, float32, forward and backward fused fused 20, loop 300" in said
+    assert main(["autotune", "--clear"]) == 0 and autotune.files() == []
+    autotune.file_of(CPU).write_text("{")
+    assert main(["autotune"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has a GPU")
+def test_the_command_measures_on_a_gpu_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["autotune", "--config", "quickstart.yaml"]) == 2
+    assert capsys.readouterr().err.strip() == "lit_rnn: autotune --config measures on a GPU, and torch finds none here."
+    assert main(["autotune", "--nonsense", "3"]) == 2
+    assert "--nonsense 3" in capsys.readouterr().err
+
+
+def test_the_command_measures_every_cell_of_a_config(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU in a GPU's place: a model of two layers, with gradients and without."""
+    monkeypatch.setattr(autotune, "seconds", lambda work, device: float(work() is None))
+    monkeypatch.setattr(torch, "device", lambda name: CPU)
+    options = ["--model.init_args.layers", "2", "--model.init_args.hidden_size", "4", "--data.init_args.delay", "3"]
+    assert main(["autotune", "--config", "quickstart.yaml", *options]) == 0
+    (measured,) = [autotune.read(path) for path in autotune.files()]
+    assert len(measured) == 4 and all("n = 4, T = 23, B = " in key for key in measured)
+
+
+def test_a_wrong_name_is_refused_before_anything_is_measured(clock: Clock) -> None:
+    with pytest.raises(UserError, match="nonsense"):
+        scan(JANETCell(2, 4), torch.randn(7, 3, 2), backend="nonsense", expected_passes=10_000)  # type: ignore[arg-type]
+    assert not autotune.files()
