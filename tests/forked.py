@@ -160,13 +160,13 @@ class Subprocess:
         return Forked(Path.cwd(), call[3:], env, None if stdout == subprocess.DEVNULL else stdout)
 
 
-def start_ranks(folder: Path, *arguments: object) -> list[Forked]:
+def start_ranks(folder: Path, *arguments: object, log: IO[Any] | None = None) -> list[Forked]:
     """A command line in two processes of one run, as torchrun starts them; with `DDP` alone Lightning starts one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     both = {"WORLD_SIZE": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [Forked(folder, (*arguments, *DDP), {"LOCAL_RANK": rank, "RANK": rank, **both}) for rank in ("0", "1")]
+    return [Forked(folder, (*arguments, *DDP), {"LOCAL_RANK": rank, "RANK": rank, **both}, log) for rank in ("0", "1")]
 
 
 def forked_ranks(folder: Path, *arguments: object) -> CompletedProcess[str]:

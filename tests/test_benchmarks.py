@@ -29,6 +29,7 @@ import gpu  # noqa: E402
 import gpu_models  # noqa: E402
 import loading  # noqa: E402
 import reference  # noqa: E402
+import resume  # noqa: E402
 import speed  # noqa: E402
 import tables  # noqa: E402
 from measure import Bar, Pairs, Ratio, Row, SkipError, in_turn  # noqa: E402
@@ -241,3 +242,15 @@ def test_models_are_checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     out = capsys.readouterr().out
     assert re.search(r"a gradient is off by \S+, \S+ may be", out) and "unexpected keyword" in out
     assert "0 of 2 are right" in out
+
+
+def test_the_moments_of_a_start_are_those_of_the_last_process(tmp_path: Path) -> None:
+    marks = tmp_path / "marks"
+    assert resume.begun(marks) is None
+    marks.write_text("imported 1.5\n1 2.0\n2 2.5\nimported 9.25\n")
+    assert resume.begun(marks) is None, "the second has made no step yet"
+    with marks.open("a") as file:
+        file.write("31 11.0\n32")  # being written
+    assert resume.begun(marks) == (9.25, 11.0, 31)
+    pairs = [resume.Pair(5.0, 4.0, resumed, 4.5, 5) for resumed in (6.0, 5.5, 9.0)]
+    assert "| from the kill to the next step | 6.00 | 5.50 to 9.00 |" in resume.table(pairs)

@@ -81,6 +81,7 @@ class WandbDashboard(WandbLogger):
                     super().experiment  # noqa: B018  # makes it
                 except wandb.errors.CommError as error:
                     reason = named(error)
+                    _let_go()  # of the run that waits for its answer, or its id would be in use
             if reason is not None:
                 options["mode"] = "offline"
                 super().experiment  # noqa: B018

@@ -65,6 +65,9 @@ class Server(http.server.ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answers)
         self.cut = False
+        self.silent: tuple[str, ...] = ()
+        """The methods that are taken and never answered."""
+        self.over = threading.Event()
         self.asked: list[tuple[str, Any]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -87,6 +90,10 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         if self.headers.get("Content-Encoding") == "gzip":
             body = gzip.decompress(body)
         if self.server.cut:
+            self.close_connection = True
+            return
+        if self.command in self.server.silent:
+            self.server.over.wait()
             self.close_connection = True
             return
         answer = json.dumps(self._answer(body) if self.path == "/graphql" else {}).encode()
@@ -120,6 +127,7 @@ def server() -> Iterator[Server]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     yield server
+    server.over.set()
     if not server.cut:
         server.cut_off()
     thread.join()

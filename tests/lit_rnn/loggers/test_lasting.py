@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,19 @@ def test_a_lost_server_stops_no_run(cli: Any, config: Any, monkeypatch: Any, tmp
         assert json.loads(Path("r/mlflow.json").read_text()) == {"run_id": "7"}
         run["files"] -= {"mlflow.json"}
     assert not kills.differences(whole, run)
+
+
+def test_a_server_that_takes_the_connection_and_says_nothing() -> None:
+    """As MLflow's client asks: by requests, with an end to its patience."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for answers in (0, 1):
+            logger = lost(answers, f"__import__('requests').get({address!r}, timeout=0.2) or ConnectionError")
+            with pytest.warns(UserWarning, match="takes no more notes .*ReadTimeout.*run goes on") as told:
+                for step in range(3):
+                    logger.log_metrics({"a": 1.0}, step)
+                logger.finalize("success")
+            assert len(told) == 1
 
 
 def test_everything_that_is_told_may_fail() -> None:

@@ -187,36 +187,56 @@ def closed() -> str:
 
 def history(folder: Path, rows: int, wandb_records: Any, wandb_items: Any) -> list[Any]:
     """The losses in the .wandb file, once as many are there: wandb's service writes behind."""
-    (file,) = folder.rglob("*.wandb")
+    files = sorted(folder.rglob("*.wandb"))
     for _ in range(100):
-        found = [wandb_items(row.item).get("train/loss") for row in wandb_records(file).get("history", [])]
+        read = [row for file in files for row in wandb_records(file).get("history", [])]
+        found = [wandb_items(row.item).get("train/loss") for row in read]
         if len(found) >= rows:
             break
         time.sleep(0.2)
     return found
 
 
-@pytest.mark.parametrize("key", ["k" * 40, ""], ids=["no server", "no key"])
+@pytest.mark.parametrize(
+    ("which", "why"),
+    [
+        ("no server", "does not answer"),
+        ("no key", "no key: set WANDB_API_KEY"),
+        ("says nothing", "does not answer: ReadTimeout"),  # a connection is made, and that is all
+        ("says nothing to the run", "CommError"),
+    ],
+)
 def test_it_goes_offline_at_once(
-    key: str, dashboard: Any, tmp_path: Path, wandb_records: Any, wandb_items: Any
+    which: str,
+    why: str,
+    dashboard: Any,
+    server: Any,
+    tmp_path: Path,
+    wandb_records: Any,
+    wandb_items: Any,
+    monkeypatch: Any,
 ) -> None:
-    logger = dashboard(closed(), key)
+    monkeypatch.setattr("lit_rnn.loggers.wandb._LOOK", 1.0)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "2")
+    server.silent = ("HEAD", "POST") if which == "says nothing" else ("POST",)
+    logger = dashboard(server.url if "nothing" in which else closed(), "" if which == "no key" else "k" * 40)
     start = time.monotonic()
     with pytest.warns(UserWarning, match="W&B goes offline") as told:
         logger.log_metrics({"train/loss": 1.5}, 0)
     assert time.monotonic() - start < 30
     (warning,) = told
     text = str(warning.message)
-    assert ("does not answer" if key else "no key: set WANDB_API_KEY") in text and "run goes on" in text
+    assert why in text and "run goes on" in text
     glob = text.rpartition("wandb sync --include-online ")[2]
     logger.finalize("success")
-    (found,) = Path("/").glob(glob.lstrip("/"))  # what is to be synced is there
-    assert found.is_dir()
+    found = [path for path in Path("/").glob(glob.lstrip("/")) if path.is_dir()]  # what is to be synced is there
+    assert len(found) == 1 + (which == "says nothing to the run"), found  # of this one also what it began
     assert history(tmp_path / "r", 1, wandb_records, wandb_items) == [1.5]
 
 
+@pytest.mark.parametrize("how", ["cut off", "silent"])
 def test_a_server_that_is_lost_in_between_changes_nothing(
-    dashboard: Any, server: Any, tmp_path: Path, wandb_records: Any, wandb_items: Any
+    how: str, dashboard: Any, server: Any, tmp_path: Path, wandb_records: Any, wandb_items: Any
 ) -> None:
     logger = dashboard(server.url)
     with warnings.catch_warnings():
@@ -224,7 +244,9 @@ def test_a_server_that_is_lost_in_between_changes_nothing(
         logger.log_hyperparams({"a": 1})
         logger.log_metrics({"train/loss": 1.0}, 0)
         assert "UpsertBucket" in [name for name, _ in server.asked], "it was online"
-        server.cut_off()
+        if how == "cut off":
+            server.cut_off()
+        server.silent = ("GET", "HEAD", "POST", "PUT")
         start = time.monotonic()
         for step in range(1, 50):
             logger.log_metrics({"train/loss": 1.0 + step}, step)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.forked import DDP, Forked, start_ranks
+from tests.forked import DDP, Forked, forked_ranks, start_ranks
+from tests.lit_rnn.runs import kills
 
 SLOW = '''
 """Says what happens, and takes its time."""
@@ -102,12 +103,67 @@ def test_a_signal_stops_both_at_one_step(
     assert checkpoint["global_step"] == int(step[1])
 
 
+STOPS = '''
+"""The second process is asked to stop in a validation, once."""
+import os
+import signal
+from pathlib import Path
+from pytorch_lightning import Callback
+
+
+class Stops(Callback):
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, *_):
+        asked = Path(trainer.default_root_dir, "asked")
+        if (trainer.global_rank, trainer.global_step, batch_idx, asked.exists()) == (1, 2, 1, False):
+            asked.touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+'''
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_stopped_in_a_validation_a_run_goes_on_as_if_it_had_not_been(tmp_path: Path, write_tiny: Any) -> None:
+    (tmp_path / "stops.py").write_text(STOPS)
+    write_tiny(tmp_path / "c.yaml", {"data": {"init_args": {"val_samples": 64}}})  # four batches on each
+    line = ("fit", "-c", "c.yaml", "--resume", "auto", "--run_dir")
+    assert forked_ranks(tmp_path, *line, "whole").returncode == 0
+    stops = ("--trainer.callbacks+", "stops.Stops")
+    done = forked_ranks(tmp_path, *line, "r", *stops)
+    assert done.returncode == 128 + signal.SIGTERM and "Stopped by SIGTERM after step 2; go on" in done.stderr, done
+    (tmp_path / "r" / "asked").unlink()
+    assert forked_ranks(tmp_path, *line, "r").returncode == 0
+    (tmp_path / "r" / "config-2.yaml").unlink(missing_ok=True)
+    assert not kills.differences(kills.kept(tmp_path / "whole"), kills.kept(tmp_path / "r"))
+
+
 def test_of_one_that_is_killed_the_other_says_that_it_is_lost(two: list[Forked], tmp_path: Path) -> None:
     until(lambda: len(lines(tmp_path / "training1")) >= 3)
     two[1].send_signal(signal.SIGKILL)
     assert [process.wait(BOUND) for process in two] == [1, -signal.SIGKILL]
     (sentence,) = two[0].said[1].splitlines()
     assert sentence.startswith("lit_rnn: The connection to another process of the run is lost; go on with: ")
+
+
+def test_where_torchrun_is_killed_nobody_stays_behind(
+    tmp_path: Path, line: tuple[str, ...], _no_pictures: None
+) -> None:
+    """It can end nobody; each sees for itself that its parent is gone, also where it waits for the other."""
+    said = tmp_path / "said"
+    torchrun = os.fork()
+    if torchrun == 0:
+        os.environ["TORCHELASTIC_RUN_ID"] = "some"  # as it tells those that it starts
+        with said.open("w") as log:
+            kept = start_ranks(tmp_path, *line, log=log)
+            os._exit(int(not kept or signal.pause() is None))
+    try:
+        until(lambda: all(len(lines(tmp_path / f"training{rank}")) >= 3 for rank in (0, 1)))
+    finally:
+        os.kill(torchrun, signal.SIGKILL)
+        os.waitpid(torchrun, 0)
+    ranks = [int(lines(tmp_path / f"training{rank}")[0].split()[1]) for rank in (0, 1)]
+    until(lambda: not any(map(alive, ranks)))
+    told = [line for line in lines(said) if line.startswith("lit_rnn: ")]
+    gone = f"lit_rnn: Process {torchrun}, which has started this one, is gone: process"
+    assert told and all(sentence.startswith((gone, "lit_rnn: The connection to")) for sentence in told), told
 
 
 # ---- started by Lightning
