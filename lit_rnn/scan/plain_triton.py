@@ -309,9 +309,10 @@ def backward(w, each, last, h, modulus, bias, delta, through, by_bias, ready, T,
                 imaginary = ()
                 grown = ()
                 for i in tl.static_range(OWN):
-                    re: tl.constexpr = 2 * r * OWN + i
-                    im: tl.constexpr = (2 * r + 1) * OWN + i
-                    a, b, along = _unshrink(size[r * OWN + i], threshold[i], state[re], state[im], total[re], total[im])
+                    a, b, along = _unshrink(
+                        size[r * OWN + i], threshold[i],
+                        state[2 * r * OWN + i], state[(2 * r + 1) * OWN + i],
+                        total[2 * r * OWN + i], total[(2 * r + 1) * OWN + i])  # fmt: skip
                     real = real + (a,)
                     imaginary = imaginary + (b,)
                     grown = grown + (shares[i] + along,)
