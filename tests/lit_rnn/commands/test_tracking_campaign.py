@@ -1,0 +1,53 @@
+"""The seven studies of who tracks, stores and recalls: every model, at matched parameters, on one protocol."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import yaml
+
+import datamodules
+from lit_rnn import models
+from lit_rnn.commands.configs import config_folder
+from lit_rnn.commands.study.subject import read_study
+from lit_rnn.models import SequenceModel
+from lit_rnn.models.base import count_parameters
+
+TASKS = ("parity", "modular_arithmetic", "a5", "s5", "mqar", "selective_copy", "copying")
+MOST_UNITS = 256
+ALL = {name for name, cls in vars(models).items() if inspect.isclass(cls) and issubclass(cls, SequenceModel)}
+
+
+def content(name: str) -> Any:
+    return yaml.safe_load((config_folder() / name).read_text())
+
+
+@pytest.mark.filterwarnings("ignore:VanillaRNN starts with a linear growth")
+@pytest.mark.parametrize("task", TASKS)
+def test_every_model_has_the_same_number_of_parameters(task: str) -> None:
+    study = read_study(f"campaign/tracking_{task}.yaml")
+    assert len(study.settings) == 3 * 29 and study.seeds == (1, 2, 3)
+    section = content(f"campaign/base/tracking/task_{task}.yaml")
+    data = getattr(datamodules, section["data"]["class_path"])(**section["data"]["init_args"])
+    wanted = 60_000 if task == "mqar" else 20_000
+    used = set()
+    for setting in study.settings[::3]:
+        own = content(f"campaign/base/tracking/{setting.arm}.yaml")["model"]
+        options = own["init_args"] | section.get("model", {}).get("init_args", {})
+        options.pop("optimizer")
+        (n,) = (value for key, value in setting.values if key == "model.init_args.hidden_size")
+        size = count_parameters(getattr(models, own["class_path"])(data.task, n, **options))
+        assert size < 1.07 * wanted and (size > 0.93 * wanted or n == MOST_UNITS), f"{setting.arm}: {size}"
+        used.add(own["class_path"])
+    assert used == ALL - {"SequenceModel", "OrthogonalRNN", "OneRateRNN"}
+
+
+def test_all_share_updates_rates_and_batches() -> None:
+    sections = [content(f"campaign/base/tracking/task_{task}.yaml") for task in TASKS]
+    assert len({str(section["trainer"]) for section in sections}) == 1
+    shared = ("train_samples", "batch_size", "val_samples", "test_samples")
+    assert len({tuple(section["data"]["init_args"][key] for key in shared) for section in sections}) == 1
+    grids = {str(content(f"campaign/tracking_{task}.yaml")["grid"]) for task in TASKS}
+    assert len(grids) == 1
