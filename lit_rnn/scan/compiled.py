@@ -76,6 +76,7 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The .grad attribute of a Tensor")  # torch looks at it itself
         warnings.filterwarnings("ignore", "Torchinductor does not support code generation for complex")  # nor need it
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # float32 is float32 unless it is asked for
         yield
 
 

@@ -76,7 +76,7 @@ class Segment:
         def forward() -> Results:
             alive = owner()
             assert alive is not None
-            with torch.set_grad_enabled(self.learning), _frozen(alive) if compiled else contextlib.nullcontext():
+            with torch.set_grad_enabled(self.learning), _frozen(alive):
                 w = self.rebuild([part.detach() for part in self.w] if compiled else self.w)
                 outputs: list[Tensor] = []
                 self._states = [tuple(self.state)]
@@ -180,7 +180,8 @@ def _learned(outs: Sequence[Tensor], by: Sequence[Tensor]) -> tuple[list[Tensor]
 
 @contextlib.contextmanager
 def _frozen(cell: Cell) -> Iterator[None]:
-    """Parameters that ask for no gradient: what is compiled computes all that are asked for, wanted or not."""
+    """Parameters that ask for no gradient: what is compiled would compute it, wanted or not, and a graph that is kept
+    would keep the nodes that add to ``.grad``, made on the stream of the recording."""
     asking = [parameter for parameter in cell.parameters() if parameter.requires_grad]
     for parameter in asking:
         parameter.requires_grad_(False)

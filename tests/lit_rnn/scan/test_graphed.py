@@ -135,6 +135,23 @@ def test_parameters_that_change_before_the_backward_are_noticed() -> None:
         y.sum().backward()
 
 
+def test_what_is_kept_holds_no_parameters_own_node(recorders: list[Rerun]) -> None:
+    """Such a node would add to .grad on the stream of the recording, and keep all else waiting for it."""
+    cell = peepholes()
+    results(cell, inputs(4), "graphed")
+    (kind,) = graphed._recordings[cell].values()
+    todo = [part.grad_fn for part in kind.places(4)[0][1]._outs]
+    seen: set[Any] = set()
+    while todo:
+        node = todo.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [below for below, _ in node.next_functions]
+    held = {id(node.variable) for node in seen if hasattr(node, "variable")}
+    assert held and not held & {id(parameter) for parameter in cell.parameters()}
+    assert all(parameter.requires_grad for parameter in cell.parameters())
+
+
 class Scaled(cells.JANETCell):
     """A number and a buffer beside the parameters."""
 
