@@ -31,7 +31,8 @@ class ModularArithmetic(Tracking):
         modulus: m.
         brackets: Whether there are brackets.
         multiply: Whether * is among the operators; None: without brackets alone, as published.
-        **kwargs: As of `Tracking`. ``every_step`` asks for the value of what there is so far, without brackets only.
+        **kwargs: Lengths, curriculum, sizes, seed and workers, as `Tracking` takes them. ``every_step`` asks for the
+            value of what there is so far, without brackets only.
     """
 
     task_options = (*Tracking.task_options, "modulus", "brackets", "multiply")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -248,7 +249,7 @@ class CycleNavigation(MachineTracking):
 
     Args:
         places: How many places the circle has.
-        **kwargs: As of `Tracking`.
+        **kwargs: Lengths, curriculum, sizes, seed and workers, as `Tracking` takes them.
     """
 
     task_name = "cycle_navigation"
@@ -279,8 +280,8 @@ class PermutationWord(MachineTracking):
     Args:
         group: S3 to S6 of all permutations, A3 to A6 of the even ones, or Z2 to Z720 of the rotations.
         moved: Draw only elements that move at most as many points as this; 2: the identity and swaps. None draws all.
-        every_step: As of `Tracking`.
-        **kwargs: As of `Tracking`.
+        every_step: Whether the element is asked at every step, or at the last alone.
+        **kwargs: Lengths, curriculum, sizes, seed and workers, as `Tracking` takes them.
     """
 
     task_name = "permutation_word"
@@ -288,10 +289,11 @@ class PermutationWord(MachineTracking):
 
     def __init__(self, group: str = "S5", moved: int | None = None, every_step: bool = True, **kwargs: Any) -> None:
         super().__init__(every_step=every_step, **kwargs)
-        kind, points = group[:1], int(group[1:]) if group[1:].isdecimal() else 0
-        known = (kind in "SA" and 3 <= points <= 6) or (kind == "Z" and 2 <= points <= 720)
-        require(bool(group) and known, "data.init_args.group", group, "S3 to S6, A3 to A6, or Z2 to Z720")
-        fits = moved is None or (kind in "SA" and (3 if kind == "A" else 2) <= moved <= points)
+        found = re.fullmatch("([SAZ])([0-9]{1,3})", group) if isinstance(group, str) else None
+        kind, points = (found[1], int(found[2])) if found else ("", 0)
+        known = (kind in ("S", "A") and 3 <= points <= 6) or (kind == "Z" and 2 <= points <= 720)
+        require(known, "data.init_args.group", group, "S3 to S6, A3 to A6, or Z2 to Z720")
+        fits = moved is None or (kind in ("S", "A") and (3 if kind == "A" else 2) <= moved <= points)
         accepted = f"null for {group}" if kind == "Z" else f"null, or from {3 if kind == 'A' else 2} to {points}"
         require(fits, "data.init_args.moved", moved, accepted)
         self.group, self.moved, self.points = group, moved, points

@@ -16,6 +16,7 @@ from datamodules.errors import UserError, require
 from datamodules.task import Task
 
 _KEY = "data.init_args.curriculum"
+_SHARES = ("accuracy", "f1", "auroc", "within_0.04")
 
 
 @dataclass(frozen=True)
@@ -206,6 +207,12 @@ class LengthDataModule(GeneratedDataModule):
             return
         for length in self.stages.lengths:
             self.check_length(length, f"{_KEY}.lengths")
+        if self.stages.threshold is not None:
+            threshold, metric = self.stages.threshold, self.task.metric
+            if metric in _SHARES:
+                require(0 <= threshold <= 1, f"{_KEY}.threshold", threshold, f"from 0 to 1, as {metric} is")
+            elif not self.task.higher_is_better:
+                require(threshold > 0, f"{_KEY}.threshold", threshold, f"above 0, which no {metric} is below")
         lengths = list(self.stages.lengths)
         require(lengths[-1] < own, f"{_KEY}.lengths", lengths, f"below {own}, which is {key} and comes last")
         require(not self.reuse, "data.init_args.reuse", True, "false with a curriculum, whose samples are fresh ones")

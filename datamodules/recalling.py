@@ -96,8 +96,11 @@ class AssociativeRecall(LengthDataModule):
         )
 
     def changeable(self, inputs: Tensor) -> Tensor:
-        """None: any symbol could be a key."""
-        return torch.zeros_like(inputs, dtype=torch.bool)
+        """What stands behind the pairs and is none of their keys: it is asked nowhere, and says nothing of a pair."""
+        context = 2 * self.pairs
+        free = (inputs.unsqueeze(-1) != inputs[..., None, :context:2]).all(-1)
+        free[..., :context] = False
+        return free
 
     def words_at(self, length: int) -> int:
         return 2 * self.pairs + length // 2 - self.pairs + length

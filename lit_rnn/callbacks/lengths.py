@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from datamodules.batch import Parts
 from datamodules.lengths import LengthDataModule
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.objectives import at_length, metric_words
 from lit_rnn.runs.folder import keeps_files
+
+_GUESSED = 256  # sequences of each length, by whose most frequent answer chance is told
 
 
 class LengthPicture(Callback):
@@ -34,7 +38,11 @@ class LengthPicture(Callback):
         values = {length: float(value) for length, value in found.items() if value is not None}
         if not values:  # not validated
             return
+        splits = dict(zip([own, *data.other_tasks()], [data.split("val"), *data.other_splits("val")], strict=True))
+        batches = {at: Parts.of(splits[at][np.arange(min(len(splits[at]), _GUESSED))]) for at in values}
+        guesses = {at: pl_module.meters.guessed(parts) for at, parts in batches.items()}
+        guessed = {at: value for at, value in guesses.items() if value is not None}
         from lit_rnn.report.lengths import draw_run  # behind the training: Matplotlib takes a while to load
 
-        draw_run(type(pl_module).__name__, values, own, metric_words(task), data.length_option, self.path)
+        draw_run(type(pl_module).__name__, values, guessed, own, metric_words(task), data.length_option, self.path)
         show.picture(trainer, "pictures/lengths", self.path)

@@ -77,9 +77,10 @@ class Network(nn.Module, ABC):
         constrain_recurrent(cell, o.recurrent_constraint, o.constraint_bound)
         without, key = f"0: {type(cell).__name__} has no recurrent matrix", "model.init_args"
         has_W = not o.weight_dropout or first(cell.weights()) is not None
-        require(has_W, f"{key}.weight_dropout", o.weight_dropout, without)
-        has_matrices = not o.norm_penalty or bool(cell.recurrent_matrices())
-        require(has_matrices, f"{key}.norm_penalty", o.norm_penalty, without)
+        has_matrices = bool(cell.recurrent_matrices())
+        made = f"0: the W of {type(cell).__name__} is no matrix of weights, but made from fewer numbers"
+        require(has_W, f"{key}.weight_dropout", o.weight_dropout, made if has_matrices else without)
+        require(not o.norm_penalty or has_matrices, f"{key}.norm_penalty", o.norm_penalty, without)
         choose_backend(o.backend, cell)
         return cell
 

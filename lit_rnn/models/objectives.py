@@ -281,6 +281,18 @@ class Meters(nn.ModuleDict):
             outputs, targets = at(outputs, last), at(targets, last)
         return outputs.flatten(0, -2), targets.flatten(0, -1 if self.task.classifies else -2)
 
+    def guessed(self, parts: Parts) -> float | None:
+        """The accuracy in a batch of whoever always gives its most frequent answer; None where the metric is another.
+
+        What chance is of the headline metric: the task's own ``chance`` is a loss.
+        """
+        if self.metric is not METRICS["accuracy"]:
+            return None
+        counts = parts.counts(self.task)
+        counted = parts.targets if counts is None else at(parts.targets, counts)
+        _, answers = self._recalled(counted.unsqueeze(-1), counted, parts, counts)
+        return float(answers.unique(return_counts=True)[1].max()) / len(answers) if len(answers) else None
+
     def reset(self, stage: str) -> None:
         """Begin an epoch."""
         for meter in self.of(stage).values():

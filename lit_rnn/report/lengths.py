@@ -14,12 +14,13 @@ Values = Mapping[int, float]
 
 
 @style.styled
-def draw_run(name: str, values: Values, trained_at: int, what: str, length: str, path: Path) -> None:
-    """A run's values by length, with the length of training as a line.
+def draw_run(name: str, values: Values, guessed: Values, trained_at: int, what: str, length: str, path: Path) -> None:
+    """A run's values by length, with chance and the length of training as lines.
 
     Args:
         name: Of the run.
         values: By length, that of training among them.
+        guessed: What chance gives, by length; none where that is not known.
         trained_at: That.
         what: The values are of.
         length: What a length is called.
@@ -28,6 +29,10 @@ def draw_run(name: str, values: Values, trained_at: int, what: str, length: str,
     figure = style.new_figure(6, 4)
     axes = figure.subplots()
     draw_lengths(axes, [(name, values)], what, length)
+    if guessed:
+        lengths, chances = zip(*sorted(guessed.items()), strict=True)
+        label = "chance: the most frequent answer"
+        axes.plot(lengths, chances, color=style.GUIDE, linestyle=":", linewidth=1.2, label=label)
     axes.axvline(trained_at, color=style.GUIDE, linestyle="--", linewidth=1.2, label=f"trained at {trained_at:,}")
     style.legend(axes)
     style.save(figure, path)

@@ -286,7 +286,7 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
     require(asked in get_args(Backend), key, asked, f"one of {', '.join(get_args(Backend))}")
     if asked != "auto":
         able = [name for name in get_args(Chosen) if supports(name, cell)]
-        reason = f"{', '.join(['auto', *able])}: {type(cell).__name__} {_NEEDS.get(asked, '')}"
+        reason = f"{', '.join(['auto', *able[:-1]])} or {able[-1]}: {type(cell).__name__} {_NEEDS.get(asked, '')}"
         require(asked in able, key, asked, reason)
         return asked
     order: tuple[Chosen, ...] = ("native", "triton", "fused", "parallel", "torch")

@@ -182,6 +182,8 @@ def test_a_sample_is_a_function_of_seed_split_and_index(kind: str) -> None:
         (CycleNavigation, {"places": 1}, "places is 1"),
         (PermutationWord, {"group": "S9"}, "group is 'S9'"),
         (PermutationWord, {"group": ""}, "group is ''"),
+        (PermutationWord, {"group": 5}, "group is 5"),
+        (PermutationWord, {"group": "SA5"}, "group is 'SA5'"),
         (PermutationWord, {"group": "Z60", "moved": 2}, "moved is 2"),
         (PermutationWord, {"group": "A5", "moved": 2}, "moved is 2"),
         (ModularArithmetic, {"modulus": 1}, "modulus is 1"),

@@ -49,6 +49,19 @@ def test_each_key_comes_back_once_and_its_value_is_asked(kind: str) -> None:
     assert math.isclose(data.task.chance, math.log(V - V // 2))
 
 
+@pytest.mark.parametrize("kind", ["recall", "recall among zeros"])
+def test_what_is_asked_nowhere_may_change(kind: str) -> None:
+    """Any symbol in its place leaves every pair, and every question with its answer."""
+    data, context = made(kind), 10
+    inputs, labels, mask = (torch.as_tensor(part) for part in data.split("val")[np.arange(40)])
+    free = data.changeable(inputs)
+    assert not (free & mask).any() and not free[:, :context].any() and free[:, context:].float().mean() > 0.4
+    changed = torch.where(free, torch.randint_like(inputs, data.vocabulary), inputs)
+    for row, answers, asked in zip(changed.tolist(), labels.tolist(), mask.tolist(), strict=True):
+        values = dict(zip(row[0:context:2], row[1:context:2], strict=True))
+        assert all(values[row[t]] == answers[t] for t in range(data.length) if asked[t])
+
+
 def test_gaps_follow_their_law_without_replacement() -> None:
     """One pair: the gap g = 1 to 4 has weight g^(power - 1); two pairs: the pair of gaps by drawing twice."""
     weights = np.arange(1, 5) ** -0.5

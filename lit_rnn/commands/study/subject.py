@@ -113,9 +113,8 @@ def read_study(name: str) -> Study:
     require(below is None or below_chance is None, "success", success, "below or below_chance, not both")
     search = None if content.get("search") is None else _search(content, arms, settings, seeds)
     for arm, what in arms.items():
-        require(
-            search is not None or "space" not in (what or {}), f"arms.{arm}: the key", "space", "beside search only"
-        )
+        if search is None and "space" in (what or {}):
+            raise UserError(f"arms.{arm} has the key 'space', but there is no search: leave it out, or add search.")
     return Study(path, tuple(settings), tuple(seeds), below, 0.5 if below_chance is None else below_chance, search)
 
 
@@ -128,8 +127,11 @@ def _search(content: Mapping[str, Any], arms: Mapping[str, Any], settings: Seque
         space = [one.key for one in search.spaces[setting.arm]]
         for key, _ in setting.values:
             require(key not in space, "search.space", key, "in the space or in the grid, not in both")
-    several = len(settings) > len(arms)
-    require(not several, "grid", "several values of an option", "one value of each beside search, which takes a choice")
+    if len(settings) > len(arms):
+        raise UserError(
+            "grid gives an option several values, but beside search it may give each only one: what is to be chosen "
+            "from belongs in search.space."
+        )
     return search
 
 

@@ -82,7 +82,7 @@ def work(trials: Trials, stop_before: int | None = None) -> list[int]:
     ("search", "named"),
     [
         ([1], "search is \\[1\\]"),
-        ({"trial": 3}, "search: the key is 'trial'"),
+        ({"trial": 3}, r"search has the key 'trial' \(did you mean trials\?\), but its keys are trials"),
         ({"trials": 0}, "search.trials is 0"),
         ({"trials": True}, "search.trials is True"),
         ({"space": {}}, "search.space is {}"),
@@ -97,10 +97,10 @@ def work(trials: Trials, stop_before: int | None = None) -> list[int]:
         ({"space": {"a": {"int": [0.5, 2]}}}, "two whole numbers"),
         ({"space": {"a": {"choice": []}}}, "search.space.a.choice"),
         ({"space": {"a": {"choice": [1, "1"]}}}, "different values"),
-        ({"space": {"a": {"choice": [1], "log": True}}}, "the key is 'log'"),
+        ({"space": {"a": {"choice": [1], "log": True}}}, "has the key 'log'"),
         ({"sampler": "cmaes"}, "search.sampler is 'cmaes'.*code"),
         ({"pruner": "hyperband"}, "search.pruner is 'hyperband'"),
-        ({"pruner": {"name": "median", "warmup": 3}}, "search.pruner median: the key is 'warmup'"),
+        ({"pruner": {"name": "median", "warmup": 3}}, "search.pruner median has the key 'warmup'"),
         ({"pruner": {"name": "median", "n_warmup_steps": -1}}, "search.pruner.n_warmup_steps is -1"),
         ({"seed": -1}, "search.seed is -1"),
         ({"objective": "accuracy"}, "search.objective is 'accuracy'"),
@@ -118,9 +118,9 @@ def test_a_bad_search_is_one_sentence_with_its_key(search: Any, named: str) -> N
     [
         ({"seeds": [1, 2]}, "seeds is"),
         ({"grid": {"model.lr": [1]}}, "search.space is 'model.lr'"),
-        ({"grid": {"model.other": [1, 2]}}, "grid is"),
+        ({"grid": {"model.other": [1, 2]}}, "grid gives an option several values"),
         ({"success": {"below": 1}}, "success is"),
-        ({"search": None, "arms": {"a": {"space": SPACE}}}, "arms.a: the key is 'space'"),
+        ({"search": None, "arms": {"a": {"space": SPACE}}}, "arms.a has the key 'space', but there is no search"),
     ],
 )
 def test_what_does_not_go_with_a_search(tmp_path: Path, keys: dict[str, Any], named: str) -> None:
@@ -477,6 +477,8 @@ def test_best_so_far_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     best, importance = page.tables(arms)
     assert best.cells == [["an arm", "lr=0.1", "1", "1", "2", "0", "0", "0"], ["b", "", "", "", "0", "1", "0", "0"]]
     assert importance.cells == [["an arm", "m.lr", "0.75"], ["an arm", "m.a_long_name_of_a_key", "0.25"]]
+    few, same = "no importance for b: it takes 4 complete trials, and there are 0", found("c", [1.0] * 4)
+    assert page.notes([*arms, same]) == [few, "no importance for c: all complete trials have the same val/loss"]
     drawn = checked(monkeypatch)
     assert [path.name for path in pictures.draw(arms, tmp_path)] == ["search_history.png", "search_importance.png"]
     assert [path.name for path in pictures.draw(arms[1:], tmp_path)] == ["search_history.png"]

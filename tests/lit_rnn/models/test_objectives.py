@@ -337,3 +337,17 @@ def test_two_processes(tmp_path: Path, write_tiny: Any, own: str) -> None:
     assert a.keys() == b.keys() and a["train/auroc"] == b["train/auroc"]
     for key in a:  # sums of two ranks and of one are rounded apart
         assert float(a[key]) == pytest.approx(float(b[key]), rel=1e-6), key
+
+
+def test_chance_of_the_headline_metric_is_that_of_the_most_frequent_answer() -> None:
+    """Among what the metric counts, by hand: of the labels that are asked, or of the symbols to recall."""
+    labels = torch.tensor([[0, 1, 1, 3], [2, 1, 0, 0]])
+    asked = torch.tensor([[False, True, True, True], [False, True, True, False]])
+    task = Task("t", "values", 1, "label_per_step", CLASSES, 4, "mask", 1.0, "accuracy", True)
+    masked = Parts(torch.zeros(2, 4, 1), labels, asked, None)
+    assert Meters(task).guessed(masked) == 3 / 5  # of 1, 1, 3, 1, 0
+    whole = Parts(torch.zeros(2, 4, 1), labels, None, None)
+    assert Meters(replace(task, scored="all", recall=2)).guessed(whole) == 2 / 4  # of 1, 3, 0, 0
+    one = replace(task, targets="label", scored="last")
+    assert Meters(one).guessed(Parts(torch.zeros(3, 4, 1), torch.tensor([2, 2, 1]), None, None)) == 2 / 3
+    assert Meters(replace(task, metric="f1")).guessed(masked) is None

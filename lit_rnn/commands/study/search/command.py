@@ -142,6 +142,8 @@ def _report(study: Study, arms: Sequence[Arm], folder: Path) -> None:
     console = new_console()
     for table in page.tables(found):
         console.print(table.terminal())
+    for note in page.notes(found):
+        print(note)
     for picture in pictures.draw(found, folder):
         print(f"picture: {picture}")
     print(f"numbers: {folder / 'search.json'}, {folder / 'search.csv'}")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from lit_rnn.commands.study.search.measure import Found
 from lit_rnn.commands.study.search.space import text
+from lit_rnn.commands.study.search.storage import LEAST
 from lit_rnn.report.tables import Table, number
 
 
@@ -27,6 +28,17 @@ def tables(found: Sequence[Found]) -> list[Table]:
         title = "Importance: share of the variance between complete trials that a key explains (fANOVA)"
         made.append(Table(["arm", "key", "importance"], shares, texts=2, title=title))
     return made
+
+
+def notes(found: Sequence[Found]) -> list[str]:
+    """Why an arm has no importance, where it has none."""
+    told = []
+    for one in found:
+        complete = one.counts["complete"]
+        few = f"it takes {LEAST} complete trials, and there are {complete}"
+        why = few if complete < LEAST else f"all complete trials have the same {one.objective.column}"
+        told += [] if one.importance else [f"no importance for {one.arm}: {why}"]
+    return told
 
 
 def _last(key: str) -> str:

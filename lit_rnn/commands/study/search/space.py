@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.errors import require
+from datamodules.errors import UserError, did_you_mean, require
 
 KEYS = ("trials", "space", "sampler", "pruner", "seed", "objective", "storage")
 SAMPLERS = ("tpe", "random")
@@ -94,7 +94,9 @@ def text(value: Any) -> str:
 def only(given: Mapping[str, Any], accepted: Sequence[str], where: str) -> None:
     """Refuse a key that is not accepted."""
     for key in given:
-        require(key in accepted, f"{where}: the key", key, f"one of {', '.join(accepted)}")
+        if key not in accepted:
+            meant = did_you_mean(str(key), accepted)
+            raise UserError(f"{where} has the key {key!r}{meant}, but its keys are {', '.join(accepted)}.")
 
 
 def read_search(given: Any, arms: Mapping[str, Any]) -> Search:

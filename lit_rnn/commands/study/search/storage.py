@@ -33,6 +33,7 @@ from lit_rnn.files import cannot_write
 _PATIENCE = 120  # seconds, for another process to finish its writing
 _HEADER = b"SQLite format 3\0"
 STATES = ("complete", "pruned", "failed", "running")
+LEAST = 4  # complete trials that an importance takes
 
 
 @dataclass(frozen=True)
@@ -321,10 +322,10 @@ class Trials:
     def importance(self) -> dict[str, float]:
         """The share of the objective's variance that each key explains (fANOVA: Hutter et al. 2014), highest first.
 
-        Of complete trials; empty where there are fewer than four, or where all have one value.
+        Of complete trials; empty where there are fewer than `LEAST`, or where all have one value.
         """
         done = [row for row in self.rows() if row.state == "complete"]
-        if len(done) < 4 or len({row.value for row in done}) < 2:
+        if len(done) < LEAST or len({row.value for row in done}) < 2:
             return {}
         with self.storage.sound():
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
