@@ -85,3 +85,15 @@ def card(told: bool = True) -> Iterator[Card]:
             ours = [frame for frame in frames if "site-packages" not in frame.filename and frame.filename != __file__]
             failed = f"{ours[-1].filename}:{ours[-1].lineno}: {ours[-1].line}: {type(error).__name__}: {error}"
     assert failed is None, failed
+
+
+@contextmanager
+def cuda_autocast(dtype: torch.dtype = torch.bfloat16) -> Iterator[None]:
+    """``torch.autocast("cuda")``, which turns itself off where there is no GPU."""
+    torch.set_autocast_dtype("cuda", dtype)
+    torch.set_autocast_enabled("cuda", True)
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)
+        torch.clear_autocast_cache()

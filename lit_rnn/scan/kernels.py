@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.gated import GRUCell, LSTMCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.scan.checks import check
+from lit_rnn.scan.recurrence import refuse_a_graph
 
 _PLAIN: dict[Any, Any] = {torch.tanh: torch.rnn_tanh, torch.relu: torch.rnn_relu}
 
@@ -51,6 +54,63 @@ def run_kernel(cell: Cell, x: Tensor, state: State, w: Any) -> tuple[Tensor, Sta
         "bidirectional": False,
         "batch_first": False,
     }
-    start = tuple(part[None].contiguous() for part in state)
-    y, *final = kernel_of(cell)(x, start if len(start) > 1 else start[0], weights, **options)
+    start, kernel = tuple(part[None].contiguous() for part in state), kernel_of(cell)
+
+    def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        start, weights = rest[:-4], list(rest[-4:])
+        found: tuple[Tensor, ...] = kernel(x, start if len(start) > 1 else start[0], weights, **options)
+        return found
+
+    if not (x.is_cuda and rounds_as_ieee()):
+        y, *final = run(x, *start, *weights)
+    elif torch.is_grad_enabled():
+        y, *final = InIeee.apply(run, x, *start, *weights)
+    else:
+        with in_ieee():
+            y, *final = run(x, *start, *weights)
     return y, tuple(part[0] for part in final)
+
+
+def rounds_as_ieee() -> bool:
+    """Whether float32 products are float32's, as all others here are, and not TF32's, which has ten bits.
+
+    torch lets cuDNN take TF32 unless it is told otherwise. Here ``torch.set_float32_matmul_precision`` says it, as it
+    does for other products: ``highest``, its default, means IEEE.
+    """
+    return torch.get_float32_matmul_precision() == "highest"
+
+
+@contextlib.contextmanager
+def in_ieee() -> Iterator[None]:
+    """cuDNN without TF32."""
+    rnn: Any = torch.backends.cudnn.rnn
+    before = rnn.fp32_precision
+    rnn.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        rnn.fp32_precision = before
+
+
+class InIeee(torch.autograd.Function):
+    """Some tensors through ``run`` and back, with cuDNN `in_ieee` both times."""
+
+    @staticmethod
+    def forward(ctx: Any, run: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+        needed = ctx.needs_input_grad[1:]
+        inputs = [tensor.detach().requires_grad_(need) for tensor, need in zip(tensors, needed, strict=True)]
+        with torch.enable_grad(), in_ieee():
+            outputs = run(*inputs)
+        ctx.inputs, ctx.outputs = inputs, outputs
+        ctx.set_materialize_grads(False)
+        return tuple(output.detach() for output in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        refuse_a_graph()
+        used = [(out, grad) for out, grad in zip(ctx.outputs, grads, strict=True) if grad is not None]
+        outs, by = zip(*used, strict=True)
+        leaves = [tensor for tensor in ctx.inputs if tensor.requires_grad]
+        with in_ieee():
+            found = iter(torch.autograd.grad(outs, leaves, by, retain_graph=True, allow_unused=True))
+        return None, *(next(found) if tensor.requires_grad else None for tensor in ctx.inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import logging
@@ -99,8 +100,8 @@ def scan(
     w = (layers_of(cell) if chosen == "native" and weight_map is None else None) or cell.weights()
     w = w if weight_map is None else mapped_first(w, weight_map)
     state = checked(cell, x, state, first(w))
-    if not torch.is_autocast_enabled(x.device.type):  # a pass in chunks starts each of them with what it ends with
-        state = as_precise(state, w)
+    if chosen != "torch" or not torch.is_autocast_enabled(x.device.type):
+        state = as_precise(state, _precise(cell, w))  # a pass in chunks starts each of them with what it ends with
     if runs is None:
         blocks: Blocks = (Block(*x.shape[:2]),)
         y, final = _packed(cell, x.flatten(0, 1), state, w, chosen, last_only, checkpoint_every, blocks)
@@ -185,11 +186,18 @@ def _run(
         else:
             run = _RUNS.get(chosen, steps)
         u = x if chosen == "torch" else driven(cell, x, w, blocks)
-        if chosen != "torch" and not torch.is_autocast_enabled(x.device.type):
-            (u,) = as_precise((u,), w)
-        y, state = _block_by_block(lambda u, state: run(cell, u, state, w), u, state, blocks)
+        holds = torch.is_autocast_enabled(x.device.type) and chosen not in ("torch", "parallel")
+        if chosen != "torch":
+            (u,) = as_precise((u,), _precise(cell, w))
+        with torch.autocast(x.device.type, enabled=False) if holds else contextlib.nullcontext():
+            y, state = _block_by_block(lambda u, state: run(cell, u, state, w), u, state, blocks)
         y = y[ends(blocks, y.device)] if last_only else y
     return y if torch.is_autocast_enabled(x.device.type) else as_inputs(y, x), state
+
+
+def _precise(cell: Cell, w: Any) -> Any:
+    """In whose precision the recurrence runs: that of W, or of the parameters where there is none."""
+    return w if first(w) is not None else next(cell.parameters(), None)
 
 
 _RUNS = {"torch": run_kernel, "compiled": run_compiled, "graphed": run_graphed, "parallel": run_parallel}
@@ -250,6 +258,9 @@ _NEEDS = {
 
 def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chosen:
     """The backend that ``asked`` means for ``cell``.
+
+    Under autocast only maps of whole sequences run in half precision, such as V of the drive: W, the states and what a
+    step computes keep the precision of W. torch's own kernels do as torch does, states included.
 
     - ``loop``: one Python step per time step, autograd over all of them. The oracle, for every cell; the only one whose
       gradient can be differentiated again.

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from datamodules import CopyMemory, Parts, Task
 from lit_rnn import models, optim
+from lit_rnn.dtypes import first
 from lit_rnn.models import SequenceModel
-from tests.card import Card, card
+from tests.card import Card, card, cuda_autocast
 from tests.lit_rnn.models.test_precision import MODELS, MORE
 
 B, T, SYMBOLS = 2, 3, 5
@@ -58,6 +59,22 @@ def test_every_model(name: str) -> None:
         loss = step(model, (symbols(), symbols()), at, number=99)  # the next is one that rebases
         assert at.waits == ALLOWED.get(name, {})
         assert {tensor.device.type for tensor in (loss, *model.parameters(), *model.buffers())} == {"cuda"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_mixed_precision(name: str) -> None:
+    """Under bfloat16 on ``cuda`` W and the states are in single precision; cuDNN has its own way."""
+    model = built(name)
+    with card(told=False):
+        model.to("cuda")
+        inputs = symbols()[:, :1].to("cuda")
+        model.options.backend = "loop" if "torch" in model.backends() else "auto"
+        with cuda_autocast():
+            half = model.decoder(torch.ones(1, model.decoder.in_features, device="cuda"))
+            _, (states,) = model.features(inputs)
+            W = first(model.cell_list()[0].weights())
+        assert half.dtype == torch.bfloat16  # so it was on
+        assert {tensor.dtype.to_real() for tensor in (*states, *([] if W is None else [W]))} == {torch.float32}
 
 
 LENGTHS = torch.tensor([3, 1])
