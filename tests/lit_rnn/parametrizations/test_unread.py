@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lit_rnn.parametrizations import orthogonal
-from lit_rnn.parametrizations.exponential import MOST_SQUARINGS, _powers, _with_unread_squarings, exp_normal
+from lit_rnn.parametrizations.exponential import _read, _series, exp_normal
+from lit_rnn.parametrizations.queued import MOST_SQUARINGS, QueuedExponential
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 
@@ -19,23 +20,33 @@ def skew(size: float, dtype: torch.dtype, n: int = 6) -> Tensor:
     return A * (size / torch.linalg.matrix_norm(A, 2))
 
 
-def unread(A: Tensor) -> Tensor:
-    return _with_unread_squarings(*_powers(A))
+def unread(A: Tensor, nearer: bool = False) -> Tensor:
+    return QueuedExponential.apply(*_series(A), nearer, lambda A: _read(A, nearer), A)
 
 
+@pytest.mark.parametrize("nearer", [False, True])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("size", [0.0, 1e-3, 0.7, 3.1, 40.0, 700.0])
-def test_exponential_and_its_gradient(size: float, dtype: torch.dtype) -> None:
+def test_exponential_and_its_gradient(size: float, dtype: torch.dtype, nearer: bool) -> None:
     """Equal to the CPU's way to rounding, and to what the eigenvalues give."""
     A, G = (skew(size, dtype) if size else torch.zeros(6, 6, dtype=dtype)).requires_grad_(), torch.randn(6, 6).to(dtype)
-    found, read = unread(A), exp_normal(A)
-    eps = torch.finfo(dtype).eps
-    torch.testing.assert_close(found, read, rtol=0, atol=50 * eps * max(1, size))
+    found, read = unread(A, nearer), exp_normal(A, nearer)
+    rounding = torch.finfo(dtype).eps * max(1, size)
+    torch.testing.assert_close(found, read, rtol=0, atol=50 * rounding)
     by = [torch.autograd.grad((W * G).sum().abs(), A)[0] for W in (found, read)]
-    torch.testing.assert_close(*by, rtol=0, atol=200 * eps * max(1, size))
+    torch.testing.assert_close(*by, rtol=0, atol=200 * rounding)
     values, vectors = torch.linalg.eigh(A.detach().to(torch.complex128) * -1j)
     exact = vectors @ torch.diag(torch.exp(1j * values)) @ vectors.mH
-    torch.testing.assert_close(found.detach().to(torch.complex128), exact, rtol=0, atol=50 * eps * max(1, size))
+    torch.testing.assert_close(found.detach().to(torch.complex128), exact, rtol=0, atol=50 * rounding)
+
+
+@pytest.mark.parametrize("nearer", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_gradients_of_gradients(dtype: torch.dtype, nearer: bool) -> None:
+    """Of a matrix that is not skew, too: every entry has its own derivative."""
+    A = skew(3.0, dtype, 3).requires_grad_()
+    assert torch.autograd.gradcheck(lambda A: unread(A, nearer), A)
+    assert torch.autograd.gradgradcheck(lambda A: unread(A, nearer), A)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
