@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from datamodules.cifar import PixelCIFAR10
     from datamodules.copying import CopyMemory
     from datamodules.denoising import Denoise
+    from datamodules.dyck import Dyck
     from datamodules.lengths import LengthDataModule
+    from datamodules.listops import ListOps
+    from datamodules.mnist1d import MNIST1D
     from datamodules.parenthesis import Parenthesis
     from datamodules.pixels import PixelDigits, PixelMNIST, pixel_permutation
     from datamodules.published_text import Enwik8, PennTreebank, Text8
@@ -38,7 +41,10 @@ else:  # they need torch and Lightning, which take seconds; an error and a Task 
             "cifar",
             "copying",
             "denoising",
+            "dyck",
             "lengths",
+            "listops",
+            "mnist1d",
             "parenthesis",
             "pixels",
             "published_text",
@@ -53,6 +59,7 @@ else:  # they need torch and Lightning, which take seconds; an error and a Task 
     )
 
 __all__ = [
+    "MNIST1D",
     "TIMIT",
     "UEA",
     "Adding",
@@ -60,12 +67,14 @@ __all__ = [
     "CopyMemory",
     "CycleNavigation",
     "Denoise",
+    "Dyck",
     "Enwik8",
     "FlipFlop",
     "GeneratedDataModule",
     "IndexedBatches",
     "InductionHeads",
     "LengthDataModule",
+    "ListOps",
     "ModularArithmetic",
     "Parenthesis",
     "Parity",

@@ -77,6 +77,7 @@ class PennTreebank(PublishedText):
         batch_size: Streams of one process.
         seed: Not used: text comes in its order.
         num_workers: Processes that prepare batches.
+        carry: As in `StreamDataModule`.
     """
 
     folder_name = "PennTreebank"
@@ -111,13 +112,14 @@ class PennTreebank(PublishedText):
         batch_size: int = 128,
         seed: int | None = None,
         num_workers: int = 0,
+        carry: bool = True,
     ) -> None:
         require(level in self.sizes, "data.init_args.level", level, "char or word")
         self.root, self.level, self.verify = root, level, verify
         self._read: dict[Split, Tensor] = {}
         kind = SpacedCharacters if level == "char" else Words
         name = f"penn_treebank_{level}"
-        super().__init__(name, kind, self.sizes[level], None, metric, tbptt, batch_size, seed, num_workers)
+        super().__init__(name, kind, self.sizes[level], None, metric, tbptt, batch_size, seed, num_workers, carry)
 
     def _file(self, name: Split) -> str:
         level = "char." if self.level == "char" else ""
@@ -169,9 +171,10 @@ class _HundredMegabytes(PublishedText):
         batch_size: int,
         seed: int | None,
         num_workers: int,
+        carry: bool,
     ) -> None:
         self.root, self.verify = root, verify
-        super().__init__(self.folder_name, kind, self.size, None, metric, tbptt, batch_size, seed, num_workers)
+        super().__init__(self.folder_name, kind, self.size, None, metric, tbptt, batch_size, seed, num_workers, carry)
 
     @functools.cached_property
     def _all(self) -> Tensor:
@@ -194,6 +197,7 @@ class Text8(_HundredMegabytes):
         batch_size: Streams of one process.
         seed: Not used: text comes in its order.
         num_workers: Processes that prepare batches.
+        carry: As in `StreamDataModule`.
     """
 
     folder_name = "text8"
@@ -216,8 +220,9 @@ class Text8(_HundredMegabytes):
         batch_size: int = 128,
         seed: int | None = None,
         num_workers: int = 0,
+        carry: bool = True,
     ) -> None:
-        super().__init__(Vocabulary, root, verify, metric, tbptt, batch_size, seed, num_workers)
+        super().__init__(Vocabulary, root, verify, metric, tbptt, batch_size, seed, num_workers, carry)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -238,6 +243,7 @@ class Enwik8(_HundredMegabytes):
         batch_size: Streams of one process.
         seed: Not used: text comes in its order.
         num_workers: Processes that prepare batches.
+        carry: As in `StreamDataModule`.
     """
 
     folder_name = "enwik8"
@@ -259,8 +265,9 @@ class Enwik8(_HundredMegabytes):
         batch_size: int = 128,
         seed: int | None = None,
         num_workers: int = 0,
+        carry: bool = True,
     ) -> None:
-        super().__init__(Bytes, root, verify, metric, tbptt, batch_size, seed, num_workers)
+        super().__init__(Bytes, root, verify, metric, tbptt, batch_size, seed, num_workers, carry)
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:

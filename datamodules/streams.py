@@ -46,24 +46,25 @@ class Streams(IndexedBatches):
         chunk: Steps in a chunk.
         streams: S.
         even: Whether all streams are of one length.
+        carry: Whether the state goes on from chunk to chunk.
     """
 
     ordered = True
 
-    def __init__(self, series: Series, chunk: int, streams: int, even: bool) -> None:
+    def __init__(self, series: Series, chunk: int, streams: int, even: bool, carry: bool = True) -> None:
         N = len(series.inputs)
         if streams > N:
             raise UserError(
                 f"data.init_args.batch_size makes {streams} streams over all processes, but the series has {N} steps: "
                 "lower it, or trainer.devices."
             )
-        self.series, self.chunk, self.streams, self.even = series, chunk, streams, even
+        self.series, self.chunk, self.streams, self.even, self.carry = series, chunk, streams, even, carry
         whole, rest = divmod(N, streams)
         self.sizes = np.full(streams, whole) + (np.arange(streams) < (0 if even else rest))
         self.starts = np.concatenate(([0], self.sizes.cumsum()[:-1]))
 
     def read_by(self, rows: int) -> Streams:
-        return self if rows == self.streams else Streams(self.series, self.chunk, rows, self.even)
+        return self if rows == self.streams else Streams(self.series, self.chunk, rows, self.even, self.carry)
 
     def __len__(self) -> int:
         return -(-int(self.sizes[0]) // self.chunk) * self.streams
@@ -77,7 +78,7 @@ class Streams(IndexedBatches):
         last = self.sizes[stream][:, None] - 1
         place = torch.from_numpy(self.starts[stream][:, None] + np.minimum(step, last))
         inputs, targets, begins = self.series
-        reset = torch.from_numpy(step == 0)
+        reset = torch.from_numpy(step == 0 if self.carry else step % self.chunk == 0)
         if begins is not None:
             reset |= begins[place] & torch.from_numpy(inside)
         mask = None if inside.all() else torch.from_numpy(inside)
@@ -100,12 +101,21 @@ class StreamDataModule(SequenceDataModule):
         batch_size: Streams of one process.
         seed: Of what a subclass draws.
         num_workers: Processes that prepare batches.
+        carry: Whether states are carried in training; false begins every training chunk anew, for models whose state
+            grows until they have learned otherwise, as NRU's memory does. Validation and test always carry.
     """
 
-    def __init__(self, tbptt: int = 100, batch_size: int = 32, seed: int | None = None, num_workers: int = 0) -> None:
+    def __init__(
+        self,
+        tbptt: int = 100,
+        batch_size: int = 32,
+        seed: int | None = None,
+        num_workers: int = 0,
+        carry: bool = True,
+    ) -> None:
         super().__init__(batch_size, seed, num_workers)
         require(tbptt >= 1, "data.init_args.tbptt", tbptt, "a whole number of at least 1")
-        self.tbptt = tbptt
+        self.tbptt, self.carry = tbptt, carry
 
     @abstractmethod
     def series(self, name: Split) -> Series:
@@ -123,4 +133,5 @@ class StreamDataModule(SequenceDataModule):
             if not (fits or (tensor is None and part == "begins")):
                 given = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
                 raise UserError(f"{kind} returns {part} {given}, but it must be a tensor with as many steps as inputs.")
-        return Streams(series, self.tbptt, self.batch_size, even=name == "train")
+        train = name == "train"
+        return Streams(series, self.tbptt, self.batch_size, even=train, carry=self.carry or not train)

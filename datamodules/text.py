@@ -51,6 +51,7 @@ class TextDataModule(StreamDataModule):
         batch_size: Streams of one process, in validation and test too.
         seed: Not used: text comes in its order.
         num_workers: Processes that prepare batches.
+        carry: As in `StreamDataModule`.
     """
 
     def __init__(
@@ -64,8 +65,9 @@ class TextDataModule(StreamDataModule):
         batch_size: int,
         seed: int | None,
         num_workers: int,
+        carry: bool = True,
     ) -> None:
-        super().__init__(tbptt, batch_size, seed, num_workers)
+        super().__init__(tbptt, batch_size, seed, num_workers, carry)
         known = kind.metrics
         accepted = f"null or one of {', '.join(known)}"
         require(metric is None or metric in known, "data.init_args.metric", metric, accepted)
@@ -145,6 +147,7 @@ class TextCorpus(TextDataModule):
         batch_size: Streams of one process.
         seed: Not used: text comes in its order.
         num_workers: Processes that prepare batches.
+        carry: As in `StreamDataModule`.
     """
 
     task_options: ClassVar[tuple[str, ...]] = ("level", "val_share", "test_share", "vocabulary_size", "contents")
@@ -163,6 +166,7 @@ class TextCorpus(TextDataModule):
         batch_size: int = 32,
         seed: int | None = None,
         num_workers: int = 0,
+        carry: bool = True,
     ) -> None:
         require(level in _KINDS, "data.init_args.level", level, "char, byte or word")
         for key, share in (("val_share", val_share), ("test_share", test_share)):
@@ -196,6 +200,7 @@ class TextCorpus(TextDataModule):
             batch_size,
             seed,
             num_workers,
+            carry,
         )
 
     @property

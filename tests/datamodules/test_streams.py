@@ -43,6 +43,23 @@ def test_streams_go_on_from_chunk_to_chunk() -> None:
         assert batch.reset.tolist() == [[number == 0 and t == 0 for t in range(batch.inputs.shape[1])]] * 3
 
 
+def test_without_carry_every_training_chunk_begins_anew() -> None:
+    data = Counting(documents=(6,), tbptt=4, batch_size=3, carry=False)
+    first, second, *_, last = batches(data, "train")
+    assert first.inputs[0].tolist() == [0, 1, 2, 3] and last.inputs.shape[1] == 3
+    assert first.reset is not None and second.reset is not None and last.reset is not None
+    assert first.reset.tolist() == [[True, False, False, False]] * 3
+    assert second.reset.tolist() == [[True, False, True, False], *[[True, False, False, False]] * 2], "at 6, too"
+    assert last.reset.tolist() == [[True, False, False]] * 3
+    (one, *_), (two, *_) = (batches(data, "train", rank, 2) for rank in range(2))
+    assert one.reset is not None and two.reset is not None and one.reset[:, 0].all() and two.reset[:, 0].all()
+    for given, kept in zip(
+        batches(data, "val"), batches(Counting(documents=(6,), tbptt=4, batch_size=3), "val"), strict=True
+    ):
+        assert given.reset is not None and kept.reset is not None
+        assert torch.equal(given.reset, kept.reset), "evaluation carries"
+
+
 def test_every_epoch_is_the_same() -> None:
     loader = Counting(tbptt=4, batch_size=3).loader("train")
     first, second = ([batch.inputs for batch in loader] for _ in range(2))  # type: ignore[union-attr]

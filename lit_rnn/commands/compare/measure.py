@@ -35,7 +35,7 @@ _TRAINER = frozenset(
     )
 )
 # Options of the data that change what is learnt, but not what is measured
-_SIZES = {"batch_size", "train_samples", "val_samples", "test_samples", "reuse", "tbptt"}
+_SIZES = {"batch_size", "train_samples", "val_samples", "test_samples", "reuse", "tbptt", "carry"}
 _TRAINING = _PLACES | _SIZES | {"val_lengths", "curriculum"}
 _BITS = ("bits_per_symbol", "bits_per_character", "bits_per_byte", "bits_per_word")
 _LOWER = frozenset(["loss", "cross_entropy", *_BITS, "perplexity", "mse", "rmse", "mae", "henrici"])

@@ -46,8 +46,17 @@ SMALL: dict[str, list[object]] = {
     "Adding": ["--data.length", 6, "--data.train_samples", 8, "--data.val_samples", 4],
     **{
         name: ["--data.train_samples", 8, "--data.val_samples", 4]
-        for name in ("Parity", "CycleNavigation", "ModularArithmetic", "PermutationWord", "InductionHeads", "FlipFlop")
+        for name in (
+            "Parity",
+            "CycleNavigation",
+            "ModularArithmetic",
+            "PermutationWord",
+            "Dyck",
+            "InductionHeads",
+            "FlipFlop",
+        )
     },
+    "ListOps": ["--data.min_length", 5, "--data.max_length", 30, "--data.train_samples", 8, "--data.val_samples", 4],
     "AssociativeRecall": ["--data.vocabulary", 70, "--data.train_samples", 8, "--data.val_samples", 4],
     "SelectiveCopy": ["--data.delay", 20, "--data.train_samples", 8, "--data.val_samples", 4],
     "TextCorpus": ["--data.files", "texts/PennTreebank/ptb.test.txt", "--data.val_share", 0.4, "--data.tbptt", 5],
@@ -57,6 +66,7 @@ SMALL: dict[str, list[object]] = {
     "PixelDigits": ["--data.val_size", 8],
     "SequenceFiles": [],
     "UEA": [],
+    "MNIST1D": [],
     "SpeechCommands": ["--data.root", "words", "--data.verify", "false"],
     "TIMIT": ["--data.root", "timit", "--data.verify", "false"],
     "PixelCIFAR10": ["--data.val_size", 3, "--data.root", "cifar"],
