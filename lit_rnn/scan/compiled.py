@@ -19,6 +19,8 @@ from lit_rnn.scan.recurrence import refuse_a_graph
 
 log = logging.getLogger(__name__)
 
+Step = Callable[[Cell, Tensor, State, Any], tuple[Tensor, State]]
+
 CHUNK = 10  # steps: twice as many compile twice as long and run some percent faster
 
 _chunks: weakref.WeakKeyDictionary[Cell, Callable[..., tuple[Tensor, State]]] = weakref.WeakKeyDictionary()
@@ -60,14 +62,21 @@ def _own(function: Any, cell: Cell) -> Callable[..., tuple[Tensor, State]]:
     return torch.compile(copy, fullgraph=True, dynamic=False)
 
 
-def compiled_step(cell: Cell) -> Callable[[Tensor, State, Any], tuple[Tensor, State]]:
-    """``cell.step``, compiled."""
-    run, owner = _own(_step, cell), weakref.ref(cell)
-    return lambda u, state, w: run(owner(), u, state, w)
+def compiled_step(cell: Cell, held: bool) -> Step:
+    """``cell.step``, or `held_step`, compiled."""
+    run = _own(held_step if held else plain_step, cell)
+    return lambda cell, u, state, w: run(cell, u, state, w)
 
 
-def _step(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
+def plain_step(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
     return cell.step(u, state, w)
+
+
+def held_step(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
+    """A step of rows of which some have ended: where the last column of u is 0, the state stays."""
+    goes_on = u[..., -1:].real > 0
+    y, after = cell.step(u[..., :-1], state, w)
+    return y, tuple(torch.where(goes_on, new, old) for new, old in zip(after, state, strict=True))
 
 
 @contextlib.contextmanager

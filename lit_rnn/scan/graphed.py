@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from lit_rnn.cells.base import Cell, State
-from lit_rnn.scan.compiled import compiled_step, quiet, steps, tell_of_the_loop
+from lit_rnn.scan.compiled import compiled_step, held_step, quiet, steps, tell_of_the_loop
+from lit_rnn.scan.packed import Blocks, block_by_block, places
 from lit_rnn.scan.recompute import taken_apart
 from lit_rnn.scan.recurrence import refuse_a_graph
 from lit_rnn.scan.segment import Segment, Shared, copy, memory
@@ -32,6 +33,7 @@ from lit_rnn.scan.segment import Segment, Shared, copy, memory
 log = logging.getLogger(__name__)
 
 LONGEST = 256  # steps of a recording: a power of two; recording takes as long as a pass or two of the loop
+WASTE = 4  # times as many steps as there are, at most, where rows of unequal lengths are run as if they were equal
 KINDS = 6  # of passes that a cell keeps recordings for
 
 _recordings: weakref.WeakKeyDictionary[Cell, collections.OrderedDict[_Kind, _Recordings]] = weakref.WeakKeyDictionary()
@@ -44,8 +46,34 @@ class _Kind(NamedTuple):
     mode: Any  # all else that a step may depend on, but its tensors' numbers
 
 
-def run_graphed(cell: Cell, u: Tensor, state: State, w: Any, compiled: bool = False) -> tuple[Tensor, State]:
-    """As `lit_rnn.scan.compiled.steps`, recorded and replayed; ``compiled``: each step by torch.compile before that.
+def run_recorded(cell: Cell, u: Tensor, state: State, w: Any, blocks: Blocks, compiled: bool) -> tuple[Tensor, State]:
+    """Outputs of packed rows u (N, G), (N, .), and the states after the last step of every row.
+
+    Rows of unequal lengths are run as those of the longest, each with its state held behind its end: else there would
+    be recordings for every number of rows. Where that is more than `WASTE` times the steps, block by block.
+    """
+    steps, rows = sum(block.steps for block in blocks), blocks[0].rows
+    if len(blocks) == 1 or steps * rows > WASTE * len(u):
+        return block_by_block(lambda u, state: run_graphed(cell, u, state, w, compiled), u, state, blocks)
+    place = places(blocks, u.device)
+    marked = torch.cat((u, torch.ones_like(u[:, :1])), dim=-1)
+    whole = u.new_zeros(steps * rows, marked.shape[1]).index_copy(0, place, marked)
+    y, state = run_graphed(cell, whole.unflatten(0, (steps, rows)), state, w, compiled, held=True)
+    return y.flatten(0, 1).index_select(0, place), state
+
+
+def run_graphed(
+    cell: Cell, u: Tensor, state: State, w: Any, compiled: bool = False, held: bool = False
+) -> tuple[Tensor, State]:
+    """As `lit_rnn.scan.compiled.steps`, recorded and replayed.
+
+    Args:
+        cell: The recurrence.
+        u: Its drive, (T, B, G); (T, B, G + 1) if ``held``.
+        state: The state before the first step.
+        w: What ``cell.weights()`` gives.
+        compiled: A step by torch.compile is recorded.
+        held: A row's state stays where the last column of u is 0.
 
     Every batch size, with and without gradients, is recorded anew, for about the time of two passes of the loop. A
     batch smaller than another that is recorded already, such as an epoch's ragged last one, runs in the loop, which is
@@ -62,21 +90,31 @@ def run_graphed(cell: Cell, u: Tensor, state: State, w: Any, compiled: bool = Fa
     grad = torch.is_grad_enabled()
     learning = grad and any(leaf.requires_grad for leaf in (u, *state, *tensors, *parameters))
     asked = tuple(grad and leaf.requires_grad for leaf in (u, *tensors, *parameters))
-    kind = _Kind(u.shape[1], (compiled, learning, asked, *_mode(cell, u, state, tensors)))
+    kind = _Kind(u.shape[1], (compiled, held, learning, asked, *_mode(cell, u, state, tensors)))
     kept = _recordings.setdefault(cell, collections.OrderedDict())
     if not kind.batch:
-        return steps(cell, u, state, w)
+        return _in_the_loop(cell, u, state, w, held)
     if kind not in kept:
         if any(kind.mode == other.mode and kind.batch < other.batch for other in kept):
             tell_of_the_loop(cell, kind.batch, "not recorded: larger ones are")
-            return steps(cell, u, state, w)
-        kept[kind] = _Recordings(cell, u, state, tensors, rebuild, learning, compiled)
+            return _in_the_loop(cell, u, state, w, held)
+        kept[kind] = _Recordings(cell, u, state, tensors, rebuild, learning, compiled, held)
     kept.move_to_end(kind)
     while len(kept) > KINDS:
         kept.popitem(last=False)
     places = kept[kind].places(len(u))
     y, *final = _Graphed.apply(_Plan(kept[kind], places, len(state), len(tensors)), u, *state, *tensors, *parameters)
     return y, tuple(final)
+
+
+def _in_the_loop(cell: Cell, u: Tensor, state: State, w: Any, held: bool) -> tuple[Tensor, State]:
+    if not held:
+        return steps(cell, u, state, w)
+    outputs = []
+    for u_t in u.unbind(0):
+        y, state = held_step(cell, u_t, state, w)
+        outputs.append(y)
+    return torch.stack(outputs), state
 
 
 def _mode(cell: Cell, u: Tensor, state: State, w: Sequence[Tensor]) -> tuple[Any, ...]:
@@ -117,6 +155,7 @@ class _Recordings:
         rebuild: Makes w of its tensors.
         learning: Whether a backward may follow.
         compiled: Whether steps are compiled.
+        held: Whether rows may have ended, as in `held_step`.
     """
 
     def __init__(
@@ -128,6 +167,7 @@ class _Recordings:
         rebuild: Callable[[Sequence[Tensor]], Any],
         learning: bool,
         compiled: bool,
+        held: bool,
     ) -> None:
         self.learning = learning
         self._loaded: object = None
@@ -137,9 +177,9 @@ class _Recordings:
             self._state = [memory(part, learning) for part in state]
         parameters = [parameter for parameter in cell.parameters() if parameter.requires_grad] if learning else []
         fixed = [*(part for part in read if part.requires_grad), *parameters]
-        self._shared = Shared(read, rebuild, fixed, learning)
+        self._shared = Shared(read, rebuild, fixed, learning, held)
         self._segments: dict[int, list[Segment]] = collections.defaultdict(list)
-        self._cell, self._step = weakref.ref(cell), compiled_step(cell) if compiled else None
+        self._cell, self._step = weakref.ref(cell), compiled_step(cell, held) if compiled else None
         self._told = f"{type(cell).__name__} for batches of {u.shape[1]}"
 
     def load(self, w: Sequence[Tensor], owner: object) -> None:

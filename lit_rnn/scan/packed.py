@@ -8,7 +8,7 @@ rows, (N, .) for N steps of all runs together, step by step; a batch of equal le
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -149,6 +149,35 @@ def ends(blocks: Sequence[Block], device: torch.device) -> Tensor | slice:
     ended = rows - np.append(rows[1:], 0)
     last = np.repeat(begins[::-1], ended[::-1])  # where the last step of each run begins
     return torch.from_numpy(last + np.arange(len(last))).to(device, non_blocking=True)
+
+
+def places(blocks: Sequence[Block], device: torch.device) -> Tensor:
+    """Of each packed row its row in the rectangle of all steps of all runs, step by step, (N,)."""
+    steps, rows = np.array(blocks).T
+    of_step = np.repeat(rows, steps)
+    begins = np.arange(len(of_step)) * rows[0] - (of_step.cumsum() - of_step)
+    return torch.from_numpy(np.arange(of_step.sum()) + np.repeat(begins, of_step)).to(device, non_blocking=True)
+
+
+def block_by_block(
+    run: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]],
+    u: Tensor,
+    state: tuple[Tensor, ...],
+    blocks: Blocks,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """Of packed rows u (N, .), by what ``run`` makes of (steps, rows, .) and the state before them."""
+    outputs, ended = [], []
+    following = [block.rows for block in blocks[1:]] + [0]
+    for part, stay in zip(split(u, blocks), following, strict=True):
+        y, state = run(part, state)
+        outputs.append(y.flatten(0, 1))
+        if stay:
+            halves = [part.tensor_split([stay]) for part in state]
+            state, gone = zip(*halves, strict=True)
+        ended.append(gone if stay else state)
+    if len(blocks) == 1:
+        return outputs[0], state
+    return torch.cat(outputs), tuple(torch.cat(parts) for parts in zip(*reversed(ended), strict=True))
 
 
 class Chain:

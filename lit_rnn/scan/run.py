@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import logging
 from collections.abc import Callable
@@ -25,11 +24,11 @@ from lit_rnn.scan.drive import driven
 from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
 from lit_rnn.scan.gpu import runs_on
-from lit_rnn.scan.graphed import run_graphed
+from lit_rnn.scan.graphed import run_recorded
 from lit_rnn.scan.graphs import records_on
 from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
-from lit_rnn.scan.packed import Block, Blocks, ends, split
+from lit_rnn.scan.packed import Block, Blocks, block_by_block, ends
 from lit_rnn.scan.parallel import run_parallel
 from lit_rnn.scan.recompute import recomputed
 from lit_rnn.scan.rotations import layers_of
@@ -89,9 +88,9 @@ def scan(
     runs = None if lengths is None and reset is None else runs_of(x, lengths, reset)
     steps_to_come = (expected_passes or 0) * len(x)
     chosen = choose_backend(backend, cell, steps_to_come)
-    tried = backend == "auto" and runs is None and x.numel() > 0 and not torch.compiler.is_compiling()
+    tried = backend == "auto" and x.numel() > 0 and not torch.compiler.is_compiling()
     if tried and autotune.measures(x.device):
-        chosen = _fastest(cell, x, steps_to_come, last_only) or chosen
+        chosen = _fastest(cell, x, steps_to_come, last_only, runs is None) or chosen
     if runs is not None and backend == "auto" and chosen == "torch" and supports("native", cell):
         chosen = "native"  # one call for all lengths, not one for each
     if chosen in ("compiled", "graphed") and expected_passes == 0:
@@ -112,10 +111,12 @@ def scan(
     return (y.index_select(0, runs.last)[None] if last_only else runs.unpacked(y, len(x))), final
 
 
-def _fastest(cell: Cell, x: Tensor, steps_to_come: int, last_only: bool) -> Chosen | None:
+def _fastest(cell: Cell, x: Tensor, steps_to_come: int, last_only: bool, one_length: bool) -> Chosen | None:
     """The backend that was the fastest for such inputs; measured now where enough steps are to come."""
     learns = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in (x, *cell.parameters()))
     shape, names = autotune.Shape(cell, len(x), x.shape[1], learns), _rivals(cell, steps_to_come)
+    if not one_length:  # torch's kernels are called for each length
+        names = [name for name in names if name != "torch"]
     if steps_to_come < autotune.MEASURE_FROM:
         return cast(Any, autotune.remembered(shape, names))
     # the run's own random numbers stay as they are
@@ -180,17 +181,16 @@ def _run(
         plain = cast(PlainCell, cell)
         y, state = run_plain(plain, x, state, w, cast(Any, chosen), last_only, blocks)
     else:
-        run: Callable[..., tuple[Tensor, State]]
-        if chosen == "compiled" and x.is_cuda:
-            run = functools.partial(run_graphed, compiled=True)
-        else:
-            run = _RUNS.get(chosen, steps)
         u = x if chosen == "torch" else driven(cell, x, w, blocks)
         holds = torch.is_autocast_enabled(x.device.type) and chosen not in ("torch", "parallel")
         if chosen != "torch":
             (u,) = as_precise((u,), _precise(cell, w))
         with torch.autocast(x.device.type, enabled=False) if holds else contextlib.nullcontext():
-            y, state = _block_by_block(lambda u, state: run(cell, u, state, w), u, state, blocks)
+            if chosen == "graphed" or (chosen == "compiled" and x.is_cuda):
+                y, state = run_recorded(cell, u, state, w, blocks, chosen == "compiled")
+            else:
+                run = _RUNS.get(chosen, steps)
+                y, state = block_by_block(lambda u, state: run(cell, u, state, w), u, state, blocks)
         y = y[ends(blocks, y.device)] if last_only else y
     return y if torch.is_autocast_enabled(x.device.type) else as_inputs(y, x), state
 
@@ -200,25 +200,11 @@ def _precise(cell: Cell, w: Any) -> Any:
     return w if first(w) is not None else next(cell.parameters(), None)
 
 
-_RUNS = {"torch": run_kernel, "compiled": run_compiled, "graphed": run_graphed, "parallel": run_parallel}
-
-
-def _block_by_block(
-    run: Callable[[Tensor, State], tuple[Tensor, State]], u: Tensor, state: State, blocks: Blocks
-) -> tuple[Tensor, State]:
-    """Of packed rows u (N, .), by what ``run`` makes of (steps, rows, .) and the state before them."""
-    outputs, ended = [], []
-    following = [block.rows for block in blocks[1:]] + [0]
-    for part, stay in zip(split(u, blocks), following, strict=True):
-        y, state = run(part, state)
-        outputs.append(y.flatten(0, 1))
-        if stay:
-            halves = [part.tensor_split([stay]) for part in state]
-            state, gone = zip(*halves, strict=True)
-        ended.append(gone if stay else state)
-    if len(blocks) == 1:
-        return outputs[0], state
-    return torch.cat(outputs), tuple(torch.cat(parts) for parts in zip(*reversed(ended), strict=True))
+_RUNS: dict[str, Callable[..., tuple[Tensor, State]]] = {
+    "torch": run_kernel,
+    "compiled": run_compiled,
+    "parallel": run_parallel,
+}
 
 
 def supports(backend: Backend, cell: Cell) -> bool:

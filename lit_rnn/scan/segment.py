@@ -12,11 +12,10 @@ from torch import Tensor
 
 from datamodules.errors import UserError
 from lit_rnn.cells.base import Cell, State, check_step
+from lit_rnn.scan.compiled import Step, held_step, plain_step
 from lit_rnn.scan.graphs import RECORDERS, Recorder, Results
 
 TOGETHER = 16  # steps whose gradients by the weights are computed at once
-
-Step = Callable[[Tensor, State, Any], tuple[Tensor, State]]
 
 
 def memory(like: Tensor, learns: bool, steps: int | None = None) -> Tensor:
@@ -38,12 +37,14 @@ class Shared(NamedTuple):
         rebuild: Makes w of its tensors.
         fixed: Those of them, and the parameters, whose gradients are asked for.
         learning: Whether a backward may follow.
+        held: Whether rows may have ended, as in `held_step`.
     """
 
     w: list[Tensor]
     rebuild: Callable[[Sequence[Tensor]], Any]
     fixed: list[Tensor]
     learning: bool
+    held: bool
 
 
 class Segment:
@@ -58,7 +59,8 @@ class Segment:
 
     def __init__(self, shared: Shared, count: int, u: Tensor, state: Sequence[Tensor]) -> None:
         self.recorder: Recorder = RECORDERS[u.device.type](u.device)
-        self.w, self.rebuild, self.fixed, self.learning = shared
+        self.w, self.rebuild, self.fixed, self.learning, held = shared
+        self._step: Step = held_step if held else plain_step
         with torch.no_grad():
             self.u = memory(u, u.requires_grad, count)
             self.state = [memory(part, part.requires_grad) for part in state]
@@ -81,7 +83,7 @@ class Segment:
                 outputs: list[Tensor] = []
                 self._states = [tuple(self.state)]
                 for u_t in self.u.unbind(0):
-                    stepped = (compiled or alive.step)(u_t, self._states[-1], w)
+                    stepped = (compiled or self._step)(alive, u_t, self._states[-1], w)
                     if not outputs:
                         check_step(alive, stepped, self._states[-1])
                     y, after = stepped
@@ -137,9 +139,9 @@ class Segment:
                 )
             ]
             # shorter parts are of many lengths, each of which would be compiled
-            step = compiled if compiled and len(self.u) >= TOGETHER else cell.step
+            step = compiled if compiled and len(self.u) >= TOGETHER else self._step
             with torch.enable_grad():
-                y, after = step(self.u.data[part].flatten(0, 1), tuple(before), self.rebuild(self.w))
+                y, after = step(cell, self.u.data[part].flatten(0, 1), tuple(before), self.rebuild(self.w))
             outs, by = _learned((y, *after), (self._by[0][part].flatten(0, 1), *by_after))
             found = torch.autograd.grad(outs, self.fixed, by, allow_unused=True) if outs else totals
             totals = [b if a is None else a if b is None else a + b for a, b in zip(totals, found, strict=True)]

@@ -206,14 +206,36 @@ def test_only_the_last_kinds_are_kept(monkeypatch: pytest.MonkeyPatch, recorders
     assert len(recorders) == 4 and [kind.batch for kind in graphed._recordings[cell]] == [3, 4]
 
 
-def test_lengths_resets_and_the_last_output() -> None:
-    cell, x = cells.NRUCell(I, N, 9, learn_initial_state=True).double(), inputs(9, 4)
+@pytest.mark.parametrize("waste", [4, 0], ids=["held", "block by block"])
+@pytest.mark.parametrize(
+    "make",
+    [lambda: cells.NRUCell(I, N, 9, learn_initial_state=True), lambda: cells.URNNCell(I, N), peepholes],
+    ids=["NRU", "complex", "peepholes"],
+)
+def test_lengths_resets_and_the_last_output(make: Any, waste: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(graphed, "WASTE", waste)
+    cell, x = make().double(), inputs(9, 4)
     reset = torch.zeros(9, 4, dtype=torch.bool)
     reset[5, 1] = reset[0, 2] = True
     assert_it_is_the_loop(cell, x, lengths=torch.tensor([9, 4, 7, 4]))
     assert_it_is_the_loop(cell, x, reset=reset)
     assert_it_is_the_loop(cell, x, last_only=True)
     assert_it_is_the_loop(cell, x, checkpoint_every=5)
+    assert_it_is_the_loop(cell, x, lengths=torch.tensor([9, 4, 7, 4]), last_only=True, checkpoint_every=4)
+
+
+def test_lengths_that_differ_from_batch_to_batch_share_recordings(recorders: list[Rerun]) -> None:
+    """What lies behind an end is neither read nor written: it may be anything, and its gradient is zero."""
+    cell = peepholes()
+    for lengths in ([4, 1, 3], [4, 4, 2], [2, 4, 4], [1, 1, 4]):
+        x = inputs(4, 3).detach()
+        for row, length in enumerate(lengths):
+            x[length:, row] = torch.nan
+        x.requires_grad_()
+        assert_it_is_the_loop(cell, x, lengths=torch.tensor(lengths))
+        (by_x,) = torch.autograd.grad(scan(cell, x, backend="graphed", lengths=torch.tensor(lengths))[0].sum(), x)
+        assert by_x.isfinite().all() and by_x[3, lengths.index(min(lengths))].eq(0).all()
+    assert len(recorders) == 1
 
 
 def test_without_gradients_one_recording_a_length(recorders: list[Rerun]) -> None:
@@ -253,6 +275,13 @@ def test_a_compiled_step_is_recorded_like_any_other(monkeypatch: pytest.MonkeyPa
 
     close(found(graphed.run_graphed, compiled=True), found(compiled.steps))
     assert len(recorders) == 2
+    u = torch.cat((cell.drive(x, w), torch.ones(6, 2, 1)), dim=-1)
+    u[4:, 1, -1] = 0
+    start = cell.initial_state(2)
+    expected, (h, _) = compiled.steps(cell, u[..., :-1], start, w)
+    y, state = graphed.run_graphed(cell, u, start, w, compiled=True, held=True)
+    close(y[:4], expected[:4])
+    close(state[0], torch.stack((h[0], expected[3, 1])))
     torch._dynamo.reset()
 
 
