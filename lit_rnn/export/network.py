@@ -246,8 +246,8 @@ def _checked(source: object) -> list[Cell]:
         raise UserError(f"A {type(source).__name__} cannot be exported, but a SequenceModel or a Cell can.")
     if isinstance(source, SequenceModel) and not source.is_chain():
         raise UserError(
-            f"{type(source).__name__} has more than an encoder, cells and a decoder (embedding_size, norm, residual, "
-            "pooling or bidirectional), and only those are exported."
+            f"{type(source).__name__} has more than cells and a decoder (embedding_size, encoder_size, norm, residual, "
+            "mixing, pooling or bidirectional), and only those are exported."
         )
     if isinstance(source, SequenceModel):
         for name in ("forward", "run", "features", "encode", "decode"):

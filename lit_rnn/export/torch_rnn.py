@@ -147,7 +147,9 @@ def _named(kernel: Any) -> str:
 
 def _cells(source: object) -> list[Cell]:
     if isinstance(source, SequenceModel) and not source.cells_follow_each_other():
-        raise UserError("The model has norm, residual or bidirectional around its cells, which torch's layer has not.")
+        raise UserError(
+            "The model has norm, residual, mixing or bidirectional around its cells, which torch's layer has not."
+        )
     cells: Any = source.cell_list() if isinstance(source, SequenceModel) else source
     cells = [cells] if isinstance(cells, Cell) else cells
     sound = isinstance(cells, Sequence) and len(cells) > 0 and all(isinstance(cell, Cell) for cell in cells)

@@ -22,7 +22,7 @@ from lit_rnn import optim
 from lit_rnn.dtypes import KeepsKind, as_plain
 from lit_rnn.init import DecoderInit, InputInit
 from lit_rnn.models import joint
-from lit_rnn.models.blocks import Norm, Pooling
+from lit_rnn.models.blocks import Mixing, Norm, Pooling
 from lit_rnn.models.objectives import Meters, loss_of
 from lit_rnn.models.size import check_size
 from lit_rnn.models.training import Training
@@ -82,9 +82,14 @@ class SequenceModel(KeepsKind, Training):
         layer_dropout: Share of the units that each other cell reads.
         output_dropout: Share of the units that the decoder reads.
         weight_dropout: Share of the entries of every cell's W (DropConnect).
+        branch_dropout: Share of the units of what each cell and its mixing give, before a residual is added.
+        encoder_size: Width of an affine map of the inputs (values, or one-hot symbols) that the first layer reads; null
+            has none. Over an encoder the first layer is a block like all others: norm and residual are its, too.
         residual: Every layer above the first adds what it reads to what its cell gives.
         norm: ``layer`` or ``rms``: LayerNorm or RMSNorm, with a scale to learn, of what each layer above the first
             reads; with ``residual`` only of the cell's branch.
+        mixing: What mixes the units behind each cell, inside the residual: ``glu`` (gelu and a gated linear unit) or
+            ``mlp`` (4n units wide); see `lit_rnn.models.blocks`.
         pooling: What the decoder reads of a sequence with one target: its ``last`` output, or the ``mean`` or ``max``
             of all, unit by unit.
         bidirectional: Every layer has a second cell that reads from the end, and gives both their outputs side by side;
@@ -109,6 +114,7 @@ class SequenceModel(KeepsKind, Training):
             "layer_dropout",
             "output_dropout",
             "weight_dropout",
+            "branch_dropout",
         )
     )
     """Options that say how weights start, move or are computed; of given weights all others change the function.
@@ -144,8 +150,11 @@ class SequenceModel(KeepsKind, Training):
         layer_dropout: float = 0.0,
         output_dropout: float = 0.0,
         weight_dropout: float = 0.0,
+        branch_dropout: float = 0.0,
+        encoder_size: int | None = None,
         residual: bool = False,
         norm: Norm = "none",
+        mixing: Mixing = "none",
         pooling: Pooling = "last",
         bidirectional: bool = False,
     ) -> None:

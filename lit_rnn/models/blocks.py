@@ -1,4 +1,4 @@
-"""What may stand around the cells: dropouts, norms between layers, pooling, and the sequence turned round."""
+"""What may stand around the cells: dropouts, norms, a mixing of units, pooling, and the sequence turned round."""
 
 from __future__ import annotations
 
@@ -17,7 +17,39 @@ Norm = Literal["none", "layer", "rms"]
 Pooling = Literal["last", "mean", "max"]
 
 NORMS: dict[Norm, type[nn.LayerNorm] | type[nn.RMSNorm]] = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
+Mixing = Literal["none", "glu", "mlp"]
+WIDER = 4  # the inner width of an MLP over n
 EMBEDDING_BOUND = 0.1  # of its uniform start, Merity et al. 2018
+
+
+class GatedMixer(nn.Module):
+    """(W_1 g + b_1) sigma(W_2 g + b_2), g = gelu(y): what stands behind the recurrence in the layers of S4, LRU and
+    LinOSS; 2n(n + 1) numbers.
+
+    Source: Dauphin et al. 2017, "Language Modeling with Gated Convolutional Networks"; Orvieto et al. 2023.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.gated = nn.Linear(size, 2 * size)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return nn.functional.glu(self.gated(nn.functional.gelu(y)))
+
+
+class MLPMixer(nn.Module):
+    """W_2 gelu(W_1 y + b_1) + b_2, 4n units inside as in a transformer (Vaswani et al. 2017); 8n^2 + 5n numbers."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Linear(size, WIDER * size), nn.Linear(WIDER * size, size)
+
+    def forward(self, y: Tensor) -> Tensor:
+        out: Tensor = self.narrow(nn.functional.gelu(self.wide(y)))
+        return out
+
+
+MIXERS: dict[Mixing, type[GatedMixer] | type[MLPMixer]] = {"glu": GatedMixer, "mlp": MLPMixer}
 
 
 @dataclass(frozen=True)
@@ -32,6 +64,8 @@ class Dropouts:
         layer: Of what each other cell reads, the same units at all steps.
         output: Of what the decoder reads, the same units at all steps.
         weight: Of the entries of W (DropConnect): of the first matrix that ``weights()`` gives, all gates in one.
+        branch: Of what each layer's cell and its mixing give, before what the layer reads is added, the same units at
+            all steps.
     """
 
     embedding: float
@@ -39,6 +73,7 @@ class Dropouts:
     layer: float
     output: float
     weight: float
+    branch: float
 
     @classmethod
     def of(cls, options: Any) -> Dropouts:
@@ -71,13 +106,20 @@ def check_options(options: Any, task: Task) -> None:
     require(size is None or size >= 1, f"{key}.embedding_size", size, "null or a whole number of at least 1")
     require(size is None or symbols, f"{key}.embedding_size", size, f"null: the inputs of {task.name} are values")
     wanted = "0 without an embedding: give model.init_args.embedding_size"
+    encoded = o.encoder_size
+    accepted = "null or a whole number of at least 1"
+    require(encoded is None or encoded >= 1, f"{key}.encoder_size", encoded, accepted)
+    accepted = "null beside model.init_args.embedding_size, which is an encoder"
+    require(encoded is None or size is None, f"{key}.encoder_size", encoded, accepted)
     require(not o.embedding_dropout or size is not None, f"{key}.embedding_dropout", o.embedding_dropout, wanted)
-    for name, names in (("norm", Norm), ("pooling", Pooling)):
+    for name, names in (("norm", Norm), ("mixing", Mixing), ("pooling", Pooling)):
         accepted = f"one of {', '.join(get_args(names))}"
         require(getattr(o, name) in get_args(names), f"{key}.{name}", getattr(o, name), accepted)
     between = "where model.init_args.layers is at least 2: they stand between layers"
-    require(o.norm == "none" or o.layers > 1, f"{key}.norm", o.norm, f"none, or another {between}")
-    require(not o.residual or o.layers > 1, f"{key}.residual", o.residual, f"false, or true {between}")
+    blocks = o.layers > 1 or encoded is not None
+    or_over = "where model.init_args.encoder_size is given or layers is at least 2"
+    require(o.norm == "none" or blocks, f"{key}.norm", o.norm, f"none, or another {or_over}")
+    require(not o.residual or blocks, f"{key}.residual", o.residual, f"false, or true {or_over}")
     require(not o.layer_dropout or o.layers > 1, f"{key}.layer_dropout", o.layer_dropout, f"0, or more {between}")
     per_step = f"for {task.name}, which has a target at every step"
     require(o.pooling == "last" or not task.per_step, f"{key}.pooling", o.pooling, f"last {per_step}")

@@ -17,14 +17,14 @@ from lit_rnn.blame import defined
 from lit_rnn.cells import Cell, State
 from lit_rnn.dtypes import first
 from lit_rnn.init import InputInit, decoder_
-from lit_rnn.models.blocks import EMBEDDING_BOUND, NORMS, Dropouts, check_options, mask, pooled, turned
+from lit_rnn.models.blocks import EMBEDDING_BOUND, MIXERS, NORMS, Dropouts, check_options, mask, pooled, turned
 from lit_rnn.parametrizations import constrain_recurrent
 from lit_rnn.scan import choose_backend, scan
 from lit_rnn.scan.checks import described
 
 
 class Network(nn.Module, ABC):
-    """The layers of a model, from its options: x_0 = E(inputs), x_l = cell_l(norm(x_{l-1})) (+ x_{l-1}), D(x_L)."""
+    """The layers of a model, from its options: x_0 = E(inputs), x_l = G(cell_l(norm(x_{l-1}))) (+ x_{l-1}), D(x_L)."""
 
     task: Task
     _passes: dict[tuple[bool, int], int]
@@ -44,7 +44,8 @@ class Network(nn.Module, ABC):
         check_options(o, task)
         self.dropouts = Dropouts.of(o)
         self.draws: torch.Generator | None = None  # of dropout; None: torch's own
-        width = o.embedding_size or task.input_size
+        width = o.embedding_size or o.encoder_size or task.input_size
+        self.encoder = None if o.encoder_size is None else nn.Linear(task.input_size, width)
         self.embedding = None
         if o.embedding_size is not None:
             self.embedding = nn.Embedding(task.input_size, width)
@@ -52,13 +53,19 @@ class Network(nn.Module, ABC):
         self.cells = nn.ModuleList()
         self.turned_cells = nn.ModuleList() if o.bidirectional else None
         self.norms = nn.ModuleList() if o.norm != "none" else None
+        self.mixers = nn.ModuleList() if o.mixing != "none" else None
         for layer in range(o.layers):
-            if self.norms is not None and layer:
+            if self.norms is not None and self.is_block(layer):
                 self.norms.append(NORMS[o.norm](width))
             self.cells.append(self._built_cell(width, input_init))
             if self.turned_cells is not None:
                 self.turned_cells.append(self._built_cell(width, input_init))
-            width = self.cell_list()[layer].output_size * (1 + o.bidirectional)
+            below, width = width, self.cell_list()[layer].output_size * (1 + o.bidirectional)
+            if self.mixers is not None:
+                self.mixers.append(MIXERS[o.mixing](width))
+            fits = below == width or not (o.residual and self.encoder is not None)
+            accepted = f"{width}, what the first layer gives, where model.init_args.residual is true"
+            require(fits, "model.init_args.encoder_size", o.encoder_size, accepted)
         self.decoder = decoder_(nn.Linear(width, task.target_size * task.labels), o.decoder_init, task.input_size)
         if o.tied_decoder:
             assert self.embedding is not None
@@ -88,13 +95,18 @@ class Network(nn.Module, ABC):
         """The cells, from the bottom up; those that read from the end behind all others."""
         return [*self.cells, *(self.turned_cells or ())]
 
+    def is_block(self, layer: int) -> bool:
+        """Whether a layer has what the options put around one: the first only over an encoder, as it reads inputs."""
+        return layer > 0 or self.encoder is not None
+
     def is_chain(self) -> bool:
         """Whether cells read each other, and the decoder the last of them, as they are: no block stands between."""
-        return self.cells_follow_each_other() and self.embedding is None and self.options.pooling == "last"
+        plain = self.embedding is None and self.encoder is None and self.options.pooling == "last"
+        return self.cells_follow_each_other() and plain
 
     def cells_follow_each_other(self) -> bool:
         """Whether each cell reads what the one below gave, as it is."""
-        return self.is_stack() and self.norms is None and not self.options.residual
+        return self.is_stack() and self.norms is None and self.mixers is None and not self.options.residual
 
     def is_stack(self) -> bool:
         """Whether every layer reads the one below in the order of time."""
@@ -156,7 +168,7 @@ class Network(nn.Module, ABC):
                 z, final = self._scanned(self.turned_cells[layer], layer, turned(x, lengths), before, lengths, None)
                 turned_finals.append(final)
                 y = torch.cat((y, z if len(z) == 1 else turned(z, lengths)), dim=-1)
-            y = self.joined(layer, below, y, lengths)
+            y = self.joined(layer, below, y, lengths, self.dropouts.branch)
         return self._dropped(y, self.dropouts.output), [*finals, *turned_finals]
 
     def _scanned(
@@ -178,15 +190,25 @@ class Network(nn.Module, ABC):
 
     def read_by(self, layer: int, y: Tensor) -> Tensor:
         """What a layer's cell reads, of what the layer below gave."""
-        return y if self.norms is None or not layer else self.norms[layer - 1](y)
-
-    def joined(self, layer: int, below: Tensor, y: Tensor, lengths: Tensor | None) -> Tensor:
-        """What a layer gives, of what the layer below and its own cell gave, which may be only at the last step."""
-        if not layer or not self.options.residual:
+        if self.norms is None or not self.is_block(layer):
             return y
-        if len(y) < len(below):
-            below = pooled(below, lengths, "last", self.options.bidirectional)[None]
-        return below + y
+        return self.norms[layer - (self.encoder is None)](y)
+
+    def joined(self, layer: int, below: Tensor, y: Tensor, lengths: Tensor | None, share: float = 0.0) -> Tensor:
+        """What a layer gives, of what the layer below and its own cell gave, which may be only at the last step.
+
+        ``share`` is that of the cell's branch that is dropped in training.
+        """
+        if self.mixers is not None:
+            y = self.mixers[layer](y)
+        y, every_step = self._dropped(y, share), len(y) == len(below)
+        if self.is_block(layer) and self.options.residual:
+            if not every_step:
+                below = pooled(below, lengths, "last", self.options.bidirectional)[None]
+            y = below + y
+        if lengths is None or not every_step or (self.mixers is None and self.encoder is None):
+            return y
+        return y.where(within(lengths, len(y)).mT[..., None], 0)  # biases are no outputs behind a sequence's end
 
     def _dropped(self, y: Tensor, share: float) -> Tensor:
         """y (T, B, .) without a share of its units, the same at all steps, in training."""
@@ -209,7 +231,8 @@ class Network(nn.Module, ABC):
             )
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """What the first cell reads, (B, T, .), in the model's dtype: values as they are, symbols one-hot or embedded.
+        """What the first layer reads, (B, T, .), in the model's dtype: values as they are or encoded, symbols one-hot,
+        encoded or embedded.
 
         One-hot vectors are taken for symbols too, so that an attack can move them.
         """
@@ -218,6 +241,10 @@ class Network(nn.Module, ABC):
             if share and self.training:
                 weight = weight * mask((len(weight), 1), share, weight, self.draws)
             return inputs @ weight if inputs.is_floating_point() else nn.functional.embedding(inputs, weight)
+        if self.encoder is not None:
+            symbols = self.task.inputs == "symbols" and not inputs.is_floating_point()
+            x: Tensor = self.encoder(self.one_hot(inputs) if symbols else inputs.to(self.decoder.weight.dtype))
+            return x
         if self.task.inputs == "values" or inputs.is_floating_point():
             return inputs.to(self.decoder.weight.dtype)
         return self.one_hot(inputs)

@@ -172,8 +172,8 @@ class MinLSTM(SequenceModel):
 class LRU(SequenceModel):
     """Linear recurrent unit: a diagonal complex recurrence inside the unit circle (Orvieto et al. 2023).
 
-    With several layers, ``norm: layer`` and ``residual: true`` it has the shape of the published network, whose first
-    layer reads a linear encoder where this one reads the input.
+    With several layers, ``encoder_size`` n, ``norm: layer`` and ``residual: true`` it has the shape of the published
+    network, which has batch norm in the place of LayerNorm.
 
     Args:
         task: The Task, or its dict.
@@ -211,7 +211,7 @@ class LRU(SequenceModel):
 class LinOSS(SequenceModel):
     """Linear oscillatory state-space model: forced harmonic oscillators, uncoupled (Rusch and Rus 2025).
 
-    Layers, norm and residual as for `LRU`.
+    Layers, encoder, norm and residual as for `LRU`.
 
     Args:
         task: The Task, or its dict.

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lit_rnn.memory import require_memory
+from lit_rnn.models.blocks import MIXERS
 
 LARGE = 10**8  # entries of matrices from which on it is worth a look
 LAYER = 4096  # bytes that a layer takes beside its entries: its modules are dictionaries
@@ -26,7 +27,7 @@ def check_size(model: Any) -> None:
         UserError: with the number.
     """
     o, task = model.options, model.task
-    width = o.embedding_size or task.input_size
+    width = o.embedding_size or o.encoder_size or task.input_size
     if (
         o.layers * o.hidden_size * (o.hidden_size + width + task.target_size * task.labels) + width * task.input_size
         < LARGE
@@ -36,8 +37,9 @@ def check_size(model: Any) -> None:
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             lowest = model.build_cell(width)
-            upper = _bytes(model.build_cell(lowest.output_size))
-            first = _bytes(lowest)
+            mixer = 0 if o.mixing == "none" else _bytes(MIXERS[o.mixing](lowest.output_size))
+            upper = _bytes(model.build_cell(lowest.output_size)) + mixer
+            first = _bytes(lowest) + mixer
     except Exception:  # a cell may need numbers to start with; what it refuses, it refuses again when built in earnest
         upper = first
     outside = 4 * (task.target_size * task.labels * o.hidden_size + (o.embedding_size or 0) * task.input_size)

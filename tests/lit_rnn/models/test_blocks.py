@@ -86,6 +86,19 @@ def normed(kind: str, module: Any, x: Tensor) -> Tensor:
     return x / (x.square().mean() + torch.finfo(x.dtype).eps).sqrt() * module.weight
 
 
+def mixed(kind: str, module: Any, y: Tensor) -> Tensor:
+    """A gated linear unit of gelu(y), or an MLP; gelu(z) = z Phi(z)."""
+
+    def gelu(z: Tensor) -> Tensor:
+        return z * torch.special.ndtr(z)
+
+    if kind == "glu":
+        first, second = module.gated.weight.chunk(2)
+        (b, c), g = module.gated.bias.chunk(2), gelu(y)
+        return (first @ g + b) / (1 + torch.exp(-(second @ g + c)))
+    return module.narrow.weight @ gelu(module.wide.weight @ y + module.wide.bias) + module.narrow.bias
+
+
 def by_hand(model: SequenceModel, inputs: Tensor) -> Tensor:
     """The outputs of one sequence (T,) or (T, I)."""
     o, task = model.options, model.task
@@ -95,17 +108,23 @@ def by_hand(model: SequenceModel, inputs: Tensor) -> Tensor:
         xs = [model.embedding.weight[symbol] for symbol in inputs]
     else:
         xs = list(torch.eye(V, dtype=torch.float64)[inputs])
+    if model.encoder is not None:
+        xs = [model.encoder.weight @ x + model.encoder.bias for x in xs]
+    deep = 0 if model.encoder is not None else 1  # the first layer with norm and residual
     for layer, cell in enumerate(model.cells):
         read = xs
-        if layer and o.norm != "none":
+        if layer >= deep and o.norm != "none":
             assert model.norms is not None
-            read = [normed(o.norm, model.norms[layer - 1], x) for x in xs]
+            read = [normed(o.norm, model.norms[layer - deep], x) for x in xs]
         ys = stepped(cell, read)
         if o.bidirectional:
             assert model.turned_cells is not None
             zs = stepped(model.turned_cells[layer], read[::-1])[::-1]
             ys = [torch.cat(pair) for pair in zip(ys, zs, strict=True)]
-        xs = [x + y for x, y in zip(xs, ys, strict=True)] if layer and o.residual else ys
+        if o.mixing != "none":
+            assert model.mixers is not None
+            ys = [mixed(o.mixing, model.mixers[layer], y) for y in ys]
+        xs = [x + y for x, y in zip(xs, ys, strict=True)] if layer >= deep and o.residual else ys
     if task.per_step:
         return torch.stack([model.decoder(x) for x in xs])
     if o.pooling == "last":
@@ -122,6 +141,8 @@ OPTIONS: list[dict[str, Any]] = [
     {"layers": 3, "residual": True, "norm": "rms", "embedding_size": 3},
     {"pooling": "mean"},
     {"pooling": "max", "layers": 2, "norm": "layer"},
+    {"mixing": "glu", "layers": 2, "residual": True, "norm": "layer", "pooling": "mean"},
+    {"mixing": "mlp"},
     {"bidirectional": True},
     {"bidirectional": True, "layers": 2, "residual": True, "norm": "rms", "embedding_size": 3},
     {"bidirectional": True, "layers": 2, "pooling": "mean"},
@@ -162,14 +183,50 @@ def test_every_cell_works_inside(name: str) -> None:
     close(model(inputs), torch.stack([by_hand(model, row) for row in inputs]))
 
 
+DEEP = {"layers": 2, "norm": "layer", "residual": True, "mixing": "glu"}
+
+
+@pytest.mark.parametrize("task", [VALUES, TEXT], ids=["values", "symbols"])
+@pytest.mark.parametrize("name", ["LRU", "LinOSS", *CELLS])
+def test_over_an_encoder_the_first_layer_is_a_block(name: str, task: Task) -> None:
+    """The published shape of the deep networks, for every cell: encoder, then norm, cell, GLU, and what was read."""
+    own = {"glu": False} if name in ("LRU", "LinOSS") else {}
+    width = built(name, task, **own).decoder.in_features
+    options: dict[str, Any] = {**DEEP, **own, "encoder_size": width}
+    model, inputs = built(name, task, **options), inputs_of(task)
+    assert model.norms is not None and len(model.norms) == 2 and not model.is_chain()
+    found, expected = model(inputs), torch.stack([by_hand(model, row) for row in inputs])
+    close(found, expected)
+    for mine, theirs in zip(slopes(model, found), slopes(model, expected), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
+    if task is VALUES:  # behind a sequence's end biases are no outputs
+        pooled = built(name, task, **{**options, "pooling": "mean"})
+        expected = torch.stack([by_hand(pooled, row[:n]) for row, n in zip(inputs, LENGTHS, strict=True)])
+        close(pooled(inputs, torch.tensor(LENGTHS)), expected)
+        assert len(gradient_flows(pooled, Parts(inputs, torch.tensor([0, 1, 2, 0])))) == 2
+
+
 def test_one_hot_vectors_are_taken_for_symbols() -> None:
-    """So that an attack can move them, behind an embedding, too."""
-    for options in ({}, {"embedding_size": 3}):
+    """So that an attack can move them, behind an embedding or an encoder, too."""
+    for options in ({}, {"embedding_size": 3}, {"encoder_size": 3}):
         model, inputs = built("LSTM", TEXT, **options), inputs_of(TEXT)
         close(model(model.one_hot(inputs)), model(inputs))
 
 
 # ---- dropout
+
+
+def test_a_branch_is_dropped_and_what_is_added_is_not() -> None:
+    options: dict[str, Any] = {"residual": True, "encoder_size": 4, "mixing": "mlp"}
+    model, inputs = built("LSTM", TEXT, **options, branch_dropout=0.5), inputs_of(TEXT)
+    model.train()
+    model.draws = torch.Generator().manual_seed(5)
+    found = model(inputs)
+    drawn = (torch.rand((1, B, 4), generator=torch.Generator().manual_seed(5)) >= 0.5).double() * 2
+    assert model.encoder is not None and model.mixers is not None
+    x = model.encoder(model.one_hot(inputs))
+    y = torch.stack([torch.stack(stepped(model.cells[0], list(row))) for row in x])
+    close(found, model.decoder(x + model.mixers[0](y) * drawn.transpose(0, 1)))
 
 
 def test_dropouts_are_one_mask_for_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,6 +375,13 @@ def test_nothing_is_added_where_nothing_is_asked_for() -> None:
         (TEXT, {"norm": "layer"}, "layers is at least 2"),
         (TEXT, {"residual": True}, "layers is at least 2"),
         (TEXT, {"layer_dropout": 0.1}, "layers is at least 2"),
+        (TEXT, {"mixing": "gelu"}, "one of none, glu, mlp"),
+        (TEXT, {"encoder_size": 3, "embedding_size": 3}, "encoder_size is 3"),
+        (
+            TEXT,
+            {"encoder_size": 3, "residual": True},
+            "encoder_size is 3, but accepted is 4, what the first layer gives",
+        ),
         (TEXT, {"pooling": "mean"}, "last for text, which has a target at every step"),
         (TEXT, {"bidirectional": True}, "false for text, which has a target at every step"),
     ],
@@ -368,7 +432,7 @@ def test_export_and_certificates_refuse_what_they_do_not_know(options: dict[str,
     if model.cells_follow_each_other():
         assert isinstance(to_torch(model), torch.nn.LSTM)
     else:
-        with pytest.raises(UserError, match="norm, residual or bidirectional"):
+        with pytest.raises(UserError, match="norm, residual, mixing or bidirectional"):
             to_torch(model)
     with pytest.raises(UserError, match="this bound is for a single cell"):
         _single_cell(model)

@@ -75,6 +75,9 @@ def test_refused_with_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "machine_memory", lambda: 32 << 30)
     with pytest.raises(UserError, match=r"hidden_size is 100000, but VanillaRNN .* 37\.3 GiB .* has 32\.0 GiB"):
         models.VanillaRNN(TASK, hidden_size=100_000)
+    with pytest.raises(UserError, match=r"hidden_size is 30000, but VanillaRNN .* 30\.2 GiB"):  # of them 26.8 an MLP's
+        monkeypatch.setattr(memory, "machine_memory", lambda: 20 << 30)
+        models.VanillaRNN(TASK, hidden_size=30_000, mixing="mlp")
     with pytest.raises(UserError, match=r"layers is 1000000000, but VanillaRNN"):
         models.VanillaRNN(TASK, hidden_size=1, layers=10**9)
 
@@ -94,7 +97,7 @@ class Options(dict[str, Any]):
     """As hparams: an option is a key and an attribute."""
 
     def __init__(self, hidden_size: int) -> None:
-        super().__init__(hidden_size=hidden_size, layers=1, embedding_size=None)
+        super().__init__(hidden_size=hidden_size, layers=1, embedding_size=None, encoder_size=None, mixing="none")
         self.__dict__ = self
 
 
