@@ -4,32 +4,31 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.scan.recurrence import COMPLEX, KINDS, Engine, Kept, Loss
+from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept, Loss
 
-# What of a matrix a program keeps in its registers, of the 256 KB that a processor of a GPU has: the rest is for sums.
-HELD = 9 * 64 * 64 * 4
-BLOCKS = (64, 32)  # units in a tile, the better first
+# What of a matrix a program keeps in its registers, of the 256 KB that a processor of a GPU has: the rest is for states
+# and sums. MANY: where it works on several rows at once.
+HELD, MANY = 9 * 64 * 64 * 4, 8 * 64 * 64 * 4
+ALONE, SHARED = (64, 32), 32  # units in a tile, the better first, where a program has all of a matrix, or some of it
 WARPS = 8  # with all registers of a processor that is 255 a thread, the most there are
-ROWS = (1, 2, 4)  # of the batch, in a program
 
 
 class Plan(NamedTuple):
     """How a pass is cut into programs.
 
     Args:
-        rows: Rows of the batch in a program.
+        rows: Rows of the batch that a program works on at once.
         group: Programs that share a matrix: each has the columns of ``own`` tiles of ``block`` units.
         own: See there.
         block: See there.
         warps: Of 32 threads, in a program.
-        join: How many sums meet in one reduction, a power of two.
+        join: How many tiles of new states a step has, filled up to a power of two.
     """
 
     rows: int
@@ -43,32 +42,41 @@ class Plan(NamedTuple):
     def of(cls, n: int, planes: int, batch: int, itemsize: int, processors: int) -> Plan | None:
         """For a batch of n units and as many planes (1, or real and imaginary part), or None where no group is large
         enough. The programs of a group wait for one another, so that all of a launch must run at once."""
-        for block in BLOCKS:
+        if not processors:
+            return None
+        for block in ALONE:
             tiles = -(-n // block)
-            own = min(tiles, HELD // (planes * tiles * block * block * itemsize))
-            if not own or -(-tiles // own) > processors:
-                continue
-            group = -(-tiles // own)
-            own = -(-tiles // group)
-            fits = (rows for rows in ROWS if -(-batch // rows) * group <= processors or rows == ROWS[-1])
-            rows = next(fits) if itemsize == 4 else 1
-            return cls(rows, group, own, block, WARPS, _power_of_two(rows * planes * own))
-        return None
+            size = planes * (tiles * block) ** 2 * itemsize
+            if size <= HELD:
+                return cls._filled(1, tiles, block, 2 if size <= MANY else 1, planes, batch, itemsize, processors)
+        tiles = -(-n // SHARED)
+        held = MANY // (planes * tiles * SHARED**2 * itemsize)
+        if not held or -(-tiles // held) > processors:
+            return None
+        group = -(-tiles // held)
+        most = 4 if planes == 1 else 2
+        return cls._filled(group, -(-tiles // group), SHARED, most, planes, batch, itemsize, processors)
+
+    @classmethod
+    def _filled(
+        cls, group: int, own: int, block: int, most: int, planes: int, batch: int, itemsize: int, processors: int
+    ) -> Plan:
+        """With as many rows at once as spare programs a second turn, up to ``most``."""
+        rows = 1
+        while itemsize == 4 and rows < most and -(-batch // rows) * group > processors:
+            rows *= 2
+        return cls(rows, group, own, block, WARPS, _power_of_two(rows * planes * own))
 
     @property
     def side(self) -> int:
         """Of the matrix, with its tiles filled up."""
         return self.group * self.own * self.block
 
-    def fold(self, itemsize: int) -> int:
-        """How many lines of a tile lie in different threads: each loads 16 bytes of a line."""
-        return min(self.block, 16 // itemsize * 32 * self.warps // self.block)
-
-    def launches(self, batch: int, processors: int) -> list[tuple[int, int]]:
-        """From which row on, and in how many groups."""
-        groups = -(-batch // self.rows)
-        most = groups if self.group == 1 else processors // self.group
-        return [(first * self.rows, min(most, groups - first)) for first in range(0, groups, max(1, most))]
+    def groups(self, batch: int, processors: int) -> tuple[int, int]:
+        """How many, and how often in turn each works on ``rows`` rows."""
+        pieces = -(-batch // self.rows)
+        chunks = 1 if self.group == 1 else -(-pieces // (processors // self.group))
+        return -(-pieces // chunks), chunks
 
 
 def _power_of_two(least: int) -> int:
@@ -97,7 +105,7 @@ def runs_on(n: int, kind: str, dtype: torch.dtype, device: torch.device) -> bool
     return Plan.of(n, 1 + (kind == COMPLEX), 1, real.itemsize, _processors(device)) is not None
 
 
-class Triton(Engine):
+class Triton(Dense):
     """The two recursions on a GPU, block by block of as many rows."""
 
     waits = True
@@ -106,27 +114,22 @@ class Triton(Engine):
     def forward(self, u: Tensor, kept: Kept) -> None:
         run = self._run(kept)
         n = run.constants["n"]
-        w = self._planes(self.W[:n, :n].mT, self.W[n:, :n].mT)
+        w = self._planes(self.W[:n, :n], self.W[n:, :n])
         modulus = kept.modulus
         memory = (w, u, kept.before, self._bias, kept.h, kept.h if modulus is None else modulus)
         run("forward", memory, KEEP=modulus is not None)
 
-    def backward(
-        self, loss: Loss, kept: Kept, previous: Callable[[], Tensor], delta: Tensor, by_W: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+    def deltas(self, loss: Loss, kept: Kept, delta: Tensor) -> Tensor | None:
         run = self._run(kept)
         n = run.constants["n"]
-        w = self._planes(self.W[:n, :n], -self.W[n:, :n])
-        through = torch.empty_like(kept.before)
-        by_bias = kept.h.new_zeros(-(-run.batch // run.plan.rows), n)
+        w = self._planes(self.W[:n, :n].mT, -self.W[n:, :n].mT)
+        by_bias = kept.h.new_empty(run.groups, n)
         last = loss.last.contiguous()
         each = last if loss.each is None else loss.each.contiguous()
         modulus = kept.h if kept.modulus is None else kept.modulus
-        memory = (w, each, last, kept.h, modulus, self._bias, delta, through, by_bias)
+        memory = (w, each, last, kept.h, modulus, self._bias, delta, by_bias)
         run("backward", memory, EACH=loss.each is not None)
-        if by_W is not None:
-            by_W.addmm_(delta.mT, previous())
-        return through, None if self.bias is None else by_bias.sum(0)
+        return None if self.bias is None else by_bias.sum(0)
 
     @property
     def _bias(self) -> Tensor:
@@ -138,8 +141,9 @@ class Triton(Engine):
         n, itemsize = kept.h.shape[1] // planes, kept.h.element_size()
         processors = _processors(kept.h.device)
         plan = self.plan(n, planes, batch, itemsize, processors)
-        constants = {"n": n, "KIND": KINDS.index(self.kind), **constants_of(plan, itemsize), "WAIT": self.waits}
-        return _Run(plan, steps, batch, processors, constants, 1 if self.waits else steps + 1)
+        constants = {"n": n, "KIND": KINDS.index(self.kind), **constants_of(plan), "WAIT": self.waits}
+        rounds = 1 if self.waits or plan.group == 1 else steps
+        return _Run(plan, steps, batch, *plan.groups(batch, processors), constants, rounds)
 
     def plan(self, n: int, planes: int, batch: int, itemsize: int, processors: int) -> Plan:
         found = Plan.of(n, planes, batch, itemsize, processors)
@@ -160,25 +164,25 @@ class Triton(Engine):
         return filled
 
 
-def constants_of(plan: Plan, itemsize: int) -> dict[str, int]:
+def constants_of(plan: Plan) -> dict[str, int]:
     """What the kernels are compiled for, of a plan."""
     return {
         "ROWS": plan.rows,
         "GROUP": plan.group,
         "OWN": plan.own,
         "BLOCK": plan.block,
-        "FOLD": plan.fold(itemsize),
         "JOIN": plan.join,
     }
 
 
 class _Run(NamedTuple):
-    """Launches of a kernel over all steps of a batch."""
+    """A launch of a kernel for all steps of a batch."""
 
     plan: Plan
     steps: int
     batch: int
-    processors: int
+    groups: int
+    chunks: int
     constants: dict[str, int]
     rounds: int
 
@@ -188,12 +192,10 @@ class _Run(NamedTuple):
         from lit_rnn.scan import plain_triton
 
         kernel, plan = getattr(plain_triton, name), self.plan
-        launches = plan.launches(self.batch, self.processors)
+        ready = torch.zeros(self.groups, dtype=torch.int32, device=memory[0].device)
         options: dict[str, Any] = {"num_warps": plan.warps, "enable_fp_fusion": True}
         if plan.group > 1 and self.constants["WAIT"]:
             options["launch_cooperative_grid"] = True
-        arrivals = torch.zeros(len(launches), launches[0][1], dtype=torch.int32, device=memory[0].device)
-        for ready, (start, groups) in zip(arrivals, launches, strict=True):
-            for _ in range(self.rounds if plan.group > 1 else 1):
-                arguments = *memory, ready, self.steps, self.batch, start
-                kernel[(groups * plan.group,)](*arguments, **self.constants, **constants, **options)
+        numbers = self.steps, self.batch, self.chunks
+        for _ in range(self.rounds):
+            kernel[(self.groups * plan.group,)](*memory, ready, *numbers, **self.constants, **constants, **options)

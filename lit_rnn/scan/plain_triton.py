@@ -5,8 +5,9 @@ units, so that n = 170 takes 192 x 192 numbers there. Where W is too large for o
 each has the columns of its own units, writes their states to memory, waits for the others, and reads all.
 
 Vectors are tuples of tiles (BLOCK,), rows first, then real and imaginary parts, then tiles of units. W is a tuple of
-tiles (BLOCK from, BLOCK to): real and imaginary part, then tiles to multiply from, then to. A row times W is the sum
-over the first axis; a thread adds up its own share, and all sums of a step meet in one reduction.
+tiles (BLOCK from, BLOCK to): real and imaginary part, then tiles to multiply from, then to. In memory the units to
+multiply from follow one another: they are then spread over the threads of a warp, the units to multiply to over warps,
+and the sum of a row times W passes from thread to thread within a warp, without a barrier.
 
 Nonlinearities and their derivatives are those of vectors.h; a NaN stays one.
 """
@@ -102,56 +103,64 @@ def _load(at, row, B, n, first, ROWS: tl.constexpr, PLANES: tl.constexpr, COUNT:
 
 
 @triton.jit
+def _row(at, row, n, PLANES: tl.constexpr, COUNT: tl.constexpr, BLOCK: tl.constexpr):
+    """All tiles of a row that is there."""
+    tiles = ()
+    for plane in tl.static_range(PLANES):
+        for j in tl.static_range(COUNT):
+            unit = j * BLOCK + tl.arange(0, BLOCK)
+            place = at + row * (PLANES * n) + plane * n + unit
+            if (j + 1) * BLOCK <= n:
+                tiles = tiles + (tl.load(place),)
+            else:
+                tiles = tiles + (tl.load(place, mask=unit < n, other=0.0),)
+    return tiles
+
+
+@triton.jit
+def _joined(parts, first: tl.constexpr, apart: tl.constexpr, count: tl.constexpr):
+    """As many tensors, a power of two, from ``first`` on, ``apart`` from one another, along new axes of 2."""
+    if count == 1:
+        return parts[first]
+    else:
+        return tl.join(
+            _joined(parts, first, 2 * apart, count // 2), _joined(parts, first + apart, 2 * apart, count // 2)
+        )
+
+
+@triton.jit
 def _store(at, tiles, row, B, n, first, ROWS: tl.constexpr, PLANES: tl.constexpr, COUNT: tl.constexpr,
-           BLOCK: tl.constexpr):  # fmt: skip
-    for r in tl.static_range(ROWS):
-        for plane in tl.static_range(PLANES):
-            for i in tl.static_range(COUNT):
-                unit = (first + i) * BLOCK + tl.arange(0, BLOCK)
-                there = unit < tl.where(row + r < B, n, 0)
-                tl.store(at + (row + r) * (PLANES * n) + plane * n + unit,
-                         tiles[(r * PLANES + plane) * COUNT + i], mask=there)  # fmt: skip
+           BLOCK: tl.constexpr, JOIN: tl.constexpr):  # fmt: skip
+    """All at once, filled up to JOIN, a power of two: on the way each number goes from its thread to another."""
+    for _ in tl.static_range(JOIN - ROWS * PLANES * COUNT):
+        tiles = tiles + (tl.zeros_like(tiles[0]),)
+    number = tl.reshape(_joined(tiles, 0, 1, JOIN), (BLOCK, JOIN))
+    tile = tl.arange(0, JOIN)[None, :]
+    unit = (first + tile % COUNT) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    line = row * PLANES + tile // COUNT  # of rows and their planes
+    last = tl.minimum(B, row + ROWS) * PLANES
+    tl.store(at + line * n + unit, number, mask=(unit < n) & (line < last))
 
 
 @triton.jit
 def _matrix(w, member, PLANES: tl.constexpr, ACROSS: tl.constexpr, OWN: tl.constexpr, BLOCK: tl.constexpr):
-    """A member's columns of each of the planes (ACROSS BLOCK, ACROSS BLOCK)."""
+    """What goes to a member's units, of each of the planes (to, from), each ACROSS BLOCK."""
     tile = tl.arange(0, BLOCK)
     tiles = ()
     for plane in tl.static_range(PLANES):
         for j in tl.static_range(ACROSS):
             for i in tl.static_range(OWN):
-                line = (plane * ACROSS + j) * BLOCK + tile
-                column = (member * OWN + i) * BLOCK + tile
-                number = tl.load(w + line[:, None] * (ACROSS * BLOCK) + column[None, :])
+                line = j * BLOCK + tile
+                column = (plane * ACROSS + member * OWN + i) * BLOCK + tile
+                number = tl.load(w + line[:, None] + column[None, :] * (ACROSS * BLOCK))
                 tiles = tiles + (number,)
     return tiles
 
 
 @triton.jit
-def _joined(parts, first: tl.constexpr, count: tl.constexpr):
-    """As many tensors, a power of two, from ``first`` on, along new axes of 2."""
-    if count == 1:
-        return parts[first]
-    else:
-        return tl.join(_joined(parts, first, count // 2), _joined(parts, first + count // 2, count // 2))
-
-
-@triton.jit
-def _apart(joined, count: tl.constexpr):
-    if count == 1:
-        return (joined,)
-    else:
-        a, b = tl.split(joined)
-        return _apart(a, count // 2) + _apart(b, count // 2)
-
-
-@triton.jit
-def _sums(w, x, row, PLANES: tl.constexpr, ACROSS: tl.constexpr, OWN: tl.constexpr, BLOCK: tl.constexpr,
-          FOLD: tl.constexpr):  # fmt: skip
-    """A row of x times a member's columns of A, or (x + iy) (A + iB), as what is still to be added up, (FOLD, BLOCK):
-    its lines lie in different threads."""
-    sums = ()
+def _product(w, x, row, PLANES: tl.constexpr, ACROSS: tl.constexpr, OWN: tl.constexpr, BLOCK: tl.constexpr):
+    """A row of x times a member's columns of A, or (x + iy) (A + iB)."""
+    found = ()
     for plane in tl.static_range(PLANES):
         for i in tl.static_range(OWN):
             total = tl.zeros((BLOCK, BLOCK), w[0].dtype)
@@ -167,37 +176,28 @@ def _sums(w, x, row, PLANES: tl.constexpr, ACROSS: tl.constexpr, OWN: tl.constex
                     else:
                         total += w[(ACROSS + j) * OWN + i] * real
                         total += w[j * OWN + i] * imaginary
-            if FOLD < BLOCK:
-                total = tl.sum(tl.reshape(total, (BLOCK // FOLD, FOLD, BLOCK)), axis=0)
-            sums = sums + (total,)
-    return sums
-
-
-@triton.jit
-def _added(sums, count: tl.constexpr, JOIN: tl.constexpr):
-    """``count`` tensors (FOLD, BLOCK) summed over their lines, JOIN of them in one reduction."""
-    for _ in tl.static_range(-count % JOIN):
-        sums = sums + (tl.zeros_like(sums[0]),)
-    found = ()
-    for k in tl.static_range(0, count, JOIN):
-        found = found + _apart(tl.sum(_joined(sums, k, JOIN), axis=0), JOIN)
+            found = found + (tl.sum(total, axis=0),)
     return found
 
 
 @triton.jit
 def _products(w, x, source, row, B, n, ROWS: tl.constexpr, PLANES: tl.constexpr, GROUP: tl.constexpr,
-              OWN: tl.constexpr, BLOCK: tl.constexpr, FOLD: tl.constexpr, JOIN: tl.constexpr):  # fmt: skip
+              OWN: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
     """Rows times a member's columns: of x, or where members of a group have the rest of them, of ``source``."""
-    ACROSS: tl.constexpr = GROUP * OWN
-    sums = ()
-    if GROUP == 1:
-        for r in tl.static_range(ROWS):
-            sums = sums + _sums(w, x, r, PLANES, ACROSS, OWN, BLOCK, FOLD)
-    else:
-        for r in tl.static_range(ROWS):
-            here = _load(source, row + r, B, n, 0, 1, PLANES, ACROSS, BLOCK, 0.0)
-            sums = sums + _sums(w, here, 0, PLANES, ACROSS, OWN, BLOCK, FOLD)
-    return _added(sums, ROWS * PLANES * OWN, JOIN)
+    found = ()
+    for r in tl.static_range(ROWS):
+        if GROUP == 1:
+            found = found + _product(w, x, r, PLANES, OWN, OWN, BLOCK)
+        else:
+            whole = _row(source, tl.minimum(row + r, B - 1), n, PLANES, GROUP * OWN, BLOCK)
+            found = found + _product(w, whole, 0, PLANES, GROUP * OWN, OWN, BLOCK)
+    return found
+
+
+@triton.jit
+def _sum(through, direct, both):
+    """Of the gradients through later steps, where there are any, and at this one."""
+    return tl.where(both, through, tl.zeros_like(through)) + direct
 
 
 @triton.jit
@@ -210,35 +210,48 @@ def _meet(ready, count):
     tl.debug_barrier()
 
 
-_UNSPECIAL = ["T", "B", "start"]
-_UNALIGNED = ["bias", "ready", "u", "before", "h", "modulus", "each", "last", "delta", "through", "by_bias"]
+_UNSPECIAL = ["T", "B", "chunks"]
+_UNALIGNED = ["bias", "ready", "u", "modulus", "each", "last", "by_bias"]
 
 
 @triton.jit(do_not_specialize=_UNSPECIAL, do_not_specialize_on_alignment=_UNALIGNED)
-def forward(w, u, before, bias, h, modulus, ready, T, B, start, n: tl.constexpr, KIND: tl.constexpr,
+def forward(w, u, before, bias, h, modulus, ready, T, B, chunks, n: tl.constexpr, KIND: tl.constexpr,
             KEEP: tl.constexpr, ROWS: tl.constexpr, GROUP: tl.constexpr, OWN: tl.constexpr, BLOCK: tl.constexpr,
-            FOLD: tl.constexpr, JOIN: tl.constexpr, WAIT: tl.constexpr):  # fmt: skip
-    """w: planes of W^T; u, h: (T, B, width); before: (B, width); modulus: (T, B, n) where KEEP; rows from ``start``."""
+            JOIN: tl.constexpr, WAIT: tl.constexpr):  # fmt: skip
+    """w: planes of W; u, h: (T, B, width); before: (B, width); modulus: (T, B, n) where KEEP.
+
+    A group has ``chunks`` times ROWS rows, worked on in turn.
+    """
     PLANES: tl.constexpr = 2 if KIND == _COMPLEX else 1
-    ACROSS: tl.constexpr = GROUP * OWN
     group = tl.program_id(0) // GROUP
     member = tl.program_id(0) % GROUP
-    row, first = start + group * ROWS, member * OWN
+    start, first = group * chunks * ROWS, member * OWN
     one = tl.full((), 1, tl.int64)
-    W = _matrix(w, member, PLANES, ACROSS, OWN, BLOCK)
+    W = _matrix(w, member, PLANES, GROUP * OWN, OWN, BLOCK)
     if KIND == _MODRELU or KIND == _COMPLEX:
         threshold = _load(bias, 0, 1, n, first, 1, 1, OWN, BLOCK, 0.0)
     else:
         threshold = (0.0,) * OWN
-    x = _load(before, row, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+    x = _load(before, start, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
     source = before
-    drive = _load(u, row, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
-    for t in range(T):
+    drive = _load(u, start, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+    for k in range(T * chunks):
+        if GROUP == 1:
+            t = k
+            later = k + 1
+            row = start
+            row_coming = start
+        else:
+            t = k // chunks
+            later = (k + 1) // chunks
+            row = start + k % chunks * ROWS
+            row_coming = start + (k + 1) % chunks * ROWS
         now = one * t * B
-        later = u + (now + B) * (PLANES * n)
-        coming = _load(later, row, tl.where(t + 1 < T, B, 0), n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
-        z = _products(W, x, source, row, B, n, ROWS, PLANES, GROUP, OWN, BLOCK, FOLD, JOIN)
-        new = ()
+        there = tl.where(later < T, B, 0)
+        at = one * later * B * (PLANES * n)
+        coming = _load(u + at, row_coming, there, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+        z = _products(W, x, source, row, B, n, ROWS, PLANES, GROUP, OWN, BLOCK)
+        x = ()
         if KIND == _COMPLEX:
             moduli = ()
             for r in tl.static_range(ROWS):
@@ -253,34 +266,33 @@ def forward(w, u, before, bias, h, modulus, ready, T, B, start, n: tl.constexpr,
                     real = real + (a * s,)
                     imaginary = imaginary + (b * s,)
                     moduli = moduli + (m,)
-                new = new + real + imaginary
+                x = x + real + imaginary
             if KEEP:
-                _store(modulus + now * n, moduli, row, B, n, first, ROWS, 1, OWN, BLOCK)
+                _store(modulus + now * n, moduli, row, B, n, first, ROWS, 1, OWN, BLOCK, JOIN // 2)
         else:
-            for k in tl.static_range(ROWS * OWN):
-                new = new + (_f(z[k] + drive[k], threshold[k % OWN], KIND),)
-        _store(h + now * (PLANES * n), new, row, B, n, first, ROWS, PLANES, OWN, BLOCK)
-        x = new
-        source = h + now * (PLANES * n)
-        if GROUP > 1 and WAIT:
-            _meet(ready + group, GROUP * (t + 1))
+            for i in tl.static_range(ROWS * OWN):
+                x = x + (_f(z[i] + drive[i], threshold[i % OWN], KIND),)
+        _store(h + now * (PLANES * n), x, row, B, n, first, ROWS, PLANES, OWN, BLOCK, JOIN)
         drive = coming
+        if GROUP > 1:
+            if (k + 1) % chunks == 0:
+                source = h + now * (PLANES * n)
+                if WAIT:
+                    _meet(ready + group, GROUP * (t + 1))
 
 
 @triton.jit(do_not_specialize=_UNSPECIAL, do_not_specialize_on_alignment=_UNALIGNED)
-def backward(w, each, last, h, modulus, bias, delta, through, by_bias, ready, T, B, start, n: tl.constexpr,
-             KIND: tl.constexpr, EACH: tl.constexpr, ROWS: tl.constexpr, GROUP: tl.constexpr, OWN: tl.constexpr,
-             BLOCK: tl.constexpr, FOLD: tl.constexpr, JOIN: tl.constexpr, WAIT: tl.constexpr):  # fmt: skip
-    """w: planes of W, of a complex one those of its conjugate; each, h, delta: (T, B, width), each read where EACH;
-    last: (B, width), by the last states, with all that comes through later ones; through: (B, width), by the states
-    before the first; by_bias: (groups, n)."""
+def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunks, n: tl.constexpr, KIND: tl.constexpr,
+             EACH: tl.constexpr, ROWS: tl.constexpr, GROUP: tl.constexpr, OWN: tl.constexpr, BLOCK: tl.constexpr,
+             JOIN: tl.constexpr, WAIT: tl.constexpr):  # fmt: skip
+    """w: planes of W^T, of a complex one those of its adjoint; each, h, delta: (T, B, width), each read where EACH;
+    last: (B, width), by the last states, with all that comes through later ones; by_bias: (groups, n)."""
     PLANES: tl.constexpr = 2 if KIND == _COMPLEX else 1
-    ACROSS: tl.constexpr = GROUP * OWN
     group = tl.program_id(0) // GROUP
     member = tl.program_id(0) % GROUP
-    row, first = start + group * ROWS, member * OWN
+    start, first = group * chunks * ROWS, member * OWN
     one = tl.full((), 1, tl.int64)
-    W = _matrix(w, member, PLANES, ACROSS, OWN, BLOCK)
+    W = _matrix(w, member, PLANES, GROUP * OWN, OWN, BLOCK)
     if KIND == _MODRELU or KIND == _COMPLEX:
         threshold = _load(bias, 0, 1, n, first, 1, 1, OWN, BLOCK, 0.0)
     else:
@@ -288,59 +300,70 @@ def backward(w, each, last, h, modulus, bias, delta, through, by_bias, ready, T,
     by_threshold = ()
     for _ in tl.static_range(OWN):
         by_threshold = by_threshold + (tl.zeros((BLOCK,), W[0].dtype),)
-    total = _load(last, row, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+    d = ()
+    for _ in tl.static_range(ROWS * PLANES * OWN):
+        d = d + (tl.zeros((BLOCK,), W[0].dtype),)
     end = one * (T - 1) * B
-    state = _load(h + end * (PLANES * n), row, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+    direct = _load(last, start, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+    state = _load(h + end * (PLANES * n), start, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
     if KIND == _COMPLEX:
-        size = _load(modulus + end * n, row, B, n, first, ROWS, 1, OWN, BLOCK, 1.0)
-    for back in range(T):
-        now = one * (T - 1 - back) * B
-        more = tl.where(back + 1 < T, B, 0)
-        earlier = (now - B) * (PLANES * n)
-        state_before = _load(h + earlier, row, more, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+        size = _load(modulus + end * n, start, B, n, first, ROWS, 1, OWN, BLOCK, 1.0)
+    source = delta
+    for k in range(T * chunks):
+        if GROUP == 1:
+            t = T - 1 - k
+            earlier = t - 1
+            row = start
+            row_coming = start
+        else:
+            t = T - 1 - k // chunks
+            earlier = T - 1 - (k + 1) // chunks
+            row = start + k % chunks * ROWS
+            row_coming = start + (k + 1) % chunks * ROWS
+        now = one * t * B
+        at = one * earlier * B
+        there = tl.where(earlier >= 0, B, 0)
+        state_coming = _load(h + at * (PLANES * n), row_coming, there, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+        if KIND == _COMPLEX:
+            size_coming = _load(modulus + at * n, row_coming, there, n, first, ROWS, 1, OWN, BLOCK, 1.0)
         if EACH:
-            direct = _load(each + earlier, row, more, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+            by_state = tl.where(earlier == T - 1, last, each + at * (PLANES * n))
+            direct_coming = _load(by_state, row_coming, there, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+        else:
+            whole = tl.where(earlier == T - 1, B, 0)
+            direct_coming = _load(last, row_coming, whole, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+        z = _products(W, d, source, row, B, n, ROWS, PLANES, GROUP, OWN, BLOCK)
         d = ()
         shares = by_threshold
-        if KIND == _COMPLEX:
-            size_before = _load(modulus + (now - B) * n, row, more, n, first, ROWS, 1, OWN, BLOCK, 1.0)
-            for r in tl.static_range(ROWS):
-                real = ()
-                imaginary = ()
-                grown = ()
-                for i in tl.static_range(OWN):
+        for r in tl.static_range(ROWS):
+            real = ()
+            imaginary = ()
+            grown = ()
+            for i in tl.static_range(OWN):
+                a = _sum(z[r * PLANES * OWN + i], direct[r * PLANES * OWN + i], t + 1 < T)
+                if KIND == _COMPLEX:
+                    b = _sum(z[(2 * r + 1) * OWN + i], direct[(2 * r + 1) * OWN + i], t + 1 < T)
                     a, b, along = _unshrink(
-                        size[r * OWN + i], threshold[i],
-                        state[2 * r * OWN + i], state[(2 * r + 1) * OWN + i],
-                        total[2 * r * OWN + i], total[(2 * r + 1) * OWN + i])  # fmt: skip
-                    real = real + (a,)
+                        size[r * OWN + i], threshold[i], state[r * PLANES * OWN + i], state[(2 * r + 1) * OWN + i], a, b
+                    )
                     imaginary = imaginary + (b,)
-                    grown = grown + (shares[i] + along,)
-                d = d + real + imaginary
-                shares = grown
-            size = size_before
-        else:
-            for r in tl.static_range(ROWS):
-                grown = ()
-                for i in tl.static_range(OWN):
-                    value = state[r * OWN + i]
-                    by_z = total[r * OWN + i] * _slope(value, KIND)
-                    d = d + (by_z,)
-                    grown = grown + (shares[i] + tl.where(value < 0, -by_z, by_z),)
-                shares = grown
+                else:
+                    a = a * _slope(state[r * PLANES * OWN + i], KIND)
+                    along = tl.where(state[r * PLANES * OWN + i] < 0, -a, a)
+                real = real + (a,)
+                grown = grown + (shares[i] + along,)
+            d = d + real + imaginary
+            shares = grown
         by_threshold = shares
-        _store(delta + now * (PLANES * n), d, row, B, n, first, ROWS, PLANES, OWN, BLOCK)
-        if GROUP > 1 and WAIT:
-            _meet(ready + group, GROUP * (back + 1))
-        source = delta + now * (PLANES * n)
-        z = _products(W, d, source, row, B, n, ROWS, PLANES, GROUP, OWN, BLOCK, FOLD, JOIN)
-        total = ()
-        for k in tl.static_range(ROWS * PLANES * OWN):
-            if EACH:
-                total = total + (z[k] + direct[k],)
-            else:
-                total = total + (z[k],)
-        state = state_before
-    _store(through, total, row, B, n, first, ROWS, PLANES, OWN, BLOCK)
+        _store(delta + now * (PLANES * n), d, row, B, n, first, ROWS, PLANES, OWN, BLOCK, JOIN)
+        state = state_coming
+        direct = direct_coming
+        if KIND == _COMPLEX:
+            size = size_coming
+        if GROUP > 1:
+            if (k + 1) % chunks == 0:
+                source = delta + now * (PLANES * n)
+                if WAIT:
+                    _meet(ready + group, GROUP * (T - t))
     if KIND == _MODRELU or KIND == _COMPLEX:
-        _store(by_bias + row // ROWS * n, by_threshold, 0, 1, n, first, 1, 1, OWN, BLOCK)
+        _store(by_bias + group * n, by_threshold, 0, 1, n, first, 1, 1, OWN, BLOCK, JOIN)
