@@ -72,7 +72,8 @@ class Summary(Callback):
         if not trainer.is_global_zero or stage == "predict" or not isinstance(pl_module, SequenceModel):
             return
         if self._command == "fit" and not self._trained:
-            print(f"Nothing left to train in {self.folder}: raise trainer.max_epochs or trainer.max_steps to go on.")
+            limits = "trainer.max_epochs, max_steps or max_time, which counts what was trained before,"
+            print(f"Nothing left to train in {self.folder}: raise {limits} to go on.")
             return
         split = "test" if stage == "test" else "val"
         task = pl_module.task

@@ -113,7 +113,7 @@ def _has_ended(folder: Path, trainer: Any) -> bool:
         return False
     was = run_config.section(run_config.read_config(config), "trainer") if config is not None else {}
     more = any(_limit(trainer[key]) > _limit(was.get(key)) for key in ("max_epochs", "max_steps") if key in was)
-    return not more and (trainer.max_time is None or trainer.max_time == was.get("max_time"))
+    return not more and trainer.max_time == was.get("max_time")
 
 
 def _limit(given: Any) -> float:

@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
+from jsonargparse import Namespace
 
+from lit_rnn.commands.fit.subject import _has_ended
 from lit_rnn.models import ExpRNN
 from lit_rnn.runs.folder import Claim, proposed
 from lit_rnn.runs.lock import Lock
@@ -78,6 +81,23 @@ def test_more_is_asked_of_a_finished_run(cli: Any, config: Any, die_at: Any, mon
     assert Path("r/metrics.csv").read_bytes() == Path("w/metrics.csv").read_bytes()
     assert "finished" in cli(*longer).out and "finished" in cli("fit", "--run_dir", "r", "--resume", "auto").out
     assert "finished" in cli(*longer[:-1], 2).out, "less is there too"
+
+
+@pytest.mark.parametrize(
+    ("was", "asked", "ended"),
+    [
+        ("00:00:00:15", "00:00:00:15", True),
+        ("00:00:00:15", "00:00:00:30", False),
+        ("00:00:00:15", None, False),  # taken off
+        (None, None, True),
+        (None, "00:00:00:30", False),
+    ],
+)
+def test_another_time_limit_asks_for_more(tmp_path: Path, was: str | None, asked: str | None, ended: bool) -> None:
+    limits = {"max_epochs": 2, "max_steps": -1}
+    (tmp_path / "fit.json").write_text('{"steps": 4}')
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": {**limits, "max_time": was}}))
+    assert _has_ended(tmp_path, Namespace(**limits, max_time=asked)) == ended
 
 
 def test_resume_is_refused_where_it_says_nothing(refused: Any, config: Any) -> None:
