@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import torch
 
-from lit_rnn.scan.graphs import Recorder, Results
+from lit_rnn.graphs import Recorder, Results
 
 
 class Rerun(Recorder):

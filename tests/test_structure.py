@@ -21,6 +21,7 @@ FLOORS = [
     "lit_rnn.threads",
     "lit_rnn.memory",
     "lit_rnn.blame",
+    "lit_rnn.graphs",
     "lit_rnn.dtypes",
     "lit_rnn.activations",
     "lit_rnn.init",

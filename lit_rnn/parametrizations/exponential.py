@@ -8,7 +8,7 @@ import math
 import torch
 from torch import Tensor
 
-from lit_rnn.parametrizations.queued import QueuedExponential
+from lit_rnn.parametrizations.queued import QueuedExponential, Series
 from lit_rnn.parametrizations.skew import SkewMap
 
 
@@ -33,7 +33,7 @@ def exp_normal(A: Tensor, nearer: bool = False) -> Tensor:
     """
     if A.device.type == "cpu":
         return _read(A, nearer)
-    return QueuedExponential.apply(*_series(A), nearer, functools.partial(_read, nearer=nearer), A)
+    return QueuedExponential.apply(Series(*_series(A), nearer), functools.partial(_read, nearer=nearer), A)
 
 
 def _series(A: Tensor) -> tuple[int, float]:

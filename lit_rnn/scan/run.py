@@ -16,6 +16,7 @@ from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.linear import LinearCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.dtypes import as_inputs, as_precise, first, mapped_first
+from lit_rnn.graphs import records_on
 from lit_rnn.scan import autotune
 from lit_rnn.scan.checks import check_inputs, checked
 from lit_rnn.scan.compiled import run_compiled, steps, tell_of_the_loop
@@ -25,7 +26,6 @@ from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
 from lit_rnn.scan.gpu import runs_on
 from lit_rnn.scan.graphed import run_recorded
-from lit_rnn.scan.graphs import records_on
 from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
 from lit_rnn.scan.packed import Block, Blocks, block_by_block, ends

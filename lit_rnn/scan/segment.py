@@ -12,8 +12,8 @@ from torch import Tensor
 
 from datamodules.errors import UserError
 from lit_rnn.cells.base import Cell, State, check_step
+from lit_rnn.graphs import RECORDERS, Recorder, Results
 from lit_rnn.scan.compiled import Step, held_step, plain_step
-from lit_rnn.scan.graphs import RECORDERS, Recorder, Results
 
 TOGETHER = 16  # steps whose gradients by the weights are computed at once
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
-from lit_rnn.parametrizations import orthogonal
+from lit_rnn import graphs
+from lit_rnn.parametrizations import orthogonal, queued
 from lit_rnn.parametrizations.exponential import _read, _series, exp_normal
-from lit_rnn.parametrizations.queued import MOST_SQUARINGS, QueuedExponential
+from lit_rnn.parametrizations.queued import MOST_SQUARINGS, QueuedExponential, Series
+from tests.recording import Rerun
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
 
@@ -21,7 +25,7 @@ def skew(size: float, dtype: torch.dtype, n: int = 6) -> Tensor:
 
 
 def unread(A: Tensor, nearer: bool = False) -> Tensor:
-    return QueuedExponential.apply(*_series(A), nearer, lambda A: _read(A, nearer), A)
+    return QueuedExponential.apply(Series(*_series(A), nearer), lambda A: _read(A, nearer), A)
 
 
 @pytest.mark.parametrize("nearer", [False, True])
@@ -66,3 +70,38 @@ def test_a_matrix_is_held_near_the_group(dtype: torch.dtype) -> None:
     assert E > 1e-3
     assert torch.linalg.matrix_norm(nearer.mH @ nearer - torch.eye(6), 2) <= 0.8 * E**2
     torch.testing.assert_close(nearer.to(dtype), by_svd, rtol=0, atol=float(E**2))
+
+
+def test_recordings_serve_all_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two passes at once, as with accumulated gradients, whatever a replay writes over; one recording a kind."""
+    monkeypatch.setitem(graphs.RECORDERS, "cpu", Rerun)
+    monkeypatch.setattr(Rerun, "made", [])
+    monkeypatch.setattr(queued, "_recordings", {})
+    pairs = [(skew(3.0, torch.float64).requires_grad_(), torch.randn(6, 6).double()) for _ in range(3)]
+    unread(pairs[0][0].detach())
+    assert not Rerun.made  # nothing learns
+    found = [unread(A) for A, _ in pairs]
+    passes = [((W * G).sum(), A) for W, (A, G) in zip(found, pairs, strict=True)]
+    by = [torch.autograd.grad(loss, A)[0] for loss, A in reversed(passes)][::-1]
+    for W, grad, (A, G) in zip(found, by, pairs, strict=True):
+        torch.testing.assert_close(W, read := exp_normal(A), rtol=0, atol=1e-13)
+        torch.testing.assert_close(grad, torch.autograd.grad((read * G).sum(), A)[0], rtol=0, atol=1e-12)
+    assert len(Rerun.made) == 1 and Rerun.made[0].replays == 6
+    assert torch.autograd.gradgradcheck(unread, pairs[0][0])
+    unread(skew(3.0, torch.float32).requires_grad_())
+    assert len(Rerun.made) == 2
+
+
+def test_what_cannot_be_recorded_is_told_and_done(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    class Broken(Rerun):
+        def record(self, work: Any) -> Any:
+            raise RuntimeError("no graphs here")
+
+    monkeypatch.setitem(graphs.RECORDERS, "cpu", Broken)
+    monkeypatch.setattr(queued, "_recordings", {})
+    A = skew(3.0, torch.float64).requires_grad_()
+    for _ in range(2):
+        torch.testing.assert_close(unread(A), exp_normal(A), rtol=0, atol=1e-13)
+    assert [record.message for record in caplog.records] == [
+        "exp(A) with n = 6 is not recorded, which makes it slower: no graphs here"
+    ]

@@ -19,8 +19,9 @@ from torch import Tensor
 
 import lit_rnn.cells
 from datamodules import UserError
+from lit_rnn import graphs
 from lit_rnn.cells import Cell
-from lit_rnn.scan import graphs, scan, supports
+from lit_rnn.scan import scan, supports
 from tests.recording import Rerun
 
 BACKENDS = ["loop", "auto", "fused", "native", "torch"]

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from datamodules import CopyMemory, UserError
-from lit_rnn import cells, models
+from lit_rnn import cells, graphs, models
 from lit_rnn.cells import Cell
-from lit_rnn.scan import compiled, graphed, graphs, scan, segment, supports
+from lit_rnn.scan import compiled, graphed, scan, segment, supports
 from tests.recording import Rerun
 
 I, N = 3, 4  # noqa: E741
