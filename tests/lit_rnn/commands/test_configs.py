@@ -65,7 +65,7 @@ SMALL: dict[str, list[object]] = {
     "Enwik8": ["--data.root", "texts", "--data.verify", "false", "--data.tbptt", 5],
     "PixelDigits": ["--data.val_size", 8],
     "SequenceFiles": [],
-    "UEA": [],
+    "UEA": ["--data.dataset", "JapaneseVowels"],  # which aeon brings
     "MNIST1D": [],
     "SpeechCommands": ["--data.root", "words", "--data.verify", "false"],
     "TIMIT": ["--data.root", "timit", "--data.verify", "false"],
