@@ -1,5 +1,5 @@
 """By CPU time, with one thread: `native` beside torch's kernels, by which `auto` decides, and beside itself where
-sequences are of unequal lengths.
+sequences are of unequal lengths, or begin anew inside a chunk.
 
 python benchmarks/one_thread.py [rounds]
 """
@@ -38,6 +38,11 @@ UNEQUAL: list[tuple[str, Callable[[], Cell], int, int, bool]] = [
     ("ExpRNN n = 64", lambda: cells.ExpRNNCell(4, 64), 200, 64, False),
     ("LSTM n = 128", lambda: cells.LSTMCell(1, 128), 784, 128, True),
 ]
+# name, cell, T, B, how many documents begin inside a chunk of streams: against a chunk in which none does
+RESETS: list[tuple[str, Callable[[], Cell], int, int, int]] = [
+    ("ExpRNN n = 256", lambda: cells.ExpRNNCell(50, 256), 150, 32, 8),
+    ("LSTM n = 256", lambda: cells.LSTMCell(50, 256), 150, 32, 8),
+]
 
 
 def seconds(cell: Cell, x: torch.Tensor, backend: Backend, **options: Any) -> float:
@@ -60,13 +65,36 @@ def unequal(rounds: int) -> None:
             )
             for _ in range(rounds + 1)
         ][1:]
-        ours, theirs = (min(side) for side in zip(*pairs, strict=True))
-        median = statistics.median(a / b for a, b in pairs)
         reads = "last output" if last_only else "every output"
-        print(
-            f"{name}, T = {T}, B = {B}, {reads}: unequal {ours * 1e3:.1f} ms, equal {theirs * 1e3:.1f} ms, "
-            f"{ours / theirs:.2f} (median of the pairs {median:.2f})"
-        )
+        tell(f"{name}, T = {T}, B = {B}, {reads}", "unequal", "equal", pairs)
+
+
+def resets(rounds: int) -> None:
+    """A chunk of truncated backpropagation, from a state that is carried."""
+    for name, make, T, B, documents in RESETS:
+        torch.manual_seed(0)
+        cell, x = make(), torch.randn(T, B, make().input_size)
+        reset = torch.zeros(T * B, dtype=torch.bool)
+        reset[torch.randperm(T * B)[:documents]] = True
+        state = cell.initial_state(B)
+        pairs = [
+            (
+                seconds(cell, x, "native", state=state, reset=reset.view(T, B)),
+                seconds(cell, x, "native", state=state, reset=torch.zeros(T, B, dtype=torch.bool)),
+            )
+            for _ in range(rounds + 1)
+        ][1:]
+        tell(f"{name}, T = {T}, B = {B}, {documents} documents begin", "with", "without", pairs)
+
+
+def tell(work: str, ours: str, theirs: str, pairs: list[tuple[float, float]]) -> None:
+    """The least of both sides, their ratio, and the median of the pairs' own."""
+    one, other = (min(side) for side in zip(*pairs, strict=True))
+    median = statistics.median(a / b for a, b in pairs)
+    print(
+        f"{work}: {ours} {one * 1e3:.1f} ms, {theirs} {other * 1e3:.1f} ms, {one / other:.2f} (median of the pairs "
+        f"{median:.2f})"
+    )
 
 
 def main(rounds: int) -> None:
@@ -76,13 +104,9 @@ def main(rounds: int) -> None:
     for name, make, T, B in ROWS:
         cell, x = make(), torch.randn(T, B, make().input_size)
         pairs = [(seconds(cell, x, "native"), seconds(cell, x, "torch")) for _ in range(rounds + 1)][1:]
-        native, kernel = (min(side) for side in zip(*pairs, strict=True))
-        median = statistics.median(ours / theirs for ours, theirs in pairs)
-        print(
-            f"{name}, T = {T}, B = {B}: native {native * 1e3:.1f} ms, torch {kernel * 1e3:.1f} ms, "
-            f"{native / kernel:.2f} (median of the pairs {median:.2f})"
-        )
+        tell(f"{name}, T = {T}, B = {B}", "native", "torch", pairs)
     unequal(rounds)
+    resets(rounds)
 
 
 if __name__ == "__main__":
