@@ -29,7 +29,7 @@ class Case(NamedTuple):
 
     kind: str
     n: int
-    blocks: Blocks = (Block(3, 3),)
+    blocks: Blocks = (Block(2, 2),)
     last_only: bool = False
     dtype: torch.dtype = torch.float64
     processors: int = 132

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,8 +13,14 @@ import torch
 from datamodules import UserError
 from lit_rnn import cells
 from lit_rnn.scan import choose_backend, gpu, supports
+from lit_rnn.scan.fused import Fused
 from lit_rnn.scan.gpu import Plan
 from lit_rnn.scan.recurrence import COMPLEX, KINDS
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
+
+import gpu_check
+import registers
 
 needs_triton = pytest.mark.skipif(not gpu.has_triton(), reason="Triton is not installed")
 
@@ -32,43 +36,12 @@ def test_the_kernels_are_the_loop() -> None:
     assert {case: what for case, what in found.items() if what != "equal"} == {}
 
 
-def assembled(name: str, kind: str, n: int, batch: int, capability: int) -> tuple[Any, str]:
-    """What a kernel is compiled to for a device of that capability, and what that uses."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from lit_rnn.scan import plain_triton
-
-    kernel = getattr(plain_triton, name)
-    plan = Plan.of(n, 1 + (kind == COMPLEX), batch, 4, 108 if capability == 80 else 132)
-    assert plan is not None
-    constants = {"n": n, "KIND": KINDS.index(kind), **gpu.constants_of(plan), "WAIT": True, "KEEP": True}
-    constants["EACH"] = True
-    aligned = ("w", "before", "h", "delta")
-    signature = {
-        parameter.name: "constexpr"
-        if parameter.name in constants
-        else {"T": "i32", "B": "i32", "chunks": "i32", "ready": "*i32"}.get(parameter.name, "*fp32")
-        for parameter in kernel.params
-    }
-    constexprs = {(place,): constants[name] for place, name in enumerate(signature) if name in constants}
-    attrs = {(place,): [["tt.divisibility", 16]] for place, name in enumerate(signature) if name in aligned}
-    source = ASTSource(kernel, signature, constexprs, attrs)
-    options = {"num_warps": plan.warps, "enable_fp_fusion": True}
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-        command = [str(tool), "--dump-resource-usage", file.name]
-        usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return compiled, usage
-
-
-def number(usage: str, name: str) -> int:
-    (found,) = [part for part in usage.split() if part.startswith(f"{name}:")]
-    return int(found.partition(":")[2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_gpu_is_checked_by(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop of gpu_check.py, beside the backend `fused` on the CPU."""
+    monkeypatch.setattr(gpu_check, "DEVICE", "cpu")
+    for last_only in (False, True):
+        assert gpu_check.error(Fused, kind, 5, 4, 3, last_only) < 1e-5
 
 
 @needs_triton
@@ -86,12 +59,10 @@ def test_a_matrix_stays_in_registers(
 ) -> None:
     """Nothing is spilled to memory, and shared memory is far below what a processor has."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    compiled, usage = assembled(name, kind, n, 100, capability)
-    assert number(usage, "STACK") == number(usage, "LOCAL") == 0
-    assert number(usage, "REG") <= 255
-    assert compiled.metadata.shared <= 4 * 2**10
-    ptx = compiled.asm["ptx"]
-    assert "fma.rn.f32" in ptx and "tf32" not in ptx
+    usage = registers.usage(name, kind, n, 100, capability)
+    assert usage.registers <= 255 and usage.spilled == 0
+    assert usage.shared <= 4 * 2**10
+    assert "fma.rn.f32" in usage.ptx and "tf32" not in usage.ptx
 
 
 @pytest.mark.parametrize("n", [1, 64, 65, 170, 190, 256, 512])
