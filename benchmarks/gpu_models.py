@@ -85,6 +85,17 @@ class Case:
         return Parts(inputs, targets, **{name: made[name] for name in self.marks})
 
 
+def _recorded() -> list[Case]:
+    """Where CUDA graphs run the steps."""
+    if not torch.cuda.is_available():
+        return []
+    graphed = {"backend": "graphed"}
+    made = [Case(name, graphed, label="graphed") for name in ("JANET", "NRU", "GORU", "SLSTM", "EURNN", "LEM")]
+    made += [Case("LSTM", {**graphed, "layers": 2, "peepholes": True}, label="graphed peepholes")]
+    made += [Case("NRU", graphed, (mark,), f"graphed {mark}") for mark in ("lengths", "mask", "reset")]
+    return [*made, Case("JANET", {**graphed, "checkpoint_every": 8}, label="graphed recomputed")]
+
+
 def cases() -> list[Case]:
     names = [name for name in models.__all__ if name[0].isupper() and name not in ("SequenceModel", "OrthogonalRNN")]
     drops = {f"{place}_dropout": 0.2 for place in ("input", "output", "weight")}
@@ -94,6 +105,7 @@ def cases() -> list[Case]:
         Case("ExpRNN", {"unitary": True}, label="unitary"),
         Case("ExpRNN", {"checkpoint_every": 8}, label="recomputed"),
         Case("VanillaRNN", {"nonlinearity": "relu"}, label="relu"),
+        *_recorded(),
         Case("GRU", {"layers": 2, **drops, "layer_dropout": 0.2}, label="dropout"),
     ]
 

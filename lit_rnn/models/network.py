@@ -19,7 +19,7 @@ from lit_rnn.dtypes import first
 from lit_rnn.init import InputInit, decoder_
 from lit_rnn.models.blocks import EMBEDDING_BOUND, MIXERS, NORMS, Dropouts, check_options, mask, pooled, turned
 from lit_rnn.parametrizations import constrain_recurrent
-from lit_rnn.scan import choose_backend, scan
+from lit_rnn.scan import check_backend, scan
 from lit_rnn.scan.checks import described
 
 
@@ -88,7 +88,7 @@ class Network(nn.Module, ABC):
         made = f"0: the W of {type(cell).__name__} is no matrix of weights, but made from fewer numbers"
         require(has_W, f"{key}.weight_dropout", o.weight_dropout, made if has_matrices else without)
         require(not o.norm_penalty or has_matrices, f"{key}.norm_penalty", o.norm_penalty, without)
-        choose_backend(o.backend, cell)
+        check_backend(o.backend, cell)
         return cell
 
     def cell_list(self) -> list[Cell]:

@@ -1,5 +1,5 @@
 """scan: a cell over time."""
 
-from lit_rnn.scan.run import Backend, choose_backend, foreseen, scan, supports
+from lit_rnn.scan.run import Backend, check_backend, choose_backend, foreseen, scan, supports
 
-__all__ = ["Backend", "choose_backend", "foreseen", "scan", "supports"]
+__all__ = ["Backend", "check_backend", "choose_backend", "foreseen", "scan", "supports"]

@@ -207,26 +207,32 @@ _RUNS: dict[str, Callable[..., tuple[Tensor, State]]] = {
 }
 
 
-def supports(backend: Backend, cell: Cell) -> bool:
-    """Whether ``backend`` can run ``cell`` (``native``, ``triton``: on this machine, with the cell where it is)."""
+def supports(backend: Backend, cell: Cell, device: torch.device | None = None) -> bool:
+    """Whether ``backend`` can run ``cell`` on this machine, where the cell is, or once it is on ``device``."""
     if backend == "fused":
         return kind_of(cell) is not None
-    if backend == "native":
-        if kind_of(cell) is None:
-            return runs_gated(cell)
-        like = next(itertools.chain(cell.recurrent_parameters(), cell.parameters()))
-        return runs_natively("plain", like.dtype, like.device)
-    if backend == "triton":
-        kind = kind_of(cell)
-        like = next(itertools.chain(cell.recurrent_parameters(), cell.parameters()))
-        return kind is not None and runs_on(cell.hidden_size, kind, like.dtype, like.device)
-    if backend == "compiled":
-        return next(cell.parameters()).device.type != "cpu" or torch_compiles()
-    if backend == "graphed":
-        return records_on(next(cell.parameters()).device)
     if backend == "parallel":
         return isinstance(cell, LinearCell) and type(cell).step is LinearCell.step
-    return backend != "torch" or kernel_of(cell) is not None
+    if backend in ("auto", "loop", "torch"):
+        return backend != "torch" or kernel_of(cell) is not None
+    device = device or next(cell.parameters()).device
+    if backend == "graphed":
+        return records_on(device)
+    if backend == "compiled":
+        return device.type != "cpu" or torch_compiles()
+    kind = kind_of(cell)
+    if backend == "native" and kind is None:
+        return runs_gated(cell)
+    like = next(itertools.chain(cell.recurrent_parameters(), cell.parameters()))
+    if backend == "native":
+        return runs_natively("plain", like.dtype, device)
+    return kind is not None and runs_on(cell.hidden_size, kind, like.dtype, device)
+
+
+def check_backend(asked: Backend, cell: Cell) -> None:
+    """Raise as `choose_backend` unless ``asked`` can run ``cell`` where it is, or on a GPU that it may be moved to."""
+    moved = asked in ("triton", "graphed") and torch.cuda.is_available()
+    choose_backend(asked, cell, device=torch.device("cuda") if moved else None)
 
 
 _NEEDS = {
@@ -242,7 +248,7 @@ _NEEDS = {
 }
 
 
-def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chosen:
+def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: torch.device | None = None) -> Chosen:
     """The backend that ``asked`` means for ``cell``.
 
     Under autocast only maps of whole sequences run in half precision, such as V of the drive: W, the states and what a
@@ -275,6 +281,7 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
         asked: The name.
         cell: The cell.
         expected_steps: Time steps over all passes to come.
+        device: Where the cell will be, if not where it is.
 
     Raises:
         UserError: where ``asked`` cannot run the cell.
@@ -282,7 +289,7 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0) -> Chose
     key = "model.init_args.backend"
     require(asked in get_args(Backend), key, asked, f"one of {', '.join(get_args(Backend))}")
     if asked != "auto":
-        able = [name for name in get_args(Chosen) if supports(name, cell)]
+        able = [name for name in get_args(Chosen) if supports(name, cell, device)]
         reason = f"{', '.join(['auto', *able[:-1]])} or {able[-1]}: {type(cell).__name__} {_NEEDS.get(asked, '')}"
         require(asked in able, key, asked, reason)
         return asked

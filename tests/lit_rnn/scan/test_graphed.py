@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules import CopyMemory, UserError
 from lit_rnn import cells, graphs, models
 from lit_rnn.cells import Cell
-from lit_rnn.scan import compiled, graphed, scan, segment, supports
+from lit_rnn.scan import compiled, graphed, run, scan, segment, supports
 from tests.recording import Rerun
 
 I, N = 3, 4  # noqa: E741
@@ -319,3 +319,20 @@ def test_only_where_something_records(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not supports("graphed", peepholes())
     with pytest.raises(UserError, match=r"graphed.*LSTMCell is not on a CUDA device"):
         scan(peepholes(), inputs(3), backend="graphed")
+
+
+def test_a_model_is_built_for_the_gpu_that_it_will_be_moved_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are built on the CPU: where there is a GPU, its backends are no mistake; where there is none, they are."""
+    monkeypatch.delitem(graphs.RECORDERS, "cpu")
+    task = CopyMemory(delay=5).task
+    for backend in ("graphed", "triton"):
+        with pytest.raises(UserError, match=f"backend is '{backend}'"):
+            models.ExpRNN(task, 6, backend=backend)  # type: ignore[arg-type]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(run, "runs_on", lambda n, kind, dtype, device: device.type == "cuda" and n == 6)
+    model = models.ExpRNN(task, 6, backend="triton")
+    models.JANET(task, 6, backend="graphed")
+    with pytest.raises(UserError, match="JANETCell is not a plain recurrence"):
+        models.JANET(task, 6, backend="triton")
+    with pytest.raises(UserError, match="backend is 'triton'"):  # it was not moved
+        model(torch.zeros(2, 3, dtype=torch.long))
