@@ -33,7 +33,7 @@ class Case(NamedTuple):
     last_only: bool = False
     dtype: torch.dtype = torch.float64
     processors: int = 132
-    held: int = gpu.HELD  # bytes
+    held: int = gpu.ALONE  # bytes
     given: bool = True
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ def looped(case: Case, cell: Cell, x: Tensor, h0: Tensor) -> tuple[Tensor, Tenso
 
 def difference(case: Case) -> str:
     torch.manual_seed(case.n)
-    gpu.HELD, gpu.MANY, gpu._processors = case.held, case.held, lambda device: case.processors  # type: ignore[assignment]
+    gpu.ALONE, gpu.SHARED, gpu._processors = case.held, case.held, lambda device: case.processors  # type: ignore[assignment]
     cell = made(case.kind, case.n).to(case.dtype)
     x = torch.randn(size(case.blocks), I, dtype=case.dtype, requires_grad=True)
     (like,) = cell.initial_state(case.blocks[0].rows)

@@ -74,7 +74,7 @@ def test_plans(n: int, planes: int, batch: int) -> None:
     assert plan is not None
     assert n <= plan.side < n + plan.group * plan.block
     held = planes * plan.side * plan.own * plan.block * 4
-    assert held <= (gpu.HELD if plan.rows == plan.group == 1 else gpu.MANY)
+    assert held <= (gpu.ALONE if plan.group == 1 else gpu.SHARED)
     groups, chunks = plan.groups(batch, 132)
     assert (groups - 1) * chunks * plan.rows < batch <= groups * chunks * plan.rows
     assert chunks == 1 or plan.group > 1
@@ -82,7 +82,7 @@ def test_plans(n: int, planes: int, batch: int) -> None:
 
 
 def test_what_fits_a_gpu() -> None:
-    assert Plan.of(170, 1, 128, 4, 132) == Plan(1, 1, 3, 64, 8, 4)
+    assert Plan.of(170, 1, 128, 4, 132) == Plan(1, 1, 6, 32, 8, 8)
     assert Plan.of(1000, 1, 128, 4, 132) is not None
     assert Plan.of(1000, 2, 128, 4, 132) is None
     assert Plan.of(20_000, 1, 128, 4, 132) is None
