@@ -8,11 +8,12 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-IMPORTED = time.monotonic()  # a config is read behind the imports; the clock is the same in every process
+IMPORTED = time.monotonic(), time.process_time()  # a config is read behind the imports
 
 
 class Marks(Callback):
-    """Writes the moment of the imports' end, and that of every step's, to a file, each behind what it is of.
+    """Writes when the imports were over, and every step, to a file: what, by a clock that all processes share, and by
+    the CPU seconds of this one.
 
     Args:
         path: The file, which is appended to.
@@ -21,14 +22,14 @@ class Marks(Callback):
     def __init__(self, path: str) -> None:
         self.path = Path(path)
 
-    def _mark(self, what: object, when: float) -> None:
+    def _mark(self, what: object, clock: float, cpu: float) -> None:
         with self.path.open("a") as file:
-            file.write(f"{what} {when}\n")
+            file.write(f"{what} {clock} {cpu}\n")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._mark("imported", IMPORTED)
+        self._mark("imported", *IMPORTED)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._mark(trainer.global_step, time.monotonic())
+        self._mark(trainer.global_step, time.monotonic(), time.process_time())

@@ -5,7 +5,7 @@
 
 A pair is a run from nothing, killed (SIGKILL) at a step, and the same line given again at once, as a launcher does. The
 run is the quickstart, saved every ten steps. Most of the time is the imports of torch and Lightning, which stand in a
-row of their own; the clock's seconds are told, so the machine has to be quiet.
+row of their own. A busy machine stretches the clock's seconds, but not those of the CPU.
 """
 
 from __future__ import annotations
@@ -34,35 +34,45 @@ TRAINER = {
 
 
 class Begun(NamedTuple):
-    """What a process wrote until its first step, in seconds of one clock."""
+    """When a process had imported all, and made its first step: by the clock, and in CPU seconds of its own."""
 
     imported: float
+    imported_cpu: float
     stepped: float
+    stepped_cpu: float
     step: int
+
+    def since(self, moment: float) -> tuple[float, float, float, float]:
+        """As `Took`, from a moment of the clock."""
+        return self.stepped - moment, self.stepped_cpu, self.imported - moment, self.imported_cpu
+
+
+class Took(NamedTuple):
+    """Seconds to the first step, and of these until all was imported, by the clock and of the CPU."""
+
+    step: float
+    step_cpu: float
+    imports: float
+    imports_cpu: float
 
 
 class Pair(NamedTuple):
-    """Seconds, and steps, of one kill."""
+    """A start from nothing; what follows its kill; and how many steps were then done twice."""
 
-    start: float
-    """From a start from nothing to the first step."""
-    start_imports: float
-    resume: float
-    """From the kill to the next step."""
-    resume_imports: float
+    start: Took
+    resume: Took
     again: int
-    """Steps that were done twice."""
 
 
 def begun(marks: Path) -> Begun | None:
     """What the last process to write there did, once it has made a step."""
     lines = marks.read_text().splitlines() if marks.is_file() else []
-    words = [line.split() for line in lines if line.count(" ") == 1]
-    starts = [index for index, (what, _) in enumerate(words) if what == "imported"]
+    words = [line.split() for line in lines if line.count(" ") == 2]
+    starts = [index for index, (what, *_) in enumerate(words) if what == "imported"]
     if not starts or len(words) < starts[-1] + 2:
         return None
-    (_, imported), (step, stepped) = words[starts[-1]], words[starts[-1] + 1]
-    return Begun(float(imported), float(stepped), int(step))
+    (_, *imported), (step, *stepped) = words[starts[-1]], words[starts[-1] + 1]
+    return Begun(*map(float, imported), *map(float, stepped), int(step))
 
 
 def until(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
@@ -105,33 +115,26 @@ def pair(folder: Path) -> Pair:
     process.kill()
     process.wait()
     assert first is not None and second is not None
-    return Pair(
-        first.stepped - began,
-        first.imported - began,
-        second.stepped - killed,
-        second.imported - killed,
-        done - second.step + 1,
-    )
+    return Pair(Took(*first.since(began)), Took(*second.since(killed)), done - second.step + 1)
 
 
 def table(pairs: list[Pair]) -> str:
-    """Markdown: medians, with the least and the most."""
+    """Markdown: medians, with the least and the most by the clock."""
 
-    def row(name: str, values: list[float]) -> str:
-        return f"| {name} | {statistics.median(values):.2f} | {min(values):.2f} to {max(values):.2f} |"
+    def row(name: str, clock: list[float], cpu: list[float]) -> str:
+        middle, own = statistics.median(clock), statistics.median(cpu)
+        return f"| {name} | {middle:.2f} | {min(clock):.2f} to {max(clock):.2f} | {own:.2f} |"
 
-    return "\n".join(
-        [
-            "| seconds | median | range |",
-            "|---|---|---|",
-            row("from the kill to the next step", [one.resume for one in pairs]),
-            row("of these, until all is imported", [one.resume_imports for one in pairs]),
-            row("of these, set-up, checkpoint and the step", [one.resume - one.resume_imports for one in pairs]),
-            row("from a start from nothing to the first step", [one.start for one in pairs]),
-            row("of these, until all is imported", [one.start_imports for one in pairs]),
-            row("steps done twice, where each tenth is saved", [float(one.again) for one in pairs]),
-        ]
-    )
+    lines = ["| | seconds | range | CPU seconds |", "|---|---|---|---|"]
+    for what, all_of_it in (
+        ("from the kill to the next step", [one.resume for one in pairs]),
+        ("from a start from nothing to the first step", [one.start for one in pairs]),
+    ):
+        lines.append(row(what, [one.step for one in all_of_it], [one.step_cpu for one in all_of_it]))
+        imports = [one.imports for one in all_of_it], [one.imports_cpu for one in all_of_it]
+        lines.append(row("of these, until all is imported", *imports))
+    again = [one.again for one in pairs]
+    return "\n".join([*lines, "", f"Steps that were done twice: {min(again)} to {max(again)}."])
 
 
 def main() -> None:

@@ -247,10 +247,11 @@ def test_models_are_checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_the_moments_of_a_start_are_those_of_the_last_process(tmp_path: Path) -> None:
     marks = tmp_path / "marks"
     assert resume.begun(marks) is None
-    marks.write_text("imported 1.5\n1 2.0\n2 2.5\nimported 9.25\n")
+    marks.write_text("imported 1.5 1.0\n1 2.0 1.25\n2 2.5 1.5\nimported 9.25 2.5\n")
     assert resume.begun(marks) is None, "the second has made no step yet"
     with marks.open("a") as file:
-        file.write("31 11.0\n32")  # being written
-    assert resume.begun(marks) == (9.25, 11.0, 31)
-    pairs = [resume.Pair(5.0, 4.0, resumed, 4.5, 5) for resumed in (6.0, 5.5, 9.0)]
-    assert "| from the kill to the next step | 6.00 | 5.50 to 9.00 |" in resume.table(pairs)
+        file.write("31 11.0 4.0\n32 11.5")  # being written
+    begun = resume.begun(marks)
+    assert begun == (9.25, 2.5, 11.0, 4.0, 31) and begun.since(8.0) == (3.0, 4.0, 1.25, 2.5)
+    pairs = [resume.Pair(resume.Took(9.0, 5.0, 8.0, 4.5), resume.Took(n, 4.0, 4.5, 3.5), 5) for n in (6.0, 5.5, 9.0)]
+    assert "| from the kill to the next step | 6.00 | 5.50 to 9.00 | 4.00 |" in resume.table(pairs)

@@ -9,12 +9,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from datamodules.batch import Parts
 from datamodules.lengths import LengthDataModule
+from datamodules.loader import IndexedBatches
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.objectives import at_length, metric_words
 from lit_rnn.runs.folder import keeps_files
 
-_GUESSED = 256  # sequences of each length, by whose most frequent answer chance is told
+_SEQUENCES, _SYMBOLS = 2048, 1 << 20  # at most so many of each length, by whose most frequent answer chance is told
 
 
 class LengthPicture(Callback):
@@ -39,10 +40,16 @@ class LengthPicture(Callback):
         if not values:  # not validated
             return
         splits = dict(zip([own, *data.other_tasks()], [data.split("val"), *data.other_splits("val")], strict=True))
-        batches = {at: Parts.of(splits[at][np.arange(min(len(splits[at]), _GUESSED))]) for at in values}
-        guesses = {at: pl_module.meters.guessed(parts) for at, parts in batches.items()}
+        guesses = {at: _guessed(pl_module, splits[at], at) for at in values}
         guessed = {at: value for at, value in guesses.items() if value is not None}
         from lit_rnn.report.lengths import draw_run  # behind the training: Matplotlib takes a while to load
 
         draw_run(type(pl_module).__name__, values, guessed, own, metric_words(task), data.length_option, self.path)
         show.picture(trainer, "pictures/lengths", self.path)
+
+
+def _guessed(model: SequenceModel, split: IndexedBatches, length: int) -> float | None:
+    """Chance at a length, of sequences like those of validation: they are drawn, however many that has."""
+    count = min(max(_SYMBOLS // length, 8), _SEQUENCES)
+    seen, asked = (Parts.of(split[np.arange(begin, begin + count)]) for begin in (0, count))
+    return model.meters.guessed(seen, asked)

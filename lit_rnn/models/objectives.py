@@ -281,17 +281,28 @@ class Meters(nn.ModuleDict):
             outputs, targets = at(outputs, last), at(targets, last)
         return outputs.flatten(0, -2), targets.flatten(0, -1 if self.task.classifies else -2)
 
-    def guessed(self, parts: Parts) -> float | None:
-        """The accuracy in a batch of whoever always gives its most frequent answer; None where the metric is another.
+    def guessed(self, seen: Parts, asked: Parts) -> float | None:
+        """The accuracy in one batch of whoever always gives the most frequent answer of another.
 
-        What chance is of the headline metric: the task's own ``chance`` is a loss.
+        What chance is of the headline metric (the task's own ``chance`` is a loss); in the same batch the answer that
+        happens to be frequent would look better than it is.
+
+        Returns:
+            None where the metric is not the accuracy, or nothing counts.
         """
         if self.metric is not METRICS["accuracy"]:
             return None
+        answers, right = self._answers(seen), self._answers(asked)
+        if not len(answers) or not len(right):
+            return None
+        values, counts = answers.unique(return_counts=True)
+        return float((right == values[counts.argmax()]).double().mean())
+
+    def _answers(self, parts: Parts) -> Tensor:
+        """The targets (N,) that the headline metric counts."""
         counts = parts.counts(self.task)
         counted = parts.targets if counts is None else at(parts.targets, counts)
-        _, answers = self._recalled(counted.unsqueeze(-1), counted, parts, counts)
-        return float(answers.unique(return_counts=True)[1].max()) / len(answers) if len(answers) else None
+        return self._recalled(counted.unsqueeze(-1), counted, parts, counts)[1]
 
     def reset(self, stage: str) -> None:
         """Begin an epoch."""

@@ -23,9 +23,10 @@ def _normal(x: Tensor, seed: int) -> Tensor:
 
 def _kept(noisy: Tensor, x: Tensor, sigma: float, bounds: Sequence[float] | None, mask: Tensor | None) -> Tensor:
     require(sigma >= 0, "sigma", sigma, "0 or positive")
-    box = check_bounds(x, bounds)
+    free = expand_mask(x, mask)
+    box = check_bounds(x[free], bounds)
     noisy = noisy if box is None else noisy.clamp(*box)
-    return torch.where(expand_mask(x, mask), noisy, x) if sigma else x.clone()
+    return torch.where(free, noisy, x) if sigma else x.clone()
 
 
 def additive_noise(
@@ -64,9 +65,10 @@ def salt_and_pepper(
     """
     _values(x)
     require(0 <= share <= 1, "share", share, "from 0 to 1")
-    box = check_bounds(x, bounds)
+    free = expand_mask(x, mask)
+    box = check_bounds(x[free], bounds)
     assert box is not None
     generator = torch.Generator().manual_seed(seed)
     draw = torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x.device)
     noisy = torch.where(draw < share / 2, box[0], torch.where(draw < share, box[1], x))
-    return torch.where(expand_mask(x, mask), noisy, x)
+    return torch.where(free, noisy, x)

@@ -244,7 +244,7 @@ _NEEDS = {
     "compiled": "is on a CPU, where torch.compile needs a C++ compiler (CXX or g++) and Python's headers (python3-dev)",
     "graphed": "is not on a CUDA device, which alone records what is launched",
     "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)",
-    "parallel": "is not linear in its state (LRU, LinOSS, MinGRU and MinLSTM are)",
+    "parallel": "does not multiply its state unit by unit (LRU, LinOSS, MinGRU and MinLSTM do)",
 }
 
 

@@ -340,14 +340,14 @@ def test_two_processes(tmp_path: Path, write_tiny: Any, own: str) -> None:
 
 
 def test_chance_of_the_headline_metric_is_that_of_the_most_frequent_answer() -> None:
-    """Among what the metric counts, by hand: of the labels that are asked, or of the symbols to recall."""
-    labels = torch.tensor([[0, 1, 1, 3], [2, 1, 0, 0]])
-    asked = torch.tensor([[False, True, True, True], [False, True, True, False]])
+    """Of another batch, and among what the metric counts, by hand: labels that are asked, or symbols to recall."""
+    x, asked = torch.zeros(2, 4, 1), torch.tensor([[False, True, True, True], [False, True, True, False]])
+    seen, labels = torch.tensor([[0, 1, 1, 3], [0, 1, 0, 0]]), torch.tensor([[1, 1, 2, 3], [1, 2, 1, 0]])
     task = Task("t", "values", 1, "label_per_step", CLASSES, 4, "mask", 1.0, "accuracy", True)
-    masked = Parts(torch.zeros(2, 4, 1), labels, asked, None)
-    assert Meters(task).guessed(masked) == 3 / 5  # of 1, 1, 3, 1, 0
-    whole = Parts(torch.zeros(2, 4, 1), labels, None, None)
-    assert Meters(replace(task, scored="all", recall=2)).guessed(whole) == 2 / 4  # of 1, 3, 0, 0
-    one = replace(task, targets="label", scored="last")
-    assert Meters(one).guessed(Parts(torch.zeros(3, 4, 1), torch.tensor([2, 2, 1]), None, None)) == 2 / 3
-    assert Meters(replace(task, metric="f1")).guessed(masked) is None
+    parts = Parts(x, seen, asked, None), Parts(x, labels, asked, None)
+    assert Meters(task).guessed(*parts) == 2 / 5  # 1, of 1, 1, 3, 1, 0, among 1, 2, 3, 2, 1
+    assert Meters(replace(task, metric="f1")).guessed(*parts) is None
+    whole = Parts(x, seen, None, None), Parts(x, labels, None, None)
+    assert Meters(replace(task, scored="all", recall=2)).guessed(*whole) == 1 / 4  # 0, of 1, 3, 0, 0, among 2, 3, 1, 0
+    one = [Parts(torch.zeros(3, 4, 1), torch.tensor(each), None, None) for each in ([2, 2, 1], [2, 0, 1])]
+    assert Meters(replace(task, targets="label", scored="last")).guessed(*one) == 1 / 3

@@ -552,3 +552,9 @@ def test_what_is_held_may_lie_outside_the_box() -> None:
     torch.testing.assert_close(moved[:, :2], expected[:, :2])
     with pytest.raises(UserError, match="bounds"):
         fgsm(linear, x, y, 0.3, bounds=(0, 1), mask=~pixels)
+    for noise in (additive_noise, multiplicative_noise, salt_and_pepper):
+        noisy = noise(x, 0.9, bounds=(0, 1), mask=pixels)
+        assert torch.equal(noisy[:, 2:], x[:, 2:]) and not torch.equal(noisy, x)
+        assert noisy[:, :2].min() >= 0 and noisy[:, :2].max() <= 1
+        with pytest.raises(UserError, match="bounds"):
+            noise(x, 0.9, bounds=(0, 1), mask=~pixels)
