@@ -10,6 +10,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
@@ -84,6 +85,19 @@ def scan(
     Raises:
         UserError: where the backend cannot run the cell, or x, the state, lengths or reset are refused.
     """
+    if torch.compiler.is_dynamo_compiling():  # a model is compiled around it: steps in a row would take minutes
+        return _uncompiled(
+            cell,
+            x,
+            state,
+            backend,
+            lengths=lengths,
+            reset=reset,
+            last_only=last_only,
+            checkpoint_every=checkpoint_every,
+            expected_passes=expected_passes,
+            weight_map=weight_map,
+        )
     check_inputs(cell, x)
     runs = None if lengths is None and reset is None else runs_of(x, lengths, reset)
     steps_to_come = (expected_passes or 0) * len(x)
@@ -109,6 +123,9 @@ def scan(
     y, final = _packed(cell, packed, start, w, chosen, last_only, checkpoint_every, runs.blocks)
     final = tuple(part.index_select(0, runs.last) for part in final)
     return (y.index_select(0, runs.last)[None] if last_only else runs.unpacked(y, len(x))), final
+
+
+_uncompiled = _disable_dynamo(scan)  # not torch.compiler.disable, which takes seconds to import
 
 
 def _fastest(cell: Cell, x: Tensor, steps_to_come: int, last_only: bool, one_length: bool) -> Chosen | None:
