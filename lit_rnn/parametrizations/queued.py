@@ -52,7 +52,8 @@ class QueuedExponential(torch.autograd.Function):
         ctx.recording = _recording(series, A) if ctx.needs_input_grad[2] else None
         if ctx.recording is not None:
             ctx.save_for_backward(A)
-            return ctx.recording.forward(A)
+            ctx.who = object()
+            return ctx.recording.forward(A, ctx.who)
         W, kept = _forward(series, A)
         ctx.save_for_backward(A, *kept)
         return W
@@ -63,14 +64,14 @@ class QueuedExponential(torch.autograd.Function):
         if torch.is_grad_enabled():
             return None, None, torch.autograd.grad(ctx.again(A), A, grad, create_graph=True)[0]
         if ctx.recording is not None:
-            return None, None, ctx.recording.backward(A, grad)
+            return None, None, ctx.recording.backward(A, grad, ctx.who)
         return None, None, _backward(ctx.series, kept, grad)
 
 
 class _Recording:
     """Both ways on memory of their own: A goes in, W or the gradient by A comes out.
 
-    The backward runs the forward again, so that nothing need stay there in between.
+    What the forward kept is there until another pass runs it; a backward behind that runs the forward again.
     """
 
     def __init__(self, series: Series, like: Tensor) -> None:
@@ -79,23 +80,31 @@ class _Recording:
             self._A, self._by = torch.zeros_like(like), torch.zeros_like(like)
 
             def forward() -> Results:
-                return (_forward(series, self._A)[0],)
+                W, self._kept = _forward(series, self._A)
+                return (W,)
 
             def backward() -> Results:
-                return (_backward(series, _forward(series, self._A)[1], self._by),)
+                return (_backward(series, self._kept, self._by),)
 
-            recorder.warm_up(backward)
+            def both() -> None:
+                forward()
+                backward()
+
+            recorder.warm_up(both)
             (self._W,), self._replay = recorder.record(forward)
             (self._by_A,), self._replay_backward = recorder.record(backward)
+        self._last: object = None  # whose forward ran last
 
-    def forward(self, A: Tensor) -> Tensor:
+    def forward(self, A: Tensor, who: object) -> Tensor:
         self._A.copy_(A)
         self._replay()
+        self._last = who
         assert self._W is not None
         return self._W.clone()
 
-    def backward(self, A: Tensor, grad: Tensor) -> Tensor:
-        self._A.copy_(A)
+    def backward(self, A: Tensor, grad: Tensor, who: object) -> Tensor:
+        if self._last is not who:
+            self.forward(A, who)
         self._by.copy_(grad)
         self._replay_backward()
         assert self._by_A is not None
