@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lit_rnn.commands.compare.subject import Run
+from lit_rnn.commands.compare.subject import Run, completed
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
 from lit_rnn.runs.curves import read_curve
@@ -171,7 +171,7 @@ def names(groups: Sequence[Group]) -> list[str]:
 def compare(runs: Sequence[Run]) -> list[Comparison]:
     """Comparisons in the order of their first runs, each with its groups in the order of theirs."""
     tables: dict[str, list[Run]] = {}
-    for run in runs:
+    for run in completed(runs):
         fit = run.fit
         tables.setdefault(_key(fit["task"], fit["chance"], fit["metric"], run.split, _measured(run)), []).append(run)
     return [

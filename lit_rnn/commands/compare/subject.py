@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import inspect
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from datamodules.errors import UserError
@@ -45,6 +47,17 @@ class Run:
         given = found.get("init_args") if isinstance(found, dict) else None
         return given if isinstance(given, dict) else {}
 
+    def class_path(self, section: str) -> str:
+        found = self.config.get(section)
+        return str(found.get("class_path", "")) if isinstance(found, dict) else ""
+
+    def with_options(self, section: str, defaults: Mapping[str, Any]) -> Run:
+        """With ``defaults`` where the config does not say."""
+        if not defaults:
+            return self
+        found = {**self.config[section], "init_args": {**defaults, **self.options(section)}}
+        return replace(self, config={**self.config, section: found})
+
 
 def read_run(folder: Path) -> Run:
     """A finished run of a folder.
@@ -59,6 +72,36 @@ def read_run(folder: Path) -> Run:
     if not isinstance(config, dict):
         raise UserError(f"config {path} is damaged (it holds no keys): recreate it or remove it.")
     return Run(folder, fit, test, config)
+
+
+def completed(runs: Sequence[Run]) -> list[Run]:
+    """The runs with what their configs lack because a version added it later: an option's default is what was before.
+
+    Nothing is imported for runs whose configs have the same options.
+    """
+    for section in ("model", "data"):
+        told: dict[Any, set[frozenset[str]]] = {}
+        for run in runs:
+            told.setdefault(run.class_path(section), set()).add(frozenset(run.options(section)))
+        defaults = {name: _defaults(name, frozenset.union(*told[name])) for name in told if len(told[name]) > 1}
+        runs = [run.with_options(section, defaults.get(run.class_path(section), {})) for run in runs]
+    return list(runs)
+
+
+def _defaults(class_path: str, wanted: Collection[str]) -> dict[str, Any]:
+    """Of ``wanted`` options of one of our classes; none of another's, which may mean anything by a new option."""
+    module, _, name = class_path.rpartition(".")
+    ours: ModuleType
+    if module == "datamodules":
+        import datamodules as ours
+    elif module == "lit_rnn.models":
+        import lit_rnn.models as ours
+    else:
+        return {}
+    cls = getattr(ours, name, None)
+    writers = [vars(base).get("__init__") for base in reversed(cls.__mro__)] if isinstance(cls, type) else []
+    options = [option for write in writers if write for option in inspect.signature(write).parameters.values()]
+    return {one.name: one.default for one in options if one.name in wanted and one.default is not one.empty}
 
 
 def find_runs(given: Sequence[str]) -> tuple[list[Path], list[Path]]:

@@ -152,7 +152,7 @@ def test_best_first(make: Make) -> None:
     ("changes", "named"),
     [
         ({"data": {"protocol": "nru"}}, "protocol is common in one and nru"),
-        ({"data": {"val_size": 10}}, "val_size is not given in one and 10"),
+        ({"data": {"val_size": 10}}, "val_size is None in one and 10"),
         ({"metric": "f1"}, "metric is accuracy in one and f1"),
         ({"split": "train"}, "split is val in one and train"),
         ({"chance": 1.0}, "chance is 2.3 in one and 1.0"),
@@ -162,6 +162,13 @@ def test_what_is_not_comparable_gets_another_table(make: Make, changes: dict[str
     comparisons = compared(make("a"), make("b", **changes), make("c"))
     assert [[group.name for group in one.groups] for one in comparisons] == [["a", "c"], ["b"]]
     assert measure.apart(comparisons) == [f"Kept apart, in two tables, on permuted_pixel_mnist: {named} in the other."]
+
+
+def test_an_option_of_a_later_version_has_its_default_in_older_runs(make: Make) -> None:
+    later = make("later", data={"dataset": "mnist", "pad_to": None}, options={"linear": False})
+    (one,) = compared(make("older", seed=2), later)
+    assert [len(group.runs) for group in one.groups] == [2]  # two seeds of one setting
+    assert len(compared(make("other"), make("fashion", data={"dataset": "fashion_mnist"}))) == 2
 
 
 def test_sizes_of_splits_and_batches_keep_runs_together(make: Make) -> None:
@@ -235,7 +242,7 @@ def test_published_figures_stand_beside_their_own_model_size_and_protocol(make: 
         make("e", model="DtrivRNN"),
     )
     found = [[str(entry) for entry in measure.beside(group, one)] for group in one.groups]
-    assert found == [["0.949 [secondary]"], [], ["0.952 [secondary]"], ["0.950 [secondary]"], []]
+    assert found == [["0.949 [secondary]"], [], ["0.952 [secondary]"], ["0.950 [secondary]"], ["0.951 [secondary]"]]
     table, notes = page.published_table(one) or pytest.fail("nothing is published")
     by_name = {(row[0].split(" (")[0], row[2]): row[1] for row in table.cells}
     assert by_name["expRNN", "170"] == ""
