@@ -30,6 +30,7 @@ import gpu_models  # noqa: E402
 import loading  # noqa: E402
 import reference  # noqa: E402
 import resume  # noqa: E402
+import roofline  # noqa: E402
 import speed  # noqa: E402
 import tables  # noqa: E402
 from measure import Bar, Pairs, Ratio, Row, SkipError, in_turn  # noqa: E402
@@ -206,6 +207,19 @@ def test_a_work_that_ends_or_hangs_is_a_row_that_says_so(tmp_path: Path) -> None
     process.end()
     with pytest.raises(TimeoutError), gpu.limited(0.02):
         time.sleep(5)
+
+
+def test_what_a_step_must_cost() -> None:
+    """JANET, n units, one input: the drive (n -> 2n) forward and dV, the state's product forward, dh and dW."""
+    n, B = 5, 3
+    work = gpu.Work("JANET", lambda width: cells.JANETCell(width, n), Size(9, B, 1, "all"), None)
+    launches, moved, flops = roofline.of_the_loop(work)
+    assert flops == 2 * (2 * B * 2 * n) + 3 * (2 * B * n * 2 * n)
+    assert roofline.least_bytes(work) == 4 * B * (4 * 2 * n + 3 * n) < moved
+    with roofline.Counted() as counted:
+        a = torch.ones(2, 3)
+        (a.T @ a).relu().view(9)
+    assert (counted.launches, counted.bytes) == (3, 4 * (6 + 6 + 6 + 9 + 9 + 9)) and launches > 9
 
 
 def test_random_images_as_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -58,7 +59,9 @@ def run_kernel(cell: Cell, x: Tensor, state: State, w: Any) -> tuple[Tensor, Sta
 
     def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         start, weights = rest[:-4], list(rest[-4:])
-        found: tuple[Tensor, ...] = kernel(x, start if len(start) > 1 else start[0], weights, **options)
+        with warnings.catch_warnings():  # cuDNN copies the weights into one piece, which takes microseconds
+            warnings.filterwarnings("ignore", "RNN module weights are not part of single contiguous chunk")
+            found: tuple[Tensor, ...] = kernel(x, start if len(start) > 1 else start[0], weights, **options)
         return found
 
     if not (x.is_cuda and rounds_as_ieee()):
