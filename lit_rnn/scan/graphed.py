@@ -107,6 +107,13 @@ def run_graphed(
     return y, tuple(final)
 
 
+def forget(cell: Cell, compiled: bool, learning: bool) -> None:
+    """Free the recordings of such passes: they hold memory as long as the cell lives."""
+    kept = _recordings.get(cell, collections.OrderedDict())
+    for kind in [kind for kind in kept if (kind.mode[0], kind.mode[2]) == (compiled, learning)]:
+        del kept[kind]
+
+
 def _in_the_loop(cell: Cell, u: Tensor, state: State, w: Any, held: bool) -> tuple[Tensor, State]:
     if not held:
         return steps(cell, u, state, w)

@@ -26,7 +26,7 @@ from lit_rnn.scan.drive import driven
 from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
 from lit_rnn.scan.gpu import runs_on
-from lit_rnn.scan.graphed import run_recorded
+from lit_rnn.scan.graphed import forget, run_recorded
 from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
 from lit_rnn.scan.packed import Block, Blocks, block_by_block, ends
@@ -149,7 +149,12 @@ def _fastest(cell: Cell, x: Tensor, steps_to_come: int, last_only: bool, one_len
 
         return run
 
-    return cast(Any, autotune.measured(shape, names, a_pass))
+    known = autotune.remembered(shape, names)
+    if known is None:
+        known = autotune.measured(shape, names, a_pass)
+        for loser in {"graphed", "compiled"} - {known}:
+            forget(cell, loser == "compiled", learns)
+    return cast(Any, known)
 
 
 def _rivals(cell: Cell, steps_to_come: int) -> list[Chosen]:

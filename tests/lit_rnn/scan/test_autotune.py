@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from datamodules import UserError
+from lit_rnn import graphs
 from lit_rnn.__main__ import main
 from lit_rnn.cells import Cell, JANETCell, LSTMCell, VanillaRNNCell
-from lit_rnn.scan import autotune, foreseen, run, scan
+from lit_rnn.scan import autotune, foreseen, graphed, run, scan
+from tests.recording import Rerun
 
 CPU = torch.device("cpu")
 
@@ -108,7 +110,8 @@ def test_a_folder_that_cannot_be_made_costs_only_the_memory(clock: Clock, caplog
 
 def test_scan_takes_the_fastest_where_enough_steps_are_to_come(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     cell, x = VanillaRNNCell(2, 4, "tanh"), torch.randn(7, 3, 2)
-    costs = {"loop": 0.3, "fused": 0.2, "torch": 0.1, "native": 0.4}
+    costs = {"loop": 0.3, "fused": 0.2, "torch": 0.1, "native": 0.4, "graphed": 0.5}
+    monkeypatch.setitem(graphs.RECORDERS, "cpu", Rerun)
     taken: list[str] = []
     whole = run._run
 
@@ -130,6 +133,7 @@ def test_scan_takes_the_fastest_where_enough_steps_are_to_come(clock: Clock, mon
     assert all(parameter.grad is None for parameter in cell.parameters())
     with torch.no_grad():
         scan(cell, x, expected_passes=10_000)
+    assert "graphed" in taken and not graphed._recordings[cell]  # what lost holds no memory
     (measured,) = [autotune.read(path) for path in autotune.files()]
     assert [key.rpartition(", ")[2] for key in measured] == ["forward and backward", "forward"]
     assert foreseen("loop", cell, 10_000, 3, 7) == "loop"
