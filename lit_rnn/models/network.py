@@ -19,7 +19,7 @@ from lit_rnn.dtypes import first
 from lit_rnn.init import InputInit, decoder_
 from lit_rnn.models.blocks import EMBEDDING_BOUND, MIXERS, NORMS, Dropouts, check_options, mask, pooled, turned
 from lit_rnn.parametrizations import constrain_recurrent
-from lit_rnn.scan import check_backend, scan
+from lit_rnn.scan import backend_here, check_backend, scan
 from lit_rnn.scan.checks import described
 
 
@@ -179,7 +179,7 @@ class Network(nn.Module, ABC):
             cell,
             x,
             state,
-            o.backend,
+            backend_here(o.backend, cell),
             lengths=lengths,
             reset=reset,
             last_only=not self.task.per_step and o.pooling == "last" and layer == len(self.cells) - 1,

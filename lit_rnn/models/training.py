@@ -55,6 +55,10 @@ class Training(Network, LightningModule, ABC):
     def group_options(self) -> dict[str, dict[str, Any]]:
         """Optimizer options by group name."""
 
+    @abstractmethod
+    def backends(self) -> list[str]:
+        """The backend that each cell trains with, where it is; raises if that cannot run it."""
+
     def after_step(self, step: int) -> None:
         """Called behind optimizer step number ``step`` (from 1), under no_grad, the same on every rank.
 
@@ -130,6 +134,7 @@ class Training(Network, LightningModule, ABC):
 
     def on_train_start(self) -> None:
         self.expect_passes()
+        self.backends()  # refuses one that cannot run where the trainer has put the cells
         self._check_schedule()
         if self._noted is not None:
             noted, self._noted = self._noted, None

@@ -1,5 +1,5 @@
 """scan: a cell over time."""
 
-from lit_rnn.scan.run import Backend, check_backend, choose_backend, foreseen, scan, supports
+from lit_rnn.scan.run import Backend, backend_here, check_backend, choose_backend, foreseen, scan, supports
 
-__all__ = ["Backend", "check_backend", "choose_backend", "foreseen", "scan", "supports"]
+__all__ = ["Backend", "backend_here", "check_backend", "choose_backend", "foreseen", "scan", "supports"]

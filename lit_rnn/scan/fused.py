@@ -82,8 +82,10 @@ def run_plain(
     accepted = "complex numbers" if kind == COMPLEX else "real numbers"
     require(W.is_complex() == (kind == COMPLEX), f"weights() of {type(cell).__name__}", described(W), accepted)
     drive = drive_of(cell, x, W, W.dtype.to_real(), blocks)
-    bias: Tensor | None = cell.activation.bias if isinstance(cell.activation, ModReLU) else None
-    if bias is None and kind == COMPLEX:
+    bias: Tensor | None = None
+    if isinstance(cell.activation, ModReLU):
+        bias = cell.activation.bias
+    elif kind == COMPLEX:  # a linear cell
         bias = W.new_zeros(cell.hidden_size, dtype=W.dtype.to_real())
     with torch.autocast(x.device.type, enabled=False):  # the states stay in W's precision
         bias = bias if bias is None else bias.to(W.dtype.to_real())

@@ -251,10 +251,26 @@ def supports(backend: Backend, cell: Cell, device: torch.device | None = None) -
     return kind is not None and runs_on(cell.hidden_size, kind, like.dtype, device)
 
 
+_DEVICES = {"native": "cpu", "triton": "cuda", "graphed": "cuda"}  # of backends that run on one kind of them alone
+
+
 def check_backend(asked: Backend, cell: Cell) -> None:
-    """Raise as `choose_backend` unless ``asked`` can run ``cell`` where it is, or on a GPU that it may be moved to."""
-    moved = asked in ("triton", "graphed") and torch.cuda.is_available()
-    choose_backend(asked, cell, device=torch.device("cuda") if moved else None)
+    """Raise as `choose_backend` unless ``asked`` can run ``cell`` where it is, or on a GPU that it may be moved to.
+
+    Where there is no GPU, a plain cell may still name ``triton``, and any cell ``graphed``: so does every network that
+    was trained with them elsewhere. Training there is refused when it begins.
+    """
+    of_a_gpu = _DEVICES.get(asked) == "cuda"
+    if of_a_gpu and not torch.cuda.is_available() and (asked == "graphed" or kind_of(cell) is not None):
+        return
+    choose_backend(asked, cell, device=torch.device("cuda") if of_a_gpu and torch.cuda.is_available() else None)
+
+
+def backend_here(asked: Backend, cell: Cell) -> Backend:
+    """``asked``, or ``auto`` where that is for another device than the cell is on: what was trained on a GPU is tested,
+    analyzed and attacked on CPUs, by Lightning too once a fit has ended."""
+    device = next(cell.parameters()).device.type
+    return asked if _DEVICES.get(asked, device) == device or supports(asked, cell) else "auto"
 
 
 _NEEDS = {

@@ -321,18 +321,21 @@ def test_only_where_something_records(monkeypatch: pytest.MonkeyPatch) -> None:
         scan(peepholes(), inputs(3), backend="graphed")
 
 
-def test_a_model_is_built_for_the_gpu_that_it_will_be_moved_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models are built on the CPU: where there is a GPU, its backends are no mistake; where there is none, they are."""
+def test_a_model_names_the_backend_of_the_gpu_that_it_trains_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models are built on the CPU, and those that were trained on a GPU are loaded where there is none."""
     monkeypatch.delitem(graphs.RECORDERS, "cpu")
-    task = CopyMemory(delay=5).task
-    for backend in ("graphed", "triton"):
-        with pytest.raises(UserError, match=f"backend is '{backend}'"):
-            models.ExpRNN(task, 6, backend=backend)  # type: ignore[arg-type]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(run, "runs_on", lambda n, kind, dtype, device: device.type == "cuda" and n == 6)
+    task, x = CopyMemory(delay=5).task, torch.zeros(2, 3, dtype=torch.long)
+    torch.manual_seed(0)
     model = models.ExpRNN(task, 6, backend="triton")
     models.JANET(task, 6, backend="graphed")
     with pytest.raises(UserError, match="JANETCell is not a plain recurrence"):
         models.JANET(task, 6, backend="triton")
-    with pytest.raises(UserError, match="backend is 'triton'"):  # it was not moved
-        model(torch.zeros(2, 3, dtype=torch.long))
+    torch.manual_seed(0)
+    torch.testing.assert_close(model(x), models.ExpRNN(task, 6, backend="loop")(x))  # auto, as it was not moved
+    with pytest.raises(UserError, match="backend is 'triton'"):  # what asks where training is to be
+        model.backends()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(run, "runs_on", lambda n, kind, dtype, device: device.type == "cuda" and n == 6)
+    models.ExpRNN(task, 6, backend="triton")
+    with pytest.raises(UserError, match="backend is 'triton'"):
+        models.ExpRNN(task, 7, backend="triton")  # for which the GPU that is there is too small
