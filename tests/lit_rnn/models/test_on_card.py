@@ -97,6 +97,20 @@ OPTIONS: dict[str, tuple[str, Task, Any, dict[str, Any], dict[str, int]]] = {  #
         {},
     ),
     "layers": ("CoRNN", TASK, (symbols(), symbols()), {"layers": 2, "norm": "rms", "residual": True}, {}),
+    "deep form": (
+        "GRU",
+        TASK,
+        Parts(symbols(), symbols(), lengths=LENGTHS),
+        {
+            "encoder_size": 8,
+            "layers": 2,
+            "norm": "layer",
+            "residual": True,
+            "mixing": "glu",
+            "branch_dropout": 0.5,
+        },
+        {},
+    ),
     "recomputed": ("ScoRNN", TASK, (symbols(), symbols()), {"checkpoint_every": 2}, {}),
     "unitary, trivialized": ("DtrivRNN", TASK, (symbols(), symbols()), {"unitary": True, "map": "cayley"}, {}),
     # an SVD ends with a look at whether it converged: where W's own map does not keep it inside
