@@ -71,6 +71,19 @@ class Shape(NamedTuple):
         return f"{name}, n = {cell.hidden_size}, T = {self.steps}, B = {self.batch}, {precision}, {way}"
 
 
+_first: dict[tuple[torch.device, str], int] = {}
+
+
+def representative(shape: Shape) -> Shape:
+    """The first shape of this process that has as many binary digits in T, and all else alike.
+
+    It is measured for the others too: batches of sequences of unequal lengths have another T each time.
+    """
+    T = shape.steps
+    key = shape.device, shape._replace(steps=1 << T.bit_length()).key
+    return shape._replace(steps=_first.setdefault(key, T))
+
+
 def file_of(device: torch.device) -> Path:
     """Where the measurements on such a device, with this torch, are kept."""
     name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{NAMES[device.type](device)} torch {torch.__version__}")

@@ -131,13 +131,16 @@ _uncompiled = _disable_dynamo(scan)  # not torch.compiler.disable, which takes s
 def _fastest(cell: Cell, x: Tensor, steps_to_come: int, last_only: bool, one_length: bool) -> Chosen | None:
     """The backend that was the fastest for such inputs; measured now where enough steps are to come."""
     learns = torch.is_grad_enabled() and any(leaf.requires_grad for leaf in (x, *cell.parameters()))
-    shape, names = autotune.Shape(cell, len(x), x.shape[1], learns), _rivals(cell, steps_to_come)
+    shape = autotune.representative(autotune.Shape(cell, len(x), x.shape[1], learns))
+    names = _rivals(cell, steps_to_come)
     if not one_length:  # torch's kernels are called for each length
         names = [name for name in names if name != "torch"]
-    if steps_to_come < autotune.MEASURE_FROM:
-        return cast(Any, autotune.remembered(shape, names))
+    known = autotune.remembered(shape, names)
+    if known is not None or steps_to_come < autotune.MEASURE_FROM:
+        return cast(Any, known)
     # the run's own random numbers stay as they are
-    drawn = torch.randn(x.shape, generator=torch.Generator(x.device).manual_seed(0), dtype=x.dtype, device=x.device)
+    generator = torch.Generator(x.device).manual_seed(0)
+    drawn = torch.randn((shape.steps, *x.shape[1:]), generator=generator, dtype=x.dtype, device=x.device)
     drawn.requires_grad_(learns and x.requires_grad)
     leaves = [leaf for leaf in (drawn, *cell.parameters()) if leaf.requires_grad]
 
@@ -149,11 +152,9 @@ def _fastest(cell: Cell, x: Tensor, steps_to_come: int, last_only: bool, one_len
 
         return run
 
-    known = autotune.remembered(shape, names)
-    if known is None:
-        known = autotune.measured(shape, names, a_pass)
-        for loser in {"graphed", "compiled"} - {known}:
-            forget(cell, loser == "compiled", learns)
+    known = autotune.measured(shape, names, a_pass)
+    for loser in {"graphed", "compiled"} - {known}:
+        forget(cell, loser == "compiled", learns)
     return cast(Any, known)
 
 
@@ -167,7 +168,7 @@ def foreseen(asked: Backend, cell: Cell, passes: int, batch: int | None, steps: 
     """The backend that training passes of this size will run by, as far as is known before the first."""
     to_come = passes * (steps or 0)
     if asked == "auto" and to_come >= autotune.MEASURE_FROM and autotune.measures(next(cell.parameters()).device):
-        shape = autotune.Shape(cell, steps or 0, batch or 0, True)
+        shape = autotune.representative(autotune.Shape(cell, steps or 0, batch or 0, True))
         return autotune.remembered(shape, _rivals(cell, to_come)) or "measured at the first pass"
     return choose_backend(asked, cell, to_come)
 

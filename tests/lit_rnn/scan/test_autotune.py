@@ -43,6 +43,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
     monkeypatch.setitem(autotune.NAMES, "cpu", lambda _: "A card (80 GB)")
     monkeypatch.setattr(autotune, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(autotune, "_known", {})
+    monkeypatch.setattr(autotune, "_first", {})
     return made
 
 
@@ -137,6 +138,19 @@ def test_scan_takes_the_fastest_where_enough_steps_are_to_come(clock: Clock, mon
     (measured,) = [autotune.read(path) for path in autotune.files()]
     assert [key.rpartition(", ")[2] for key in measured] == ["forward and backward", "forward"]
     assert foreseen("loop", cell, 10_000, 3, 7) == "loop"
+
+
+def test_lengths_of_one_order_are_measured_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches of unequal lengths have another T each; nor is anything drawn where nothing is measured."""
+    drawn: list[tuple[int, ...]] = []
+    randn = torch.randn
+    monkeypatch.setattr(torch, "randn", lambda size, **kwargs: drawn.append(tuple(size)) or randn(size, **kwargs))
+    cell = JANETCell(2, 4)
+    for T in (5, 7, 4, 5, 9, 12):
+        scan(cell, randn(T, 3, 2), expected_passes=10_000, lengths=torch.tensor([T, 1, T - 1]))
+    assert drawn == [(5, 3, 2), (9, 3, 2)]
+    (measured,) = [autotune.read(path) for path in autotune.files()]
+    assert len(measured) == 2 and all(any(f"T = {T}," in key for key in measured) for T in (5, 9))
 
 
 def test_the_command_shows_and_forgets(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
