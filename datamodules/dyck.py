@@ -15,7 +15,7 @@ class Dyck(Tracking):
     """Which bracket may close next, after the brackets so far?
 
     Of K kinds, symbols 0 to K - 1 open a bracket and K to 2K - 1 close one, each the one opened last. Where nothing is
-    open a bracket opens, at depth m one closes, and in between each is as likely; the kind of one that opens is
+    open a bracket opens, at depth m one closes, and in between both are equally likely; the kind of one that opens is
     uniform. Labels 0 to K - 1 are the kind that may close next, K says that none is open.
 
     These are the sequences of Dyck-(K, m) as Hewitt et al. 2020 ("RNNs can generate bounded hierarchical languages with
@@ -29,8 +29,8 @@ class Dyck(Tracking):
     Args:
         depth: m, the most brackets that are open at a time.
         kinds: K.
-        every_step: As of `Tracking`.
-        **kwargs: As of `Tracking`.
+        every_step: Whether the label is asked at every step, or at the last alone.
+        **kwargs: Lengths, curriculum, sizes, seed and workers, as `Tracking` takes them.
     """
 
     task_name = "dyck"

@@ -32,9 +32,9 @@ class ListOps(GeneratedDataModule):
     """What is the value of an expression such as ``[MAX 4 [SM 3 9 ] 0 ]``? One of ten digits; here 4.
 
     Symbols 0 to 9 are the digits, 10 to 13 are ``[MIN``, ``[MAX``, ``[MED`` and ``[SM``, and 14 is ``]``. MED is the
-    median, of an even number of values the mean of the middle two, rounded down; SM is the sum modulo 10. An operator,
-    each as likely, has from 2 to ``max_args`` arguments, every number as likely; each of them is an expression with
-    chance 1/4, and else, as all are at depth ``max_depth``, a uniform digit. Expressions are drawn until one has more
+    median, of an even number of values the mean of the middle two, rounded down; SM is the sum modulo 10. All operators
+    are equally likely, and so are all numbers of arguments from 2 to ``max_args``. An argument is an expression with
+    chance 1/4, and otherwise, or at depth ``max_depth``, a uniform digit. Expressions are drawn until one has more
     than ``min_length`` and less than ``max_length`` symbols. Sequences are of unequal lengths.
 
     That is the generator of Long Range Arena (Tay et al. 2021; the grammar is Nangia and Bowman's, 2018), whose

@@ -208,7 +208,8 @@ class Network(nn.Module, ABC):
             y = below + y
         if lengths is None or not every_step or (self.mixers is None and self.encoder is None):
             return y
-        return y.where(near(within(lengths, len(y)).mT[..., None], y), 0)  # biases are no outputs behind a sequence's end
+        # biases are no outputs behind a sequence's end
+        return y.where(near(within(lengths, len(y)).mT[..., None], y), 0)
 
     def _dropped(self, y: Tensor, share: float) -> Tensor:
         """y (T, B, .) without a share of its units, the same at all steps, in training."""

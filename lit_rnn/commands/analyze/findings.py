@@ -108,7 +108,8 @@ def _of_newton(finding: Finding) -> str:
     exponent, steps = finding["largest_lyapunov"], len(finding["gradient"])
     with np.errstate(over="ignore"):
         factor = number(float(np.exp(exponent * steps)), 2)
-    verdict = "below 0, so that it converges" if exponent < 0 else "not below 0: it may need an iteration for each step"
+    slow = "not below 0: it may need an iteration for each step"
+    verdict = "below 0, so that it converges fast" if exponent < 0 else slow
     return f"λ1 is {number(exponent, 3)}, {verdict}; over {steps} steps errors become {factor} times as large"
 
 

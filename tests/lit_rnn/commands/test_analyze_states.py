@@ -118,7 +118,7 @@ def test_the_probe_needs_a_task_that_tracks(refused: Any) -> None:
     [
         (lambda: ExpRNN(task(), 4, linear=True), "one iteration, as the cell is linear"),
         (counting, "one iteration, as the cell is linear"),
-        (lambda: VanillaRNN(task(), 4, init="identity", lam=0.5), "below 0, so that it converges"),
+        (lambda: VanillaRNN(task(), 4, init="identity", lam=0.5), "below 0, so that it converges fast"),
         (lambda: VanillaRNN(task(), 4, "relu", init="identity", lam=2.0), "not below 0: it may need"),
     ],
     ids=["linear", "delta product", "tanh", "relu"],
