@@ -99,6 +99,7 @@ def _recorded() -> list[Case]:
 def cases() -> list[Case]:
     names = [name for name in models.__all__ if name[0].isupper() and name not in ("SequenceModel", "OrthogonalRNN")]
     drops = {f"{place}_dropout": 0.2 for place in ("input", "output", "weight")}
+    deep = {"layers": 2, "encoder_size": N, "norm": "layer", "residual": True, "mixing": "glu"}
     return [
         *map(Case, names),
         *(Case(name, {}, (mark,), mark) for name in ("ExpRNN", "LSTM", "NRU") for mark in ("lengths", "mask", "reset")),
@@ -107,6 +108,7 @@ def cases() -> list[Case]:
         Case("VanillaRNN", {"nonlinearity": "relu"}, label="relu"),
         *_recorded(),
         Case("GRU", {"layers": 2, **drops, "layer_dropout": 0.2}, label="dropout"),
+        Case("GRU", deep, ("lengths",), "deep form, lengths"),
     ]
 
 

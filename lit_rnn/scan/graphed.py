@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from lit_rnn.cells.base import Cell, State
-from lit_rnn.scan.compiled import compiled_step, held_step, quiet, steps, tell_of_the_loop
+from lit_rnn.scan.compiled import compiled_step, held_step, quiet, steps
 from lit_rnn.scan.packed import Blocks, block_by_block, places
 from lit_rnn.scan.recompute import taken_apart
 from lit_rnn.scan.recurrence import refuse_a_graph
@@ -76,8 +76,8 @@ def run_graphed(
         held: A row's state stays where the last column of u is 0.
 
     Every batch size, with and without gradients, is recorded anew, for about the time of two passes of the loop. A
-    batch smaller than another that is recorded already, such as an epoch's ragged last one, runs in the loop, which is
-    logged once. The last `KINDS` kinds are kept.
+    batch smaller than another that is recorded already, such as an epoch's ragged last one, is filled up to as many
+    rows. The last `KINDS` kinds are kept.
 
     A sequence is cut into parts of 2^k steps, so that a few recordings serve all lengths.
 
@@ -95,9 +95,11 @@ def run_graphed(
     if not kind.batch:
         return _in_the_loop(cell, u, state, w, held)
     if kind not in kept:
-        if any(kind.mode == other.mode and kind.batch < other.batch for other in kept):
-            tell_of_the_loop(cell, kind.batch, "not recorded: larger ones are")
-            return _in_the_loop(cell, u, state, w, held)
+        larger = [other.batch for other in kept if kind.mode == other.mode and kind.batch < other.batch]
+        if larger:
+            u, state = _filled(u, 1, min(larger)), tuple(_filled(part, 0, min(larger)) for part in state)
+            y, state = run_graphed(cell, u, state, w, compiled, held)
+            return y[:, : kind.batch], tuple(part[: kind.batch] for part in state)
         kept[kind] = _Recordings(cell, u, state, tensors, rebuild, learning, compiled, held)
     kept.move_to_end(kind)
     while len(kept) > KINDS:
@@ -112,6 +114,12 @@ def forget(cell: Cell, compiled: bool, learning: bool) -> None:
     kept = _recordings.get(cell, collections.OrderedDict())
     for kind in [kind for kind in kept if (kind.mode[0], kind.mode[2]) == (compiled, learning)]:
         del kept[kind]
+
+
+def _filled(tensor: Tensor, dim: int, rows: int) -> Tensor:
+    """With its first row again behind the last, up to as many: numbers that a step can work with."""
+    first = tensor.narrow(dim, 0, 1)
+    return torch.cat((tensor, first.repeat_interleave(rows - tensor.shape[dim], dim)), dim)
 
 
 def _in_the_loop(cell: Cell, u: Tensor, state: State, w: Any, held: bool) -> tuple[Tensor, State]:

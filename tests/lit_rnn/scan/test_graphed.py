@@ -187,13 +187,32 @@ def test_a_step_that_draws_random_numbers_is_refused() -> None:
         scan(Noisy(I, N).double(), inputs(4), backend="graphed")
 
 
-def test_smaller_batches_run_in_the_loop(recorders: list[Rerun], caplog: pytest.LogCaptureFixture) -> None:
+def test_smaller_batches_are_filled_up(recorders: list[Rerun], monkeypatch: pytest.MonkeyPatch) -> None:
+    """To those of the smallest recording that has room for them, and never run in the loop."""
     cell = peepholes()
-    for batch in (3, 2, 3, 2, 0):
+    for batch in (2, 4, 0):
         assert_it_is_the_loop(cell, inputs(4, batch))
-    assert len(recorders) == 1 and caplog.text.count("batches of 2 run in the loop, not recorded: larger ones are") == 1
+    cases = [inputs(4, 3), inputs(4, 1), inputs(4, 3)]
+    with monkeypatch.context() as patch:
+        patch.setattr(graphed, "_in_the_loop", None)
+        for x in cases:
+            assert_it_is_the_loop(cell, x)
+    assert [recorder.replays for recorder in recorders] == [2 + 2, 2 + 2 * 2]  # each way
+    with torch.no_grad():
+        close(scan(cell, cases[0], backend="graphed")[0], scan(cell, cases[0], backend="loop")[0])  # one of its own
     scan(cell, inputs(4, 5), backend="graphed", expected_passes=0)
-    assert len(recorders) == 1
+    assert len(recorders) == 3
+
+
+@pytest.mark.parametrize("make", [peepholes, lambda: cells.URNNCell(I, N).double()], ids=["peepholes", "complex"])
+def test_resets_anywhere_share_recordings(make: Any, recorders: list[Rerun]) -> None:
+    """Of one chunk to the next the number of runs differs; those of fewer are filled up."""
+    cell = make()
+    for at in ([1, 2, 3], [2], [1, 3], []):
+        reset = torch.zeros(4, 3, dtype=torch.bool)
+        reset[at, 1] = True
+        assert_it_is_the_loop(cell, inputs(4, 3), reset=reset)
+    assert len(recorders) == 2  # held, and of the chunk in which nothing begins
 
 
 def test_only_the_last_kinds_are_kept(monkeypatch: pytest.MonkeyPatch, recorders: list[Rerun]) -> None:
