@@ -57,7 +57,7 @@ def kind_of(cell: Cell) -> str | None:
     if isinstance(activation, ModReLU):
         return COMPLEX if isinstance(activation, ComplexModReLU) else "modrelu"
     if activation is identity and isinstance(cell, UnitaryCell):
-        return COMPLEX  # with b = 0: relu(r) / r is exactly 1
+        return COMPLEX  # with b = 0: relu(r) / r is 1
     return next((name for name, f in NONLINEARITIES.items() if f is activation), None)
 
 
