@@ -10,7 +10,11 @@ def quiet_warnings() -> None:
     """Leave out what Lightning warns of in every run, and the lines of code that gave the other warnings."""
     # Lightning with this torch; a resume, in its own folder and into another
     about_checkpoints = ("Checkpoint directory .* exists", "The dirpath has changed from")
+    no_limit = (
+        r"Be aware that when using `ckpt_path`, callbacks used to create .*\['Timer'\]"  # a resume without max_time
+    )
     for about in (
+        no_limit,
         ".*LeafSpec.*deprecated",
         *about_checkpoints,
         "A `OneCycleLR` scheduler is using 'interval': 'epoch'",

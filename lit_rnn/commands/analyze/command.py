@@ -38,8 +38,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
         if part == "probe" and sequences.tracked is None:
             raise UserError(
                 f"--only names probe, which needs a task whose data say what must be tracked at every step "
-                f"(Parity, CycleNavigation, PermutationWord, ModularArithmetic without brackets): {model.task.name} "
-                "does not."
+                f"(Parity, CycleNavigation, PermutationWord, Dyck, ModularArithmetic without brackets): "
+                f"{model.task.name} does not."
             )
     work = Work(moments, sequences, parts, settings)
     if not work.subjects and not set(wanted).intersection(DATA_PARTS):

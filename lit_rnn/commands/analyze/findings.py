@@ -97,7 +97,7 @@ def remarks(by_moment: Mapping[str, Finding]) -> list[str]:
 _HEADS = {
     "largest_lyapunov": "Newton's method for all steps in parallel (Lim et al. 2024; Gonzalez et al. 2025):",
     "fixed_count": "Fixed and slow points:",
-    "probe_accuracy": "A linear probe of the state:",
+    "probe_accuracy": "A linear probe of the state",
 }
 
 
@@ -122,7 +122,7 @@ def _of_points(finding: Finding) -> str:
 def _of_probe(finding: Finding) -> str:
     accuracy, beyond, chance = (number(finding[f"probe_{key}"], 3) for key in ("accuracy", "beyond", "chance"))
     kept, steps = finding["probe_elements"], finding["probe_trained"]
-    return f"{accuracy} of {kept} elements up to step {steps}, {beyond} beyond, chance {chance}"
+    return f"tells {kept} elements apart with accuracy {accuracy} up to step {steps}, {beyond} beyond, chance {chance}"
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from datamodules.errors import UserError, require
 from lit_rnn.commands.parser import Parser
@@ -19,11 +19,12 @@ def run(command: str, arguments: Sequence[str]) -> None:
     from lit_rnn.report.tables import Table
     from lit_rnn.scan import autotune
 
-    if options.clear:
+    measure = _measuring(["--config", options.config, *rest]) if options.config is not None else None
+    if options.clear:  # not before all that was asked is known to be possible
         for path in autotune.files():
             path.unlink()
-    if options.config is not None:
-        _measure(["--config", options.config, *rest])
+    if measure is not None:
+        measure()
     console, files = new_console(), autotune.files()
     for path in files:
         rows = [
@@ -35,8 +36,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
         print("Nothing is measured. Training on a GPU measures what is new to it; --config FILE does it now.")
 
 
-def _measure(arguments: Sequence[str]) -> None:
-    """Every backend on every cell of a config, with gradients and without."""
+def _measuring(arguments: Sequence[str]) -> Callable[[], None]:
+    """What measures every backend on every cell of a config, with gradients and without."""
     import torch
 
     from datamodules import SequenceDataModule
@@ -56,11 +57,15 @@ def _measure(arguments: Sequence[str]) -> None:
     model = made[1](data.task, **{**given, "backend": "auto"}).to(device)
     steps, batch = data.task.length, data.batch_size
     require(steps is not None, "data", data.task.name, "data of one length: without one there is no shape to measure")
-    for cell in model.cell_list():
-        for learns in (True, False):
-            x = torch.zeros(steps, batch, cell.input_size, device=device)
-            with torch.set_grad_enabled(learns):
-                scan(cell, x, last_only=not data.task.per_step, expected_passes=_PASSES)
+
+    def measure() -> None:
+        for cell in model.cell_list():
+            for learns in (True, False):
+                x = torch.zeros(steps, batch, cell.input_size, device=device)
+                with torch.set_grad_enabled(learns):
+                    scan(cell, x, last_only=not data.task.per_step, expected_passes=_PASSES)
+
+    return measure
 
 
 def parser(command: str) -> Parser:

@@ -173,11 +173,11 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     tables: dict[str, list[Run]] = {}
     for run in completed(runs):
         fit = run.fit
-        tables.setdefault(_key(fit["task"], fit["chance"], fit["metric"], run.split, _measured(run)), []).append(run)
+        tables.setdefault(_key(fit["task"], _chance(run), fit["metric"], run.split, _measured(run)), []).append(run)
     return [
         Comparison(
             str(ours[0].fit["task"]),
-            float(ours[0].fit["chance"]),
+            _chance(ours[0]),
             str(ours[0].fit["metric"]),
             ours[0].split,
             _measured(ours[0]),
@@ -196,6 +196,11 @@ def _groups(runs: Sequence[Run]) -> list[list[Run]]:
             key = str(run.folder)
         groups.setdefault(key, []).append(run)
     return list(groups.values())
+
+
+def _chance(run: Run) -> float:
+    """Chance without its last digits, which are rounding: of a sum, they differ from machine to machine."""
+    return float(f"{run.fit['chance']:.9g}")
 
 
 def _measured(run: Run) -> dict[str, Any]:

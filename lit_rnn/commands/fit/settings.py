@@ -18,7 +18,7 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, Timer, WeightAveraging
 from pytorch_lightning.strategies import StrategyRegistry
 
 from datamodules import Task
@@ -72,6 +72,17 @@ def has_timer(trainer: Any) -> bool:
     return any(path.endswith(".Timer") and options.get("duration") is not None for path, options in arguments)
 
 
+def _check_duration(key: str, given: Any) -> None:
+    """Refuse a time limit that Lightning cannot read, or that ends before the first step."""
+    options = vars(given) if isinstance(given, Namespace) else given
+    try:
+        limit = Timer(options).time_remaining()  # in seconds, as Lightning reads it
+    except (MisconfigurationException, TypeError, ValueError, AttributeError, OverflowError):
+        limit = 0.0
+    accepted = "a positive time, as DD:HH:MM:SS or as {hours: 12}, or null for no limit"
+    require(limit is None or limit > 0, key, given, accepted)
+
+
 def check_written(trainer: Any, command: str) -> None:
     """Refuse a trainer config that asks for what no run here can do.
 
@@ -87,6 +98,7 @@ def check_written(trainer: Any, command: str) -> None:
     for key, least in _LEAST.items():
         value = trainer.get(key)
         require(value is None or value >= least, f"trainer.{key}", value, f"a whole number of at least {least}")
+    _check_duration("trainer.max_time", trainer.max_time)
     clipped = trainer.gradient_clip_val
     fits = clipped is None or 0 <= clipped < math.inf
     require(fits, "trainer.gradient_clip_val", clipped, "a positive number, or null or 0 for no clipping")
@@ -105,6 +117,8 @@ def check_written(trainer: Any, command: str) -> None:
         name = entry.class_path.rpartition(".")[2]
         if name in _REFUSED:
             raise UserError(f"trainer.callbacks names {name}, which cannot be used here: {_REFUSED[name]}.")
+        if name == "Timer":
+            _check_duration("trainer.callbacks.init_args.duration", (entry.get("init_args") or {}).get("duration"))
     require(not trainer.barebones, "trainer.barebones", True, "false: a run keeps its metrics and checkpoints")
     for_tpu = "xla" in str(trainer.profiler).lower()
     require(not for_tpu, "trainer.profiler", trainer.profiler, "simple, advanced or pytorch: this one is of TPUs")

@@ -99,7 +99,7 @@ def test_the_probe_reads_parity_where_it_is_kept(cli: Any) -> None:
     told = found()
     assert told["probe_accuracy"] == told["probe_beyond"] == 1.0 and told["probe_trained"] == 8
     assert told["probe_elements"] == 2 and 0.5 <= told["probe_chance"] < 0.6 and len(told["probe_by_step"]) == 32
-    assert "1 of 2 elements up to step 8, 1 beyond" in " ".join(done.out.split())
+    assert "state tells 2 elements apart with accuracy 1 up to step 8, 1 beyond" in " ".join(done.out.split())
     cli("analyze", "--run_dir", save(bistable()), "--only", "probe")  # which sees nothing
     told = found()
     assert abs(told["probe_accuracy"] - 0.5) < 0.1 and abs(told["probe_beyond"] - 0.5) < 0.1

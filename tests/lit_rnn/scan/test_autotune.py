@@ -184,6 +184,16 @@ def test_the_command_measures_every_cell_of_a_config(clock: Clock, monkeypatch: 
     assert len(measured) == 4 and all("n = 4, T = 23, B = " in key for key in measured)
 
 
+def test_nothing_is_forgotten_for_what_cannot_be_measured(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    autotune.measured(shape(), ["loop", "fused"], clock.a_pass)
+    kept = autotune.files()
+    if not torch.cuda.is_available():
+        assert main(["autotune", "--clear", "--config", "quickstart.yaml"]) == 2 and autotune.files() == kept
+    monkeypatch.setattr(torch, "device", lambda name: CPU)
+    assert main(["autotune", "--clear", "--config", "quickstart.yaml", "--model.init_args.hidden_siz", "4"]) == 2
+    assert autotune.files() == kept != []
+
+
 def test_a_wrong_name_is_refused_before_anything_is_measured(clock: Clock) -> None:
     with pytest.raises(UserError, match="nonsense"):
         scan(JANETCell(2, 4), torch.randn(7, 3, 2), backend="nonsense", expected_passes=10_000)  # type: ignore[arg-type]
