@@ -10,9 +10,8 @@ def quiet_warnings() -> None:
     """Leave out what Lightning warns of in every run, and the lines of code that gave the other warnings."""
     # Lightning with this torch; a resume, in its own folder and into another
     about_checkpoints = ("Checkpoint directory .* exists", "The dirpath has changed from")
-    no_limit = (
-        r"Be aware that when using `ckpt_path`, callbacks used to create .*\['Timer'\]"  # a resume without max_time
-    )
+    # a resume with max_time taken off
+    no_limit = r"Be aware that when using `ckpt_path`, callbacks used to create .*\['Timer'\]"
     for about in (
         no_limit,
         ".*LeafSpec.*deprecated",
