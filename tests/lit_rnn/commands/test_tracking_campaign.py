@@ -24,6 +24,12 @@ def content(name: str) -> Any:
     return yaml.safe_load((config_folder() / name).read_text())
 
 
+def test_every_study_is_tested() -> None:
+    assert {path.stem for path in (config_folder() / "campaign").glob("tracking_*.yaml")} == {
+        f"tracking_{task}" for task in TASKS
+    }
+
+
 @pytest.mark.filterwarnings("ignore:VanillaRNN starts with a linear growth")
 @pytest.mark.parametrize("task", TASKS)
 def test_every_model_has_the_same_number_of_parameters(task: str) -> None:
