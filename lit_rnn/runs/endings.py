@@ -33,7 +33,8 @@ class AllDone(Exception):  # noqa: N818  # not an error
     """What --resume auto asks for is there already."""
 
     def __init__(self, run_dir: Path) -> None:
-        super().__init__(f"The run in {run_dir} is finished: nothing is left to do. Raise trainer.max_epochs to go on.")
+        limits = "trainer.max_epochs, max_steps or max_time, whichever ended it,"
+        super().__init__(f"The run in {run_dir} is finished: nothing is left to do. Raise {limits} to go on.")
 
 
 class Stopped(BaseException):  # a BaseException: nobody who catches errors may keep it

@@ -278,8 +278,8 @@ _NEEDS = {
     "fused": "is not a plain recurrence",
     "native": "is none of the cells written in C++, or not in float32 or float64 on a CPU with a C++ compiler "
     "(CXX, g++, clang++ or Python package ziglang)",
-    "triton": "is not a plain recurrence in float32 or float64 on a GPU of NVIDIA's with Python package triton, of as "
-    "many units as its processors hold together",
+    "triton": "is not a plain recurrence, or not in float32 or float64 on an NVIDIA GPU with Python package triton, or "
+    "has more units than that GPU's processors hold together",
     "compiled": "is on a CPU, where torch.compile needs a C++ compiler (CXX or g++) and Python's headers (python3-dev)",
     "graphed": "is not on a CUDA device, which alone records what is launched",
     "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)",

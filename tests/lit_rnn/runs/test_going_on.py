@@ -63,6 +63,7 @@ def test_starts_goes_on_and_is_done(cli: Any, config: Any, die_at: Any, monkeypa
     before = {path: path.stat().st_mtime_ns for path in Path("r").rglob("*") if path.is_file()}
     done = cli(*line)
     assert done.status == 0 and done.err == "" and "The run in r is finished" in done.out
+    assert "max_epochs, max_steps or max_time" in done.out
     assert {path: path.stat().st_mtime_ns for path in Path("r").rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in Path("r").glob("config*")) == ["config.yaml"]
 
