@@ -75,7 +75,7 @@ class PennTreebank(PublishedText):
             for other text in this format, of no more kinds.
         tbptt: Steps in a chunk.
         batch_size: Streams of one process.
-        seed: Not used: text comes in its order.
+        seed: Of ``carry``; text comes in its order.
         num_workers: Processes that prepare batches.
         carry: As in `StreamDataModule`.
     """
@@ -112,7 +112,7 @@ class PennTreebank(PublishedText):
         batch_size: int = 128,
         seed: int | None = None,
         num_workers: int = 0,
-        carry: bool = True,
+        carry: bool | float = True,
     ) -> None:
         require(level in self.sizes, "data.init_args.level", level, "char or word")
         self.root, self.level, self.verify = root, level, verify
@@ -171,7 +171,7 @@ class _HundredMegabytes(PublishedText):
         batch_size: int,
         seed: int | None,
         num_workers: int,
-        carry: bool,
+        carry: bool | float,
     ) -> None:
         self.root, self.verify = root, verify
         super().__init__(self.folder_name, kind, self.size, None, metric, tbptt, batch_size, seed, num_workers, carry)
@@ -195,7 +195,7 @@ class Text8(_HundredMegabytes):
         metric: Headline metric: ``bits_per_character`` (null) or ``accuracy``.
         tbptt: Steps in a chunk.
         batch_size: Streams of one process.
-        seed: Not used: text comes in its order.
+        seed: Of ``carry``; text comes in its order.
         num_workers: Processes that prepare batches.
         carry: As in `StreamDataModule`.
     """
@@ -220,7 +220,7 @@ class Text8(_HundredMegabytes):
         batch_size: int = 128,
         seed: int | None = None,
         num_workers: int = 0,
-        carry: bool = True,
+        carry: bool | float = True,
     ) -> None:
         super().__init__(Vocabulary, root, verify, metric, tbptt, batch_size, seed, num_workers, carry)
 
@@ -241,7 +241,7 @@ class Enwik8(_HundredMegabytes):
         metric: Headline metric: ``bits_per_byte`` (null) or ``accuracy``.
         tbptt: Steps in a chunk.
         batch_size: Streams of one process.
-        seed: Not used: text comes in its order.
+        seed: Of ``carry``; text comes in its order.
         num_workers: Processes that prepare batches.
         carry: As in `StreamDataModule`.
     """
@@ -265,7 +265,7 @@ class Enwik8(_HundredMegabytes):
         batch_size: int = 128,
         seed: int | None = None,
         num_workers: int = 0,
-        carry: bool = True,
+        carry: bool | float = True,
     ) -> None:
         super().__init__(Bytes, root, verify, metric, tbptt, batch_size, seed, num_workers, carry)
 

@@ -46,25 +46,32 @@ class Streams(IndexedBatches):
         chunk: Steps in a chunk.
         streams: S.
         even: Whether all streams are of one length.
-        carry: Whether the state goes on from chunk to chunk.
+        carry: The share of chunks, drawn by ``seed``, whose state goes on from the one before.
+        seed: Of that.
     """
 
     ordered = True
 
-    def __init__(self, series: Series, chunk: int, streams: int, even: bool, carry: bool = True) -> None:
+    def __init__(
+        self, series: Series, chunk: int, streams: int, even: bool, carry: float = True, seed: int | None = None
+    ) -> None:
         N = len(series.inputs)
         if streams > N:
             raise UserError(
                 f"data.init_args.batch_size makes {streams} streams over all processes, but the series has {N} steps: "
                 "lower it, or trainer.devices."
             )
-        self.series, self.chunk, self.streams, self.even, self.carry = series, chunk, streams, even, carry
+        self.series, self.chunk, self.streams, self.even = series, chunk, streams, even
+        self.carry, self.seed = carry, seed
         whole, rest = divmod(N, streams)
         self.sizes = np.full(streams, whole) + (np.arange(streams) < (0 if even else rest))
         self.starts = np.concatenate(([0], self.sizes.cumsum()[:-1]))
+        self.goes_on = np.random.default_rng(seed or 0).random(len(self)) < carry  # each chunk, from the one before
 
     def read_by(self, rows: int) -> Streams:
-        return self if rows == self.streams else Streams(self.series, self.chunk, rows, self.even, self.carry)
+        if rows == self.streams:
+            return self
+        return Streams(self.series, self.chunk, rows, self.even, self.carry, self.seed)
 
     def __len__(self) -> int:
         return -(-int(self.sizes[0]) // self.chunk) * self.streams
@@ -78,7 +85,8 @@ class Streams(IndexedBatches):
         last = self.sizes[stream][:, None] - 1
         place = torch.from_numpy(self.starts[stream][:, None] + np.minimum(step, last))
         inputs, targets, begins = self.series
-        reset = torch.from_numpy(step == 0 if self.carry else step % self.chunk == 0)
+        anew = ~self.goes_on[indices][:, None] & (step % self.chunk == 0)
+        reset = torch.from_numpy((step == 0) | anew)
         if begins is not None:
             reset |= begins[place] & torch.from_numpy(inside)
         mask = None if inside.all() else torch.from_numpy(inside)
@@ -99,10 +107,12 @@ class StreamDataModule(SequenceDataModule):
     Args:
         tbptt: Steps in a chunk.
         batch_size: Streams of one process.
-        seed: Of what a subclass draws.
+        seed: Of what a subclass draws, and of ``carry``.
         num_workers: Processes that prepare batches.
-        carry: Whether states are carried in training; false begins every training chunk anew, for models whose state
-            grows until they have learned otherwise, as NRU's memory does. Validation and test always carry.
+        carry: The share of training chunks, drawn by ``seed``, that go on with the states of the one before; true is
+            all, false none. With all, a network hardly sees how a text begins, once a stream and epoch, and may not
+            find its way from there; with none, one whose state grows until it has learned otherwise, as NRU's memory
+            does, can be trained at all. Validation and test always carry.
     """
 
     def __init__(
@@ -111,10 +121,11 @@ class StreamDataModule(SequenceDataModule):
         batch_size: int = 32,
         seed: int | None = None,
         num_workers: int = 0,
-        carry: bool = True,
+        carry: bool | float = True,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
         require(tbptt >= 1, "data.init_args.tbptt", tbptt, "a whole number of at least 1")
+        require(0 <= carry <= 1, "data.init_args.carry", carry, "true, false or a share from 0 to 1")
         self.tbptt, self.carry = tbptt, carry
 
     @abstractmethod
@@ -134,4 +145,6 @@ class StreamDataModule(SequenceDataModule):
                 given = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
                 raise UserError(f"{kind} returns {part} {given}, but it must be a tensor with as many steps as inputs.")
         train = name == "train"
-        return Streams(series, self.tbptt, self.batch_size, even=train, carry=self.carry or not train)
+        return Streams(
+            series, self.tbptt, self.batch_size, even=train, carry=self.carry if train else True, seed=self.seed
+        )

@@ -49,7 +49,7 @@ class TextDataModule(StreamDataModule):
         metric: Headline metric, one of the kind's; None: the first of them.
         tbptt: Steps in a chunk.
         batch_size: Streams of one process, in validation and test too.
-        seed: Not used: text comes in its order.
+        seed: Of ``carry``; text comes in its order.
         num_workers: Processes that prepare batches.
         carry: As in `StreamDataModule`.
     """
@@ -65,7 +65,7 @@ class TextDataModule(StreamDataModule):
         batch_size: int,
         seed: int | None,
         num_workers: int,
-        carry: bool = True,
+        carry: bool | float = True,
     ) -> None:
         super().__init__(tbptt, batch_size, seed, num_workers, carry)
         known = kind.metrics
@@ -145,7 +145,7 @@ class TextCorpus(TextDataModule):
             ``bits_per_word``; or ``accuracy``. Null: the first of its level.
         tbptt: Steps in a chunk, over which gradients go back.
         batch_size: Streams of one process.
-        seed: Not used: text comes in its order.
+        seed: Of ``carry``; text comes in its order.
         num_workers: Processes that prepare batches.
         carry: As in `StreamDataModule`.
     """
@@ -166,7 +166,7 @@ class TextCorpus(TextDataModule):
         batch_size: int = 32,
         seed: int | None = None,
         num_workers: int = 0,
-        carry: bool = True,
+        carry: bool | float = True,
     ) -> None:
         require(level in _KINDS, "data.init_args.level", level, "char, byte or word")
         for key, share in (("val_share", val_share), ("test_share", test_share)):

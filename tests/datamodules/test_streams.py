@@ -60,6 +60,24 @@ def test_without_carry_every_training_chunk_begins_anew() -> None:
         assert torch.equal(given.reset, kept.reset), "evaluation carries"
 
 
+def test_a_share_of_the_training_chunks_goes_on() -> None:
+    def anew(carry: float, seed: int) -> torch.Tensor:
+        found = [batch.reset for batch in batches(Counting(tbptt=1, batch_size=3, carry=carry, seed=seed), "train")]
+        return torch.cat([reset for reset in found if reset is not None], dim=1)
+
+    reset = anew(0.75, 1)
+    assert reset[:, 0].all() and not reset.all() and not torch.equal(reset, anew(0.75, 2))
+    assert torch.equal(reset, anew(0.75, 1)) and (reset <= anew(0.5, 1)).all()  # the same draws
+    assert torch.equal(anew(1, 1), anew(True, 1)) and anew(0, 1).all()
+    long = Streams(Series.of_symbols(torch.zeros(40_001, dtype=torch.long)), 4, 2, even=True, carry=0.9)
+    begun = long[np.arange(2, len(long))].reset
+    assert begun is not None and not begun[:, 1:].any()
+    assert abs(float(begun[:, 0].float().mean()) - 0.1) < 0.02  # six standard deviations of 10,000 draws
+    for wrong in (1.5, -0.1, float("nan")):
+        with pytest.raises(UserError, match=r"data.init_args.carry is .* but it must be true, false or a share"):
+            Counting(carry=wrong)
+
+
 def test_every_epoch_is_the_same() -> None:
     loader = Counting(tbptt=4, batch_size=3).loader("train")
     first, second = ([batch.inputs for batch in loader] for _ in range(2))  # type: ignore[union-attr]
