@@ -223,7 +223,7 @@ def read_sequences(
         UserError: if there are none of the data that the options name.
     """
     if not model.is_stack():
-        return None, "a bidirectional model has cells that read from the end, whose trajectory is another"
+        return None, "a bidirectional model has cells that read from the end, whose trajectory is another."
     try:
         data = read_data(path, config, name, given, seed=0)
         check_data(data, read_checkpoint(path), path)

@@ -13,7 +13,7 @@ import torch
 import yaml
 from scipy.optimize import brentq
 
-from datamodules import CopyMemory, Parity
+from datamodules import CopyMemory, Parity, PixelDigits
 from lit_rnn.class_paths import class_path
 from lit_rnn.commands.analyze import pictures
 from lit_rnn.commands.analyze.subject import matrices
@@ -110,6 +110,12 @@ def test_the_probe_needs_a_task_that_tracks(refused: Any) -> None:
     run = save(VanillaRNN(CopyMemory(delay=5).task, 2), copying)
     sentence = refused("analyze", "--run_dir", run, "--only", "probe")
     assert "--only names probe" in sentence and "PermutationWord" in sentence and "copy" in sentence
+
+
+def test_what_reads_from_the_end_too_has_no_trajectory(refused: Any) -> None:
+    digits = {"class_path": "datamodules.PixelDigits", "init_args": {}}
+    run = save(VanillaRNN(PixelDigits().task, 2, bidirectional=True), digits)
+    assert refused("analyze", "--run_dir", run, "--only", "fixed_points").endswith("whose trajectory is another.")
 
 
 @pytest.mark.usefixtures("_no_pages")
