@@ -65,8 +65,9 @@ def check_parsed(config: Mapping[str, Any]) -> None:
         for name in given.keys() & takes.keys():
             kind = takes[name].annotation
             kind = kind.__name__ if isinstance(kind, type) else kind
-            if given[name] is None and takes[name].default is not None and kind in _PLAIN:
-                raise UserError(f"{key}.{name} is null, but it must be {_PLAIN[kind]}.")
+            kinds = kind.split(" | ") if isinstance(kind, str) else []
+            if given[name] is None and takes[name].default is not None and kinds and _PLAIN.keys() >= set(kinds):
+                raise UserError(f"{key}.{name} is null, but it must be {' or '.join(_PLAIN[one] for one in kinds)}.")
 
 
 def check_memory(model: SequenceModel, data: SequenceDataModule, device: torch.device, trains: bool) -> None:

@@ -142,3 +142,8 @@ def test_names_of_pictures_and_pages(refused: Any, options: list[str], words: li
 )
 def test_optimizer_that_the_parser_describes_in_its_own_words(refused: Any, config: Any, optimizer: Any) -> None:
     assert "model.init_args.optimizer" in refused("fit", "-c", config(**put(MODEL, "optimizer", optimizer)))
+
+
+def test_null_where_one_of_several_kinds_belongs(refused: Any) -> None:
+    sentence = refused("fit", "-c", "text/lstm_quick.yaml", "--data.carry", "null")
+    assert "data.init_args.carry is null, but it must be true or false or a number" in sentence
