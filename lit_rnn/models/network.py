@@ -84,7 +84,8 @@ class Network(nn.Module, ABC):
         constrain_recurrent(cell, o.recurrent_constraint, o.constraint_bound)
         without, key = f"0: {type(cell).__name__} has no recurrent matrix", "model.init_args"
         has_W = not o.weight_dropout or first(cell.weights()) is not None
-        has_matrices = bool(cell.recurrent_matrices())
+        asked = bool(o.weight_dropout or o.norm_penalty)
+        has_matrices = asked and bool(cell.recurrent_matrices())  # what a user's cell gives there is not checked yet
         made = f"0: the W of {type(cell).__name__} is no matrix of weights, but made from fewer numbers"
         require(has_W, f"{key}.weight_dropout", o.weight_dropout, made if has_matrices else without)
         require(not o.norm_penalty or has_matrices, f"{key}.norm_penalty", o.norm_penalty, without)

@@ -214,6 +214,26 @@ def test_the_median_pruner_sees_every_validation(tmp_path: Path) -> None:
     assert trials.rows()[2].curve == (9.0, 2.5)
 
 
+def test_a_trial_that_another_ends_while_it_is_looked_at_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other, ours = opened(tmp_path / "s.db", trials=3), opened(tmp_path / "s.db", trials=3)
+    theirs = other.claim()
+    assert theirs is not None
+    take = ours.storage.claims.take
+
+    def late(trial: int) -> bool:
+        if theirs.number in other._mine:
+            other.complete(theirs.number, 1.0)
+        return take(trial)
+
+    monkeypatch.setattr(ours.storage.claims, "take", late)
+    found = ours.claim()
+    assert found is not None and found.number != theirs.number and not found.again
+    ours.complete(found.number, 2.0)
+    assert [row.value for row in ours.rows()] == [1.0, 2.0]
+
+
 WORKER = """
 import os, sys, time
 from pathlib import Path

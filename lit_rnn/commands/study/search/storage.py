@@ -278,7 +278,9 @@ class Trials:
                 if trial.state != TrialState.RUNNING or trial.number in self._mine:
                     continue
                 if self.storage.claims.take(trial._trial_id):
-                    if not is_run(trial.number):
+                    # whoever had it may have ended it, and let it go, since it was read
+                    runs_still = self.storage.optuna.get_trial(trial._trial_id).state == TrialState.RUNNING
+                    if runs_still and not is_run(trial.number):
                         return self._begin(optuna.Trial(self._study, trial._trial_id), len(trial.intermediate_values))
                     self.storage.claims.release(trial._trial_id)
             if sum(trial.number not in self._failed_before for trial in known) >= self.wanted:
