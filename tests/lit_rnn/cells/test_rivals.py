@@ -358,7 +358,11 @@ def test_sizes(name: str, options: dict[str, Any], count: int) -> None:
         ("DeltaProduct", {"heads": 3}, "hidden_size is 4, but it must be a multiple of model.init_args.heads, 3"),
         ("DeltaProduct", {"householder": 0}, "householder"),
         ("DeltaProduct", {"key_size": 0}, "key_size"),
-        ("LRU", {"weight_dropout": 0.1}, "weight_dropout is 0.1, but it must be 0: LRUCell has no recurrent matrix"),
+        (
+            "LRU",
+            {"weight_dropout": 0.1},
+            "weight_dropout is 0.1, but it must be 0: the W of LRUCell is no matrix of weights",
+        ),
         ("MinGRU", {"norm_penalty": 0.1}, "norm_penalty is 0.1, but it must be 0: MinGRUCell has no recurrent matrix"),
         ("DeltaProduct", {"recurrent_constraint": "spectral_norm"}, "recurrent_constraint"),
         ("SLSTM", {"learn_initial_state": True}, "learn_initial_state is True, but it must be false"),
