@@ -61,7 +61,9 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
     comment = "".join(line for line in words.splitlines(keepends=True) if line.startswith("#"))
     (to / "config.yaml").write_text(comment + yaml.safe_dump(config, sort_keys=False))
     (to / "versions.json").write_text(json.dumps(versions, indent=1) + "\n")
-    for name in ("fit.json", "test.json"):
+    for old in to.glob("versions-*.json"):
+        old.unlink()
+    for name in ("fit.json", "test.json", *sorted(path.name for path in run.glob("versions-*.json"))):
         if (run / name).is_file():
             (to / name).write_text(json.dumps(read_json(run / name), indent=1) + "\n")
     if state is None:
