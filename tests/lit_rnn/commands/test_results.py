@@ -220,6 +220,7 @@ def test_a_run_in_progress_goes_on_bit_for_bit_from_its_thin_form(
     assert {file.name for file in Path("results/copy/done").iterdir()} == {
         "config.yaml",
         "versions.json",
+        "versions-2.json",
         "metrics.csv",
         "fit.json",
     }
