@@ -21,6 +21,8 @@ from pathlib import Path
 from subprocess import CompletedProcess, TimeoutExpired
 from typing import IO, Any, NoReturn
 
+import torch
+
 from lit_rnn.__main__ import main
 from lit_rnn.commands.fit import command  # noqa: F401  # with all that it imports, before the first fork
 
@@ -36,6 +38,12 @@ def backward_cannot_fork() -> bool:
     """
     tasks = Path("/proc/self/task").glob("*/comm")
     return any(task.read_text().startswith("pt_autograd") for task in tasks)
+
+
+def mend_threads() -> None:
+    """In a fork, before it has threads: torch makes its pool anew when it is first asked for, and two that ask at once
+    end the process ("Invalid thread pool!")."""
+    torch.set_num_threads(torch.get_num_threads())
 
 
 class Forked:
@@ -78,6 +86,7 @@ class Forked:
             os.environ |= {"PYTHONPATH": os.pathsep.join([str(folder), str(ROOT)]), **variables}
             if anew:
                 os.execv(sys.executable, [sys.executable, "-m", "lit_rnn", *arguments])
+            mend_threads()
             sys.path.insert(0, str(folder))
             sys.argv = ["lit_rnn", *arguments]  # these two tell Lightning how to start others of the run
             sys.modules["__main__"] = started = types.ModuleType("__main__")

@@ -24,6 +24,7 @@ from datamodules.base import GeneratedDataModule, Split
 from datamodules.batch import Batch, Parts
 from datamodules.streams import Series, StreamDataModule, Streams
 from lit_rnn import models
+from tests.forked import ROOT, backward_cannot_fork
 
 STEPS = 6  # which take every hook behind a step
 LONG = 200
@@ -205,9 +206,13 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[Any, Any
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    processes = []
+    processes, anew = [], backward_cannot_fork()
     for rank in (0, 1):
         process = os.fork()
+        if process == 0 and anew:
+            imports = f"from pathlib import Path; from {__name__} import _be_rank"
+            call = f"{imports}; _be_rank({rank}, {port}, Path({str(folder)!r}))"
+            os.execve(sys.executable, [sys.executable, "-c", call], {**os.environ, "PYTHONPATH": str(ROOT)})
         if process == 0:
             _be_rank(rank, port, folder)
         processes.append(process)
@@ -219,6 +224,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[Any, Any
 def _be_rank(rank: int, port: int, folder: Path) -> None:
     status = 1
     try:
+        torch.set_num_threads(1)  # in a fork also what `mend_threads` is for
         os.dup2(os.open(folder / f"err{rank}", os.O_WRONLY | os.O_CREAT, 0o644), 2)
         sys.stderr = os.fdopen(2, "w")
         os.environ |= {"LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "NODE_RANK": "0"}
