@@ -92,7 +92,7 @@ def test_what_fits_a_gpu() -> None:
 def test_it_is_for_gpus() -> None:
     cell = cells.ExpRNNCell(3, 8)
     assert not supports("triton", cell)
-    with pytest.raises(UserError, match=r"backend is 'triton', .* on a GPU .* package triton"):
+    with pytest.raises(UserError, match=r"backend is 'triton', .* on an NVIDIA GPU with Python package triton"):
         choose_backend("triton", cell)
 
 
