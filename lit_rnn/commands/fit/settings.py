@@ -118,7 +118,7 @@ def check_written(trainer: Any, command: str) -> None:
         if name in _REFUSED:
             raise UserError(f"trainer.callbacks names {name}, which cannot be used here: {_REFUSED[name]}.")
         if name == "Timer":
-            _check_duration("trainer.callbacks.init_args.duration", (entry.get("init_args") or {}).get("duration"))
+            _check_duration("trainer.callbacks (Timer): duration", (entry.get("init_args") or {}).get("duration"))
     require(not trainer.barebones, "trainer.barebones", True, "false: a run keeps its metrics and checkpoints")
     for_tpu = "xla" in str(trainer.profiler).lower()
     require(not for_tpu, "trainer.profiler", trainer.profiler, "simple, advanced or pytorch: this one is of TPUs")
