@@ -153,8 +153,8 @@ def test_a_bad_sample_of_one_rank_ends_both(rank: int, tmp_path: Path, write_tin
     (sentence,) = done.stderr.splitlines()
     assert sentence.startswith("lit_rnn: Poisoned gives, in batch 2 of the training split, nan in the inputs of sample")
     assert not (tmp_path / "r").exists()
-    # every rank had the threads it was given; seen here, for a start of two ranks takes seconds
-    assert [(tmp_path / f"threads{one}").read_text() for one in (0, 1)] == ["3", "3"]
+    # the rank had the threads it was given; seen here, for a start takes seconds. The other may end before it says
+    assert (tmp_path / f"threads{rank}").read_text() == "3"
 
 
 def test_bad_input_is_told_once(tmp_path: Path, write_tiny: Any) -> None:
