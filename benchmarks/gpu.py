@@ -41,7 +41,7 @@ from measure import Bar, Pairs, Row
 from passes import CONFIGS, EXPECTED_PASSES, Size, from_config
 from torch import Tensor, nn
 
-from datamodules.errors import UserError, require
+from datamodules.errors import require
 from lit_rnn.__main__ import main as lit_rnn
 from lit_rnn.cells import Cell, EURNNCell, ExpRNNCell, GORUCell, GRUCell, JANETCell, LSTMCell, NRUCell, RealEURNNCell
 from lit_rnn.scan import Backend, scan, supports
@@ -532,6 +532,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--profile", nargs="*", default=[], metavar="ROW", help="say in the log where the time goes")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="cut all sizes: shows that it runs, measures nothing")
+    parser.add_argument("--commit", help="of this tree, where it is a copy without git")
     parser.add_argument("--list", action="store_true", help="print the rows' names and leave")
     parser.add_argument(
         "--write-readme", type=Path, nargs="+", metavar="JSON", help="put results into README.md, leave"
@@ -559,19 +560,14 @@ def run(options: argparse.Namespace) -> None:
         "cpu on this machine, where torch finds no GPU",
     )
     options.folder.mkdir(parents=True, exist_ok=True)
-    found = {"date": datetime.date.today().isoformat(), "machine": card(options.device), "rounds": options.rounds}
-    found |= {"tiny": options.tiny, "rows": []}
+    found = {"date": datetime.date.today().isoformat(), "commit": options.commit or measure.commit()}
+    found |= {"machine": card(options.device), "rounds": options.rounds, "tiny": options.tiny, "rows": []}
     print(tables.card_words(found), flush=True)
     measure_all(options.rows, options, found, options.folder / "gpu.json")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        run(parse(arguments))
-    except UserError as error:
-        print(f"gpu: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return measure.status("gpu", lambda: run(parse(arguments)))
 
 
 if __name__ == "__main__":

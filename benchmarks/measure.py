@@ -21,6 +21,8 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler's, read when tor
 
 import torch
 
+from datamodules.errors import UserError
+
 Tick = Callable[[], None]  # called behind every round
 
 
@@ -106,6 +108,16 @@ class Row:
         return self.name.partition("/")[0]
 
 
+def status(name: str, run: Callable[[], object]) -> int:
+    """The exit status of a script: 2 and a sentence where its user has to change something."""
+    try:
+        run()
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def seconds(work: Callable[[], object]) -> float:
     gc.collect()
     start = time.perf_counter()
@@ -146,6 +158,15 @@ def prepare(threads: int) -> None:
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
     torch.manual_seed(1)
+
+
+def commit() -> str:
+    """Of this tree, with ``-dirty`` behind it where files differ; ``unknown`` where it is no git repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
 
 
 def machine(threads: int) -> dict[str, Any]:

@@ -593,12 +593,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    try:
-        run(parse(arguments))
-    except UserError as error:
-        print(f"speed: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return measure.status("speed", lambda: run(parse(arguments)))
 
 
 if __name__ == "__main__":

@@ -143,9 +143,10 @@ def machine_words(run: Record) -> str:
 
 def card_words(run: Record) -> str:
     m = run["machine"]
+    commit = f"commit {run['commit']}, " if "commit" in run else ""
     return (
-        f"{run['date']}: {m['card']} (compute capability {m['capability']}), CUDA {m['cuda']}, cuDNN {m['cudnn']}, "
-        f"torch {m['torch']}, Triton {m['triton']}, Python {m['python']}; medians of {run['rounds']} rounds."
+        f"{run['date']}: {commit}{m['card']} (compute capability {m['capability']}), CUDA {m['cuda']}, "
+        f"cuDNN {m['cudnn']}, torch {m['torch']}, Triton {m['triton']}, Python {m['python']}; medians of {run['rounds']} rounds."
     )
 
 

@@ -87,6 +87,7 @@ class SequenceLoader:
         num_workers: Processes that prepare batches.
         bucket: Training batches are of sequences of similar length: a hundred batches at a time are sorted by length,
             cut, and shuffled. The split must know its ``lengths``.
+        pin: Put batches into page-locked memory, from which they are copied to a GPU while the host goes on.
         place: Tells the epoch and how many of its batches are done, at the moment when the next is asked for: a
             training loop knows, however many iterators and loaders it made. Where it tells none, what was iterated
             over is counted.
@@ -104,12 +105,14 @@ class SequenceLoader:
         world_size: int = 1,
         num_workers: int = 0,
         bucket: bool = False,
+        pin: bool = False,
         place: Callable[[], tuple[int, int] | None] = lambda: None,
         check: Callable[[Batch, int, Indices], None] = lambda *_: None,
     ) -> None:
         self.place, self.check = place, check
         self.split, self.batch_size, self.train, self.shuffle, self.seed = split, batch_size, train, shuffle, seed
-        self.rank, self.world_size, self.num_workers, self.bucket = rank, world_size, num_workers, bucket
+        self.rank, self.world_size, self.num_workers = rank, world_size, num_workers
+        self.bucket, self.pin = bucket, pin
         self.epoch = 0
         self.position = 0  # batches already given in this epoch
         self.regrouped: dict[str, Any] | None = None
@@ -183,7 +186,7 @@ class SequenceLoader:
             batch_size=None,
             sampler=given[self.position :],
             num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.pin,
             worker_init_fn=_leave_signals_alone if self.num_workers else None,
             generator=torch.Generator(),  # else it draws its base seed from the model's random numbers
         )

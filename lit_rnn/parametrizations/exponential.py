@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor
 
+from lit_rnn.parametrizations.orthogonal import newton_schulz
 from lit_rnn.parametrizations.queued import QueuedExponential, Series
 from lit_rnn.parametrizations.skew import SkewMap
 
@@ -59,7 +60,7 @@ def _read(A: Tensor, nearer: bool) -> Tensor:
             W = torch.add(W, powers[k], alpha=1 / math.factorial(4 * block + k))
     for _ in range(squarings):
         W = W @ W
-    return 1.5 * W - 0.5 * W @ (W.mH @ W) if nearer else W
+    return newton_schulz(W) if nearer else W
 
 
 class Exponential(SkewMap):

@@ -40,12 +40,12 @@ def hold_(W: Tensor, bound: float) -> Tensor:
     above = gram.abs().max() > bound
     if W.device.type == "cpu":
         return polar_(W) if above else W
-    return W.copy_(torch.where(above, newton_schulz(W), double(W)))
+    W64 = double(W)
+    return W.copy_(torch.where(above, newton_schulz(W64), W64))
 
 
 def newton_schulz(W: Tensor) -> Tensor:
-    """W (3 I - W^H W) / 2 in double precision, a step towards W's nearest orthogonal or unitary matrix."""
-    W = double(W)
+    """W (3 I - W^H W) / 2, a step towards W's nearest orthogonal or unitary matrix."""
     return 1.5 * W - 0.5 * W @ (W.mH @ W)
 
 

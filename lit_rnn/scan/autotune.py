@@ -9,7 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -20,7 +20,7 @@ from lit_rnn.scan.cache import cache_folder
 
 log = logging.getLogger(__name__)
 
-Times = Mapping[str, float | None]  # milliseconds of a pass by backend; None where it failed
+Times = Mapping[str, float | None]  # milliseconds of a pass by backend; None where it failed in this process
 
 MEASURE_FROM = 20_000  # time steps to come from which measuring pays: it takes about as long as the loop for 3,000
 _ENOUGH = 0.5  # seconds of passes of one backend
@@ -95,7 +95,7 @@ def files() -> list[Path]:
     return sorted(cache_folder().glob("autotune-*.json"))
 
 
-def read(path: Path) -> dict[str, dict[str, float | None]]:
+def read(path: Path) -> dict[str, dict[str, float]]:
     """The times that a file holds, by `Shape.key`.
 
     Raises:
@@ -104,19 +104,17 @@ def read(path: Path) -> dict[str, dict[str, float | None]]:
     measured = read_json(path, ["measured"])["measured"]
     with in_whole(path):
         found = {
-            str(key): {str(name): _milliseconds(ms) for name, ms in times.items()} for key, times in measured.items()
+            str(key): {str(name): float(ms) for name, ms in times.items() if ms is not None}  # files of before: failed
+            for key, times in measured.items()
         }
     return found
 
 
-def _milliseconds(value: Any) -> float | None:
-    return None if value is None else float(value)
+_known: dict[Path, dict[str, dict[str, float]]] = {}
+_failed: dict[tuple[Path, str], set[str]] = {}  # what failed may run the next time: not on disk
 
 
-_known: dict[Path, dict[str, dict[str, float | None]]] = {}
-
-
-def _kept(path: Path) -> dict[str, dict[str, float | None]]:
+def _kept(path: Path) -> dict[str, dict[str, float]]:
     """What is kept, read again whenever something is missing: another process may have measured it."""
     if not path.exists():
         return {}
@@ -128,12 +126,13 @@ def _kept(path: Path) -> dict[str, dict[str, float | None]]:
 
 
 def times_of(shape: Shape, names: Sequence[str]) -> Times:
-    """What is kept of these backends."""
+    """What is known of these backends."""
     path, key = file_of(shape.device), shape.key
-    if not set(names) <= _known.get(path, {}).get(key, {}).keys():
+    failed = dict.fromkeys(_failed.get((path, key), ()))
+    if not set(names) <= {*_known.get(path, {}).get(key, {}), *failed}:
         _known[path] = _kept(path)
-    kept = _known[path].get(key, {})
-    return {name: kept[name] for name in names if name in kept}
+    known = {**failed, **_known.get(path, {}).get(key, {})}
+    return {name: known[name] for name in names if name in known}
 
 
 def fastest(times: Times) -> str | None:
@@ -192,10 +191,14 @@ def _wait(device: torch.device) -> None:
 
 
 def _keep(shape: Shape, times: Times) -> None:
-    """Beside what other processes have kept meanwhile."""
-    path = file_of(shape.device)
+    """Beside what other processes have kept meanwhile; a backend that failed for this process alone."""
+    path, key = file_of(shape.device), shape.key
+    _failed.setdefault((path, key), set()).update(name for name, ms in times.items() if ms is None)
+    found = {name: ms for name, ms in times.items() if ms is not None}
+    if not found:
+        return
     kept = _kept(path)
-    kept[shape.key] = {**kept.get(shape.key, {}), **times}
+    kept[key] = {**kept.get(key, {}), **found}
     _known[path] = kept
     try:
         make_folder(path.parent, "XDG_CACHE_HOME")

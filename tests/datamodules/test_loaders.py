@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import datamodules.loader as loader_module
 from datamodules import Adding, CopyMemory, PixelDigits, UserError
 
 SYNTHETIC = {"train_samples": 96, "val_samples": 13, "test_samples": 22}
@@ -179,9 +180,31 @@ def test_the_trainer_says_which_rank(kind):
     data.prepare_data()
     data.setup("fit")
     idle = SimpleNamespace(fn=None, status=None)
-    data.trainer = SimpleNamespace(global_rank=1, local_rank=1, world_size=3, overfit_batches=0.0, state=idle)
+    on_cpu = SimpleNamespace(root_device=torch.device("cpu"))
+    data.trainer = SimpleNamespace(
+        global_rank=1, local_rank=1, world_size=3, overfit_batches=0.0, state=idle, strategy=on_cpu
+    )
     assert epoch(data.train_dataloader()) == epoch(loader(kind, "train", 1, 3))
     assert epoch(data.val_dataloader()) == epoch(loader(kind, "val", 1, 3))
+
+
+def test_memory_is_pinned_for_a_gpu_alone(monkeypatch):
+    """Where there is a GPU, a trainer on the CPU needs none; nor do data without a trainer."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    data, place = CopyMemory(delay=2, **SYNTHETIC, batch_size=4), SimpleNamespace()
+    found = [data.loader("train").pin]
+    for device in ("cpu", "cuda:0"):
+        place.root_device = torch.device(device)
+        data.trainer = SimpleNamespace(strategy=place, overfit_batches=0.0)
+        found.append(data.loader("train").pin)
+    assert found == [False, False, True]
+    given = []
+    monkeypatch.setattr(loader_module, "DataLoader", lambda *_, **options: given.append(options["pin_memory"]) or [])
+    for pin in (False, True):
+        source = data.loader("train")
+        source.pin = pin
+        assert list(source) == []
+    assert given == [False, True]
 
 
 # --------------------------------------------------------------------------------------------------------------- ranks

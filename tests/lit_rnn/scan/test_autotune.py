@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,8 +43,8 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
     monkeypatch.setattr(time, "perf_counter", lambda: made.now)
     monkeypatch.setitem(autotune.NAMES, "cpu", lambda _: "A card (80 GB)")
     monkeypatch.setattr(autotune, "cache_folder", lambda: tmp_path / "cache")
-    monkeypatch.setattr(autotune, "_known", {})
-    monkeypatch.setattr(autotune, "_first", {})
+    for memory in ("_known", "_failed", "_first"):
+        monkeypatch.setattr(autotune, memory, {})
     return made
 
 
@@ -73,6 +74,27 @@ def test_what_fails_is_not_taken_and_what_is_new_is_measured(clock: Clock, caplo
     assert (
         autotune.listed(autotune.times_of(shape(), ["loop", "broken", "fused"])) == "fused 20, loop 300, broken failed"
     )
+
+
+def test_what_failed_is_tried_again_by_the_next_process(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory beside another program, or a compiler that is installed later: not for ever."""
+    names, passes = ["loop", "broken"], []
+    monkeypatch.setattr(autotune, "_tried", lambda run, name, _: passes.append(name) or (None if "b" in name else 3.0))
+    for _ in range(2):
+        assert autotune.measured(shape(), names, clock.a_pass) == "loop"
+    assert passes == names and "broken" not in autotune.files()[0].read_text()
+    for memory in ("_known", "_failed"):
+        monkeypatch.setattr(autotune, memory, {})
+    assert autotune.remembered(shape(), names) is None
+    assert autotune.measured(shape(), names, clock.a_pass) == "loop" and passes == [*names, "broken"]
+
+
+def test_failures_that_were_kept_are_none(clock: Clock) -> None:
+    path = autotune.file_of(CPU)
+    path.parent.mkdir()
+    path.write_text(json.dumps({"measured": {shape().key: {"loop": 3.0, "fused": None}}}))
+    assert autotune.times_of(shape(), ["loop", "fused"]) == {"loop": 3.0}
+    assert autotune.measured(shape(), ["loop", "fused"], clock.a_pass) == "loop" and clock.ran[0] == "fused"
 
 
 def test_every_shape_is_measured_by_itself() -> None:
