@@ -146,7 +146,8 @@ def card_words(run: Record) -> str:
     commit = f"commit {run['commit']}, " if "commit" in run else ""
     return (
         f"{run['date']}: {commit}{m['card']} (compute capability {m['capability']}), CUDA {m['cuda']}, "
-        f"cuDNN {m['cudnn']}, torch {m['torch']}, Triton {m['triton']}, Python {m['python']}; medians of {run['rounds']} rounds."
+        f"cuDNN {m['cudnn']}, torch {m['torch']}, Triton {m['triton']}, Python {m['python']}; medians of "
+        f"{run['rounds']} rounds."
     )
 
 
