@@ -111,8 +111,9 @@ class StreamDataModule(SequenceDataModule):
         num_workers: Processes that prepare batches.
         carry: The share of training chunks, drawn by ``seed``, that go on with the states of the one before; true is
             all, false none. With all, a network hardly sees how a text begins, once a stream and epoch, and may not
-            find its way from there; with none, one whose state grows until it has learned otherwise, as NRU's memory
-            does, can be trained at all. Validation and test always carry.
+            find its way from there; with none, one whose state grows from chunk to chunk, as NRU's memory does, can be
+            trained at all. Validation and test carry always, but with false never: chunks are then sequences of their
+            own.
     """
 
     def __init__(
@@ -145,6 +146,5 @@ class StreamDataModule(SequenceDataModule):
                 given = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
                 raise UserError(f"{kind} returns {part} {given}, but it must be a tensor with as many steps as inputs.")
         train = name == "train"
-        return Streams(
-            series, self.tbptt, self.batch_size, even=train, carry=self.carry if train else True, seed=self.seed
-        )
+        carry = self.carry if train else self.carry > 0
+        return Streams(series, self.tbptt, self.batch_size, even=train, carry=carry, seed=self.seed)

@@ -43,7 +43,7 @@ def test_streams_go_on_from_chunk_to_chunk() -> None:
         assert batch.reset.tolist() == [[number == 0 and t == 0 for t in range(batch.inputs.shape[1])]] * 3
 
 
-def test_without_carry_every_training_chunk_begins_anew() -> None:
+def test_without_carry_every_chunk_begins_anew() -> None:
     data = Counting(documents=(6,), tbptt=4, batch_size=3, carry=False)
     first, second, *_, last = batches(data, "train")
     assert first.inputs[0].tolist() == [0, 1, 2, 3] and last.inputs.shape[1] == 3
@@ -53,11 +53,16 @@ def test_without_carry_every_training_chunk_begins_anew() -> None:
     assert last.reset.tolist() == [[True, False, False]] * 3
     (one, *_), (two, *_) = (batches(data, "train", rank, 2) for rank in range(2))
     assert one.reset is not None and two.reset is not None and one.reset[:, 0].all() and two.reset[:, 0].all()
-    for given, kept in zip(
-        batches(data, "val"), batches(Counting(documents=(6,), tbptt=4, batch_size=3), "val"), strict=True
-    ):
+    for split in ("val", "test"):
+        assert all(batch.reset is not None and batch.reset[:, 0].all() for batch in batches(data, split))
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_evaluation_carries_whatever_share_of_training_does(split: str) -> None:
+    shared, all_of_it = (Counting(documents=(6,), tbptt=4, batch_size=3, carry=carry) for carry in (0.01, True))
+    for given, kept in zip(batches(shared, split), batches(all_of_it, split), strict=True):
         assert given.reset is not None and kept.reset is not None
-        assert torch.equal(given.reset, kept.reset), "evaluation carries"
+        assert torch.equal(given.reset, kept.reset)
 
 
 def test_a_share_of_the_training_chunks_goes_on() -> None:

@@ -205,7 +205,10 @@ def _chance(run: Run) -> float:
 
 def _measured(run: Run) -> dict[str, Any]:
     """The options of the data that say what is measured."""
-    return {key: value for key, value in sorted(run.options("data").items(), key=str) if key not in _TRAINING}
+    options = run.options("data")
+    # chunks that each stand alone: how far back a symbol sees is theirs
+    kept = {"tbptt", "carry"} if options.get("carry", True) in (False, 0) else set()
+    return {key: value for key, value in sorted(options.items(), key=str) if key not in _TRAINING - kept}
 
 
 def _setting(run: Run) -> str:

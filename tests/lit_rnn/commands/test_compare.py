@@ -180,6 +180,8 @@ def test_an_option_of_a_later_version_has_its_default_in_older_runs(make: Make) 
 
 def test_sizes_of_splits_and_batches_keep_runs_together(make: Make) -> None:
     assert len(compared(make("a"), make("b", data={"batch_size": 3, "train_samples": 5, "num_workers": 2}))) == 1
+    assert len(compared(make("c"), make("d", data={"carry": 0.9, "tbptt": 7}), make("e", data={"carry": True}))) == 1
+    assert len(compared(make("f"), make("g", data={"carry": False, "tbptt": 7}))) == 2, "chunks, each alone"
 
 
 # ---- learning rates
