@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.base import Batch, unit_interval
+from datamodules.base import Batch
 from datamodules.errors import require
-from datamodules.lengths import LengthDataModule
+from datamodules.on_device import OnDevice, uniform
 from datamodules.task import Task
 
 
@@ -21,7 +19,7 @@ def value_first(x: Tensor) -> Tensor:
     return x.flip(-1) if first and not second else x
 
 
-class Adding(LengthDataModule):
+class Adding(OnDevice):
     """Add the two marked numbers of a long sequence: y = sum of u_t where m_t = 1.
 
     Inputs (B, T, 2): channel 0 is u_t ~ U(0, 1), channel 1 the mark m_t, 1 at exactly one step of each half. The
@@ -33,7 +31,7 @@ class Adding(LengthDataModule):
             ``urnn``: h = T // 2.
         mark_first: Channel 0 is m_t and channel 1 u_t, as in Orhan and Pitkow's code (2020): a start that sends channel
             0 to the source of a chain sends the marks there.
-        **kwargs: Other lengths, a curriculum, sizes, seed and workers: `LengthDataModule`.
+        **kwargs: Other lengths, a curriculum, sizes, seed, workers and device: `OnDevice`.
     """
 
     bounds = (0.0, 1.0)
@@ -80,14 +78,12 @@ class Adding(LengthDataModule):
         free[..., self.value] = inputs[..., self.mark] == 0
         return free
 
-    def make_at(self, words: NDArray[np.uint64], length: int) -> Batch:
+    def made(self, words: Tensor, length: int) -> Batch:
         half = (length - 1) // 2 if self.protocol == "scornn" else length // 2
-        uniform = unit_interval(words)
-        rows = np.arange(len(words))
-        inputs = np.zeros((len(words), length, 2), dtype=np.float32)
-        inputs[:, :, self.value] = uniform[:, 2:]
-        first = (uniform[:, 0] * half).astype(np.int64)
-        second = half + (uniform[:, 1] * (length - half)).astype(np.int64)
-        inputs[rows, first, self.mark] = inputs[rows, second, self.mark] = 1
-        targets = inputs[rows, first, self.value] + inputs[rows, second, self.value]
-        return torch.from_numpy(inputs), torch.from_numpy(targets[:, None])
+        drawn = uniform(words)
+        values = drawn[:, 2:].float()
+        first = (drawn[:, :1] * half).long()
+        second = half + (drawn[:, 1:2] * (length - half)).long()
+        marks = torch.zeros_like(values).scatter_(1, first, 1.0).scatter_(1, second, 1.0)
+        channels = (marks, values) if self.mark_first else (values, marks)
+        return torch.stack(channels, dim=-1), values.gather(1, first) + values.gather(1, second)

@@ -174,7 +174,7 @@ class SequenceDataModule(LightningDataModule, ABC):
             world_size=world_size,
             num_workers=self.num_workers,
             bucket=self.bucket_by_length,
-            pin=self._device().type == "cuda",
+            pin=self.device().type == "cuda",
             check=functools.partial(self._check_batch, split),
         )
 
@@ -182,7 +182,7 @@ class SequenceDataModule(LightningDataModule, ABC):
         """This process's number, and how many there are."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
-    def _device(self) -> torch.device:
+    def device(self) -> torch.device:
         """Where the trainer computes; the CPU where there is none."""
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
 

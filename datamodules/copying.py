@@ -7,17 +7,16 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.base import Batch
 from datamodules.errors import require
-from datamodules.lengths import LengthDataModule
+from datamodules.on_device import OnDevice, below
 from datamodules.task import Task
 
 
-class CopyMemory(LengthDataModule):
+class CopyMemory(OnDevice):
     """Recall K symbols after a delay: x = (s_1 .. s_K, blanks, marker, blanks), y = (blanks, s_1 .. s_K).
 
     Blank is 0, data symbols are 1..alphabet, the marker is alphabet + 1; both sequences have delay + 2K steps and
@@ -42,7 +41,7 @@ class CopyMemory(LengthDataModule):
         protocol: The layout.
         raw: Feed every symbol as its number, one value a step, as the released nnRNN code does unless told otherwise:
             0 is blank, 1 to ``alphabet`` are data, alphabet + 1 the marker.
-        **kwargs: Other lengths, a curriculum, sizes, seed and workers: `LengthDataModule`.
+        **kwargs: Other lengths, a curriculum, sizes, seed, workers and device: `OnDevice`.
     """
 
     task_options = ("delay", "symbols", "alphabet", "protocol", "variable", "raw")
@@ -99,12 +98,11 @@ class CopyMemory(LengthDataModule):
         """The blanks: neither the symbols nor the marker."""
         return inputs == 0
 
-    def make_at(self, words: NDArray[np.uint64], length: int) -> Batch:
-        data = (words[:, : self.symbols] % np.uint64(self.alphabet)).astype(np.int64) + 1
-        inputs = np.zeros((len(words), length + 2 * self.symbols), dtype=np.int64)
-        targets = np.zeros_like(inputs)
+    def made(self, words: Tensor, length: int) -> Batch:
+        data = below(words[:, : self.symbols], self.alphabet) + 1
+        inputs = data.new_zeros(len(data), length + 2 * self.symbols)
+        targets = inputs.clone()
         inputs[:, : self.symbols] = data
         inputs[:, self.symbols + length - (self.protocol == "common")] = self.alphabet + 1
         targets[:, -self.symbols :] = data
-        read = inputs[..., None].astype(np.float32) if self.raw else inputs
-        return torch.from_numpy(read), torch.from_numpy(targets)
+        return inputs[..., None].float() if self.raw else inputs, targets

@@ -5,36 +5,32 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.base import Batch
 from datamodules.errors import require
-from datamodules.lengths import LengthDataModule
+from datamodules.on_device import OnDevice, below
 from datamodules.task import Task
 
 
-def scattered(
-    words: NDArray[np.uint64], symbols: int, alphabet: int, steps: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def scattered(words: Tensor, symbols: int, alphabet: int, steps: int) -> tuple[Tensor, Tensor]:
     """(B, steps) blanks with K data symbols, 1 to alphabet, among them, and those symbols (B, K) in their order.
 
     Args:
-        words: (B, K + places) uniform random words: the symbols lie at K different ones of the first ``places`` steps.
+        words: (B, K + places) uniform random words, as in `OnDevice.made`: the symbols lie at K different ones of the
+            first ``places`` steps.
         symbols: K.
         alphabet: How many different data symbols there are.
         steps: Of a sequence.
     """
-    data = (words[:, :symbols] % np.uint64(alphabet)).astype(np.int64) + 1
-    places = np.sort(np.argsort(words[:, symbols:], axis=1)[:, :symbols], axis=1)
-    inputs = np.zeros((len(words), steps), dtype=np.int64)
-    np.put_along_axis(inputs, places, data, axis=1)
-    return inputs, data
+    data = below(words[:, :symbols], alphabet) + 1
+    ranked = words[:, symbols:] ^ -(2**63)  # unsigned words in their order
+    places = ranked.topk(symbols, largest=False).indices.sort().values
+    return data.new_zeros(len(data), steps).scatter_(1, places, data), data
 
 
-class Denoise(LengthDataModule):
+class Denoise(OnDevice):
     """Recall K symbols scattered among blanks: K data symbols at random places, then a marker and K blanks, during
     which they are due in their order.
 
@@ -54,7 +50,7 @@ class Denoise(LengthDataModule):
         symbols: K, how many symbols to recall.
         alphabet: How many different data symbols there are; null: the protocol's.
         protocol: ``nru`` or ``goru``.
-        **kwargs: Other lengths, a curriculum, sizes, seed and workers: `LengthDataModule`.
+        **kwargs: Other lengths, a curriculum, sizes, seed, workers and device: `OnDevice`.
     """
 
     task_options = ("delay", "symbols", "alphabet", "protocol")
@@ -109,14 +105,14 @@ class Denoise(LengthDataModule):
     def words_at(self, length: int) -> int:
         return self.symbols + self._places(length)
 
-    def make_at(self, words: NDArray[np.uint64], length: int) -> Batch:
+    def made(self, words: Tensor, length: int) -> Batch:
         before = self._places(length)
         inputs, data = scattered(words, self.symbols, self.alphabet, before + 1 + self.symbols)
-        targets = np.zeros_like(inputs)
+        targets = torch.zeros_like(inputs)
         inputs[:, before] = self.alphabet + 1
         targets[:, -self.symbols :] = data
         if self.protocol == "goru":
-            return torch.from_numpy(inputs), torch.from_numpy(targets)
-        mask = np.zeros(inputs.shape, dtype=bool)
+            return inputs, targets
+        mask = torch.zeros(inputs.shape, dtype=torch.bool)
         mask[:, -self.symbols :] = True
-        return torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(mask)
+        return inputs, targets, mask

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,6 +38,11 @@ class IndexedBatches(Dataset[Batch], ABC):
 
     @abstractmethod
     def __getitem__(self, indices: Indices) -> Batch: ...
+
+    def ahead(self, given: Sequence[Indices]) -> Iterator[Batch] | None:
+        """The training batches of these indices, one after another, where this process makes them, several at once;
+        None: each by `__getitem__`, in ``num_workers``."""
+        return None
 
     def read_by(self, rows: int) -> IndexedBatches:
         """The split as it is where batches have ``rows`` rows, of all processes together."""
@@ -181,16 +186,18 @@ class SequenceLoader:
             self.epoch += int(self.train)
         self._resumed = False
         given = self._batches(self.bucket)
-        loader = DataLoader(
-            self.split,
-            batch_size=None,
-            sampler=given[self.position :],
-            num_workers=self.num_workers,
-            pin_memory=self.pin,
-            worker_init_fn=_leave_signals_alone if self.num_workers else None,
-            generator=torch.Generator(),  # else it draws its base seed from the model's random numbers
-        )
-        for batch in loader:
+        batches: Iterable[Batch] | None = self.split.ahead(given[self.position :]) if self.train else None
+        if batches is None:
+            batches = DataLoader(
+                self.split,
+                batch_size=None,
+                sampler=given[self.position :],
+                num_workers=self.num_workers,
+                pin_memory=self.pin,
+                worker_init_fn=_leave_signals_alone if self.num_workers else None,
+                generator=torch.Generator(),  # else it draws its base seed from the model's random numbers
+            )
+        for batch in batches:
             self.check(batch, self.position, given[self.position])
             self.position += 1
             yield batch

@@ -14,6 +14,7 @@ from datamodules.base import Batch, unit_interval
 from datamodules.denoising import scattered
 from datamodules.errors import require
 from datamodules.lengths import LengthDataModule
+from datamodules.on_device import OnDevice
 from datamodules.task import Task
 
 
@@ -183,7 +184,7 @@ class InductionHeads(LengthDataModule):
         return torch.from_numpy(inputs), torch.from_numpy(inputs[rows, place + 1])
 
 
-class SelectiveCopy(LengthDataModule):
+class SelectiveCopy(OnDevice):
     """Copy K symbols that lie scattered among noise, in their order, when K markers ask for them.
 
     Noise is 0, data symbols are 1 to alphabet, the marker is alphabet + 1. The symbols lie at random places of the
@@ -196,7 +197,7 @@ class SelectiveCopy(LengthDataModule):
         delay: Steps among which the symbols are scattered; a sequence has delay + K.
         symbols: K.
         alphabet: How many different data symbols there are.
-        **kwargs: Other lengths, a curriculum, sizes, seed and workers: `LengthDataModule`.
+        **kwargs: Other lengths, a curriculum, sizes, seed, workers and device: `OnDevice`.
     """
 
     task_options = ("delay", "symbols", "alphabet")
@@ -234,12 +235,12 @@ class SelectiveCopy(LengthDataModule):
     def words_at(self, length: int) -> int:
         return self.symbols + length
 
-    def make_at(self, words: NDArray[np.uint64], length: int) -> Batch:
+    def made(self, words: Tensor, length: int) -> Batch:
         inputs, data = scattered(words, self.symbols, self.alphabet, length + self.symbols)
         inputs[:, length:] = self.alphabet + 1
-        labels, mask = np.zeros_like(inputs), np.zeros(inputs.shape, dtype=bool)
+        labels, mask = torch.zeros_like(inputs), torch.zeros(inputs.shape, dtype=torch.bool)
         labels[:, length:], mask[:, length:] = data, True
-        return _masked_labels(labels, mask, inputs)
+        return inputs, labels, mask
 
 
 WRITE, READ, IGNORE = 2, 3, 4
