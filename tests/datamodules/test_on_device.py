@@ -1,4 +1,4 @@
-"""Synthetic data made on the device: NumPy's own words, and the batches that the CPU gives, without a wait of the host."""
+"""Synthetic data made on the device: NumPy's words, the batches that the CPU gives, and no wait of the host."""
 
 from __future__ import annotations
 
