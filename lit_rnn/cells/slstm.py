@@ -50,8 +50,8 @@ class SLSTMCell(Cell):
         i, f, z, o = torch.addmm(u, h, w.mT).chunk(4, dim=-1)
         kept = nn.functional.logsigmoid(f) + m
         m = torch.where(n == 0, i, torch.maximum(kept, i))
-        # at most 0, unless n = 0, where f' is multiplied by nothing
-        forget, write = torch.exp((kept - m).clamp(max=0)), torch.exp(i - m)
+        # at most 0, unless n = 0, where f' is multiplied by nothing; clamp would lose the gradient at 0
+        forget, write = torch.exp(torch.where(kept > m, 0.0, kept - m)), torch.exp(i - m)
         c, n = forget * c + write * torch.tanh(z), forget * n + write
         h = torch.sigmoid(o) * c / n
         return h, (h, c, n, m)

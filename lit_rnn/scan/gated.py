@@ -1,182 +1,31 @@
 """The cells beyond the plain recurrence on the CPU, as one call into C++ (`gated.cpp`).
 
 Every one is one product of the state, z = W s_{t-1} + u_t, and a function of s_{t-1} and z that gives s_t; or two of
-them, the second product reading what the first function gave. With delta_t the loss's gradient by z_t, the gradient by
-u_t is delta_t, and that by W is sum_t delta_t s_{t-1}^T: products over many steps, formed here. C++ runs the two
-recursions, keeps the states and what z became, and sums the gradients by the vectors of a cell (biases, peepholes).
+them, the second product reading what the first function gave; or z = u_t alone. With delta_t the loss's gradient by
+z_t, the gradient by u_t is delta_t, and that by W is sum_t delta_t s_{t-1}^T: products over many steps, formed here.
+C++ runs the two recursions, keeps the states and what z became, and sums the gradients by the vectors of a cell
+(biases, peepholes).
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.errors import require
 from lit_rnn import cells
-from lit_rnn.activations import NONLINEARITIES
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.scan.drive import Drive, DriveGradients, drive_of
 from lit_rnn.scan.native import Memory, addresses, function, packed, packed_shape, readable, runs_natively
 from lit_rnn.scan.packed import Blocks, Trail, size, split, together
-from lit_rnn.scan.recurrence import KINDS, refuse_a_graph
+from lit_rnn.scan.plans import KERNELS, NUMBERS, Plan, Product, is_gated, parts_of
+from lit_rnn.scan.recurrence import refuse_a_graph
 
-_CELLS = (
-    "janet",
-    "lstm",
-    "gru",
-    "goru",
-    "reset before",
-    "euler",
-    "layer norm",
-    "statistical",
-    "nru",
-    "lstm with output matrix",
-)  # as in gated.cpp
-_LONGEST = 256  # as in gated.cpp
-_NUMBERS = 16  # a cell has at most so many of them
-
-
-class _Product(NamedTuple):
-    """W times columns of the state's record, added to columns of z."""
-
-    rows: int  # of W: the columns of z
-    columns: int  # of W: those of the record
-    reads: int = 0  # the first column read
-    writes: int = 0  # the first column of z
-    fresh: int = 0  # how many of the columns read are this step's; the others are those before it
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.rows, self.columns
-
-
-class _Plan(NamedTuple):
-    """What C++ has to know of a cell; the fields of ``Shape`` in gated.cpp."""
-
-    kind: str
-    sizes: tuple[int, ...]  # of the struct of that cell
-    state: int  # width of the state, its tensors side by side
-    drive: int  # width of the drive
-    kept: int  # width of z
-    products: tuple[_Product, ...]
-    vectors: int = 0  # how many numbers the cell's vectors are
-    beside: int = 0  # columns of the record behind the state, for the second product to read
-    drive_at: int = 0  # where in z the drive goes
-    numbers: tuple[float, ...] = ()
-
-    @property
-    def record(self) -> int:
-        return self.state + self.beside
-
-
-class _Parts(NamedTuple):
-    """A cell as C++ takes it."""
-
-    plan: _Plan
-    matrices: tuple[Tensor, ...]  # one for each product
-    vectors: tuple[Tensor | None, ...] = ()
-
-
-def _janet(cell: cells.JANETCell, w: Tensor) -> _Parts:
-    n = cell.hidden_size
-    return _Parts(_Plan("janet", (n,), n, 2 * n, 2 * n, (_Product(2 * n, n),), numbers=(cell.beta,)), (w,))
-
-
-def _lstm(cell: cells.LSTMCell, w: Tensor) -> _Parts:
-    n = cell.hidden_size
-    if cell.output is None:
-        vectors = 0 if cell.peephole is None else 3 * n
-        return _Parts(_Plan("lstm", (n,), 2 * n, 4 * n, 4 * n, (_Product(4 * n, n),), vectors), (w,), (cell.peephole,))
-    products = _Product(4 * n, n), _Product(n, n, reads=n, writes=3 * n, fresh=n)
-    return _Parts(_Plan("lstm with output matrix", (n,), 2 * n, 4 * n, 4 * n, products), (w, cell.output.weight))
-
-
-def _gru(cell: cells.GRUCell, w: tuple[Tensor, Tensor | None]) -> _Parts:
-    n = cell.hidden_size
-    W, b = w
-    if b is not None:  # C++ takes the candidate first: q has no drive, which then is one block
-        return _Parts(_reset_after("gru", n), (W.roll(n, 0),), (b[2 * n :],))
-    products = _Product(2 * n, n), _Product(n, n, reads=n, writes=2 * n, fresh=n)
-    return _Parts(_Plan("reset before", (n,), n, 3 * n, 3 * n, products, beside=n), W.split((2 * n, n)))
-
-
-def _goru(cell: cells.GORUCell, w: tuple[Tensor, Tensor]) -> _Parts:
-    n = cell.hidden_size
-    return _Parts(_reset_after("goru", n), (w[0].roll(n, 0),), (cell.activation.bias,))
-
-
-def _reset_after(kind: str, n: int) -> _Plan:
-    return _Plan(kind, (n,), n, 3 * n, 4 * n, (_Product(3 * n, n),), vectors=n, drive_at=n)
-
-
-def _euler(cell: cells.LipschitzRNNCell | cells.AntisymmetricRNNCell, w: Tensor) -> _Parts:
-    n, linear = cell.hidden_size, type(cell).step is cells.LipschitzRNNCell.step
-    kept, numbers = n + linear * n, (cell.step_size,)
-    plan = _Plan("euler", (n, linear), n, n, kept, (_Product(kept, n),), drive_at=linear * n, numbers=numbers)
-    return _Parts(plan, (w,))
-
-
-def _layer_norm(cell: cells.LayerNormRNNCell, w: Tensor) -> _Parts:
-    n, norm = cell.hidden_size, cell.norm
-    f = next(name for name, f in NONLINEARITIES.items() if f is cell.activation)
-    sizes, numbers = (n, KINDS.index(f)), (norm.eps,)
-    plan = _Plan("layer norm", sizes, n, n, n + 1, (_Product(n, n),), vectors=2 * n, numbers=numbers)
-    return _Parts(plan, (w,), (norm.weight, norm.bias))
-
-
-def _statistical(cell: cells.StatisticalRUCell, w: tuple[Tensor, Tensor]) -> _Parts:
-    r, p = cell.summary.out_features, cell.input.out_features
-    total = p * len(cell.alphas)
-    products = _Product(r, total), _Product(p, r, reads=total, writes=r, fresh=r)
-    sizes = r, p, len(cell.alphas)
-    plan = _Plan("statistical", sizes, total, p, r + p, products, vectors=r, beside=r, drive_at=r, numbers=cell.alphas)
-    return _Parts(plan, (cell.summary.weight, w[0]), (cell.summary.bias,))
-
-
-def _nru(cell: cells.NRUCell, w: Any) -> _Parts:
-    H, M, side, parts = cell.hidden_size, cell.memory_size, *_nru_sizes(cell)
-    sizes = (H, M, cell.products, parts, side, M // side)
-    gates, released = cell.products * (parts + 2 * side), cell.form == "released"
-    products = _Product(H, H + M), _Product(gates, H + M, writes=H, fresh=H)
-    drive, vectors = (H, gates) if released else (H + gates, 0)
-    plan = _Plan("nru", sizes, H + M, drive, H + gates, products, vectors)
-    return _Parts(plan, (w.hidden, w.gates), (w.bias if released else None,))
-
-
-def _nru_sizes(cell: cells.NRUCell) -> tuple[int, int]:
-    """Length of q, and how many parts the p of one outer product has."""
-    return cell.write.out_features // cell.products, 2 * cell.heads // cell.products
-
-
-# by what a step does: a subclass that changes it is another cell
-_PARTS: dict[Any, Callable[..., _Parts]] = {
-    cells.JANETCell.step: _janet,
-    cells.LSTMCell.step: _lstm,
-    cells.GRUCell.step: _gru,
-    cells.GORUCell.step: _goru,
-    cells.LipschitzRNNCell.step: _euler,
-    cells.AntisymmetricRNNCell.step: _euler,
-    cells.LayerNormRNNCell.step: _layer_norm,
-    cells.StatisticalRUCell.step: _statistical,
-    cells.NRUCell.step: _nru,
-}
-
-
-def is_gated(cell: Cell) -> bool:
-    """Whether gated.cpp computes what ``cell`` does."""
-    if isinstance(cell, cells.NRUCell):
-        plain = cell.separable and isinstance(cell.norm, nn.Identity) and _nru_sizes(cell)[0] <= _LONGEST
-    elif isinstance(cell, cells.LayerNormRNNCell):
-        plain = cell.activation in NONLINEARITIES.values()
-    elif isinstance(cell, cells.StatisticalRUCell):
-        plain = len(cell.alphas) <= _NUMBERS
-    else:
-        plain = True
-    return plain and type(cell).step in _PARTS
+_NOTHING = (0, 0, 0, 0)  # of a product that there is none of
 
 
 def runs_gated(cell: Cell) -> bool:
@@ -189,9 +38,9 @@ def runs_gated(cell: Cell) -> bool:
 
 def run_gated(cell: Cell, x: Tensor, state: State, w: Any, last_only: bool, blocks: Blocks) -> tuple[Tensor, State]:
     """Packed outputs (N, output_size), or the last (R, output_size), and final state of such a cell."""
-    plan, matrices, vectors = _PARTS[type(cell).step](cell, w)
+    plan, matrices, vectors = parts_of(cell, w)
     given = [vector for vector in vectors if vector is not None]
-    dtype = matrices[0].dtype
+    dtype = (*matrices, *given)[0].dtype
     drive = drive_of(cell, x, w, dtype, blocks)
     with torch.autocast(x.device.type, enabled=False):  # the states stay in W's precision
         vector = torch.cat([vector.flatten() for vector in given]).to(dtype) if given else None
@@ -212,7 +61,7 @@ class _Gated(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        plan: _Plan,
+        plan: Plan,
         seen: int,
         last_only: bool,
         keep: bool,
@@ -229,7 +78,7 @@ class _Gated(torch.autograd.Function):
         trail = Trail(together(parts), keep or not last_only)
         memory, final = start.new_empty(trail.size, start.shape[1]), torch.empty_like(start)
         kept = start.new_empty(len(x) if keep else len(start), plan.kept)
-        call = _Call("forward", plan, seen, keep, torch.get_num_threads(), vector, matrices)
+        call = _Call("forward", plan, seen, keep, torch.get_num_threads(), start.dtype, vector, matrices)
         last = start
         for part in parts:
             drives = split(drive.of(part.rows), part.blocks)
@@ -261,7 +110,7 @@ class _Gated(torch.autograd.Function):
         threads = torch.get_num_threads()
         by = None if vector is None else vector.new_zeros(threads, len(vector))
         room = kept.new_empty(max(size(part.blocks) for part in parts), plan.kept)
-        call = _Call("backward", plan, ctx.seen, True, threads, vector, matrices)
+        call = _Call("backward", plan, ctx.seen, True, threads, memory.dtype, vector, matrices)
         for part in reversed(parts):
             deltas = room[: size(part.blocks)]
             here = zip(part.blocks, split(deltas, part.blocks), part.of(grad), part.of(kept), strict=True)
@@ -284,7 +133,7 @@ class _Gated(torch.autograd.Function):
         return (*(None,) * 5, *found, *by_matrices)
 
 
-def _add_by_matrix(by: Tensor, product: _Product, states: Tensor, delta: Tensor) -> None:
+def _add_by_matrix(by: Tensor, product: Product, states: Tensor, delta: Tensor) -> None:
     """Adds sum_t delta_t s^T over these steps and all rows, s what the product reads."""
     _, _, reads, writes, fresh = product
     by_z = delta[..., writes : writes + len(by)].flatten(0, 1).mT
@@ -303,6 +152,7 @@ class _Call:
         seen: How many columns of the states the outputs are.
         keep: Whether a backward follows.
         threads: On how many.
+        dtype: Of all that is passed.
         vector: The cell's vectors, one after another.
         matrices: W of each product.
     """
@@ -310,26 +160,27 @@ class _Call:
     def __init__(
         self,
         name: Literal["forward", "backward"],
-        plan: _Plan,
+        plan: Plan,
         seen: int,
         keep: bool,
         threads: int,
+        dtype: torch.dtype,
         vector: Tensor | None,
         matrices: Sequence[Tensor],
     ) -> None:
-        self.plan, self.width, self.dtype = plan, seen, matrices[0].dtype
+        self.plan, self.width, self.dtype = plan, seen, dtype
         self.steps, self.rows = 0, 0
         require(seen <= plan.record, "The width of the outputs", seen, f"at most {plan.record}, that of the states")
         products = [(p.reads, p.columns, p.writes, p.rows) for p in plan.products]
         numbers = [
-            *(_CELLS.index(plan.kind), 0, 0, threads),
+            *(KERNELS.index(plan.kind), 0, 0, threads),
             *(plan.record, plan.kept, keep, plan.drive, plan.drive_at, seen),
             *(plan.vectors, len(products)),
-            *(number for product in (*products, (0, 0, 0, 0))[:2] for number in product),
+            *(number for product in (*products, _NOTHING, _NOTHING)[:2] for number in product),
             *plan.sizes,
         ]
         self.shape = (ctypes.c_int * 26)(*numbers)
-        self.numbers = (ctypes.c_double * _NUMBERS)(*plan.numbers)
+        self.numbers = (ctypes.c_double * NUMBERS)(*plan.numbers)
         self.weights: list[Memory | None] = [None, None, None]
         if plan.vectors or vector is not None:
             self.weights[0] = Memory("The vectors of the cell", vector, (plan.vectors,))

@@ -24,7 +24,7 @@ from lit_rnn.scan.compiler import COMMANDS, Compiler, find_compiler
 
 log = logging.getLogger(__name__)
 
-_HEADER = Path(__file__).with_name("vectors.h")
+_HEADERS = sorted(Path(__file__).parent.glob("*.h"))
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-pthread")
 # what this CPU has, as torch found out; a cache shared by different machines keeps one library for each
 _VECTORS = {
@@ -74,7 +74,8 @@ def _loaded(name: str, compiler: Compiler) -> ctypes.CDLL:
     source = Path(__file__).with_name(f"{name}.cpp")
     vectors = _VECTORS.get(torch.backends.cpu.get_cpu_capability(), ())
     command = (*compiler.command, *_FLAGS, *vectors, *compiler.compiling)
-    key = _digest("\n".join((_HEADER.read_text(), source.read_text(), *command)).encode())
+    texts = [path.read_text() for path in (*_HEADERS, source)]
+    key = _digest("\n".join((*texts, *command)).encode())
     kept = next((path for path in cache_folder().glob(f"{name}-{key}-*.so") if _is_whole(path)), None)
     linking = (*compiler.command, "-shared", *compiler.linking)
     return ctypes.CDLL(str(kept or _compile(source, f"{name}-{key}", command, linking)))

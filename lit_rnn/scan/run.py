@@ -298,7 +298,8 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
     - ``fused``: h_t = f(W h_{t-1} + u_t) with a hand-written backward that keeps only the states; for the plain cells
       (`lit_rnn.cells.PlainCell`), on any device. States stay in W's precision under autocast.
     - ``native``: both recursions in C++, for the CPU; compiled in seconds on first use. For the plain cells and all
-      others but NRU with ``use_relu``, ``layer_norm`` or rows that cut across outer products (``separable`` false).
+      others that are not linear in their state, but NRU with ``use_relu``, ``layer_norm`` or rows that cut across outer
+      products (``separable`` false).
     - ``triton``: the plain cells on a GPU, all steps in one launch with W held in registers; where W is too large for
       one processor, several share it.
     - ``compiled``: torch.compile over chunks of steps, for every cell; on the CPU with a C++ compiler and Python's

@@ -16,7 +16,7 @@ from lit_rnn import cells, models
 from lit_rnn.cells import Cell
 from lit_rnn.cells.minimal import positive
 from lit_rnn.models.base import count_parameters
-from lit_rnn.scan import scan
+from lit_rnn.scan import scan, supports
 from tests.oracles.maps import Array, Numbers
 from tests.oracles.modules import fill, numbers
 
@@ -185,13 +185,19 @@ def filled(name: str) -> Cell:
     return fill(CASES[name][0]().double(), seed=1, scale=0.5)  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_equals_its_equations(name: str) -> None:
+each_in_each = pytest.mark.parametrize(
+    ("name", "backend"),
+    [(name, b) for name, (make, _) in CASES.items() for b in ("loop", "native") if supports(b, make())],  # type: ignore[arg-type]
+)
+
+
+@each_in_each
+def test_equals_its_equations(name: str, backend: Any) -> None:
     cell, step = filled(name), CASES[name][1]
     rng = np.random.default_rng(0)
     x = rng.normal(size=(T, B, I))
     start = [np.abs(rng.normal(size=(B, size))) for size in cell.state_sizes]  # n of sLSTM is positive
-    y, final = scan(cell, torch.tensor(x), tuple(map(torch.tensor, start)), backend="loop")
+    y, final = scan(cell, torch.tensor(x), tuple(map(torch.tensor, start)), backend)
     for k in range(B):
         state = [part[k] for part in start]
         for t in range(T):
@@ -202,19 +208,19 @@ def test_equals_its_equations(name: str) -> None:
 
 
 class Scan(nn.Module):
-    def __init__(self, cell: Cell) -> None:
+    def __init__(self, cell: Cell, backend: Any) -> None:
         super().__init__()
-        self.cell = cell
+        self.cell, self.backend = cell, backend
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return scan(self.cell, x, backend="loop")[0]
+        return scan(self.cell, x, backend=self.backend)[0]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_gradients_by_differences(name: str) -> None:
+@each_in_each
+def test_gradients_by_differences(name: str, backend: Any) -> None:
     """From the cell's own start, by inputs and every parameter."""
     cell = filled(name)
-    module, names = Scan(cell), [name for name, _ in cell.named_parameters()]
+    module, names = Scan(cell, backend), [name for name, _ in cell.named_parameters()]
 
     def run(x: torch.Tensor, *values: torch.Tensor) -> Any:
         given = {f"cell.{name}": value for name, value in zip(names, values, strict=True)}
@@ -250,6 +256,21 @@ def test_slstm_stays_finite_where_its_gates_do_not() -> None:
         y.sum().backward()
         assert all(p.grad is not None and p.grad.isfinite().all() for p in cell.parameters())
         assert cell.input.weight.grad is not None and cell.input.weight.grad[3 * N :].any()
+
+
+def test_slstm_at_a_tie_of_its_stabiliser() -> None:
+    """h is smooth where both sides of max are equal, though the stabilised state has a corner there: f = 800, i = m."""
+    cell = cells.SLSTMCell(I, N).double()
+    with torch.no_grad():
+        cell.input.bias[N : 2 * N] = 800.0
+    u = cell.input.bias.detach()[None].requires_grad_()
+    h, c, n = (torch.full((1, N), v, dtype=torch.float64) for v in (0.1, 2.0, 0.5))
+    m = torch.zeros(1, N, dtype=torch.float64, requires_grad=True)
+    y, _ = cell.step(u, (h, c, n, m), cell.weights())
+    by_u, by_m = torch.autograd.grad(y.sum(), (u, m))
+    # h = (2 e^m + e^i tanh(0)) / (e^m / 2 + e^i) / 2
+    torch.testing.assert_close(by_m, torch.full((1, N), 1 / 2.25, dtype=torch.float64))
+    torch.testing.assert_close(by_u[:, :N], torch.full((1, N), -1 / 2.25, dtype=torch.float64))
 
 
 def test_slstm_does_not_see_its_stabiliser() -> None:

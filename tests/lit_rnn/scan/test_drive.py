@@ -28,6 +28,8 @@ CELLS: dict[str, Callable[[], Cell]] = {
     "layer norm": lambda: cells.LayerNormRNNCell(I, N, "tanh"),
     "statistical": lambda: cells.StatisticalRUCell(I, N, 4, 3),
     "nru": lambda: cells.NRUCell(I, N, 16, 4),
+    "lem": lambda: cells.LEMCell(I, N),
+    "unicornn": lambda: cells.UnICORNNCell(I, N),
 }
 PAIRS = [
     (name, backend) for name, make in CELLS.items() for backend in ("fused", "native") if supports(backend, make())

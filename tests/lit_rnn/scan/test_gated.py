@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -36,6 +35,10 @@ GATED: dict[str, Make] = {
     "statistical": lambda n: cells.StatisticalRUCell(I, n, n + 2, 7),
     "nru": lambda n: cells.NRUCell(I, n, 64, 4),
     "nru paper": lambda n: cells.NRUCell(I, n, 25, 3, form="paper"),
+    "slstm": lambda n: cells.SLSTMCell(I, n),
+    "lem": lambda n: cells.LEMCell(I, n, 0.7),
+    "cornn": lambda n: cells.CoRNNCell(I, n),
+    "unicornn": lambda n: cells.UnICORNNCell(I, n),
 }
 EVERY = pytest.mark.parametrize("make", GATED.values(), ids=GATED.keys())
 
@@ -49,6 +52,12 @@ def drawn(make: Make, n: int, dtype: torch.dtype = torch.float64) -> Cell:
         if parameter.dim() == 1:
             nn.init.uniform_(parameter, -0.5, 0.7)
     return cell
+
+
+def random_state(cell: Cell, batch: int) -> tuple[Tensor, ...]:
+    """The normaliser of sLSTM is positive: near zero, outputs are as large as one likes."""
+    parts = (torch.randn_like(part).detach() for part in cell.initial_state(batch))
+    return tuple((part.abs() if isinstance(cell, cells.SLSTMCell) else part).requires_grad_() for part in parts)
 
 
 @contextlib.contextmanager
@@ -81,12 +90,11 @@ def assert_alike(cell: Cell, x: Tensor, state: Any, count: int = 1, **options: A
 @pytest.mark.parametrize("n", [5, 37, 100])
 @pytest.mark.parametrize("count", [1, 2])
 def test_native_is_the_loop_in_float64(make: Make, n: int, count: int) -> None:
-    for T, B in itertools.product((1, 2, 9), (1, 3, 19)):
+    for T, B in ((1, 1), (1, 19), (2, 3), (9, 1), (9, 19)):
         torch.manual_seed(T + 7 * B)
         cell = drawn(make, n)
         x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
-        state = tuple(torch.randn_like(s).detach().requires_grad_() for s in cell.initial_state(B))
-        assert_alike(cell, x, state, count)
+        assert_alike(cell, x, random_state(cell, B), count)
 
 
 @EVERY
@@ -175,6 +183,25 @@ def test_a_zero_memory_of_the_nru() -> None:
         cell.write.weight[:4] = 0
         cell.write.bias[:4] = 0
     assert_alike(cell, torch.randn(3, 2, I, dtype=torch.float64, requires_grad=True), None)
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "by_m", "by_i"),
+    [(0.5, 0.25, 0.5, 0.5), (0.5, 0.5, 1.0, 0.0), (0.5, 0.125, 0.0, 1.0), (0.0, 5.0, 0.0, 1.0)],
+    ids=["tie", "kept", "new", "nothing remembered"],
+)
+def test_what_wins_the_stabiliser_of_slstm(n: float, m: float, by_m: float, by_i: float) -> None:
+    """m' = max(log sigma(f) + m, i) with f = 800, i = 0.25, shared where both are equal, and i where n = 0."""
+    cell = cells.SLSTMCell(I, 4).double()
+    with torch.no_grad():
+        cell.input.weight.zero_()
+        cell.input.bias.copy_(torch.tensor([0.25, 800.0, 0.5, -0.25]).double().repeat_interleave(4))
+    x = torch.randn(2, 3, I, dtype=torch.float64, requires_grad=True)
+    state = tuple(torch.full((3, 4), v, dtype=torch.float64, requires_grad=True) for v in (0.1, 2.0, n, m))
+    assert_alike(cell, x, state)
+    final = scan(cell, x[:1], state, "native")[1]
+    by_state, by_bias = torch.autograd.grad(final[3].sum(), (state[3], cell.input.bias))
+    assert by_state.eq(by_m).all() and by_bias[:4].eq(3 * by_i).all()
 
 
 def test_recomputed_chunks() -> None:
