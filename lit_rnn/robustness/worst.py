@@ -27,8 +27,9 @@ def adversarial(result: AttackResult) -> bool:
 
 
 def worst_at(results: Sequence[AttackResult], eps: float) -> Worst:
+    """The worst of results whose inputs are all allowed at ``eps``."""
     fooled = np.logical_or.reduce([result.fooled for result in results])
-    return Worst(eps, fooled, list(dict.fromkeys(result.attack for result in results)))
+    return Worst(eps, fooled, list(dict.fromkeys(result.attack for result in results if result.kind != "clean")))
 
 
 def interval(fooled: np.ndarray) -> tuple[float, float]:

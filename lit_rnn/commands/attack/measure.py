@@ -75,10 +75,14 @@ class Outcome:
         return list(dict.fromkeys(r.norm for r in self.results if adversarial(r)))
 
     def worst(self, norm: float | str) -> list[Worst]:
-        """The worst case per example at each size of a norm."""
-        results = [*self.results, *self.harder]
+        """The worst case per example at each size of a norm.
+
+        Whatever was found at a smaller size, or without an attack, is allowed at a larger one: a search that fails
+        there, where it has more to look through, does not make the network more robust.
+        """
+        results = [r for r in (*self.results, *self.harder) if r.norm == norm]
         sizes = sorted({r.eps for r in self.results if r.norm == norm})
-        return [worst_at([r for r in results if r.norm == norm and r.eps == eps], eps) for eps in sizes]
+        return [worst_at([self.clean, *(r for r in results if r.eps <= eps)], eps) for eps in sizes]
 
 
 def plan(

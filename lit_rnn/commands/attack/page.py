@@ -22,6 +22,10 @@ _TIME = (
     "Share of |change| (L∞), of its square (L2), or of the swaps, over examples fooled. Gradients that are exactly 0 "
     "are counted from the first input of an example that is not 0."
 )
+_WORST = (
+    "The worst case takes, for each example, whichever attack fooled it, at this size or at a smaller one: what is "
+    "allowed there is allowed here."
+)
 _SYMBOLS = dict(zip(SPECTRAL, ("ρ", "σ", "d", "ρ_ε"), strict=True))
 
 
@@ -145,7 +149,7 @@ def write_page(outcome: Outcome, pictures: Mapping[str, Path], about: Mapping[st
     for check in failed(outcome.checks):
         page.text(f"{check.name}: {check.sentence}", warning=True)
     page.section("Accuracy against size")
-    page.picture(pictures["accuracy"], "The worst case takes, for each example, whichever attack fooled it.")
+    page.picture(pictures["accuracy"], _WORST)
     for norm in _norms(outcome):
         page.table(table_of(outcome, norm))
     page.section("Perturbed inputs")

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from lit_rnn.class_paths import class_path
 from lit_rnn.commands.attack.many.findings import short
 from lit_rnn.commands.attack.many.measure import correlations, half_size, over_seeds, shown_sizes
 from lit_rnn.commands.attack.many.subject import setting_of
-from lit_rnn.commands.attack.measure import halving
+from lit_rnn.commands.attack.measure import Outcome, halving
 from lit_rnn.commands.attack.pictures import image_of
 from lit_rnn.commands.attack.work import as_asked
 from lit_rnn.models import LSTM, SequenceModel, VanillaRNN
@@ -117,7 +118,7 @@ def test_a_report(cli: Any, digits: Path, trained: SequenceModel, monkeypatch: p
     for norm in ("inf", "2"):
         for eps in sizes:
             fooled = np.mean([row[f"eps_{norm}"] != "" and float(row[f"eps_{norm}"]) <= eps for row in rows])
-            assert 1 - fooled <= worst[norm, eps]["accuracy"] + 1e-12
+            assert 1 - fooled == pytest.approx(worst[norm, eps]["accuracy"])
     # certificates: they say something here, and hold
     certified = {c["name"]: c["accuracy"] for c in found["certificates"]}
     assert set(certified) == {"lipschitz", "smoothing", "interval"}
@@ -253,6 +254,23 @@ def test_what_is_shown_is_the_size_that_halves_the_accuracy() -> None:
     for fooled, expected in (((2, 5, 8), 2.0), ((2, 2, 2), 3.0), ((2, 3, 3), 3.0), ((7, 7, 7), 1.0)):
         table = [result(float(eps), some) for eps, some in enumerate(fooled, 1)]
         assert halving(table, clean).eps == expected, fooled
+
+
+def test_a_larger_ball_is_never_safer() -> None:
+    """What fooled an example at a smaller size, or without an attack, is allowed at a larger one too."""
+
+    def result(eps: float, *fooled: int, attack: str = "swaps", norm: float | str = "swaps") -> AttackResult:
+        return AttackResult(attack, "gradient_free", norm, eps, np.isin(np.arange(6), fooled), np.zeros(6))
+
+    results = [result(1.0, 1, 3), result(4.0, 2), result(2.0, 4, attack="random_swaps"), result(1.0, 5, norm=2.0)]
+    found = SimpleNamespace(results=results, harder=[result(2.0, 0)], clean=result(0.0, 1))
+    worst = Outcome.worst(found, "swaps")  # type: ignore[arg-type]
+    assert [(w.eps, np.flatnonzero(w.fooled).tolist()) for w in worst] == [
+        (1.0, [1, 3]),
+        (2.0, [0, 1, 3, 4]),
+        (4.0, [0, 1, 2, 3, 4]),
+    ]
+    assert worst[1].attacks == ["swaps", "random_swaps"]
 
 
 def test_a_beaten_certificate_is_told() -> None:
