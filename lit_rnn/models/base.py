@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from datamodules import SequenceDataModule
 from datamodules.batch import Batch, Parts, at
 from datamodules.errors import UserError, did_you_mean, require
 from datamodules.task import Task
@@ -226,7 +227,7 @@ class SequenceModel(KeepsKind, Training):
 
         require(isinstance(checkpoint_path, str | os.PathLike), "checkpoint_path", checkpoint_path, "a file's path")
         require(hparams_file is None, "hparams_file", hparams_file, "None: give single options as keyword arguments")
-        require(weights_only in (None, True), "weights_only", weights_only, "None or True: files are not trusted")
+        require(weights_only in (None, True), "weights_only", weights_only, "left out: files are not trusted")
         location = "cpu" if map_location is None else map_location
         checkpoint = loading.read_checkpoint(checkpoint_path, location)
         held = loading.class_of(checkpoint, checkpoint_path)
@@ -325,8 +326,9 @@ class SequenceModel(KeepsKind, Training):
             words = np.random.SeedSequence([getattr(self._data(), "seed", 0) or 0, seed]).generate_state(1, np.uint64)
             self.draws = torch.Generator().manual_seed(int(words[0]))
         if self.adversarial is not None:
-            parts = Parts.of(batch)
-            batch = parts._replace(inputs=self.adversarial.perturb(self, self.task, parts, step, seed))
+            parts, data = Parts.of(batch), self._data()
+            free = data.changeable(parts.filled()) if isinstance(data, SequenceDataModule) else None
+            batch = parts._replace(inputs=self.adversarial.perturb(self, self.task, parts, step, seed, free))
         loss, shown = self._of_all_processes(self._shared_step(batch, "train"), Parts.of(batch))
         self.draws = None  # a generator cannot be copied
         self.log("train/loss_step", shown, prog_bar=True)

@@ -20,6 +20,9 @@ from lit_rnn.robustness.state import Model
 class AdversarialTraining:
     """min over weights of max over |d| <= eps of the loss, the inner one by PGD (Madry et al. 2018).
 
+    What decides the answer, and padding, are held still, as in the command `attack`: with a data module, its
+    ``changeable`` says what may be moved.
+
     Args:
         eps: Radius in the units of the input: of each element for L-inf, of the whole sequence for L2.
         norm: inf (in YAML: .inf) or 2.
@@ -70,12 +73,14 @@ class AdversarialTraining:
         """How far inputs are moved when that many optimizer steps have been taken."""
         return self.eps * min(1.0, step / self.warmup) if self.warmup else self.eps
 
-    def perturb(self, model: Model, task: Task, batch: Batch, step: int, seed: int) -> Tensor:
-        """The batch's inputs, moved to where the model's loss is large."""
+    def perturb(
+        self, model: Model, task: Task, batch: Batch, step: int, seed: int, free: Tensor | None = None
+    ) -> Tensor:
+        """The batch's inputs, moved to where the model's loss is large; only where ``free``, shaped as they are."""
         parts = Parts.of(batch)
         x, y, _, lengths, _ = parts = parts.to(parts.inputs.device)
         real = parts.real()
-        mask = None if real is None else real[..., None]
+        mask = free if real is None else real[..., None] if free is None else free & real[..., None]
         if self.channels is not None:
             chosen = torch.zeros(x.shape[-1], dtype=torch.bool)
             chosen[list(self.channels)] = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -55,6 +56,22 @@ def test_channels_and_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     late = (moved - x).abs().amax(-1)
     assert bool((late.amax(1) > 0).all())
     assert (moved - x).flatten(1).norm(dim=1).max() <= 0.1 + 1e-6
+
+
+@pytest.mark.parametrize(("data", "held"), [(PixelDigits(pixels_per_step=8, pad_to=11), 8), (Adding(length=6), None)])
+def test_what_decides_the_answer_and_noise_are_held(data: Any, held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise behind an image lies outside the box that holds the image; a marked number is what is added."""
+    model = VanillaRNN(data.task, 6, adversarial={"eps": 0.3, "bounds": [0, 1], "steps": 2})
+    monkeypatch.setattr(model, "_data", lambda: data)
+    x, y = data.split("train")[np.arange(5)]
+    moved, free = heard(model, (x, y), monkeypatch), torch.zeros_like(x, dtype=torch.bool)
+    if held is None:
+        free[..., 0] = x[..., 1] == 0
+    else:
+        free[:, :held] = True
+        assert x[~free].min() < 0 and x[~free].max() > 1
+    assert torch.equal(moved[~free], x[~free]) and (moved - x)[free].abs().amax() > 0.1
+    assert (moved - x).abs().amax() <= 0.3 + 1e-6 and moved[free].min() >= 0 and moved[free].max() <= 1
 
 
 @pytest.mark.parametrize(("step", "radius"), [(0, 0.0), (1, 0.025), (3, 0.075), (4, 0.1), (9, 0.1)])
