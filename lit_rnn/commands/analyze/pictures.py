@@ -49,17 +49,18 @@ class Panel:
 @style.styled
 def draw_page(title: str, findings: Findings, path: Path, panels: Sequence[Panel]) -> bool:
     """All of the panels that have something to show, on one page; whether there was any."""
-    columns = _COLUMNS if len(findings) > 1 else _COLUMNS - 1
+    most = _COLUMNS if len(findings) > 1 else _COLUMNS - 1
     rows: list[list[tuple[Panel, int]]] = []
     for panel in panels:
         width = len(having(panel.needs, findings))
         width = width if panel.apart else min(width, 1)
-        if width and (not rows or sum(taken for _, taken in rows[-1]) + width > columns):
+        if width and (not rows or sum(taken for _, taken in rows[-1]) + width > most):
             rows.append([])
         if width:
             rows[-1].append((panel, width))
     if not rows:
         return False
+    columns = max(sum(taken for _, taken in row) for row in rows)
     figure = style.new_figure(3.5 * columns, 3.1 * len(rows) + 0.4)
     grid = figure.add_gridspec(len(rows), 1)
     for number, row in enumerate(rows):

@@ -16,8 +16,10 @@ from scipy.optimize import brentq
 from datamodules import CopyMemory, Parity, PixelDigits
 from lit_rnn.class_paths import class_path
 from lit_rnn.commands.analyze import pictures
+from lit_rnn.commands.analyze.states import pictures as states_pictures
 from lit_rnn.commands.analyze.subject import matrices
 from lit_rnn.models import LRU, DeltaProduct, ExpRNN, LinOSS, SequenceModel, VanillaRNN
+from lit_rnn.report import style
 from lit_rnn.scan import scan
 from tests.pictures import checked
 
@@ -163,3 +165,21 @@ def test_the_input_direction_of_a_state_space_cell(made: Any) -> None:
         moved = [np.concatenate([part[:4] + 1j * part[4:] for part in np.split(one, 2)]) for one in moved]
     longest = max(moved, key=np.linalg.norm)
     np.testing.assert_allclose(matrix.source, longest, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("moments", "probe", "columns"), [(1, False, 2), (1, True, 3), (2, False, 4)])
+def test_a_page_is_as_wide_as_its_widest_row(moments: int, probe: bool, columns: int, monkeypatch: Any) -> None:
+    saved: list[Any] = []
+    monkeypatch.setattr(style, "save", lambda figure, path: saved.append(figure))
+    found: dict[str, Any] = {
+        "fixed_kinds": ["stable"],
+        "plane_trajectories": np.zeros((3, 1, 2)),
+        "plane_points": np.ones((1, 2)),
+        "plane_explained": [1.0],
+        "fixed_eigenvalues": np.array([[0.5j]]),
+    }
+    if probe:
+        found |= {"probe_by_step": np.ones(3), "probe_chance": 0.5, "probe_trained": 2, "probe_elements": 2}
+    pictures.draw_page("title", dict.fromkeys("ab"[:moments], found), Path("x.png"), states_pictures.PANELS)
+    assert saved[0].get_figwidth() == 3.5 * columns and len(saved[0].axes) == columns
+    assert all(axes.axison for axes in saved[0].axes)
