@@ -13,8 +13,11 @@ _PASSES = 10_000  # that are taken to come, so that what compiles for a while is
 def run(command: str, arguments: Sequence[str]) -> None:
     """Show what each backend took on a GPU, by shape. Auto takes the fastest; training measures what is new."""
     options, rest = parser(command).parse_known_args(list(arguments))
-    given = " ".join(rest)
-    require(not rest or options.config is not None, "autotune", given, "--config before options of fit, or none")
+    if rest and options.config is None:
+        raise UserError(
+            f"autotune is given {' '.join(rest)} without --config: name the config whose backends it is to measure, as "
+            "in autotune --config FILE, or give nothing to see what is measured."
+        )
     from lit_rnn.report.console import new_console  # torch: behind --help
     from lit_rnn.report.tables import Table
     from lit_rnn.scan import autotune
@@ -51,6 +54,9 @@ def _measuring(arguments: Sequence[str]) -> Callable[[], None]:
         raise UserError("autotune --config measures on a GPU, and torch finds none here.")
     config = resolve(arguments)
     kinds: tuple[tuple[str, type], ...] = (("data", SequenceDataModule), ("model", SequenceModel))
+    for key, _ in kinds:
+        if config.get(key) is None:
+            raise UserError(f"config {arguments[1]} has no {key}, and autotune measures a model on data: add {key}.")
     made = [class_in(arguments[1], key, config[key]["class_path"], base) for key, base in kinds]
     data = made[0](**config["data"]["init_args"])
     given = {key: value for key, value in config["model"]["init_args"].items() if key != "task"}

@@ -192,8 +192,19 @@ def test_the_command_shows_and_forgets(clock: Clock, capsys: pytest.CaptureFixtu
 def test_the_command_measures_on_a_gpu_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["autotune", "--config", "quickstart.yaml"]) == 2
     assert capsys.readouterr().err.strip() == "lit_rnn: autotune --config measures on a GPU, and torch finds none here."
-    assert main(["autotune", "--nonsense", "3"]) == 2
-    assert "--nonsense 3" in capsys.readouterr().err
+    for given in (["--nonsense", "3"], ["t.yaml"]):
+        assert main(["autotune", *given]) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"lit_rnn: autotune is given {' '.join(given)} without --config: name the config whose")
+
+
+def test_half_a_config_is_refused(clock: Clock, capfd: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch, "device", lambda name: CPU)
+    for there, lacking in (("data", "model"), ("model", "data")):
+        path = tmp_path / "t.yaml"
+        path.write_text(f"{there}: {{class_path: {'CopyMemory' if there == 'data' else 'LSTM'}}}")
+        assert main(["autotune", "--config", str(path)]) == 2
+        assert f"config {path} has no {lacking}, and autotune" in capfd.readouterr().err
 
 
 def test_the_command_measures_every_cell_of_a_config(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
