@@ -19,7 +19,12 @@ class BadBatchError(UserError):
 def require(ok: bool, key: str, given: object, accepted: str) -> None:
     """Raise `UserError` naming the config ``key`` unless ``ok``."""
     if not ok:
-        raise UserError(f"{key} is {given!r}, but it must be {accepted}.")
+        raise UserError(f"{key} is {as_in_yaml(given)}, but it must be {accepted}.")
+
+
+def as_in_yaml(value: object) -> str:
+    """A value in a sentence or a table: ``true`` and ``false`` as a config has them, all else as Python writes it."""
+    return str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def one_line(text: object) -> str:

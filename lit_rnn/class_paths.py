@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import UserError, one_line
+from datamodules.errors import UserError, as_in_yaml, one_line
 
 _SHIPPED = ("datamodules", "lit_rnn", "torch", "pytorch_lightning", "lightning_fabric")
 
@@ -73,7 +73,7 @@ def class_in(file: str | Path, key: str, name: object, base: type) -> type[Any]:
 
 def shorten(value: object, most: int = 100) -> str:
     """How a value from a file is shown in a sentence."""
-    text = repr(value)
+    text = as_in_yaml(value)
     return text if len(text) <= most else f"{text[: most - 4]} ..."
 
 

@@ -9,6 +9,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
 from datamodules import SequenceDataModule
+from datamodules.errors import as_in_yaml
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
 from lit_rnn.models.objectives import measured_names
@@ -54,7 +55,7 @@ class Header(Callback):
             if told:
                 print(told, flush=True)
         for key, (was, now) in pl_module.changed_options.items():
-            print(f"resumed with {key} {now} (was {was})", flush=True)
+            print(f"resumed with {key} {as_in_yaml(now)} (was {as_in_yaml(was)})", flush=True)
 
 
 def _data_of(trainer: Trainer) -> object:

@@ -15,7 +15,7 @@ from lightning_fabric.utilities.data import AttributeDict
 from torch.optim import Optimizer, RMSprop
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from datamodules.errors import require
+from datamodules.errors import as_in_yaml, require
 from lit_rnn import optim
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def check(model: Training, kept: Options) -> None:
     require(before == after, f"{_KEY}.lr_scheduler_interval", after, why)
     changed = changed_options(model, kept)
     for key, (old, new) in changed.items():
-        require(key not in _WATCHING, key, new, f"{old} as before: the best so far is measured by it")
+        require(key not in _WATCHING, key, new, f"{as_in_yaml(old)} as before: the best so far is measured by it")
     if not changed:
         return
     old, new = _build(model, _made_with(model, kept)).optimizer, _build(model, model.hparams).optimizer
@@ -106,7 +106,7 @@ def check(model: Training, kept: Options) -> None:
                     False,
                     named[0] if named else key,
                     b[key],
-                    f"{a.get(key)} as before: it counts from the first step on",
+                    f"{as_in_yaml(a.get(key))} as before: it counts from the first step on",
                 )
 
 

@@ -14,6 +14,8 @@ import rich.table
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
 
+from datamodules.errors import as_in_yaml
+
 Cell: TypeAlias = "str | int | float | Sequence[Cell] | Mapping[str, Cell] | None"
 _WORD = 12  # characters of a text column that stay together when a terminal is narrow
 
@@ -141,7 +143,7 @@ def words(cell: Cell) -> str:
     if isinstance(cell, str):
         return cell
     if isinstance(cell, bool):
-        return "yes" if cell else "no"
+        return as_in_yaml(cell)
     if isinstance(cell, int):
         return f"{cell:,}"
     if isinstance(cell, float):

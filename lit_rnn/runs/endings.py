@@ -30,11 +30,17 @@ class LostProcess(FailedError):  # noqa: N818  # what it says is enough
 
 
 class AllDone(Exception):  # noqa: N818  # not an error
-    """What --resume auto asks for is there already."""
+    """What a resume asks for is there already.
 
-    def __init__(self, run_dir: Path) -> None:
-        limits = "trainer.max_epochs, max_steps or max_time, whichever ended it,"
-        super().__init__(f"The run in {run_dir} is finished: nothing is left to do. Raise {limits} to go on.")
+    Args:
+        run_dir: Of the run, which is finished.
+        limit: What ended it, where that is known.
+    """
+
+    def __init__(
+        self, run_dir: Path, limit: str = "trainer.max_epochs, max_steps or max_time, whichever ended it,"
+    ) -> None:
+        super().__init__(f"The run in {run_dir} is finished: nothing is left to do. Raise {limit} to go on.")
 
 
 class Stopped(BaseException):  # a BaseException: nobody who catches errors may keep it

@@ -187,7 +187,7 @@ def test_a_sample_is_a_function_of_seed_split_and_index(kind: str) -> None:
         (PermutationWord, {"group": "Z60", "moved": 2}, "moved is 2"),
         (PermutationWord, {"group": "A5", "moved": 2}, "moved is 2"),
         (ModularArithmetic, {"modulus": 1}, "modulus is 1"),
-        (ModularArithmetic, {"brackets": True, "every_step": True}, "every_step is True"),
+        (ModularArithmetic, {"brackets": True, "every_step": True}, "every_step is true"),
     ],
 )
 def test_what_cannot_be_is_refused_by_name(cls: type[Tracking], options: dict[str, Any], names: str) -> None:

@@ -204,7 +204,7 @@ def test_other_lengths_have_meters_of_their_own() -> None:
         ({"curriculum": {"lengths": [3], "threshold": 2}}, "curriculum.threshold is 2.0, but it must be from 0 to 1"),
         ({"curriculum": {"lengths": [3], "threshold": -0.1}}, "curriculum.threshold"),
         ({"curriculum": {"lengths": [12], "steps": [1]}}, "below 12, which is data.init_args.delay"),
-        ({"curriculum": {"lengths": [3], "steps": [1]}, "reuse": True}, "reuse is True"),
+        ({"curriculum": {"lengths": [3], "steps": [1]}, "reuse": True}, "reuse is true"),
     ],
 )
 def test_bad_input_is_one_sentence(options: dict[str, Any], named: str) -> None:

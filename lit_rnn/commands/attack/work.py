@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, as_in_yaml
 from lit_rnn.commands.attack.findings import as_json, example_rows
 from lit_rnn.commands.attack.many.page import collect
 from lit_rnn.commands.attack.many.subject import finished_runs
@@ -67,7 +67,8 @@ def study(options: argparse.Namespace, given: dict[str, Any], console: Console) 
             changed = next((key for key in {**asked, **before} if before.get(key) != asked.get(key)), None)
         if changed:
             raise UserError(
-                f"{path} was made with {changed} {before.get(changed)}, not {asked.get(changed)}: "
+                f"{path} was made with {changed} {as_in_yaml(before.get(changed))}, "
+                f"not {as_in_yaml(asked.get(changed))}: "
                 "give the same options, or remove that report."
             )
     left = [folder for folder in runs if not (folder / "attack" / "attack.json").is_file()]

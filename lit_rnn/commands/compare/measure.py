@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from datamodules.errors import as_in_yaml
 from lit_rnn.commands.compare.subject import Run, completed
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
@@ -248,10 +249,14 @@ def _measures(one: Comparison) -> dict[str, Any]:
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
     keys = dict.fromkeys((*there, *here))
     return [
-        f"{key} is {there.get(key, 'not given')} in one and {here.get(key, 'not given')} in the other"
+        f"{key} is {_told(there.get(key, 'not given'))} in one and {_told(here.get(key, 'not given'))} in the other"
         for key in keys
         if there.get(key, here) != here.get(key, there)
     ]
+
+
+def _told(value: Any) -> str:
+    return value if isinstance(value, str) else as_in_yaml(value)
 
 
 # ---- learning rates, and how fast a loss falls
@@ -348,7 +353,7 @@ def not_comparable(entry: Published, comparison: Comparison) -> list[str]:
     same = entry.metric in (comparison.metric, "successes")  # which every run with a validation loss has
     found = [] if same else [f"metric is {entry.metric} there, {comparison.metric} here"]
     return found + [
-        f"{key} is {value} there, {comparison.data.get(key, 'not known')} here"
+        f"{key} is {_told(value)} there, {_told(comparison.data.get(key, 'not known'))} here"
         for key, value in entry.data.items()
         if comparison.data.get(key, ...) != value
     ]

@@ -13,13 +13,15 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from pytorch_lightning.callbacks import Timer
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, as_in_yaml, require
 from lit_rnn.class_paths import class_path, loaded
 from lit_rnn.files import read_json
 from lit_rnn.loggers import WandbDashboard
 from lit_rnn.models import SequenceModel, changes, made_on, read_checkpoint
 from lit_rnn.models.loading import class_of
+from lit_rnn.models.resuming import straighten
 from lit_rnn.runs import config as run_config
 from lit_rnn.runs import folder as run_folder
 from lit_rnn.runs.checkpoints import best_checkpoint, folder_of, is_started, read_last
@@ -173,19 +175,21 @@ class Taken:
         made_with: The options of the model in it.
         notes: What else this project keeps in a checkpoint.
         shapes: Of its weights.
+        done: Where it leaves nothing to train, and the run is finished.
     """
 
     path: Path
     made_with: Mapping[str, Any]
     notes: Mapping[str, Any]
     shapes: Mapping[str, torch.Size]
+    done: AllDone | None
 
 
 def take(config: Any, folder: Path, command: str) -> Taken:
     """The file that ckpt_path means, after a look inside: it must hold the model that the config describes.
 
     Raises:
-        UserError: if it holds another.
+        UserError: if it holds another, or is further than the config asks for.
     """
     if config.ckpt_path == "last":
         path, kept = read_last(folder, repair=command == "fit" and run_folder.first_process())
@@ -199,8 +203,41 @@ def take(config: Any, folder: Path, command: str) -> Taken:
             f"ckpt_path {path} holds a {class_path(held)}, but model.class_path is {config.model.class_path}; "
             "give the config that the checkpoint was made with."
         )
+    trains = command == "fit" and not config.trainer.fast_dev_run
+    done = _done(config.trainer, folder, path, kept) if trains else None
     shapes = {name: tensor.shape for name, tensor in held.weights_in(kept["state_dict"]).items()}
-    return Taken(path, kept["hyper_parameters"], kept["lit_rnn"], shapes)
+    return Taken(path, kept["hyper_parameters"], kept["lit_rnn"], shapes, done)
+
+
+def _done(trainer: Any, folder: Path, path: Path, kept: dict[str, Any]) -> AllDone | None:
+    """What there is to say where a checkpoint is just where the config's ``trainer`` ends, and the run is finished.
+
+    A run that was killed behind its last step still has its end.
+
+    Raises:
+        UserError: if it is further than that.
+    """
+    if "loops" not in kept:  # made by hand
+        return None
+    straighten(kept)
+    epochs, steps = kept["loops"]["fit_loop"]["epoch_progress"]["current"], kept["global_step"]
+    counted = {"max_epochs": (epochs["ready"], epochs["processed"], "epoch"), "max_steps": (steps, steps, "step")}
+    for key, (begun, _, unit) in counted.items():
+        limit = _limit(trainer[key])
+        if begun > limit:
+            raise UserError(
+                f"trainer.{key} is {limit:.0f}, but {path} is from {unit} {begun}: nothing would be left to train; "
+                "raise it to go on."
+            )
+    for key, (_, ended, _) in counted.items():
+        if ended >= _limit(trainer[key]) and is_finished(folder):
+            return AllDone(folder, f"trainer.{key}, which is {ended} as in {path},")
+    if trainer.max_time is not None and "Timer" in kept["callbacks"] and is_finished(folder):
+        timer = Timer(trainer.max_time)
+        timer.load_state_dict(kept["callbacks"]["Timer"])
+        if (timer.time_remaining() or 0.0) <= 0:
+            return AllDone(folder, f"trainer.max_time, which counts the {timer.time_elapsed():.0f} seconds before,")
+    return None
 
 
 def check_fits(model: SequenceModel, data: object, taken: Taken, command: str) -> None:
@@ -208,6 +245,7 @@ def check_fits(model: SequenceModel, data: object, taken: Taken, command: str) -
 
     Raises:
         UserError: naming what differs.
+        AllDone: if nothing does, and nothing is left to train.
     """
     given, kept = model.hparams["task"], taken.made_with["task"]
     if any(given[size] != kept[size] for size in ("inputs", "input_size", "targets", "target_size")):
@@ -220,8 +258,8 @@ def check_fits(model: SequenceModel, data: object, taken: Taken, command: str) -
     for key, value in given.items():
         if kept.get(key) != value:
             raise UserError(
-                f"model.init_args.{key} is {value!r}, but the checkpoint was made with {kept.get(key)!r}: with "
-                "another value, its weights compute another function. Use the same."
+                f"model.init_args.{key} is {as_in_yaml(value)}, but the checkpoint was made with "
+                f"{as_in_yaml(kept.get(key))}: with another value, its weights compute another function. Use the same."
             )
     weights = model.weights_in(model.state_dict())
     if taken.shapes != {name: tensor.shape for name, tensor in weights.items()}:
@@ -230,3 +268,5 @@ def check_fits(model: SequenceModel, data: object, taken: Taken, command: str) -
         changes.check(model, taken.made_with)
         checkpoint = {"lit_rnn": taken.notes, "hyper_parameters": taken.made_with}
         made_on.refuse(made_on.differences(checkpoint, data, model.task))
+        if taken.done is not None:
+            raise taken.done

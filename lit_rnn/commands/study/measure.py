@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lit_rnn.commands.study.search.space import text
 from lit_rnn.commands.study.subject import Study
 from lit_rnn.files import write_csv, write_json
 from lit_rnn.runs.curves import read_curve
@@ -88,7 +89,7 @@ def against_rate(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, 
     several = len({row["arm"] for row in rows}) > 1  # of one arm the name is the file's, and tells nothing
     lines: dict[str, dict[float, list[float]]] = {}
     for row in rows:
-        varying = [f"{key.rpartition('.')[2]}={row[key]}" for key in others if key in row]
+        varying = [f"{key.rpartition('.')[2]}={text(row[key])}" for key in others if key in row]
         name = ", ".join([row["arm"], *varying] if several or not varying else varying)
         if row["best_loss"] is not None and isinstance(row[rate], int | float):
             lines.setdefault(name, {}).setdefault(float(row[rate]), []).append(row["best_loss"])

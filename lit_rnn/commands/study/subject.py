@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import UserError, held, require
+from datamodules.errors import UserError, as_in_yaml, held, require
 from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.commands.study.search.space import Search, only, read_search, text
@@ -142,7 +142,7 @@ def _positive(success: Mapping[str, Any], key: str) -> float | None:
         number = None if given is None or isinstance(given, bool) else float(given)
         if given is None or (number is not None and 0 < number < math.inf):
             return number
-    raise UserError(f"success.{key} is {given!r}, but it must be a positive number.")
+    raise UserError(f"success.{key} is {as_in_yaml(given)}, but it must be a positive number.")
 
 
 def _settings(arm: str, what: Mapping[str, Any], common: Mapping[str, Any]) -> list[Setting]:

@@ -136,7 +136,7 @@ def test_the_output_matrix_runs_where_it_can() -> None:
     cell = LSTMCell(I, N, output_matrix=True)
     assert not supports("torch", cell) and not supports("fused", cell)
     assert choose_backend("auto", cell) == ("native" if supports("native", cell) else "loop")
-    with pytest.raises(UserError, match=r"model\.init_args\.output_matrix is True, but it must be false where"):
+    with pytest.raises(UserError, match=r"model\.init_args\.output_matrix is true, but it must be false where"):
         LSTM(PIXELS, 8, peepholes=True, output_matrix=True)
 
 

@@ -386,7 +386,7 @@ def test_sizes(name: str, options: dict[str, Any], count: int) -> None:
         ),
         ("MinGRU", {"norm_penalty": 0.1}, "norm_penalty is 0.1, but it must be 0: MinGRUCell has no recurrent matrix"),
         ("DeltaProduct", {"recurrent_constraint": "spectral_norm"}, "recurrent_constraint"),
-        ("SLSTM", {"learn_initial_state": True}, "learn_initial_state is True, but it must be false"),
+        ("SLSTM", {"learn_initial_state": True}, "learn_initial_state is true, but it must be false"),
     ],
 )
 def test_what_is_refused(name: str, options: dict[str, Any], words: str) -> None:

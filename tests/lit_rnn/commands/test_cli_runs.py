@@ -366,7 +366,7 @@ def test_predictions(cli: Any, config: Any, refused: Any, data: dict[str, Any], 
             assert right.mean() == pytest.approx(result["value"], abs=1e-6)
     ask = ("predict", "--ckpt_path", "best", "--run_dir", "r", "--probabilities", "true")
     if result["metric"] != "accuracy":
-        assert "probabilities is True, but it must be left out: adding has value targets, not classes." in refused(*ask)
+        assert "probabilities is true, but it must be left out: adding has value targets, not classes." in refused(*ask)
         return
     assert cli(*ask).status == 0
     with np.load("r/predictions.npz") as kept:

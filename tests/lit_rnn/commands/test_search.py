@@ -84,7 +84,7 @@ def work(trials: Trials, stop_before: int | None = None) -> list[int]:
         ([1], "search is \\[1\\]"),
         ({"trial": 3}, r"search has the key 'trial' \(did you mean trials\?\), but its keys are trials"),
         ({"trials": 0}, "search.trials is 0"),
-        ({"trials": True}, "search.trials is True"),
+        ({"trials": True}, "search.trials is true"),
         ({"space": {}}, "search.space is {}"),
         ({"space": [1]}, "search.space"),
         ({"space": {"a": 3}}, "search.space.a is 3"),

@@ -92,7 +92,7 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Any) ->
         ({"arms": {"a": {"grids": {}}}}, "grids"),
         ({"success": {"under": 1}}, "under"),
         ({"success": {"below": "low"}}, "success.below is 'low'"),
-        ({"success": {"below": True}}, "success.below is True"),
+        ({"success": {"below": True}}, "success.below is true"),
         ({"success": {"below": -1.0}}, "success.below"),
         ({"success": {"below": ".inf"}}, "success.below"),
         ({"success": {"below_chance": [0.5]}}, "success.below_chance"),

@@ -123,10 +123,10 @@ def test_the_lipschitz_bound_knows_it(label: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "sentence"),
     [
-        ("GORU", {}, r"linear is True, but it must be false: GORU's gates"),
+        ("GORU", {}, r"linear is true, but it must be false: GORU's gates"),
         ("HouseholderRNN", {"nonlinearity": "tanh"}, r"nonlinearity is 'tanh', but it must be modrelu, which is repl"),
         ("VanillaRNN", {"nonlinearity": "relu"}, r"nonlinearity is 'relu', but it must be tanh, which is replaced"),
-        ("VanillaRNN", {"layer_norm": True}, r"layer_norm is True, but it must be false where"),
+        ("VanillaRNN", {"layer_norm": True}, r"layer_norm is true, but it must be false where"),
         ("ExpRNN", {"modrelu_bias": 0.0}, r"modrelu_bias is 0\.0, but it must be null where f is not modReLU"),
     ],
 )

@@ -121,7 +121,7 @@ def test_what_lightning_would_take_and_we_do_not(checkpoint: Checkpoint, tmp_pat
     path = checkpoint("ExpRNN")
     assert same(ExpRNN.load_from_checkpoint(path, weights_only=True), models.load(path))
     refused: list[tuple[str, dict[str, Any]]] = [
-        ("weights_only is False, but it must be None or True", {"weights_only": False}),
+        ("weights_only is false, but it must be left out", {"weights_only": False}),
         ("hparams_file is 'hparams.yaml', but it must be None", {"hparams_file": "hparams.yaml"}),
     ]
     for told, options in refused:

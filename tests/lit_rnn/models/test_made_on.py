@@ -33,10 +33,10 @@ DIGITS = {"class_path": "PixelDigits", "init_args": {"permute": True, "batch_siz
     ("data", "key", "kept", "value"),
     [
         (DIGITS, "permutation_seed", "92916", "1"),
-        (DIGITS, "permute", "True", "False"),
+        (DIGITS, "permute", "true", "false"),
         ({}, "delay", "5", "6"),
         ({}, "protocol", "'common'", "exprnn"),
-        ({}, "variable", "False", "True"),
+        ({}, "variable", "false", "true"),
     ],
 )
 def test_commands(cli: Any, config: Any, refused: Any, data: Any, key: str, kept: str, value: str) -> None:

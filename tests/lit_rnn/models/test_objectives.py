@@ -191,7 +191,7 @@ def test_metrics_that_are_none(metric: str, targets: Any, words: tuple[str, ...]
 
 def test_direction() -> None:
     task = task_of("rmse", "value", 1)
-    with pytest.raises(UserError, match=r"higher_is_better is True"):
+    with pytest.raises(UserError, match=r"higher_is_better is true"):
         better(task)
     assert better(replace(task, higher_is_better=False)) == "min" and better(task_of("f1", "label", 3)) == "max"
     assert metric_words(CopyMemory(delay=3).task) == "accuracy of the 10 recalled symbols"

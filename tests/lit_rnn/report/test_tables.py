@@ -67,7 +67,8 @@ def test_a_ragged_row_is_refused() -> None:
     ("cell", "text"),
     [
         (None, ""),
-        (True, "yes"),
+        (True, "true"),
+        ({"early_stop": False}, "early_stop false"),
         (12_345, "12,345"),
         (LONG, "0.131"),
         ("0.13102395832538605", "0.13102395832538605"),

@@ -20,6 +20,7 @@ from lit_rnn.commands.fit.subject import _has_ended
 from lit_rnn.models import ExpRNN
 from lit_rnn.runs.folder import Claim, proposed
 from lit_rnn.runs.lock import Lock
+from tests.lit_rnn.conftest import tree
 from tests.lit_rnn.runs import kills
 
 pytestmark = [
@@ -99,6 +100,16 @@ def test_another_time_limit_asks_for_more(tmp_path: Path, was: str | None, asked
     (tmp_path / "fit.json").write_text('{"steps": 4}')
     (tmp_path / "config.yaml").write_text(yaml.safe_dump({"trainer": {**limits, "max_time": was}}))
     assert _has_ended(tmp_path, Namespace(**limits, max_time=asked)) == ended
+
+
+def test_the_time_of_before_counts(cli: Any, config: Any) -> None:
+    trainer = {"max_epochs": 1, "limit_train_batches": 1, "max_time": {"minutes": 5}}
+    assert cli("fit", "-c", config(trainer=trainer), "--run_dir", "r").status == 0
+    before = tree(Path("r"))
+    limits = ("--trainer.max_epochs", 2, "--trainer.max_time", '{"milliseconds": 1}')
+    done = cli("fit", "--run_dir", "r", "--ckpt_path", "last", *limits)
+    assert done.status == 0 and "Raise trainer.max_time, which counts" in done.out
+    assert tree(Path("r")) == before
 
 
 def test_resume_is_refused_where_it_says_nothing(refused: Any, config: Any) -> None:

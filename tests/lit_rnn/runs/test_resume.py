@@ -17,6 +17,7 @@ import torch
 from lit_rnn.__main__ import main
 from lit_rnn.models import SequenceModel
 from tests.forked import Forked
+from tests.lit_rnn.conftest import tree
 
 ADAM = {"class_path": "Adam", "init_args": {"lr": 0.01}}
 MODELS: dict[str, dict[str, Any]] = {
@@ -315,8 +316,15 @@ def test_a_refused_resume_leaves_nothing(cli: Any, whole: Whole) -> None:
     """Its config would otherwise be the newest, and refused again."""
     path = whole("ExpRNN") / "c.yaml"
     assert cli("fit", "-c", path, "--run_dir", "r", "--trainer.max_epochs", 2).status == 0
-    before = sorted(Path("r").rglob("*"))
-    assert cli("fit", "--run_dir", "r", "--ckpt_path", "last", "--trainer.max_epochs", 1).status == 2
-    assert sorted(Path("r").rglob("*")) == before
+    before, last, steps = tree(Path("r")), "r/checkpoints/last.ckpt", 8
+    for key, asked, moment in (("max_epochs", 1, "epoch 2"), ("max_steps", 3, f"step {steps}")):
+        done = cli("fit", "--run_dir", "r", "--ckpt_path", "last", f"--trainer.{key}", asked)
+        assert done.status == 2 and f"trainer.{key} is {asked}, but {last} is from {moment}: nothing" in done.err
+        assert done.err.count("\n") == 1 and tree(Path("r")) == before
+    for key, epochs in (("max_epochs", 2), ("max_steps", 3)):
+        more = ("--trainer.max_epochs", epochs, "--trainer.max_steps", steps, "--trainer.log_every_n_steps", 7)
+        done = cli("fit", "--run_dir", "r", "--ckpt_path", "last", *more)
+        assert done.status == 0 and f"nothing is left to do. Raise trainer.{key}, which" in done.out, done
+        assert done.err == "" and tree(Path("r")) == before
     assert cli("fit", "--run_dir", "r", "--ckpt_path", "last", "--trainer.max_epochs", 3).status == 0
     compare(whole("ExpRNN"), "r")

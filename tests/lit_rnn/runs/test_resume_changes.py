@@ -198,7 +198,7 @@ def test_options_of_the_model_are_applied_and_told(cli: Any, config: Any) -> Non
 @pytest.mark.parametrize(
     ("optimizer", "scheduler", "arguments", "words"),
     [
-        (None, None, (f"{OPTIMIZER}.amsgrad", "true"), ("optimizer.init_args.amsgrad is True", "False as before")),
+        (None, None, (f"{OPTIMIZER}.amsgrad", "true"), ("optimizer.init_args.amsgrad is true", "false as before")),
         (
             {"class_path": "RMSprop"},
             None,

@@ -138,7 +138,9 @@ def test_killed_before_the_end_was_written(cli: Any, config: Any, limits: dict[s
     assert not differences(state("r"), before)
     written = Path("r/fit.json").read_bytes()
     again = cli("fit", "--run_dir", "r", "--ckpt_path", "last")
-    assert again.status == 0 and "Nothing left" in again.out and Path("r/fit.json").read_bytes() == written
+    assert (
+        again.status == 0 and "is finished: nothing is left" in again.out and Path("r/fit.json").read_bytes() == written
+    )
 
 
 # ---- in Python
