@@ -15,10 +15,10 @@ _AT_LENGTH = re.compile(r"(?:loss|value|chance)_at_(\d+)")  # what Summary write
 _TEXTS = ("model", "task", "metric")
 
 
-def is_finished(folder: Path) -> bool:
+def is_finished(folder: Path, command: str = "fit") -> bool:
     """Whether a run has come to its end: fit.json is written last, and a damaged one says nothing."""
     try:
-        return bool(read_json(folder / "fit.json"))
+        return bool(read_json(folder / f"{command}.json"))
     except UserError:
         return False
 

@@ -6,6 +6,7 @@ import datetime
 import functools
 import shlex
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -13,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.errors import UserError, require
 from lit_rnn.commands.parser import Parser
 from lit_rnn.commands.study import export, local
+from lit_rnn.commands.study.best import Queue, ahead, best_setting, every
 from lit_rnn.commands.study.estimate import budget, estimate
 from lit_rnn.commands.study.search import command as searching
 from lit_rnn.commands.study.subject import Run, Study, read_study
 from lit_rnn.files import check_folder, refuse_links, write_file
 from lit_rnn.report.console import new_console
 from lit_rnn.runs.endings import FailedError, stopping
-from lit_rnn.runs.results import is_finished
 from lit_rnn.threads import cores
 
 TryOut = Callable[[Sequence[str], bool], None]  # raises what `fit` would with these arguments, if it ran here or not
@@ -39,10 +40,12 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
     require(processes >= 1, "--processes", processes, "a whole number of at least 1")
     if study.search is not None:
         return searching.run(study, folder, processes, options, check)
-    runs = study.runs
     if options.only is not None:
+        runs = study.runs
         require(0 <= options.only < len(runs), "--only", options.only, f"a run from 0 to {len(runs) - 1}")
-        runs = [runs[options.only]]
+        one = runs[options.only]
+        study = replace(study, settings=(one.setting,), seeds=(one.seed,), best=None)
+    runs = study.runs
     check(runs, folder, here=not (options.export or options.dry_run))
     if options.export:
         files = export.sweeps(study) if options.export == "wandb" else export.slurm(study, folder, options.threads)
@@ -50,20 +53,25 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
         for name, text in files.items():
             write_file(folder / name, text)
             print(f"written: {folder / name}")
+        if study.best is not None:
+            print("They run the grid. Give the study once more, without --export, for the runs of the best settings.")
         return
     if options.dry_run:
         for number, one in enumerate(runs):
             print(f"{number}: {shlex.join(['python', *local.command(one, folder, options.threads)[1:]])}")
-        print(f"{budget(runs)} at most")
+        if study.best is not None:
+            print(f"then, for the best setting of each arm on validation: {_following(study)}")
+        print(_budget(every(study)))
         return
     if options.only is None:
-        local.claim(runs, folder)
-    failed = _run(runs, folder, processes, options.threads, estimated=options.only is None)
+        local.claim([run for run in study.trainings if run in runs or local.is_done(run, folder)], folder)
+    failed = _run(study, folder, processes, options.threads, estimated=options.only is None)
     if options.only is None:
         _report(study, folder)
     if failed:
-        names = ", ".join(one.name for one in failed)
-        raise FailedError(f"{len(failed)} of {len(runs)} runs failed; the same command tries them again: {names}.")
+        names = ", ".join(one.told for one in failed)
+        many = len(every(study))
+        raise FailedError(f"{len(failed)} of {many} runs failed; the same command tries them again: {names}.")
 
 
 def parser(command: str) -> Parser:
@@ -99,17 +107,32 @@ def _check(try_out: TryOut, runs: Sequence[Run], folder: Path, here: bool) -> No
         seen |= values
 
 
-def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estimated: bool) -> list[Run]:
+def _following(study: Study) -> str:
+    assert study.best is not None
+    seeds = f"seeds {', '.join(str(seed) for seed in study.best.seeds)}" if study.best.seeds else ""
+    tests = f"a test of each of its {len(study.seeds) + len(study.best.seeds)} runs" if study.best.test else ""
+    return " and ".join(part for part in (seeds, tests) if part)
+
+
+def _budget(runs: Sequence[Run]) -> str:
+    trainings = [run for run in runs if run.command == "fit"]
+    tests = len(runs) - len(trainings)
+    told = [f"{budget(trainings)} at most"] if trainings else []
+    return ", and ".join([*told, *([f"{tests:,} tests"] if tests else [])])
+
+
+def _run(study: Study, folder: Path, processes: int, threads: int, estimated: bool) -> list[Run]:
     """Run what is not finished, with a progress bar; gives the runs that failed."""
-    left = [one for one in runs if not is_finished(folder / one.name)]
-    kept = len(runs) - len(left)
-    print(f"{len(runs)} runs in {folder}: {kept} finished, {len(left)} to go, {processes} side by side")
+    left, many = ahead(study, folder), len(every(study))
+    print(f"{many} runs in {folder}: {many - len(left)} finished, {len(left)} to go, {processes} side by side")
     if not left:
         return []
     folder.mkdir(parents=True, exist_ok=True)
+    trainings = [run for run in left if run.command == "fit"]
     if estimated:
-        print(f"to go: {budget(left)} at most", flush=True)
-        about = datetime.timedelta(seconds=round(estimate(left, processes, threads)))
+        print(f"to go: {_budget(left)}", flush=True)
+    if estimated and trainings:
+        about = datetime.timedelta(seconds=round(estimate(trainings, processes, threads)))
         print(f"about {about} if all take as long as those that were tried", flush=True)
     console = new_console()
     columns = (
@@ -124,12 +147,14 @@ def _run(runs: Sequence[Run], folder: Path, processes: int, threads: int, estima
 
         def tell(one: Run, status: int, seconds: float) -> None:
             bar.advance(task)
-            what = "done" if status == 0 else f"failed (status {status}), see {pool.log(one)}"
-            bar.console.print(f"{one.name}: {what}, {seconds:.0f} s", highlight=False, soft_wrap=True)
+            queue.ended(one, status != 0 and local.has_diverged(folder, one))
+            what = "done" if status == 0 else f"failed (status {status}), see {local.log(folder, one)}"
+            bar.console.print(f"{one.told}: {what}, {seconds:.0f} s", highlight=False, soft_wrap=True)
 
+        queue = Queue(study, folder)
         pool = local.Pool(folder, processes, threads, tell)
         stopping.how = "; the runs have saved: give the same command to go on."
-        ended = pool.run_all(left)
+        ended = pool.run_all(queue.runs())
     return [one for one, status in ended.items() if status]
 
 
@@ -139,6 +164,9 @@ def _report(study: Study, folder: Path) -> None:
     rows = measure.results(study, folder)
     if not rows:
         raise UserError(f"no run of {study.path} has finished; the logs are in {folder}.")
+    for arm in study.arms if study.best is not None else ():
+        if best_setting(study, arm, folder) is None:
+            print(f"{arm}: its best setting is not known while a run of it is missing")
     settings = measure.over_seeds(rows)
     measure.write(rows, settings, folder)
     new_console().print(page.table(rows, settings).terminal())

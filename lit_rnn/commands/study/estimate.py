@@ -84,14 +84,24 @@ def budget(runs: Sequence[Run]) -> str:
     told: dict[tuple[Any, ...], tuple[int, int]] = {}
     updates = epochs = 0
     for run in runs:
-        amounts = [one for one in run.setting.values if one[0].startswith(("trainer.", "data."))]
-        key = (run.setting.arm, str(amounts))
+        key = (run.setting.arm, str(_amounts(run.setting)))
         if key not in told:
             told[key] = _told(resolved(run.setting))
         updates, epochs = updates + told[key][0], epochs + told[key][1]
     parts = [f"{updates:,} updates"] if updates else []
     parts += [f"{epochs:,} epochs of data that has to be read first"] if epochs else []
     return f"{len(runs):,} runs, {' and '.join(parts) or 'without an end of their own'}"
+
+
+def longest(settings: Sequence[Setting]) -> Setting:
+    """The one that trains most."""
+    different = {str(_amounts(setting)): setting for setting in reversed(settings)}
+    return max(different.values(), key=lambda one: _told(resolved(one))) if len(different) > 1 else settings[0]
+
+
+def _amounts(setting: Setting) -> list[tuple[str, Any]]:
+    """The values on which it depends how much a run of the arm trains."""
+    return [one for one in setting.values if one[0].startswith(("trainer.", "data."))]
 
 
 def _told(config: Mapping[str, Any]) -> tuple[int, int]:

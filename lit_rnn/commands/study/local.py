@@ -15,11 +15,33 @@ from lit_rnn.files import read_json, write_json
 from lit_rnn.runs.endings import SIGNALS, stopping
 from lit_rnn.runs.results import is_finished
 
+_DIVERGED = "lit_rnn: The loss is"  # how `DivergedError` begins
+
 
 def command(run: Run, folder: Path, threads: int) -> list[str]:
-    """The command line that starts a run, or goes on with it."""
+    """The command line that starts a run, or goes on with it; or that tests its best checkpoint."""
+    if run.command == "test":
+        place = ["--run_dir", str(folder / run.name), "--ckpt_path", "best", "--threads", str(threads)]
+        return [sys.executable, "-m", "lit_rnn", "test", *place]
     place = ["--run_dir", str(folder / run.name), "--threads", str(threads), "--resume", "auto"]
     return [sys.executable, "-m", "lit_rnn", "fit", *run.arguments(), *place]
+
+
+def is_done(run: Run, folder: Path) -> bool:
+    """Whether nothing of a run is left to do."""
+    return is_finished(folder / run.name, run.command)
+
+
+def log(folder: Path, run: Run) -> Path:
+    """Where a run's output goes."""
+    return folder / f"{run.name}.log"
+
+
+def has_diverged(folder: Path, run: Run) -> bool:
+    """Whether the last line of a run's output says so."""
+    path = log(folder, run)
+    lines = path.read_bytes()[-100_000:].decode(errors="replace").split("\n") if path.is_file() else []
+    return any(line.startswith(_DIVERGED) for line in [line for line in lines if line.strip()][-1:])
 
 
 def claim(runs: Sequence[Run], folder: Path) -> None:
@@ -67,12 +89,8 @@ class Pool:
         self.folder, self.processes, self.threads, self.tell, self.look = folder, processes, threads, tell, look
         self.going: dict[Run, tuple[subprocess.Popen[bytes], float]] = {}
 
-    def log(self, run: Run) -> Path:
-        """Where a run's output goes."""
-        return self.folder / f"{run.name}.log"
-
-    def run_all(self, runs: Iterable[Run]) -> dict[Run, int]:
-        """Exit status by run; the next is asked for when there is room for it.
+    def run_all(self, runs: Iterable[Run | None]) -> dict[Run, int]:
+        """Exit status by run; the next is asked for when there is room for it, and None is none until one has ended.
 
         A signal that asks to stop is passed on, the runs save, and they are waited for.
         """
@@ -97,11 +115,11 @@ class Pool:
             raise
 
     def _start(self, run: Run) -> None:
-        with self.log(run).open("ab") as log:
+        with log(self.folder, run).open("ab") as file:
             process = subprocess.Popen(
                 command(run, self.folder, self.threads),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=file,
                 stderr=subprocess.STDOUT,
                 env=pinned(self.threads),
                 start_new_session=True,  # Ctrl-C reaches it once, through us

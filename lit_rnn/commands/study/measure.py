@@ -10,16 +10,20 @@ from typing import Any
 import numpy as np
 
 from lit_rnn.commands.study.search.space import text
-from lit_rnn.commands.study.subject import Study
+from lit_rnn.commands.study.subject import Run, Study
 from lit_rnn.files import write_csv, write_json
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.results import is_finished, read_result
 
 
-def results(study: Study, folder: Path) -> list[dict[str, Any]]:
-    """A row for every finished run: its setting, seed, losses, metric and success."""
+def results(study: Study, folder: Path, runs: Sequence[Run] | None = None) -> list[dict[str, Any]]:
+    """A row for every finished run, or for those of ``runs``: its setting, seed, losses, metric and success.
+
+    ``test`` is there where the study tests its best settings: the metric on the test split, None of a run without.
+    """
     rows = []
-    for run in study.runs:
+    tests = study.best is not None and study.best.test
+    for run in study.trainings if runs is None else runs:
         if not is_finished(folder / run.name):
             continue
         place = folder / run.name
@@ -39,6 +43,7 @@ def results(study: Study, folder: Path) -> list[dict[str, Any]]:
                 "best_loss": min(finite, default=None),
                 "metric": result["metric"],
                 "value": result["value"],
+                **({"test": _tested(place)} if tests else {}),
                 "success": bool(finite) and min(finite) < threshold,
                 "chance": result["chance"],
                 "seconds": result["seconds"],
@@ -47,8 +52,14 @@ def results(study: Study, folder: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def _tested(place: Path) -> float | None:
+    """The metric on the test split, of a run that was tested."""
+    value = read_result(place, "test")["value"] if is_finished(place, "test") else None
+    return None if value is None else float(value)
+
+
 # What a row holds beside the options of its setting
-_OWN = "run setting arm seed steps loss best_loss metric value success chance seconds"
+_OWN = "run setting arm seed steps loss best_loss metric value test success chance seconds"
 
 
 def options_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +77,7 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         ours = [row for row in rows if row["setting"] == name]
         summary: dict[str, Any] = {"setting": name, **options_of(ours[0]), "runs": len(ours)}
         summary["successes"] = sum(row["success"] for row in ours)
-        for key in ("loss", "best_loss", "value"):
+        for key in ("loss", "best_loss", "value", *(["test"] if "test" in ours[0] else [])):
             numbers = [row[key] for row in ours if row[key] is not None and np.isfinite(row[key])]
             summary[f"{key}_mean"] = statistics.fmean(numbers) if numbers else None
             summary[f"{key}_std"] = statistics.stdev(numbers) if len(numbers) > 1 else None

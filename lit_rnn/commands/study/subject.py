@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datamodules.errors import UserError, as_in_yaml, held, require
 from lit_rnn.commands.configs import find_config
@@ -16,7 +16,7 @@ from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.commands.study.search.space import Search, only, read_search, text
 from lit_rnn.files import check_name, file_name, read_yaml
 
-KEYS = ("base", "grid", "seeds", "arms", "success", "search")
+KEYS = ("base", "grid", "seeds", "arms", "success", "best", "search")
 ARM_KEYS = ("base", "grid", "space")
 
 
@@ -40,17 +40,32 @@ class Setting:
 
 @dataclass(frozen=True)
 class Run:
-    """One setting with one seed."""
+    """One setting with one seed: its training, or the test of what it came to."""
 
     setting: Setting
     seed: int
+    command: Literal["fit", "test"] = "fit"
 
     @property
     def name(self) -> str:
+        """Of its folder."""
         return f"{self.setting.name}-seed={self.seed}"
+
+    @property
+    def told(self) -> str:
+        """In a line about it."""
+        return self.name if self.command == "fit" else f"{self.command} of {self.name}"
 
     def arguments(self) -> list[str]:
         return [*self.setting.arguments(), "--seed_everything", str(self.seed)]
+
+
+@dataclass(frozen=True)
+class Best:
+    """What only the best setting of each arm is worth: more seeds, and a test of all of its runs."""
+
+    seeds: tuple[int, ...]
+    test: bool
 
 
 @dataclass(frozen=True)
@@ -64,6 +79,7 @@ class Study:
         below: A run succeeds when its validation loss once falls below this; None: below_chance decides.
         below_chance: The same, as a share of the task's chance level.
         search: What is drawn beside the grid, if anything is; then each arm has one setting.
+        best: What follows for the best setting of each arm, once all of the arm's have run.
     """
 
     path: Path
@@ -72,10 +88,29 @@ class Study:
     below: float | None
     below_chance: float
     search: Search | None = None
+    best: Best | None = None
 
     @property
     def runs(self) -> list[Run]:
+        """Every setting with every seed; what follows for the best ones is known later."""
         return [Run(setting, seed) for setting in self.settings for seed in self.seeds]
+
+    @property
+    def arms(self) -> list[str]:
+        return list(dict.fromkeys(setting.arm for setting in self.settings))
+
+    @property
+    def trainings(self) -> list[Run]:
+        """Every setting with every seed that it may be trained with."""
+        seeds = (*self.seeds, *(self.best.seeds if self.best is not None else ()))
+        return [Run(setting, seed) for setting in self.settings for seed in seeds]
+
+    def following(self, setting: Setting) -> list[Run]:
+        """The runs that follow where ``setting`` is the best of its arm, trainings before tests."""
+        if self.best is None:
+            return []
+        tested = (*self.seeds, *self.best.seeds) if self.best.test else ()
+        return [Run(setting, seed) for seed in self.best.seeds] + [Run(setting, seed, "test") for seed in tested]
 
 
 def read_study(name: str) -> Study:
@@ -83,7 +118,8 @@ def read_study(name: str) -> Study:
 
     Keys: ``base``, a config or a list of them, as for ``fit -c``; ``grid``, option to list of values, all combinations;
     ``seeds``; ``arms``, name to {base, grid}, which are added to the common ones; ``success``, {below: loss} or
-    {below_chance: share}, half of chance by default; ``search``, see `lit_rnn.commands.study.search.space.Search`.
+    {below_chance: share}, half of chance by default; ``best``, {seeds, test}, what follows for each arm's best setting;
+    ``search``, see `lit_rnn.commands.study.search.space.Search`.
 
     Raises:
         UserError: naming the key.
@@ -96,8 +132,7 @@ def read_study(name: str) -> Study:
         raise UserError(f"study file {name} {held(content)}, but it must hold a mapping with {', '.join(KEYS)}.")
     only(content, KEYS, str(path))
     seeds = content.get("seeds", [1])
-    whole = isinstance(seeds, list) and len(seeds) > 0 and all(type(seed) is int for seed in seeds)
-    require(whole and len(set(seeds)) == len(seeds), "seeds", seeds, "a list of different whole numbers")
+    require(_different(seeds) and seeds, "seeds", seeds, "a list of different whole numbers")
     arms = content.get("arms", {path.stem: {}})
     require(isinstance(arms, dict) and len(arms) > 0, "arms", arms, "a mapping from names to {base, grid}")
     for arm in arms:
@@ -112,16 +147,37 @@ def read_study(name: str) -> Study:
     below, below_chance = _positive(success, "below"), _positive(success, "below_chance")
     require(below is None or below_chance is None, "success", success, "below or below_chance, not both")
     search = None if content.get("search") is None else _search(content, arms, settings, seeds)
+    best = None if content.get("best") is None else _best(content["best"], seeds)
     for arm, what in arms.items():
         if search is None and "space" in (what or {}):
             raise UserError(f"arms.{arm} has the key 'space', but there is no search: leave it out, or add search.")
-    return Study(path, tuple(settings), tuple(seeds), below, 0.5 if below_chance is None else below_chance, search)
+    share = 0.5 if below_chance is None else below_chance
+    return Study(path, tuple(settings), tuple(seeds), below, share, search, best)
+
+
+def _different(seeds: Any) -> bool:
+    """Whether they are a list of different whole numbers."""
+    whole = isinstance(seeds, list) and all(type(seed) is int for seed in seeds)
+    return whole and len(set(seeds)) == len(seeds)
+
+
+def _best(given: Any, seeds: Sequence[int]) -> Best:
+    """``best:``, whose seeds come beside those of the search for the best."""
+    require(isinstance(given, dict), "best", given, "a mapping with seeds and test")
+    only(given, ("seeds", "test"), "best")
+    more, test = given.get("seeds", []), given.get("test", False)
+    accepted = f"a list of different whole numbers, none of which is in seeds, {list(seeds)}"
+    require(_different(more) and not set(more) & set(seeds), "best.seeds", more, accepted)
+    require(isinstance(test, bool), "best.test", test, "true or false")
+    require(more or test, "best", given, "such that something follows: name seeds, or test: true")
+    return Best(tuple(more), test)
 
 
 def _search(content: Mapping[str, Any], arms: Mapping[str, Any], settings: Sequence[Setting], seeds: Any) -> Search:
     """``search:``, with a grid beside it that gives each option one value."""
     search = read_search(content["search"], arms)
-    require("success" not in content, "success", content.get("success"), "left out beside search, which has no grid")
+    for key in ("success", "best"):
+        require(key not in content, key, content.get(key), "left out beside search, which has no grid")
     require(len(seeds) == 1, "seeds", seeds, "one seed, as every trial of a search is one run")
     for setting in settings:
         space = [one.key for one in search.spaces[setting.arm]]

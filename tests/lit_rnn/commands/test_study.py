@@ -23,7 +23,8 @@ from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.fit import command as cli
 from lit_rnn.commands.fit.trial import try_out
 from lit_rnn.commands.study import command, estimate, export, local, measure, pictures
-from lit_rnn.commands.study.subject import read_study, resolved
+from lit_rnn.commands.study.best import Queue, ahead, best_setting
+from lit_rnn.commands.study.subject import Run, read_study, resolved
 from lit_rnn.models.base import count_parameters
 from lit_rnn.runs.endings import FailedError
 from tests.forked import Subprocess
@@ -97,6 +98,16 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Any) ->
         ({"success": {"below": ".inf"}}, "success.below"),
         ({"success": {"below_chance": [0.5]}}, "success.below_chance"),
         ({"success": {"below": 1.0, "below_chance": 0.5}}, "not both"),
+        ({"best": [2]}, "best"),
+        ({"best": {}}, "something follows"),
+        ({"best": {"seed": [2]}}, "seed"),
+        ({"best": {"seeds": [2, 2]}}, "best.seeds"),
+        ({"best": {"seeds": [1]}}, "none of which is in seeds"),
+        ({"best": {"seeds": [2], "test": "yes"}}, "best.test is 'yes'"),
+        (
+            {"best": {"test": True}, "search": {"trials": 1, "space": {LR: {"float": [0.1, 1]}}}},
+            "left out beside search",
+        ),
         ({"grid": {"model.init_args.lam": [1.0, "1.0"]}}, "lam=1.0"),
         ({"grid": {"model.init_args.lamb": [1.0]}}, "lamb"),
         ({"grid": {"model.init_args.hidden_size": [6, "many"]}}, "hidden_size"),
@@ -272,6 +283,88 @@ def test_losses_against_the_learning_rate(tmp_path: Path, monkeypatch: pytest.Mo
     assert drawn() == 2
     assert measure.against_rate(rows[:1]) == {} and measure.against_rate([]) == {}
     assert measure.against_rate([{**row, "other.lr": 1} for row in rows]) == {}, "of two rates none is the rate"
+
+
+# ---- what follows for the best
+
+
+def ended(folder: Path, run: Run, loss: float) -> None:
+    """As if a run had been done, with the validation losses 5 and ``loss``."""
+    place = folder / run.name
+    place.mkdir(parents=True, exist_ok=True)
+    numbers = {"model": "VanillaRNN", "task": "copy", "metric": "accuracy", "parameters": 1, "steps": 2, "chance": 1.0}
+    numbers |= {"loss": loss, "value": 0.5 if run.command == "fit" else 0.25, "seconds": 1.0}
+    (place / f"{run.command}.json").write_text(json.dumps(numbers))
+    if run.command == "fit":
+        (place / "metrics.csv").write_text(f"step,val/loss\n0,5.0\n1,{loss}\n")
+
+
+def by_rates(study: Any, **keys: Any) -> Any:
+    arms = {"a": {}, "b": {}}
+    return read_study(study(grid={LR: [0.1, 0.01]}, seeds=[1, 2], best={"seeds": [3], "test": True}, arms=arms, **keys))
+
+
+def test_the_best_of_each_arm_gets_more_seeds_and_a_test(study: Any) -> None:
+    """Means of a: 3 at 0.1, 2 at 0.01; of b: 1 and 2. Run one after the other, an arm is done before the next begins."""
+    plan, folder = by_rates(study), Path("runs/study")
+    losses = {"a-lr=0.1": (1.0, 5.0), "a-lr=0.01": (2.0, 2.0), "b-lr=0.1": (1.0, 1.0), "b-lr=0.01": (2.0, 2.0)}
+    queue, told = Queue(plan, folder), []
+    for run in queue.runs():
+        assert run is not None, "nothing is going"
+        told.append(run.told)
+        ended(folder, run, losses[run.setting.name][run.seed - 1] if run.seed < 3 else 0.5)
+        queue.ended(run, diverged=False)
+    assert told == [
+        *(f"a-lr={rate}-seed={seed}" for rate in (0.1, 0.01) for seed in (1, 2)),
+        "a-lr=0.01-seed=3",
+        *(f"test of a-lr=0.01-seed={seed}" for seed in (1, 2, 3)),
+        *(f"b-lr={rate}-seed={seed}" for rate in (0.1, 0.01) for seed in (1, 2)),
+        "b-lr=0.1-seed=3",
+        *(f"test of b-lr=0.1-seed={seed}" for seed in (1, 2, 3)),
+    ]
+    assert list(Queue(plan, folder).runs()) == [] and ahead(plan, folder) == []
+    rows = measure.results(plan, folder)
+    assert [(row["run"], row["test"]) for row in rows if row["arm"] == "b"] == [
+        *((f"b-lr=0.1-seed={seed}", 0.25) for seed in (1, 2, 3)),
+        *((f"b-lr=0.01-seed={seed}", None) for seed in (1, 2)),
+    ]
+    first = measure.over_seeds(rows)[0]
+    assert (first["setting"], first["runs"], first["test_number"]) == ("b-lr=0.1", 3, 3)
+    best = best_setting(plan, "a", folder)
+    assert best is not None and best.name == "a-lr=0.01", "chosen by the seeds that all settings have"
+
+
+def test_a_study_with_a_best_goes_on_and_waits(study: Any) -> None:
+    """Two at a time: while the last run of an arm is going, the next arm begins; after that arm, there is nothing yet."""
+    plan, folder = by_rates(study), Path("runs/study")
+    queue = Queue(plan, folder)
+    given = queue.runs()
+    a1, a2, a3, a4, b1 = (next(given) for _ in range(5))
+    assert [run.told for run in (a1, a4, b1) if run] == ["a-lr=0.1-seed=1", "a-lr=0.01-seed=2", "b-lr=0.1-seed=1"]
+    for run in (a1, a2, a3):
+        assert run is not None
+        ended(folder, run, 3.0)
+        queue.ended(run, diverged=False)
+    b2, b3, b4 = (next(given) for _ in range(3))
+    assert next(given) is None, "all depends on what is going"
+    for run in (b1, b2, b3, b4, a4):
+        assert run is not None
+        queue.ended(run, diverged=run == a4)  # those of b failed
+    # a4 diverged: its setting is out; an arm with a run that failed has no best
+    assert [run.told for run in iter(given.__next__, None) if run and not queue.ended(run, False)] == [
+        "a-lr=0.1-seed=3"
+    ]
+
+
+def test_what_a_study_with_a_best_will_do_is_told(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """8 runs of 8 updates; of each arm a third seed, and three tests."""
+    by_rates(study)
+    run_study("study.yaml", "--dry_run")
+    *_, follows, told = capsys.readouterr().out.splitlines()
+    assert follows == "then, for the best setting of each arm on validation: seeds 3 and a test of each of its 3 runs"
+    assert told == "10 runs, 80 updates at most, and 6 tests"
+    test = local.command(dataclasses.replace(read_study("study.yaml").runs[0], command="test"), Path("f"), 1)
+    assert test[2:] == ["lit_rnn", "test", "--run_dir", "f/a-lr=0.1-seed=1", "--ckpt_path", "best", "--threads", "1"]
 
 
 # ---- how long it will take

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from datamodules.errors import UserError
+from lit_rnn.commands.study.local import has_diverged, log
 from lit_rnn.commands.study.search.space import Search
 from lit_rnn.commands.study.search.storage import Trials
 from lit_rnn.commands.study.search.trial import Objective, run_of
 from lit_rnn.commands.study.subject import Run, Setting, Study
 from lit_rnn.runs.lock import Lock
 from lit_rnn.runs.results import is_finished
-
-_DIVERGED = "lit_rnn: The loss is"  # how `DivergedError` begins
 
 
 @dataclass(frozen=True)
@@ -87,25 +86,15 @@ class Watch:
         if status == 0 and value is not None:
             arm.trials.complete(number, value)
             what = f"best {arm.objective.column} {value:.4g}"
-        elif going.pruned or self._diverged(run):
+        elif going.pruned or has_diverged(self.folder, run):
             what = f"pruned after {going.reported} validations" if going.pruned else "diverged"
             arm.trials.prune(number, what)
         else:
-            what = f"failed (status {status}), see {self.log(run)}" if status else f"no {arm.objective.column}"
+            what = f"failed (status {status}), see {log(self.folder, run)}" if status else f"no {arm.objective.column}"
             arm.trials.fail(number, what)
             self.failed.append(run.name)
         del self._going[run]
         print(f"{run.name}: {what}, {seconds:.0f} s", flush=True)
-
-    def log(self, run: Run) -> Path:
-        """Where the run's output goes."""
-        return self.folder / f"{run.name}.log"
-
-    def _diverged(self, run: Run) -> bool:
-        """Whether the last line of the log says so."""
-        path = self.log(run)
-        lines = path.read_bytes()[-100_000:].decode(errors="replace").split("\n") if path.is_file() else []
-        return any(line.startswith(_DIVERGED) for line in [line for line in lines if line.strip()][-1:])
 
 
 def _in_use(folder: Path) -> bool:

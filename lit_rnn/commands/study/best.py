@@ -1,0 +1,88 @@
+"""What follows for the best setting of each arm: chosen on validation, given more seeds, tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lit_rnn.commands.study.estimate import longest
+from lit_rnn.commands.study.local import is_done
+from lit_rnn.commands.study.measure import over_seeds, results
+from lit_rnn.commands.study.subject import Run, Setting, Study
+
+
+def best_setting(study: Study, arm: str, folder: Path, passed_over: frozenset[Run] = frozenset()) -> Setting | None:
+    """The setting with the lowest mean over `seeds` of the best validation loss; None while a run is missing.
+
+    Args:
+        passed_over: Runs whose settings are out, as they diverged.
+    """
+    ours = [run for run in study.runs if run.setting.arm == arm]
+    out = {run.setting.name for run in passed_over}
+    ours = [run for run in ours if run.setting.name not in out]
+    if not ours or not all(is_done(run, folder) for run in ours):
+        return None
+    first = over_seeds(results(study, folder, ours))[0]
+    found: dict[str, Setting] = {run.setting.name: run.setting for run in ours}
+    return found[first["setting"]] if first["best_loss_mean"] is not None else None
+
+
+class Queue:
+    """Every run of a study that is not finished, arm by arm: all settings, then what follows for the best of them."""
+
+    def __init__(self, study: Study, folder: Path) -> None:
+        self.study, self.folder = study, folder
+        self.diverged: set[Run] = set()
+        self._going: set[Run] = set()
+        self._given: set[Run] = set()
+
+    def runs(self) -> Iterator[Run | None]:
+        """What to run next; None while that depends on runs which are going."""
+        while True:
+            run = next((run for arm in self.study.arms for run in self._due(arm)), None)
+            if run is not None:
+                self._given.add(run)
+                self._going.add(run)
+                yield run
+            elif self._going and self.study.best is not None:
+                yield None
+            else:
+                return
+
+    def _due(self, arm: str) -> Iterator[Run]:
+        grid = [run for run in self.study.runs if run.setting.arm == arm]
+        yield from self._left(grid)
+        if self.study.best is not None and not self._going.intersection(grid):
+            best = best_setting(self.study, arm, self.folder, frozenset(self.diverged))
+            following = [] if best is None else self.study.following(best)
+            yield from (
+                run
+                for run in self._left(following)
+                if run.command == "fit" or is_done(Run(run.setting, run.seed), self.folder)
+            )
+
+    def _left(self, runs: list[Run]) -> list[Run]:
+        return [run for run in runs if run not in self._given and not is_done(run, self.folder)]
+
+    def ended(self, run: Run, diverged: bool) -> None:
+        """Take note that a run which was given has ended."""
+        self._going.discard(run)
+        if diverged:
+            self.diverged.add(run)
+
+
+def every(study: Study, folder: Path | None = None) -> list[Run]:
+    """All that a study runs; what follows for a best setting that is not known yet, for the longest of its arm."""
+    found = []
+    for arm in study.arms:
+        found += [run for run in study.runs if run.setting.arm == arm]
+        if study.best is not None:
+            settings = [setting for setting in study.settings if setting.arm == arm]
+            best = None if folder is None else best_setting(study, arm, folder)
+            found += study.following(best or longest(settings))
+    return found
+
+
+def ahead(study: Study, folder: Path) -> list[Run]:
+    """What of it is not finished."""
+    return [run for run in every(study, folder) if not is_done(run, folder)]
