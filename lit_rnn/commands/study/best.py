@@ -86,3 +86,15 @@ def every(study: Study, folder: Path | None = None) -> list[Run]:
 def ahead(study: Study, folder: Path) -> list[Run]:
     """What of it is not finished."""
     return [run for run in every(study, folder) if not is_done(run, folder)]
+
+
+def undecided(study: Study, folder: Path) -> list[str]:
+    """The arms whose best setting is asked for and not known."""
+    return [] if study.best is None else [arm for arm in study.arms if best_setting(study, arm, folder) is None]
+
+
+def following(study: Study) -> str:
+    """What follows for each best setting, in words: seeds 2, 3 and tests of all its runs."""
+    assert study.best is not None
+    seeds = f"seeds {', '.join(str(seed) for seed in study.best.seeds)}" if study.best.seeds else ""
+    return " and ".join(part for part in (seeds, "tests of all its runs" if study.best.test else "") if part)

@@ -6,7 +6,6 @@ import datetime
 import functools
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.errors import UserError, require
 from lit_rnn.commands.parser import Parser
 from lit_rnn.commands.study import export, local
-from lit_rnn.commands.study.best import Queue, ahead, best_setting, every
+from lit_rnn.commands.study.best import Queue, ahead, every, following, undecided
 from lit_rnn.commands.study.estimate import budget, estimate
 from lit_rnn.commands.study.search import command as searching
 from lit_rnn.commands.study.subject import Run, Study, read_study
@@ -41,10 +40,9 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
     if study.search is not None:
         return searching.run(study, folder, processes, options, check)
     if options.only is not None:
-        runs = study.runs
-        require(0 <= options.only < len(runs), "--only", options.only, f"a run from 0 to {len(runs) - 1}")
-        one = runs[options.only]
-        study = replace(study, settings=(one.setting,), seeds=(one.seed,), best=None)
+        last = len(study.runs) - 1
+        require(0 <= options.only <= last, "--only", options.only, f"a run from 0 to {last}")
+        study = study.only(study.runs[options.only])
     runs = study.runs
     check(runs, folder, here=not (options.export or options.dry_run))
     if options.export:
@@ -53,15 +51,13 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
         for name, text in files.items():
             write_file(folder / name, text)
             print(f"written: {folder / name}")
-        if study.best is not None:
-            print("They run the grid. Give the study once more, without --export, for the runs of the best settings.")
-        return
+        return print(export.BEHIND) if study.best is not None else None
     if options.dry_run:
         for number, one in enumerate(runs):
             print(f"{number}: {shlex.join(['python', *local.command(one, folder, options.threads)[1:]])}")
         if study.best is not None:
-            print(f"then, for the best setting of each arm on validation: {_following(study)}")
-        print(_budget(every(study)))
+            print(f"then, for the best setting of each arm on validation: {following(study)}")
+        print(f"{budget(every(study))} at most")
         return
     if options.only is None:
         local.claim([run for run in study.trainings if run in runs or local.is_done(run, folder)], folder)
@@ -70,8 +66,8 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
         _report(study, folder)
     if failed:
         names = ", ".join(one.told for one in failed)
-        many = len(every(study))
-        raise FailedError(f"{len(failed)} of {many} runs failed; the same command tries them again: {names}.")
+        what = f"{len(failed)} of {len(every(study))} runs failed"
+        raise FailedError(f"{what}; the same command tries them again: {names}.")
 
 
 def parser(command: str) -> Parser:
@@ -107,20 +103,6 @@ def _check(try_out: TryOut, runs: Sequence[Run], folder: Path, here: bool) -> No
         seen |= values
 
 
-def _following(study: Study) -> str:
-    assert study.best is not None
-    seeds = f"seeds {', '.join(str(seed) for seed in study.best.seeds)}" if study.best.seeds else ""
-    tests = f"a test of each of its {len(study.seeds) + len(study.best.seeds)} runs" if study.best.test else ""
-    return " and ".join(part for part in (seeds, tests) if part)
-
-
-def _budget(runs: Sequence[Run]) -> str:
-    trainings = [run for run in runs if run.command == "fit"]
-    tests = len(runs) - len(trainings)
-    told = [f"{budget(trainings)} at most"] if trainings else []
-    return ", and ".join([*told, *([f"{tests:,} tests"] if tests else [])])
-
-
 def _run(study: Study, folder: Path, processes: int, threads: int, estimated: bool) -> list[Run]:
     """Run what is not finished, with a progress bar; gives the runs that failed."""
     left, many = ahead(study, folder), len(every(study))
@@ -128,20 +110,13 @@ def _run(study: Study, folder: Path, processes: int, threads: int, estimated: bo
     if not left:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    trainings = [run for run in left if run.command == "fit"]
     if estimated:
-        print(f"to go: {_budget(left)}", flush=True)
-    if estimated and trainings:
+        print(f"to go: {budget(left)} at most", flush=True)
+    if estimated and (trainings := [run for run in left if run.command == "fit"]):
         about = datetime.timedelta(seconds=round(estimate(trainings, processes, threads)))
         print(f"about {about} if all take as long as those that were tried", flush=True)
     console = new_console()
-    columns = (
-        TextColumn("runs"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("runs", total=len(left))
 
@@ -164,9 +139,8 @@ def _report(study: Study, folder: Path) -> None:
     rows = measure.results(study, folder)
     if not rows:
         raise UserError(f"no run of {study.path} has finished; the logs are in {folder}.")
-    for arm in study.arms if study.best is not None else ():
-        if best_setting(study, arm, folder) is None:
-            print(f"{arm}: its best setting is not known while a run of it is missing")
+    for arm in undecided(study, folder):
+        print(f"{arm}: its best setting is not known while a run of it is missing")
     settings = measure.over_seeds(rows)
     measure.write(rows, settings, folder)
     new_console().print(page.table(rows, settings).terminal())

@@ -80,7 +80,13 @@ class Timing:
 
 
 def budget(runs: Sequence[Run]) -> str:
-    """How much ``runs`` train at most, as far as their options tell before data is there: 6 runs, 24,000 updates."""
+    """How much ``runs`` train at most, as far as their options tell before data is there: 6 runs, 24,000 updates.
+
+    Tests are counted beside.
+    """
+    tests = sum(run.command == "test" for run in runs)
+    runs = [run for run in runs if run.command == "fit"]
+    beside = f" and {tests:,} tests" if tests else ""
     told: dict[tuple[Any, ...], tuple[int, int]] = {}
     updates = epochs = 0
     for run in runs:
@@ -90,7 +96,9 @@ def budget(runs: Sequence[Run]) -> str:
         updates, epochs = updates + told[key][0], epochs + told[key][1]
     parts = [f"{updates:,} updates"] if updates else []
     parts += [f"{epochs:,} epochs of data that has to be read first"] if epochs else []
-    return f"{len(runs):,} runs, {' and '.join(parts) or 'without an end of their own'}"
+    if not runs:
+        return f"0 runs{beside}"
+    return f"{len(runs):,} runs{beside}, {' and '.join(parts) or 'without an end of their own'}"
 
 
 def longest(settings: Sequence[Setting]) -> Setting:

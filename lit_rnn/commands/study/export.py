@@ -11,6 +11,8 @@ import yaml
 from lit_rnn.commands.study.search.space import text
 from lit_rnn.commands.study.subject import Study
 
+BEHIND = "They run the grid. Give the study once more, without --export, for the runs of the best settings."
+
 
 def sweeps(study: Study) -> dict[str, str]:
     """A W&B sweep for each arm, by file name: ``wandb sweep FILE``, then ``wandb agent`` on every machine."""

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,6 +104,10 @@ class Study:
         """Every setting with every seed that it may be trained with."""
         seeds = (*self.seeds, *(self.best.seeds if self.best is not None else ()))
         return [Run(setting, seed) for setting in self.settings for seed in seeds]
+
+    def only(self, run: Run) -> Study:
+        """One run of it, as a study."""
+        return replace(self, settings=(run.setting,), seeds=(run.seed,), best=None)
 
     def following(self, setting: Setting) -> list[Run]:
         """The runs that follow where ``setting`` is the best of its arm, trainings before tests."""
