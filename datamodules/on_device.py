@@ -24,7 +24,7 @@ _STEPS = 0x9E3779B97F4A7C15, 0xBB67AE8584CAA73B  # of the key, from round to rou
 _HALF = 0xFFFFFFFF
 
 WORDS = 2**20
-"""Random words that are made at once: some 450 operations, which cost more to launch than to do for a batch alone."""
+"""Random words that are made at once: about 500 operations, which cost more to launch than to do for a batch alone."""
 
 
 def _signed(word: int) -> int:

@@ -65,7 +65,8 @@ class Shape(NamedTuple):
         digest = hashlib.sha256(repr(whole).encode()).hexdigest()[:8]
         mixed = torch.is_autocast_enabled(like.device.type)
         dtype = torch.get_autocast_dtype(like.device.type) if mixed else like.dtype
-        precision = f"{str(dtype).removeprefix('torch.')}{' autocast' if mixed else ''}"
+        tf32 = "" if torch.get_float32_matmul_precision() == "highest" else " with TF32"
+        precision = f"{str(dtype).removeprefix('torch.')}{' autocast' if mixed else ''}{tf32}"
         way = "forward and backward" if self.learns else "forward"
         name = f"{type(cell).__qualname__} {digest}"
         return f"{name}, n = {cell.hidden_size}, T = {self.steps}, B = {self.batch}, {precision}, {way}"

@@ -51,15 +51,19 @@ def driven(cell: Cell, x: Tensor, w: Any, blocks: Blocks) -> Tensor:
     return cell.drive(x.unflatten(0, shape), w).flatten(0, 1)
 
 
-def drive_of(cell: Cell, x: Tensor, w: Any, dtype: torch.dtype, blocks: Blocks) -> Drive:
-    """The drive of ``cell`` in ``dtype``, a complex one as halves; in parts where a `nn.Linear` of that precision."""
+def drive_of(cell: Cell, x: Tensor, w: Any, dtype: torch.dtype, blocks: Blocks, reads_bf16: bool = False) -> Drive:
+    """The drive of ``cell`` in ``dtype``, a complex one as halves; in parts where a `nn.Linear` of that precision.
+
+    Under autocast it is made in bfloat16, and stays so for who ``reads_bf16``: the same numbers in half the memory.
+    """
     if drives_by_inputs(cell) and _is_linear(cell.input):
         x_V_c = x, cell.input.weight, cell.input.bias
         alike = all(tensor is None or tensor.dtype == dtype for tensor in x_V_c)
         if alike and not torch.is_autocast_enabled(x.device.type):
             return Drive(*x_V_c)
     u = driven(cell, x, w, blocks)
-    return Drive((halves(u) if u.is_complex() else u).to(dtype))
+    u = halves(u) if u.is_complex() else u
+    return Drive(u if reads_bf16 and u.dtype == torch.bfloat16 else u.to(dtype))
 
 
 def drives_by_inputs(cell: Cell) -> bool:

@@ -21,6 +21,7 @@ from lit_rnn.scan.packed import Blocks, ends
 from lit_rnn.scan.plain import Native
 from lit_rnn.scan.recurrence import COMPLEX, Dense, Engine, Kept, Loss, Recurrence
 from lit_rnn.scan.rotations import Layers, Rotated
+from lit_rnn.scan.streamed import Streamed
 
 
 class _Real(NamedTuple):
@@ -66,7 +67,7 @@ def run_plain(
     x: Tensor,
     state: State,
     w: Tensor | Layers,
-    backend: Literal["fused", "native", "triton"],
+    backend: Literal["fused", "native", "triton", "streamed"],
     last_only: bool,
     blocks: Blocks,
 ) -> tuple[Tensor, State]:
@@ -78,10 +79,11 @@ def run_plain(
     if isinstance(w, Layers):
         W, engine, on_halves = w.numbers, functools.partial(Rotated, w.partners), halves
     else:
-        W, engine, on_halves = w, {"native": Native, "fused": Fused, "triton": Triton}[backend], matrix_on_halves
+        engines: dict[str, type[Dense]] = {"native": Native, "fused": Fused, "triton": Triton, "streamed": Streamed}
+        W, engine, on_halves = w, engines[backend], matrix_on_halves
     accepted = "complex numbers" if kind == COMPLEX else "real numbers"
     require(W.is_complex() == (kind == COMPLEX), f"weights() of {type(cell).__name__}", described(W), accepted)
-    drive = drive_of(cell, x, W, W.dtype.to_real(), blocks)
+    drive = drive_of(cell, x, W, W.dtype.to_real(), blocks, reads_bf16=backend in ("triton", "streamed"))
     bias: Tensor | None = None
     if isinstance(cell.activation, ModReLU):
         bias = cell.activation.bias

@@ -81,19 +81,45 @@ def has_triton() -> bool:
 
 
 @functools.cache
-def _processors(device: torch.device) -> int:
+def processors_of(device: torch.device) -> int:
     """How many a GPU has; 0 where Triton makes nothing for it."""
     if not torch.cuda.is_available() or torch.cuda.get_device_capability(device) < (8, 0):
         return 0
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
+def takes(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether Triton is there, the device is NVIDIA's, and numbers are of a precision that recurrences run in."""
+    real = dtype.to_real() in (torch.float32, torch.float64)
+    return device.type == "cuda" and not torch.version.hip and real and has_triton()
+
+
 def runs_on(n: int, kind: str, dtype: torch.dtype, device: torch.device) -> bool:
     """Whether n units with that nonlinearity run there."""
-    real = dtype.to_real()
-    if device.type != "cuda" or torch.version.hip or real not in (torch.float32, torch.float64) or not has_triton():
+    if not takes(dtype, device):
         return False
-    return Plan.of(n, 1 + (kind == COMPLEX), 1, real.itemsize, _processors(device)) is not None
+    return Plan.of(n, 1 + (kind == COMPLEX), 1, dtype.to_real().itemsize, processors_of(device)) is not None
+
+
+def launched(
+    kernel: Any,
+    groups: int,
+    members: int,
+    memory: tuple[Tensor, ...],
+    numbers: tuple[int, ...],
+    constants: dict[str, Any],
+    warps: int,
+    rounds: int,
+) -> None:
+    """Launch a kernel of ``groups`` times ``members`` programs; all run at once where those of a group wait."""
+    if not groups:
+        return
+    ready = torch.zeros(groups, dtype=torch.int32, device=memory[0].device)
+    options: dict[str, Any] = {"num_warps": warps, "enable_fp_fusion": True}
+    if members > 1 and constants["WAIT"]:
+        options["launch_cooperative_grid"] = True
+    for _ in range(rounds):
+        kernel[(groups * members,)](*memory, ready, *numbers, **constants, **options)
 
 
 class Triton(Dense):
@@ -130,7 +156,7 @@ class Triton(Dense):
         ((steps, batch),) = kept.blocks
         planes = 1 + (self.kind == COMPLEX)
         n, itemsize = kept.h.shape[1] // planes, kept.h.element_size()
-        processors = _processors(kept.h.device)
+        processors = processors_of(kept.h.device)
         plan = self.plan(n, planes, batch, itemsize, processors)
         constants = {"n": n, "KIND": KINDS.index(self.kind), **constants_of(plan), "WAIT": self.waits}
         rounds = 1 if self.waits or plan.group == 1 else steps
@@ -139,7 +165,7 @@ class Triton(Dense):
     def plan(self, n: int, planes: int, batch: int, itemsize: int, processors: int) -> Plan:
         found = Plan.of(n, planes, batch, itemsize, processors)
         key = "model.init_args.backend"
-        fit = "another backend, such as fused: so many units do not fit the processors of this GPU"
+        fit = "another backend, such as streamed: so many units do not fit the processors of this GPU"
         require(found is not None, key, f"triton for {n} units", fit)
         assert found is not None
         return found
@@ -148,7 +174,7 @@ class Triton(Dense):
         """Of (n, n), filled up to whole tiles."""
         planes = 1 + (self.kind == COMPLEX)
         n = len(self.W) // planes
-        plan = self.plan(n, planes, 1, self.W.element_size(), _processors(self.W.device))
+        plan = self.plan(n, planes, 1, self.W.element_size(), processors_of(self.W.device))
         filled = self.W.new_zeros(planes, plan.side, plan.side)
         for plane, part in zip(filled, (real, imaginary), strict=False):
             plane[:n, :n] = part
@@ -178,15 +204,9 @@ class _Run(NamedTuple):
     rounds: int
 
     def __call__(self, name: str, memory: tuple[Tensor, ...], **constants: Any) -> None:
-        if not self.batch:
-            return
         from lit_rnn.scan import plain_triton
 
         kernel, plan = getattr(plain_triton, name), self.plan
-        ready = torch.zeros(self.groups, dtype=torch.int32, device=memory[0].device)
-        options: dict[str, Any] = {"num_warps": plan.warps, "enable_fp_fusion": True}
-        if plan.group > 1 and self.constants["WAIT"]:
-            options["launch_cooperative_grid"] = True
         numbers = self.steps, self.batch, self.chunks
-        for _ in range(self.rounds):
-            kernel[(self.groups * plan.group,)](*memory, ready, *numbers, **self.constants, **constants, **options)
+        constants |= self.constants
+        launched(kernel, self.groups, plan.group, memory, numbers, constants, plan.warps, self.rounds)

@@ -8,83 +8,12 @@ Vectors are tuples of tiles (BLOCK,), rows first, then real and imaginary parts,
 tiles (BLOCK from, BLOCK to): real and imaginary part, then tiles to multiply from, then to. In memory the units to
 multiply from follow one another: they are then spread over the threads of a warp, the units to multiply to over warps,
 and the sum of a row times W passes from thread to thread within a warp, without a barrier.
-
-Nonlinearities and their derivatives are those of vectors.h; a NaN stays one.
 """
 
 import triton
 import triton.language as tl
 
-from lit_rnn.activations import COMPLEX_EPS, LEAK
-from lit_rnn.scan.recurrence import KINDS
-
-_RELU = tl.constexpr(KINDS.index("relu"))
-_LEAKY = tl.constexpr(KINDS.index("leaky_relu"))
-_TANH = tl.constexpr(KINDS.index("tanh"))
-_ELU = tl.constexpr(KINDS.index("elu"))
-_MODRELU = tl.constexpr(KINDS.index("modrelu"))
-_COMPLEX = tl.constexpr(KINDS.index("complex modrelu"))
-_LEAK, _EPS = tl.constexpr(LEAK), tl.constexpr(COMPLEX_EPS)
-_TERMS = tl.constexpr(14)  # of e^x - 1 for |x| < 1/2: the rest is below 1e-16
-
-
-@triton.jit
-def _expm1(x):
-    series = tl.full(x.shape, 1.0, x.dtype)
-    for i in tl.static_range(_TERMS - 1):
-        series = series * x / (_TERMS - i) + 1
-    return tl.where((x > -0.5) & (x < 0.5), series * x, tl.exp(x) - 1)
-
-
-@triton.jit
-def _f(z, bias, KIND: tl.constexpr):
-    if KIND == _RELU:
-        z = tl.where(z < 0, tl.zeros_like(z), z)
-    elif KIND == _LEAKY:
-        z = tl.where(z < 0, z * tl.full(z.shape, _LEAK, z.dtype), z)
-    elif KIND == _TANH:
-        modulus = tl.abs(z)
-        e = _expm1(2 * tl.where(modulus > 20, tl.full(z.shape, 20, z.dtype), modulus))
-        modulus = e / (e + 2)
-        z = tl.where(z < 0, -modulus, modulus)
-    elif KIND == _ELU:
-        z = tl.where(z > 0, z, _expm1(tl.where(z > 0, tl.zeros_like(z), z)))
-    elif KIND == _MODRELU:
-        modulus = tl.abs(z) + bias
-        modulus = tl.where(modulus < 0, tl.zeros_like(z), modulus)
-        z = tl.where(z == 0, tl.zeros_like(z), tl.where(z < 0, -modulus, modulus))
-    return z
-
-
-@triton.jit
-def _slope(h, KIND: tl.constexpr):
-    """f' by the value that f gave."""
-    one = tl.full(h.shape, 1, h.dtype)
-    if KIND == _RELU:
-        one = tl.where(h > 0, one, tl.zeros_like(h))
-    elif KIND == _LEAKY:
-        one = tl.where(h > 0, one, tl.full(h.shape, _LEAK, h.dtype))
-    elif KIND == _TANH:
-        one = 1 - h * h
-    elif KIND == _ELU:
-        one = tl.where(h > 0, one, h + 1)
-    elif KIND == _MODRELU:
-        one = tl.where(h != 0, one, tl.zeros_like(h))
-    return one
-
-
-@triton.jit
-def _unshrink(m, b, x, y, gx, gy):
-    """dL/dz of complex modReLU by that of h = x + iy, and dL/db."""
-    grown = m + b
-    alive = grown > 0
-    s = tl.where(alive, grown / m, tl.zeros_like(m))
-    inverse = tl.where(alive, m / grown, tl.zeros_like(m))
-    x *= inverse
-    y *= inverse
-    along = (x * gx + y * gy) / m
-    bend = -b * along / (m * m)
-    return s * gx + bend * x, s * gy + bend * y, along
+from lit_rnn.scan.kinds_triton import COMPLEX, MODRELU, f, meet, shrink, slope, summed, unshrink
 
 
 @triton.jit
@@ -100,6 +29,15 @@ def _load(at, row, B, n, first, ROWS: tl.constexpr, PLANES: tl.constexpr, COUNT:
                 number = tl.load(at + (row + r) * (PLANES * n) + plane * n + unit, mask=there, other=other)
                 tiles = tiles + (number,)
     return tiles
+
+
+@triton.jit
+def _thresholds(bias, n, first, KIND: tl.constexpr, COUNT: tl.constexpr, BLOCK: tl.constexpr):
+    """A member's, of modReLU."""
+    if KIND == MODRELU or KIND == COMPLEX:
+        return _load(bias, 0, 1, n, first, 1, 1, COUNT, BLOCK, 0.0)
+    else:
+        return (0.0,) * COUNT
 
 
 @triton.jit
@@ -194,22 +132,6 @@ def _products(w, x, source, row, B, n, ROWS: tl.constexpr, PLANES: tl.constexpr,
     return found
 
 
-@triton.jit
-def _sum(through, direct, both):
-    """Of the gradients through later steps, where there are any, and at this one."""
-    return tl.where(both, through, tl.zeros_like(through)) + direct
-
-
-@triton.jit
-def _meet(ready, count):
-    """Wait until ``count`` arrivals: what all who arrived had written can be read."""
-    tl.debug_barrier()
-    tl.atomic_add(ready, 1, sem="release")
-    while tl.atomic_add(ready, 0, sem="acquire") < count:
-        pass
-    tl.debug_barrier()
-
-
 _UNSPECIAL = ["T", "B", "chunks"]
 _UNALIGNED = ["bias", "ready", "u", "modulus", "each", "last", "by_bias"]
 
@@ -222,16 +144,13 @@ def forward(w, u, before, bias, h, modulus, ready, T, B, chunks, n: tl.constexpr
 
     A group has ``chunks`` times ROWS rows, worked on in turn.
     """
-    PLANES: tl.constexpr = 2 if KIND == _COMPLEX else 1
+    PLANES: tl.constexpr = 2 if KIND == COMPLEX else 1
     group = tl.program_id(0) // GROUP
     member = tl.program_id(0) % GROUP
     start, first = group * chunks * ROWS, member * OWN
     one = tl.full((), 1, tl.int64)
     W = _matrix(w, member, PLANES, GROUP * OWN, OWN, BLOCK)
-    if KIND == _MODRELU or KIND == _COMPLEX:
-        threshold = _load(bias, 0, 1, n, first, 1, 1, OWN, BLOCK, 0.0)
-    else:
-        threshold = (0.0,) * OWN
+    threshold = _thresholds(bias, n, first, KIND, OWN, BLOCK)
     x = _load(before, start, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
     source = before
     drive = _load(u, start, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
@@ -252,7 +171,7 @@ def forward(w, u, before, bias, h, modulus, ready, T, B, chunks, n: tl.constexpr
         coming = _load(u + at, row_coming, there, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
         z = _products(W, x, source, row, B, n, ROWS, PLANES, GROUP, OWN, BLOCK)
         x = ()
-        if KIND == _COMPLEX:
+        if KIND == COMPLEX:
             moduli = ()
             for r in tl.static_range(ROWS):
                 real = ()
@@ -260,25 +179,23 @@ def forward(w, u, before, bias, h, modulus, ready, T, B, chunks, n: tl.constexpr
                 for i in tl.static_range(OWN):
                     a = z[2 * r * OWN + i] + drive[2 * r * OWN + i]
                     b = z[(2 * r + 1) * OWN + i] + drive[(2 * r + 1) * OWN + i]
-                    m = tl.sqrt(a * a + b * b + tl.full(a.shape, _EPS, a.dtype))
-                    grown = m + threshold[i]
-                    s = tl.where(grown < 0, tl.zeros_like(m), grown) / m
-                    real = real + (a * s,)
-                    imaginary = imaginary + (b * s,)
+                    a, b, m = shrink(a, b, threshold[i])
+                    real = real + (a,)
+                    imaginary = imaginary + (b,)
                     moduli = moduli + (m,)
                 x = x + real + imaginary
             if KEEP:
                 _store(modulus + now * n, moduli, row, B, n, first, ROWS, 1, OWN, BLOCK, JOIN // 2)
         else:
             for i in tl.static_range(ROWS * OWN):
-                x = x + (_f(z[i] + drive[i], threshold[i % OWN], KIND),)
+                x = x + (f(z[i] + drive[i], threshold[i % OWN], KIND),)
         _store(h + now * (PLANES * n), x, row, B, n, first, ROWS, PLANES, OWN, BLOCK, JOIN)
         drive = coming
         if GROUP > 1:
             if (k + 1) % chunks == 0:
                 source = h + now * (PLANES * n)
                 if WAIT:
-                    _meet(ready + group, GROUP * (t + 1))
+                    meet(ready + group, GROUP * (t + 1))
 
 
 @triton.jit(do_not_specialize=_UNSPECIAL, do_not_specialize_on_alignment=_UNALIGNED)
@@ -287,16 +204,13 @@ def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunk
              JOIN: tl.constexpr, WAIT: tl.constexpr):  # fmt: skip
     """w: planes of W^T, of a complex one those of its adjoint; each, h, delta: (T, B, width), each read where EACH;
     last: (B, width), by the last states, with all that comes through later ones; by_bias: (groups, n)."""
-    PLANES: tl.constexpr = 2 if KIND == _COMPLEX else 1
+    PLANES: tl.constexpr = 2 if KIND == COMPLEX else 1
     group = tl.program_id(0) // GROUP
     member = tl.program_id(0) % GROUP
     start, first = group * chunks * ROWS, member * OWN
     one = tl.full((), 1, tl.int64)
     W = _matrix(w, member, PLANES, GROUP * OWN, OWN, BLOCK)
-    if KIND == _MODRELU or KIND == _COMPLEX:
-        threshold = _load(bias, 0, 1, n, first, 1, 1, OWN, BLOCK, 0.0)
-    else:
-        threshold = (0.0,) * OWN
+    threshold = _thresholds(bias, n, first, KIND, OWN, BLOCK)
     by_threshold = ()
     for _ in tl.static_range(OWN):
         by_threshold = by_threshold + (tl.zeros((BLOCK,), W[0].dtype),)
@@ -306,7 +220,7 @@ def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunk
     end = one * (T - 1) * B
     direct = _load(last, start, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
     state = _load(h + end * (PLANES * n), start, B, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
-    if KIND == _COMPLEX:
+    if KIND == COMPLEX:
         size = _load(modulus + end * n, start, B, n, first, ROWS, 1, OWN, BLOCK, 1.0)
     source = delta
     for k in range(T * chunks):
@@ -324,7 +238,7 @@ def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunk
         at = one * earlier * B
         there = tl.where(earlier >= 0, B, 0)
         state_coming = _load(h + at * (PLANES * n), row_coming, there, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
-        if KIND == _COMPLEX:
+        if KIND == COMPLEX:
             size_coming = _load(modulus + at * n, row_coming, there, n, first, ROWS, 1, OWN, BLOCK, 1.0)
         if EACH:
             by_state = tl.where(earlier == T - 1, last, each + at * (PLANES * n))
@@ -340,15 +254,15 @@ def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunk
             imaginary = ()
             grown = ()
             for i in tl.static_range(OWN):
-                a = _sum(z[r * PLANES * OWN + i], direct[r * PLANES * OWN + i], t + 1 < T)
-                if KIND == _COMPLEX:
-                    b = _sum(z[(2 * r + 1) * OWN + i], direct[(2 * r + 1) * OWN + i], t + 1 < T)
-                    a, b, along = _unshrink(
+                a = summed(z[r * PLANES * OWN + i], direct[r * PLANES * OWN + i], t + 1 < T)
+                if KIND == COMPLEX:
+                    b = summed(z[(2 * r + 1) * OWN + i], direct[(2 * r + 1) * OWN + i], t + 1 < T)
+                    a, b, along = unshrink(
                         size[r * OWN + i], threshold[i], state[r * PLANES * OWN + i], state[(2 * r + 1) * OWN + i], a, b
                     )
                     imaginary = imaginary + (b,)
                 else:
-                    a = a * _slope(state[r * PLANES * OWN + i], KIND)
+                    a = a * slope(state[r * PLANES * OWN + i], KIND)
                     along = tl.where(state[r * PLANES * OWN + i] < 0, -a, a)
                 real = real + (a,)
                 grown = grown + (shares[i] + along,)
@@ -358,12 +272,12 @@ def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunk
         _store(delta + now * (PLANES * n), d, row, B, n, first, ROWS, PLANES, OWN, BLOCK, JOIN)
         state = state_coming
         direct = direct_coming
-        if KIND == _COMPLEX:
+        if KIND == COMPLEX:
             size = size_coming
         if GROUP > 1:
             if (k + 1) % chunks == 0:
                 source = delta + now * (PLANES * n)
                 if WAIT:
-                    _meet(ready + group, GROUP * (T - t))
-    if KIND == _MODRELU or KIND == _COMPLEX:
+                    meet(ready + group, GROUP * (T - t))
+    if KIND == MODRELU or KIND == COMPLEX:
         _store(by_bias + group * n, by_threshold, 0, 1, n, first, 1, 1, OWN, BLOCK, JOIN)

@@ -33,12 +33,13 @@ from lit_rnn.scan.packed import Block, Blocks, block_by_block, ends
 from lit_rnn.scan.parallel import run_parallel
 from lit_rnn.scan.recompute import recomputed
 from lit_rnn.scan.rotations import layers_of
+from lit_rnn.scan.streamed import streams_on
 from lit_rnn.scan.unequal import runs_of
 
 log = logging.getLogger(__name__)
 
-Backend = Literal["auto", "loop", "fused", "native", "triton", "compiled", "graphed", "torch", "parallel"]
-Chosen = Literal["loop", "fused", "native", "triton", "compiled", "graphed", "torch", "parallel"]
+Chosen = Literal["loop", "fused", "native", "triton", "streamed", "compiled", "graphed", "torch", "parallel"]
+Backend = Literal["auto", Chosen]
 
 # Time steps, over all passes, from which compiling pays: it takes about 40 s on two cores, and spares 0.3 ms a step of
 # the smallest cells, more of larger ones (`benchmarks/README.md`).
@@ -160,8 +161,10 @@ def _fastest(cell: Cell, x: Tensor, steps_to_come: int, last_only: bool, one_len
 
 def _rivals(cell: Cell, steps_to_come: int) -> list[Chosen]:
     """The backends that are measured for a cell on a GPU."""
-    compiles = steps_to_come >= COMPILE_FROM
-    return [name for name in get_args(Chosen) if supports(name, cell) and (compiles or name != "compiled")]
+    left = {"streamed"}  # never run on a GPU yet: what it did wrong there could end the process
+    if steps_to_come < COMPILE_FROM:
+        left.add("compiled")
+    return [name for name in get_args(Chosen) if supports(name, cell) and name not in left]
 
 
 def foreseen(asked: Backend, cell: Cell, passes: int, batch: int | None, steps: int | None) -> str:
@@ -200,7 +203,7 @@ def _run(
 ) -> tuple[Tensor, State]:
     if chosen == "native" and kind_of(cell) is None:
         y, state = run_gated(cell, x, state, w, last_only, blocks)
-    elif chosen in ("fused", "native", "triton"):
+    elif chosen in ("fused", "native", "triton", "streamed"):
         plain = cast(PlainCell, cell)
         y, state = run_plain(plain, x, state, w, cast(Any, chosen), last_only, blocks)
     else:
@@ -249,10 +252,13 @@ def supports(backend: Backend, cell: Cell, device: torch.device | None = None) -
     like = next(itertools.chain(cell.recurrent_parameters(), cell.parameters()))
     if backend == "native":
         return runs_natively("plain", like.dtype, device)
+    if backend == "streamed":
+        return kind is not None and streams_on(like.dtype, device)
     return kind is not None and runs_on(cell.hidden_size, kind, like.dtype, device)
 
 
-_DEVICES = {"native": "cpu", "triton": "cuda", "graphed": "cuda"}  # of backends that run on one kind of them alone
+# of backends that run on one kind of them alone
+_DEVICES = {"native": "cpu", "triton": "cuda", "streamed": "cuda", "graphed": "cuda"}
 
 
 def check_backend(asked: Backend, cell: Cell) -> None:
@@ -279,7 +285,8 @@ _NEEDS = {
     "native": "is none of the cells written in C++, or not in float32 or float64 on a CPU with a C++ compiler "
     "(CXX, g++, clang++ or Python package ziglang)",
     "triton": "is not a plain recurrence, or not in float32 or float64 on an NVIDIA GPU with Python package triton, or "
-    "has more units than that GPU's processors hold together",
+    "has more units than that GPU's processors hold together, which streamed takes",
+    "streamed": "is not a plain recurrence, or not in float32 or float64 on an NVIDIA GPU with Python package triton",
     "compiled": "is on a CPU, where torch.compile needs a C++ compiler (CXX or g++) and Python's headers (python3-dev)",
     "graphed": "is not on a CUDA device, which alone records what is launched",
     "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)",
@@ -302,6 +309,9 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
       products (``separable`` false).
     - ``triton``: the plain cells on a GPU, all steps in one launch with W held in registers; where W is too large for
       one processor, several share it.
+    - ``streamed``: the same with W read from the L2 cache at every step, for any number of units; float32 products in
+      TF32 where ``torch.set_float32_matmul_precision`` allows it. Not yet run on a GPU, so that ``auto`` does not
+      try it.
     - ``compiled``: torch.compile over chunks of steps, for every cell; on the CPU with a C++ compiler and Python's
       headers. On a CUDA device over one step, recorded as in ``graphed``.
     - ``graphed``: the loop's own kernels in CUDA graphs, recorded once for each batch size and replayed, for every

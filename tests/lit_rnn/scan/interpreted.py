@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from lit_rnn import cells
 from lit_rnn.cells import Cell, PlainCell
 from lit_rnn.init import gaussian_
-from lit_rnn.scan import fused, gpu, scan
+from lit_rnn.scan import fused, gpu, scan, streamed
 from lit_rnn.scan.packed import Block, Blocks, ends, size
 
 I = 2  # noqa: E741
@@ -34,12 +34,14 @@ class Case(NamedTuple):
     dtype: torch.dtype = torch.float64
     processors: int = 132
     held: int = gpu.ALONE  # bytes
-    given: bool = True
+    backend: Literal["triton", "streamed"] = "triton"
+    mixed: bool = False  # the drive in bfloat16, as under autocast
 
     def __str__(self) -> str:
         steps = "+".join(f"{steps}x{rows}" for steps, rows in self.blocks)
         rest = f"{str(self.dtype).removeprefix('torch.')} {self.processors}/{self.held}"
-        return f"{self.kind} {self.n} {steps}{' last' if self.last_only else ''} {rest}"
+        more = f"{' bf16' if self.mixed else ''}{' last' if self.last_only else ''}"
+        return f"{self.backend} {self.kind} {self.n} {steps}{more} {rest}"
 
 
 KINDS = ("identity", "relu", "leaky_relu", "tanh", "elu", "modrelu", "complex modrelu")
@@ -57,6 +59,15 @@ CASES = [
     # ever fewer rows, and none
     *(Case("modrelu", 5, (Block(2, 4), Block(1, 3), Block(2, 1)), last) for last in (False, True)),
     Case("complex modrelu", 5, (Block(2, 0),)),
+    # W read at every step: ragged tiles of rows and units, one program to some rows, and groups
+    *(Case(kind, 5, (Block(3, 17),), kind == "relu", backend="streamed") for kind in ("relu", "tanh", "modrelu")),
+    *(Case(kind, 70, (Block(2, 18),), processors=1, backend="streamed") for kind in ("modrelu", "complex modrelu")),
+    *(Case(kind, 40, (Block(3, 17),), processors=4, backend="streamed") for kind in ("modrelu", "complex modrelu")),
+    Case("tanh", 33, (Block(2, 4), Block(1, 1)), dtype=torch.float32, backend="streamed"),
+    Case("relu", 5, (Block(2, 0),), backend="streamed"),
+    # the drive in bfloat16
+    *(Case("modrelu", 6, dtype=torch.float32, backend=b, mixed=True) for b in ("triton", "streamed")),
+    Case("complex modrelu", 6, dtype=torch.float32, mixed=True),
 ]
 
 
@@ -73,10 +84,11 @@ def made(kind: str, n: int) -> PlainCell:
 
 def results(case: Case, cell: PlainCell, x: Tensor, h0: Tensor, by_triton: bool) -> list[Tensor]:
     """Outputs, final state and all gradients, of a loss that weighs all outputs."""
-    if by_triton:
-        y, (final,) = fused.run_plain(cell, x, (h0,), cell.weights(), "triton", case.last_only, case.blocks)
-    else:
-        y, final = looped(case, cell, x, h0)
+    with torch.autocast("cpu", torch.bfloat16, enabled=case.mixed):
+        if by_triton:
+            y, (final,) = fused.run_plain(cell, x, (h0,), cell.weights(), case.backend, case.last_only, case.blocks)
+        else:
+            y, final = looped(case, cell, x, h0)
     weigh = torch.linspace(0, 9, y.numel(), dtype=torch.float64).cos().reshape(y.shape).to(y.dtype)
     loss = (weigh * y).sum() + (final.abs() ** 2).sum()
     leaves = [*cell.parameters(), x, h0]
@@ -100,7 +112,7 @@ def looped(case: Case, cell: Cell, x: Tensor, h0: Tensor) -> tuple[Tensor, Tenso
 
 def difference(case: Case) -> str:
     torch.manual_seed(case.n)
-    gpu.ALONE, gpu.SHARED, gpu._processors = case.held, case.held, lambda device: case.processors  # type: ignore[assignment]
+    gpu.ALONE, gpu.SHARED, gpu.processors_of = case.held, case.held, lambda device: case.processors  # type: ignore[assignment]
     cell = made(case.kind, case.n).to(case.dtype)
     x = torch.randn(size(case.blocks), I, dtype=case.dtype, requires_grad=True)
     (like,) = cell.initial_state(case.blocks[0].rows)
@@ -116,7 +128,7 @@ def difference(case: Case) -> str:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    gpu.Triton.waits = False  # one program runs after another
+    gpu.Triton.waits = streamed.Streamed.waits = False  # one program runs after another
     wanted = sys.argv[1:]
     found = {str(case): difference(case) for case in CASES if not wanted or any(w in str(case) for w in wanted)}
     print(json.dumps(found))

@@ -16,6 +16,7 @@ from lit_rnn.scan import choose_backend, gpu, supports
 from lit_rnn.scan.fused import Fused
 from lit_rnn.scan.gpu import Plan
 from lit_rnn.scan.recurrence import COMPLEX, KINDS
+from lit_rnn.scan.streamed import StreamedPlan
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
 
@@ -32,7 +33,7 @@ def test_the_kernels_are_the_loop() -> None:
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=script.parents[3])
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    assert len(found) >= 17
+    assert len(found) >= 28
     assert {case: what for case, what in found.items() if what != "equal"} == {}
 
 
@@ -65,6 +66,33 @@ def test_a_matrix_stays_in_registers(
     assert "fma.rn.f32" in usage.ptx and "tf32" not in usage.ptx
 
 
+@needs_triton
+@pytest.mark.parametrize(
+    ("name", "n", "capability", "precision"),
+    [("forward", 1024, 80, "high"), ("backward", 1024, 90, "highest"), ("backward", 2048, 90, "high")],
+)
+def test_a_matrix_that_is_streamed(
+    name: str, n: int, capability: int, precision: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Nothing is spilled, and products are in TF32 only where torch is told to allow it; the drive may be bfloat16."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    usage = registers.usage(name, "modrelu", n, 128, capability, "streamed", drive="bf16")
+    assert usage.registers <= 255 and usage.spilled == 0
+    assert usage.shared <= 32 * 2**10
+    assert ("tf32" in usage.ptx) == (precision == "high") != ("fma.rn.f32" in usage.ptx)
+
+
+@pytest.mark.parametrize("n", [1, 170, 512, 1024, 2048, 5000])
+@pytest.mark.parametrize("batch", [1, 128, 200, 5000])
+def test_plans_of_a_stream(n: int, batch: int) -> None:
+    """Every unit and every row is someone's, and programs that wait for one another all run at once."""
+    plan = StreamedPlan.of(n, batch, 132)
+    assert n <= plan.group * plan.own * plan.block < n + plan.own * plan.block
+    assert (plan.groups(batch) - 1) * plan.rows < batch <= plan.groups(batch) * plan.rows
+    assert plan.group == 1 or plan.groups(batch) * plan.group <= 132
+
+
 @pytest.mark.parametrize("n", [1, 64, 65, 170, 190, 256, 512])
 @pytest.mark.parametrize("planes", [1, 2])
 @pytest.mark.parametrize("batch", [1, 128, 200, 1000])
@@ -91,14 +119,15 @@ def test_what_fits_a_gpu() -> None:
 
 def test_it_is_for_gpus() -> None:
     cell = cells.ExpRNNCell(3, 8)
-    assert not supports("triton", cell)
-    with pytest.raises(UserError, match=r"backend is 'triton', .* on an NVIDIA GPU with Python package triton"):
-        choose_backend("triton", cell)
+    for name in ("triton", "streamed"):
+        assert not supports(name, cell)
+        with pytest.raises(UserError, match=rf"backend is '{name}', .* on an NVIDIA GPU with Python package triton"):
+            choose_backend(name, cell)
 
 
 def test_it_needs_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     there = 170, "relu", torch.float32, torch.device("cuda")
-    monkeypatch.setattr(gpu, "_processors", lambda device: 132)
+    monkeypatch.setattr(gpu, "processors_of", lambda device: 132)
     for installed in (False, True):
         monkeypatch.setattr(gpu, "has_triton", lambda installed=installed: installed)
         assert gpu.runs_on(*there) == (installed and not torch.version.hip)
