@@ -90,17 +90,27 @@ class DeltaProductCell(Cell):
         beta = torch.sigmoid(beta) * (2 if self.negative else 1)
         return torch.cat((q * self.key_size**-0.5, k, nn.functional.silu(v), beta), dim=-1)
 
-    def step(self, u: Tensor, state: State, w: None) -> tuple[Tensor, State]:
-        d, d_v = self.key_size, self.value_size
+    def matrices(self, H: Tensor) -> Tensor:
+        """The state (B, heads d d_v) as matrices (B, heads, d, d_v)."""
+        return H.unflatten(-1, (self.heads, self.key_size, self.value_size))
+
+    def terms(self, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """q (.., heads, d), and for each head's m steps k (.., heads, m, d), v (.., heads, m, d_v) and beta
+        (.., heads, m, 1), from drives u (.., G)."""
         q, k, v, beta = u.split(self.sizes, dim=-1)
-        by_step = (-1, self.heads, 1)
-        k, v = k.unflatten(-1, (*by_step, d)), v.unflatten(-1, (*by_step, d_v))
-        H = state[0].unflatten(-1, (self.heads, d, d_v))
-        steps = zip(k.unbind(1), v.unbind(1), beta.unflatten(-1, (*by_step, 1)).unbind(1), strict=True)
-        for k_j, v_j, beta_j in steps:  # rows (B, heads, 1, .)
-            H = H + k_j.mT * (beta_j * (v_j - k_j @ H))
-        y = self.scale * normed(q.unflatten(-1, (self.heads, 1, d)) @ H, d_v, RMS)
-        return y.flatten(1), (H.flatten(1),)
+        k, v, beta = (part.unflatten(-1, (self.householder, self.heads, -1)).transpose(-3, -2) for part in (k, v, beta))
+        return q.unflatten(-1, (self.heads, -1)), k, v, beta
+
+    def read(self, o: Tensor) -> Tensor:
+        """y (.., n) from H^T q / sqrt(d) of every head, (.., heads, d_v)."""
+        return (self.scale * normed(o, self.value_size, RMS)).flatten(-2)
+
+    def step(self, u: Tensor, state: State, w: None) -> tuple[Tensor, State]:
+        q, *by_step = self.terms(u)
+        H = self.matrices(state[0])
+        for k_j, v_j, beta_j in zip(*(part.split(1, dim=-2) for part in by_step), strict=True):
+            H = H + k_j.mT * (beta_j * (v_j - k_j @ H))  # rows (B, heads, 1, .)
+        return self.read((q.unsqueeze(-2) @ H).squeeze(-2)), (H.flatten(1),)
 
     def input_matrices(self) -> list[Tensor]:
         """Of q, k, v and beta."""

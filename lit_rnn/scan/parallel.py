@@ -7,16 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lit_rnn.cells.base import State
+from lit_rnn.cells.base import Cell, State
+from lit_rnn.cells.deltaproduct import DeltaProductCell
 from lit_rnn.cells.linear import LinearCell, applied
+from lit_rnn.scan.chunked import run_chunked
 
 # Numbers in one step from which it fills the processor: then the steps are taken one by one, which is half the work.
 WIDE = {"cpu": 2**12}
 WIDE_ELSEWHERE = 2**21
 
 
-def run_parallel(cell: LinearCell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
+def runs_parallel(cell: Cell) -> bool:
+    """Whether its step is one of those that are linear in the state as this file knows them."""
+    return any(isinstance(cell, kind) and type(cell).step is kind.step for kind in (LinearCell, DeltaProductCell))
+
+
+def run_parallel(cell: LinearCell | DeltaProductCell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
     """Outputs (T, B, output_size) and final state from drive u (T, B, G)."""
+    if isinstance(cell, DeltaProductCell):
+        return run_chunked(cell, u, state, w)
     A, b = cell.terms(u, w)
     h = states(A, b, torch.stack(state, dim=-2))
     return cell.read(h, u, w), h[-1].unbind(-2)

@@ -14,7 +14,6 @@ from torch._compile import _disable_dynamo
 
 from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
-from lit_rnn.cells.linear import LinearCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.dtypes import as_inputs, as_precise, first, mapped_first
 from lit_rnn.graphs import records_on
@@ -30,7 +29,7 @@ from lit_rnn.scan.graphed import forget, run_recorded
 from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
 from lit_rnn.scan.packed import Block, Blocks, block_by_block, ends
-from lit_rnn.scan.parallel import run_parallel
+from lit_rnn.scan.parallel import run_parallel, runs_parallel
 from lit_rnn.scan.recompute import recomputed
 from lit_rnn.scan.rotations import layers_of
 from lit_rnn.scan.streamed import streams_on
@@ -238,7 +237,7 @@ def supports(backend: Backend, cell: Cell, device: torch.device | None = None) -
     if backend == "fused":
         return kind_of(cell) is not None
     if backend == "parallel":
-        return isinstance(cell, LinearCell) and type(cell).step is LinearCell.step
+        return runs_parallel(cell)
     if backend in ("auto", "loop", "torch"):
         return backend != "torch" or kernel_of(cell) is not None
     device = device or next(cell.parameters()).device
@@ -290,7 +289,7 @@ _NEEDS = {
     "compiled": "is on a CPU, where torch.compile needs a C++ compiler (CXX or g++) and Python's headers (python3-dev)",
     "graphed": "is not on a CUDA device, which alone records what is launched",
     "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)",
-    "parallel": "does not multiply its state unit by unit (LRU, LinOSS, MinGRU and MinLSTM do)",
+    "parallel": "is not linear in its state (LRU, LinOSS, MinGRU, MinLSTM and DeltaProduct are)",
 }
 
 
@@ -319,7 +318,8 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
     - ``torch``: torch's own kernels, for LSTM without peepholes or output matrix, GRU with its reset after, tanh and
       relu VanillaRNN.
     - ``parallel``: an associative scan over time for cells that are linear in their state
-      (`lit_rnn.cells.LinearCell`): LRU, LinOSS, minGRU and minLSTM, on any device.
+      (`lit_rnn.cells.LinearCell`): LRU, LinOSS, minGRU and minLSTM; for DeltaProduct, products of its steps in chunks.
+      On any device.
     - ``auto``: the first of ``native``, ``triton``, ``fused``, ``parallel`` and ``torch`` that can; where none can,
       ``compiled`` where ``expected_steps`` is at least 200,000, and ``loop`` below. With one thread, in float32,
       without autocast, ``torch`` for the LSTMs that it takes, where sequences are of one length: ``native`` needed 1.35

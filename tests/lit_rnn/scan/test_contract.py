@@ -30,7 +30,13 @@ ONLY: dict[str, list[str]] = {
     "auto": ["VanillaRNNCell nonlinearity=tanh", "ExpRNNCell", "LSTMCell", "JANETCell", "URNNCell"],
     "compiled": ["LSTMCell", "URNNCell"],
     "graphed": ["LSTMCell peepholes=True", "URNNCell", "GORUCell"],
-    "parallel": ["LRUCell learn_initial_state=True", "LinOSSCell discretization=IMEX", "MinGRUCell", "LSTMCell"],
+    "parallel": [
+        "LRUCell learn_initial_state=True",
+        "LinOSSCell discretization=IMEX",
+        "MinGRUCell",
+        "DeltaProductCell heads=2 key_size=3",
+        "LSTMCell",
+    ],
 }
 # (T, B); a compiled backend takes chunks of 10 steps: less than one, one, two and a rest
 SHAPES = [(1, 1), (1, 3), (2, 3), (7, 1), (8, 3), (9, 1), (9, 3), (10, 3), (21, 1), (21, 3)]
