@@ -137,4 +137,4 @@ def test_what_runs_by_it() -> None:
     for name in ("LRUCell", "LinOSSCell", "MinGRUCell", "MinLSTMCell", "DeltaProductCell"):
         assert choose_backend("auto", getattr(cells, name)(2, 3)) == "parallel"
     for cell in (Squashed(2, 3), Faded(2, 3), cells.SLSTMCell(2, 3)):
-        assert not supports("parallel", cell) and choose_backend("auto", cell) == "loop"
+        assert not supports("parallel", cell) and choose_backend("auto", cell) != "parallel"
