@@ -3,6 +3,8 @@
 What is kept: config.yaml, versions.json with the commit, fit.json and test.json, and metrics.csv thinned to what
 curves need. A run in progress keeps metrics.csv whole and its last.ckpt, so that it goes on bit for bit. No path of the
 machine comes along: those of the run folder become the new folder's, any other keeps its last part.
+
+A whole study becomes one file: ``python results/collect.py STUDY_DIR results/tracking/NAME.json --study FILE``.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import studies
 import yaml
 
 from datamodules.errors import UserError
@@ -74,6 +77,19 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
         shutil.copyfile(run / "metrics.csv", to / "metrics.csv")
         last_checkpoint(to).parent.mkdir()
         torch.save(state, last_checkpoint(to))
+
+
+def collect_study(study: str, folder: Path, to: Path, commit: str | None = None) -> None:
+    """Write what a study has come to so far into one file, in place of what an earlier call wrote there.
+
+    Raises:
+        UserError: as `studies.collected` does, or if a path of the machine is left.
+    """
+    if to.is_absolute() or ".." in to.parts or to.suffix != ".json":
+        raise UserError(f"{to} is no .json below the current folder: name results/tracking/NAME.json.")
+    content = studies.collected(study, folder, commit)
+    changed(content, _refuse_place)
+    studies.write(content, to)
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:
@@ -136,12 +152,16 @@ def _thin(metrics: Path, to: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the run folder")
-    parser.add_argument("to", type=Path, help="its folder in results/")
+    parser.add_argument("run", type=Path, help="the run folder, or the study's")
+    parser.add_argument("to", type=Path, help="its folder in results/, or the study's file")
+    parser.add_argument("--study", help="the study, of which all finished runs are put into one file")
     parser.add_argument("--commit", help="what the run began with, where its versions.json does not say")
     options = parser.parse_args(arguments)
     try:
-        collect(options.run, options.to, options.commit)
+        if options.study is None:
+            collect(options.run, options.to, options.commit)
+        else:
+            collect_study(options.study, options.run, options.to, options.commit)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import tracking
+
 from lit_rnn.commands.compare.measure import (
     NEAR,
     Comparison,
@@ -49,6 +51,7 @@ class Results:
     comparisons: list[Comparison]
     going: list[tuple[str, str, str, str]]  # folder, model, what is done, commit
     finished: list[tuple[str, str, str]]  # folder, seconds, commit
+    tracking: tracking.Tracking
 
 
 def read(folder: Path) -> Results:
@@ -64,7 +67,7 @@ def read(folder: Path) -> Results:
             config = read_yaml(run / "config.yaml", "config")
             model = str(config["model"]["class_path"]).rpartition(".")[2]
             going.append((name, model, _progress(run, config["trainer"]), commit))
-    return Results(compare([read_run(run) for run in done]), going, finished)
+    return Results(compare([read_run(run) for run in done]), going, finished, tracking.read_all(folder / "tracking"))
 
 
 def _progress(run: Path, trainer: dict[str, Any]) -> str:
@@ -214,6 +217,7 @@ def overview(results: Results, docs: str) -> str:
         parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")
         parts += [f"{one.markdown()}\n\n" for one in (milestones(comparison), rates_table(comparison)) if one]
         parts.append(f"![Loss against steps on {comparison.task}; the dashed line is chance]({docs}{picture})\n\n")
+    parts.append(f"## {tracking.TITLE}\n\n[29 models on seven tasks]({docs}tracking.md) at matched parameters.\n\n")
     parts.append("## Every published figure\n\nOne page a paper, ours beside it:\n\n")
     parts += [f"- [{title}]({docs}{page}.md)\n" for page, (title, _) in PAPERS.items()]
     parts.append(f"\nThe word behind a published figure is its status:\n\n{_statuses()}\n")
@@ -268,6 +272,14 @@ def _ours(entry: Published, comparisons: Sequence[Comparison]) -> str:
     return "; ".join(found)
 
 
+_TRACKING = "tracking.svg"
+
+
+def pictures_of(results: Results) -> list[str]:
+    """Every picture, by its file in docs/results/."""
+    return [*_pictures(results.comparisons), *([_TRACKING] if results.tracking.models else [])]
+
+
 def _pictures(comparisons: Sequence[Comparison]) -> list[str]:
     """A file for each comparison."""
     tasks = [one.task for one in comparisons]
@@ -277,6 +289,7 @@ def _pictures(comparisons: Sequence[Comparison]) -> list[str]:
 def texts(results: Results) -> dict[str, str]:
     """Every page, by its path in the repository."""
     pages = {"index": overview(results, ""), **{page: paper(page, results) for page in PAPERS}}
+    pages["tracking"] = tracking.page(results.tracking, NOTE, _TRACKING)
     site = {
         f"docs/results/{page}.md": f"---\nhide: [toc]\n---\n\n{text}" for page, text in pages.items()
     }  # wide tables
@@ -298,6 +311,8 @@ def write(folder: Path, root: Path) -> None:
     with rc_context({"svg.hashsalt": "lit_rnn", "svg.fonttype": "none"}):
         for comparison, name in zip(results.comparisons, _pictures(results.comparisons), strict=True):
             draw(comparison, root / "docs" / "results" / name)
+        if results.tracking.models:
+            tracking.draw(results.tracking, root / "docs" / "results" / _TRACKING)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ def test_the_pages_are_what_the_command_makes() -> None:
     texts = pages.texts(results)
     for name, text in texts.items():
         assert (ROOT / name).read_text(encoding="utf-8") == text, f"{name}: python results/pages.py"
-    pictures = {f"docs/results/{name}" for name in pages._pictures(results.comparisons)}
+    pictures = {f"docs/results/{name}" for name in pages.pictures_of(results)}
     there = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs" / "results").iterdir()}
     assert there | {"RESULTS.md"} == texts.keys() | pictures
 

@@ -1,0 +1,189 @@
+"""A study in results/: one file that holds what its runs were, came to, and cost; no folder for each of hundreds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import UserError
+from lit_rnn.commands.configs import config_folder
+from lit_rnn.commands.study.subject import Run, read_study
+from lit_rnn.files import make_folder, read_json, refuse_links
+from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.results import is_finished, read_result
+
+_VERSIONS = ("commit", "lit_rnn", "python", "torch", "platform", "threads")
+
+
+def collected(name: str, folder: Path, commit: str | None = None) -> dict[str, Any]:
+    """What becomes of a study's folder: its plan, and every finished run.
+
+    Raises:
+        UserError: if no run has finished, if one was something else than the study says now, or if its commit is not
+            known.
+    """
+    study = read_study(name)
+    plan = read_json(folder / "plan.json") if (folder / "plan.json").is_file() else {}
+    runs = [_run(run, folder / run.name, plan, commit) for run in study.trainings if is_finished(folder / run.name)]
+    if not runs:
+        raise UserError(f"{folder} holds no finished run of {name}: name the study's folder.")
+    best = study.best
+    return {
+        "study": f"campaign/{study.path.name}" if _shipped(study.path) else study.path.name,
+        "note": [line.removeprefix("#").strip() for line in study.path.read_text().splitlines() if line[:1] == "#"],
+        "arms": {arm: [_setting(one) for one in study.settings if one.arm == arm] for arm in study.arms},
+        "seeds": list(study.seeds),
+        "best": {"seeds": list(best.seeds), "test": best.test} if best is not None else None,
+        "runs": runs,
+    }
+
+
+def _shipped(path: Path) -> bool:
+    return path.resolve().is_relative_to(config_folder().resolve())
+
+
+def _setting(setting: Any) -> dict[str, Any]:
+    return {"setting": setting.name, "options": dict(setting.values)}
+
+
+def _run(run: Run, place: Path, plan: Mapping[str, Any], commit: str | None) -> dict[str, Any]:
+    texts = [Path(base).read_text() for base in run.setting.bases]
+    planned = plan.get(run.name)
+    if planned is not None and planned["configs"] != texts:
+        raise UserError(f"{place} is a run of other base configs than the study has now: collect it with those.")
+    versions = read_json(place / "versions.json")
+    versions["commit"] = commit or versions.get("commit")
+    if versions["commit"] is None:
+        raise UserError(f"{place / 'versions.json'} does not name the commit that the run began with: give --commit.")
+    columns = {key: read_curve(place / "metrics.csv", key) for key in ("val/loss", f"val/{_metric(place)}")}
+    return {
+        "run": run.name,
+        "setting": run.setting.name,
+        "seed": run.seed,
+        "versions": {key: versions.get(key) for key in _VERSIONS},
+        "fit": read_result(place),
+        "test": read_result(place, "test") if is_finished(place, "test") else None,
+        "curves": {
+            key: [list(steps), [_finite(value) for value in values]] for key, (steps, values) in columns.items()
+        },
+    }
+
+
+def _metric(place: Path) -> str:
+    return str(read_result(place)["metric"])
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def write(content: Mapping[str, Any], to: Path) -> None:
+    """One run a line, so that a change of one can be read."""
+    refuse_links(to.parent)
+    make_folder(to.parent, "the folder in results")
+    head = {key: value for key, value in content.items() if key != "runs"}
+    lines = ",\n".join(json.dumps(run, allow_nan=False) for run in content["runs"])
+    start = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
+    to.write_text(f'{start},\n "runs": [\n{lines}\n ]\n}}\n')
+
+
+# ---- what a file says
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A model of a study.
+
+    Args:
+        name: Of the arm.
+        tried: How many settings have run with every seed of the search, and how many there are.
+        window: How many of them come within a tenth of the best validation metric, the best among them.
+        tests: test.json of every tested run of the best setting, in the order of the seeds.
+        wanted: How many seeds there are to be.
+        parameters: Of the runs.
+        rate: The learning rate of the best setting.
+    """
+
+    name: str
+    tried: tuple[int, int]
+    window: int
+    tests: tuple[Mapping[str, Any], ...]
+    wanted: int
+    parameters: int | None
+    rate: float | None
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.tests) == self.wanted
+
+    def values(self, length: int) -> list[float]:
+        """The metric at a length, of every tested run."""
+        return [value_at(test, length) for test in self.tests]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a study's file holds."""
+
+    name: str
+    note: str
+    arms: tuple[Arm, ...]
+    runs: Sequence[Mapping[str, Any]]
+
+    @property
+    def lengths(self) -> list[int]:
+        """That of training, and longer ones."""
+        first = self.runs[0]["fit"]
+        return sorted({first["trained_at"], *(length for length in _others(first) if length > first["trained_at"])})
+
+    @property
+    def seconds(self) -> float:
+        return sum(run["fit"]["seconds"] + (run["test"] or {"seconds": 0})["seconds"] for run in self.runs)
+
+
+def value_at(result: Mapping[str, Any], length: int) -> float:
+    """The metric of a result at a length; where it is measured at several, the whole split is of that of training."""
+    return float(result.get(f"value_at_{length}", result["value"] if length == result["trained_at"] else math.nan))
+
+
+def _others(result: Mapping[str, Any]) -> list[int]:
+    return [int(key.removeprefix("value_at_")) for key in result if key.startswith("value_at_")]
+
+
+def read(path: Path) -> Finished:
+    """A study's file."""
+    content = read_json(path)
+    arms = tuple(_arm(name, settings, content) for name, settings in content["arms"].items())
+    return Finished(path.stem, " ".join(content["note"]), arms, content["runs"])
+
+
+def _arm(name: str, settings: Sequence[Mapping[str, Any]], content: Mapping[str, Any]) -> Arm:
+    seeds, best = content["seeds"], content["best"] or {"seeds": [], "test": False}
+    ours = {one["setting"]: [run for run in content["runs"] if run["setting"] == one["setting"]] for one in settings}
+    searched = {key: [run for run in runs if run["seed"] in seeds] for key, runs in ours.items()}
+    tried = [key for key, runs in searched.items() if len(runs) == len(seeds)]
+    losses = {key: _mean([_lowest(run) for run in searched[key]]) for key in tried}
+    tests: list[Mapping[str, Any]] = []
+    rate, window = None, 0
+    parameters = next((run["fit"]["parameters"] for runs in ours.values() for run in runs), None)
+    if tried:
+        values = [_mean([run["fit"]["value"] for run in searched[key]]) for key in tried]
+        window = sum(value >= 0.9 * max(values) for value in values)
+        chosen = min(tried, key=lambda key: losses[key])  # as the study chooses; no other is tested
+        tests = [run["test"] for run in ours[chosen] if run["test"] is not None]
+        options = next(one["options"] for one in settings if one["setting"] == chosen)
+        rate = next((value for key, value in options.items() if key.rpartition(".")[2] == "lr"), None)
+    wanted = len(seeds) + len(best["seeds"])
+    return Arm(name, (len(tried), len(settings)), window, tuple(tests), wanted, parameters, rate)
+
+
+def _lowest(run: Mapping[str, Any]) -> float:
+    return min((loss for loss in run["curves"]["val/loss"][1] if loss is not None), default=math.inf)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)

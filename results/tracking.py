@@ -1,0 +1,311 @@
+"""The page of who tracks, who stores and who recalls, made of results/tracking/*.json."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from studies import Arm, Finished, read
+
+from lit_rnn.report.tables import Table, number, plain_markdown
+
+TITLE = "Who tracks, who stores, who recalls"
+GOOD = 0.9  # of the accuracy, from which a seed has succeeded
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A task: what it is called, what it needs, and the accuracy of a guess."""
+
+    name: str
+    needs: str
+    chance: float
+
+
+TASKS = {  # by the study's file
+    "parity": Asked("parity", "tracks", 1 / 2),
+    "modular_arithmetic": Asked("modular arithmetic", "tracks", 1 / 5),
+    "a5": Asked("A5", "tracks", 1 / 60),
+    "s5": Asked("S5", "tracks", 1 / 120),
+    "copying": Asked("copying 200", "stores", 1 / 8),
+    "mqar": Asked("MQAR", "recalls", 1 / 80),
+    "selective_copy": Asked("selective copying", "recalls", 1 / 14),
+}
+MODELS = {
+    "exprnn": "ExpRNN", "exprnn_linear": "ExpRNN, linear", "dtriv": "DtrivRNN", "scornn": "ScoRNN", "scurnn": "ScuRNN",
+    "urnn": "URNN", "fullurnn": "FullURNN", "eurnn": "EURNN", "goru": "GORU", "householder": "HouseholderRNN",
+    "nnrnn": "NnRNN", "rnn_orthogonal": "RNN, orthogonal", "rnn_chain": "RNN, chain", "lstm": "LSTM", "gru": "GRU",
+    "janet": "JANET", "nru": "NRU", "statistical": "StatisticalRU", "lipschitz": "LipschitzRNN",
+    "antisymmetric": "AntisymmetricRNN", "cornn": "CoRNN", "unicornn": "UnICORNN", "lem": "LEM", "slstm": "SLSTM",
+    "lru": "LRU", "linoss": "LinOSS", "mingru": "MinGRU", "minlstm": "MinLSTM", "deltaproduct": "DeltaProduct",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What somebody says that models do on a task: succeed, or not, at so many times the length of training."""
+
+    said: str
+    source: str
+    arms: tuple[str, ...]
+    task: str
+    times: int
+    succeed: bool
+
+
+_LINEAR = "Grazzi et al. 2025; Sarrof et al. 2024"
+CLAIMS = (
+    Claim("a linear recurrence whose transition does not depend on the input does not keep parity", _LINEAR,
+          ("exprnn_linear", "lru", "linoss"), "parity", 4, False),
+    Claim("a diagonal recurrence whose transitions are positive does not keep parity", _LINEAR,
+          ("mingru", "minlstm"), "parity", 4, False),
+    Claim("DeltaProduct with negative eigenvalues keeps parity", "Siems et al. 2025",
+          ("deltaproduct",), "parity", 4, True),
+    Claim("DeltaProduct with negative eigenvalues keeps products of swaps in S5", "Siems et al. 2025",
+          ("deltaproduct",), "s5", 4, True),
+    Claim("the LSTM keeps parity", "Delétang et al. 2023", ("lstm",), "parity", 4, True),
+    Claim("sLSTM keeps parity", "Beck et al. 2024", ("slstm",), "parity", 4, True),
+    Claim("orthogonal and unitary recurrences copy over 200 steps", "the papers of each",
+          ("exprnn", "dtriv", "scornn", "scurnn", "urnn", "fullurnn", "eurnn", "goru"), "copying", 1, True),
+    Claim("the NRU copies over 200 steps", "Chandar et al. 2019", ("nru",), "copying", 1, True),
+    Claim("a recurrence whose transition does not depend on the input does not copy selectively", "Gu and Dao 2023",
+          ("exprnn_linear", "lru", "linoss"), "selective_copy", 1, False),
+    Claim("minGRU and minLSTM copy selectively", "Feng et al. 2024", ("mingru", "minlstm"), "selective_copy", 1, True),
+)  # fmt: skip
+ORTHOGONAL = ("exprnn", "dtriv", "scornn", "scurnn", "urnn", "fullurnn", "eurnn", "goru", "householder")
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The studies that there are, by their task."""
+
+    studies: dict[str, Finished]
+
+    def arm(self, task: str, name: str) -> Arm | None:
+        """A model that has been tested on a task, or None."""
+        study = self.studies.get(task)
+        found = None if study is None else next((arm for arm in study.arms if arm.name == name), None)
+        return found if found is not None and found.tests else None
+
+    def length(self, task: str, times: int) -> int | None:
+        """The length so many times that of training, if it was measured."""
+        lengths = self.studies[task].lengths
+        return next((length for length in lengths if length == times * lengths[0]), None)
+
+    def accuracy(self, task: str, name: str, times: int) -> float | None:
+        """Mean over seeds; None where nothing was tested."""
+        arm, length = self.arm(task, name), self.length(task, times) if task in self.studies else None
+        return None if arm is None or length is None else statistics.fmean(arm.values(length))
+
+    def succeeded(self, task: str, name: str, times: int) -> tuple[int, int] | None:
+        """Seeds at or above `GOOD`, of how many."""
+        arm, length = self.arm(task, name), self.length(task, times) if task in self.studies else None
+        if arm is None or length is None:
+            return None
+        return sum(value >= GOOD for value in arm.values(length)), len(arm.tests)
+
+    def above_chance(self, task: str, name: str, times: int) -> float | None:
+        """0 of a guess, 1 of a network that is always right."""
+        value = self.accuracy(task, name, times)
+        chance = TASKS[task].chance
+        return None if value is None else (value - chance) / (1 - chance)
+
+    @property
+    def models(self) -> list[str]:
+        """The best first: by how far above chance they are in all, at the length of training and at 4 times it."""
+
+        def points(name: str) -> float:
+            return math.fsum(self.above_chance(task, name, times) or 0 for task in self.studies for times in (1, 4))
+
+        known = {name for task in self.studies for name in MODELS if self.arm(task, name)}
+        return sorted(known, key=lambda name: (-points(name), list(MODELS).index(name)))
+
+
+def read_all(folder: Path) -> Tracking:
+    """results/tracking/."""
+    return Tracking({task: read(folder / f"{task}.json") for task in TASKS if (folder / f"{task}.json").is_file()})
+
+
+# ---- in words
+
+
+def judged(claim: Claim, found: Tracking) -> tuple[list[str], list[str]]:
+    """The models for which a claim does not hold here, and those for which it does: more than half of the seeds."""
+    against, held = [], []
+    for name in claim.arms:
+        count = found.succeeded(claim.task, name, claim.times)
+        if count is not None:
+            succeeds = count[0] > count[1] / 2
+            (held if succeeds == claim.succeed else against).append(f"{MODELS[name]} {count[0]} of {count[1]}")
+    return against, held
+
+
+def claims(found: Tracking) -> str:
+    """What does not hold here comes first."""
+    against, held, waiting = [], [], []
+    for claim in CLAIMS:
+        where = "the length of training" if claim.times == 1 else f"{claim.times} times the length of training"
+        said = f"{claim.said} ({claim.source})"
+        no, yes = judged(claim, found)
+        if no:
+            also = f"; it holds for {', '.join(yes)}" if yes else ""
+            against.append(
+                f"- **Does not hold here**: {said}. Seeds that succeeded at {where}: {', '.join(no)}{also}.\n"
+            )
+        elif yes:
+            held.append(f"- Holds here: {said}. Seeds that succeeded at {where}: {', '.join(yes)}.\n")
+        else:
+            waiting.append(f"- Not measured yet: {said}.\n")
+    return "".join([*against, _orthogonal(found), *held, *waiting])
+
+
+def _orthogonal(found: Tracking) -> str:
+    """What was measured, and not claimed."""
+    counts = {name: found.succeeded("parity", name, 4) for name in ORTHOGONAL}
+    kept = [MODELS[name] for name, count in counts.items() if count and count[0] > count[1] / 2]
+    lost = [MODELS[name] for name, count in counts.items() if count and count[0] <= count[1] / 2]
+    if not kept and not lost:
+        return ""
+    told = f"keep it: {', '.join(kept) or 'none'}; do not: {', '.join(lost) or 'none'}"
+    return f"- Measured, not claimed: nonlinear orthogonal and unitary cells on parity at 4 times the length; {told}.\n"
+
+
+def _cell(found: Tracking, task: str, name: str) -> str:
+    parts = []
+    for times in (1, 4):
+        value, count = found.accuracy(task, name, times), found.succeeded(task, name, times)
+        if value is not None and count is not None:
+            parts.append(f"{value:.2f} ({count[0]}/{count[1]})")
+    return " → ".join(parts) or "not yet"
+
+
+def headline(found: Tracking) -> str:
+    """Model by task."""
+    tasks = list(found.studies)
+    header = ["model", *(f"{TASKS[task].needs}: {TASKS[task].name}" for task in tasks)]
+    rows = [[MODELS[name], *(_cell(found, task, name) for task in tasks)] for name in found.models]
+    chance = ["a guess", *(number(TASKS[task].chance, 2) for task in tasks)]
+    return Table(header, [*rows, chance]).markdown()
+
+
+def of_task(found: Tracking, task: str) -> str:
+    """A table of one task: accuracy at every length, seeds that succeeded, and the window of rates."""
+    study = found.studies[task]
+    lengths = study.lengths
+    rows = []
+    for arm in study.arms:
+        if arm.tests:
+            means = [statistics.fmean(arm.values(length)) for length in lengths]
+            counts = [sum(value >= GOOD for value in arm.values(length)) for length in lengths]
+            shown = [f"{mean:.3f}, {count} of {len(arm.tests)}" for mean, count in zip(means, counts, strict=True)]
+            window = f"{arm.window} of {arm.tried[1]}"
+            rows.append((means[0] + (means[1] if len(means) > 1 else 0),
+                         [MODELS[arm.name], *shown, number(arm.rate), window, f"{arm.parameters:,}"]))  # fmt: skip
+    rows.sort(key=lambda row: -row[0])
+    made = [row for _, row in rows] + [["a guess", *[f"{TASKS[task].chance:.3f}"] * len(lengths), "", "", ""]]
+    names = [f"at {length}" if place else f"at {length}, as trained" for place, length in enumerate(lengths)]
+    table = Table(["model", *names, "rate", "rates within a tenth of the best", "parameters"], made).markdown()
+    return f"{table}\n\n{_state(study)}"
+
+
+def _state(study: Finished) -> str:
+    """What is not there yet, and what the rest took."""
+    part = [f"{MODELS[arm.name]} ({len(arm.tests)} of {arm.wanted} seeds)" for arm in study.arms
+            if arm.tests and not arm.is_whole]  # fmt: skip
+    going = [f"{MODELS[arm.name]} ({arm.tried[0]} of {arm.tried[1]} rates)" for arm in study.arms
+             if not arm.tests and arm.tried[0]]  # fmt: skip
+    none = [MODELS[arm.name] for arm in study.arms if not arm.tests and not arm.tried[0]]
+    missing = [(part, "With fewer seeds than planned"), (going, "Rate not chosen or not tested yet"), (none, "Missing")]
+    told = "".join(f"{what}: {', '.join(names)}. " for names, what in missing if names)
+    commits = sorted({str(run["versions"]["commit"])[:7] for run in study.runs})
+    platforms = sorted({str(run["versions"]["platform"]) for run in study.runs})
+    cost = f"{len(study.runs)} trainings and their tests took {study.seconds / 3600:.1f} hours"
+    return f"{told}{cost}; commit {', '.join(commits)}; {', '.join(platforms)}.\n"
+
+
+RULE = f"""Of each model and task the accuracy on the test split, mean over seeds, at the length of training and at 4
+times it; in brackets the seeds that reached {GOOD:g}. The learning rate is the one of three with the best validation
+loss of seed 1; nothing is chosen on the test split. All models of a task have the same number of parameters, updates
+and rates to try. The budget is small: a model that does not succeed here may do so with more updates.
+"""
+
+
+def page(found: Tracking, note: str, picture: str) -> str:
+    """The whole page."""
+    parts = [f"{note}\n\n# {TITLE}\n\n"]
+    if not found.studies:
+        return "".join([*parts, "No study has a finished run yet: there is no result.\n"])
+    parts += [claims(found), "\n"]
+    if found.models:
+        parts += [
+            f"![Accuracy above chance of each model on each task]({picture})\n\n",
+            headline(found),
+            f"\n\n{RULE}\n",
+        ]
+    else:
+        parts += ["No model has been tested yet: there is no result.\n\n"]
+    missing = [one.name for task, one in TASKS.items() if task not in found.studies]
+    parts += [f"Not begun: {', '.join(missing)}.\n\n"] if missing else []
+    for task, study in found.studies.items():
+        about = study.note.removeprefix(f"{TITLE}: ")
+        parts += [
+            f"## {TASKS[task].name[0].upper()}{TASKS[task].name[1:]}\n\n",
+            plain_markdown(about[:1].upper() + about[1:]),
+        ]
+        parts += ["\n\n", of_task(found, task), "\n"]
+    return "".join(parts)
+
+
+# ---- as a picture
+
+
+def draw(found: Tracking, path: Path) -> None:
+    """Model by task: how far above chance, at the length of training (left half) and at 4 times it (right half)."""
+    from matplotlib.colors import LinearSegmentedColormap
+    from matplotlib.patches import Rectangle
+
+    from lit_rnn.report import style
+
+    shades = LinearSegmentedColormap.from_list("above chance", ["#f4f1ea", "#b9d6e8", style.BLUE])
+
+    @style.styled
+    def drawn(models: Sequence[str], tasks: Sequence[str]) -> None:
+        figure = style.new_figure(8.5, 1.7 + 0.27 * len(models))
+        axes = figure.subplots()
+        for row, name in enumerate(models):
+            for column, task in enumerate(tasks):
+                for half, times in enumerate((1, 4)):
+                    value = found.above_chance(task, name, times)
+                    place = (column + 0.05 + 0.46 * half, row + 0.06)
+                    if value is None:
+                        axes.add_patch(
+                            Rectangle(place, 0.44, 0.88, facecolor="none", edgecolor="0.85", hatch="////", lw=0)
+                        )
+                        continue
+                    axes.add_patch(Rectangle(place, 0.44, 0.88, facecolor=shades(min(max(value, 0.0), 1.0)), lw=0))
+                    shown = found.accuracy(task, name, times)
+                    axes.text(place[0] + 0.22, row + 0.52, f"{shown:.2f}", ha="center", va="center", fontsize=6.5,
+                              color="white" if value > 0.75 else "0.25")  # fmt: skip
+        for column in range(1, len(tasks)):
+            if TASKS[tasks[column]].needs != TASKS[tasks[column - 1]].needs:
+                axes.axvline(column, color="0.3", lw=0.8)
+        axes.set(xlim=(0, len(tasks)), ylim=(len(models), 0))
+        axes.set_yticks([row + 0.5 for row in range(len(models))], [MODELS[name] for name in models])
+        axes.set_xticks([column + 0.5 for column in range(len(tasks))], [_label(task) for task in tasks])
+        axes.tick_params(length=0, labeltop=True, labelbottom=False)
+        for side in ("left", "bottom"):
+            axes.spines[side].set_visible(False)
+        figure.suptitle(
+            "Test accuracy at the length of training, and at 4 times it; the darker, the further above a guess"
+        )
+        style.save(figure, path)
+
+    drawn(found.models, list(found.studies))
+
+
+def _label(task: str) -> str:
+    asked = TASKS[task]
+    return f"{asked.needs}\n{asked.name}\n(a guess: {asked.chance:.2g})"

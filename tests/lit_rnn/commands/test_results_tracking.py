@@ -1,0 +1,145 @@
+"""The page of who tracks, stores and recalls: collected from runs, claims first, moved by every number."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from datamodules import UserError
+from lit_rnn.commands.configs import config_folder
+
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "results"))
+
+import collect  # noqa: E402
+import studies  # noqa: E402
+import tracking  # noqa: E402
+
+LR = "model.init_args.optimizer.init_args.lr"
+
+
+def by_hand(folder: Path, accuracies: dict[str, dict[str, list[tuple[float, float]]]]) -> Path:
+    """Runs of a study with rates 0.1 and 0.01 and a third seed for the best, by arm and setting: (at 40, at 160)."""
+    base = {"base": str(config_folder() / "quickstart.yaml")}
+    arms = {arm: base for arm in [*accuracies, "gru"]}
+    plan = {"grid": {LR: [0.1, 0.01]}, "seeds": [1], "best": {"seeds": [2, 3], "test": True}, "arms": arms}
+    (folder / "parity.yaml").write_text("# Who tracks, who stores, who recalls: by hand.\n" + yaml.safe_dump(plan))
+    for arm, settings in accuracies.items():
+        for rate, seeds in settings.items():
+            for seed, (own, far) in enumerate(seeds, 1):
+                run = folder / "runs" / f"{arm}-lr={rate}-seed={seed}"
+                run.mkdir(parents=True)
+                numbers = {"model": "M", "task": "parity", "metric": "accuracy", "parameters": 20123, "steps": 40}
+                numbers |= {"loss": 1 - own, "chance": 0.69, "value": own, "seconds": 36.0, "trained_at": 40}
+                numbers |= {"value_at_40": own, "value_at_160": far, "loss_at_40": 0.5, "chance_at_40": 0.69}
+                (run / "fit.json").write_text(json.dumps(numbers))
+                if len(seeds) > 1:
+                    (run / "test.json").write_text(json.dumps(numbers))
+                (run / "metrics.csv").write_text(f"step,val/loss,val/accuracy\n19,nan,{own}\n39,{1 - own},{own}\n")
+                (run / "versions.json").write_text('{"commit": "0123456789", "platform": "Linux", "torch": "2"}')
+    return folder / "parity.yaml"
+
+
+ACCURACIES = {
+    "mingru": {"0.1": [(0.6, 0.5)], "0.01": [(0.95, 0.95), (0.99, 0.97), (0.8, 0.5)]},  # against what is claimed
+    "lstm": {"0.1": [(1.0, 1.0), (1.0, 0.9), (1.0, 0.89)], "0.01": [(0.95, 0.5)]},
+    "exprnn": {"0.1": [(0.75, 0.5)]},  # the other rate is missing
+}
+
+
+@pytest.fixture
+def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """results/tracking/parity.json of runs by hand; here is the root."""
+    monkeypatch.chdir(tmp_path)
+    study = by_hand(tmp_path, ACCURACIES)
+    assert collect.main(["runs", "results/tracking/parity.json", "--study", str(study)]) == 0
+    return tmp_path / "results"
+
+
+def test_a_study_is_one_file_with_what_every_run_was_and_came_to(made: Path) -> None:
+    content = json.loads((made / "tracking" / "parity.json").read_text())
+    assert len(content["runs"]) == 4 + 4 + 1 and content["seeds"] == [1] and content["study"] == "parity.yaml"
+    run = next(one for one in content["runs"] if one["run"] == "lstm-lr=0.1-seed=2")
+    assert (run["seed"], run["versions"]["commit"], run["test"]["value_at_160"]) == (2, "0123456789", 0.9)
+    assert run["curves"] == {"val/loss": [[20, 40], [None, 0.0]], "val/accuracy": [[20, 40], [1.0, 1.0]]}
+    assert content["arms"]["lstm"][0] == {"setting": "lstm-lr=0.1", "options": {LR: 0.1}}
+    lines = (made / "tracking" / "parity.json").read_text().splitlines()
+    assert sum(line.startswith('{"run"') for line in lines) == 9, "one a line"
+
+
+def test_what_does_not_hold_is_said_first_then_the_table_best_first(made: Path) -> None:
+    """minGRU: 0.9133 at 40 by two of three, 0.6733... at 160 by two of three; LSTM: all three, and 0.93 by two."""
+    text = tracking.page(tracking.read_all(made / "tracking"), "", "p.svg")
+    lines = [line for line in text.splitlines() if line]
+    assert lines[1].startswith("- **Does not hold here**: a diagonal recurrence") and "MinGRU 2 of 3." in lines[1]
+    assert lines[2].startswith("- Holds here: the LSTM keeps parity (Delétang") and "LSTM 2 of 3." in lines[2]
+    assert "- Not measured yet: sLSTM keeps parity (Beck et al. 2024).\n" in text and "Measured, not" not in text
+    table = [line for line in lines if line.startswith("| ")]
+    first = next(place for place, line in enumerate(table) if line.startswith("| LSTM"))
+    assert table[first : first + 3] == [
+        "| LSTM | 1.00 (3/3) → 0.93 (2/3) |",
+        "| MinGRU | 0.91 (2/3) → 0.81 (2/3) |",
+        "| a guess | 0.5 |",
+    ]
+    assert "| LSTM | 1.000, 3 of 3 | 0.930, 2 of 3 | 0.1 | 2 of 2 | 20,123 |" in text
+    assert "| MinGRU | 0.913, 2 of 3 | 0.807, 2 of 3 | 0.01 | 1 of 2 | 20,123 |" in text
+    assert "Rate not chosen or not tested yet: ExpRNN (1 of 2 rates). Missing: GRU. 9 trainings" in text
+    assert "Not begun: modular arithmetic, A5" in text and "commit 0123456; Linux." in text
+
+
+def test_every_number_moves_the_page(made: Path) -> None:
+    path = made / "tracking" / "parity.json"
+    before, text = tracking.page(tracking.read_all(made / "tracking"), "", ""), path.read_text()
+    for old, new in (
+        ('"value_at_160": 0.97', '"value_at_160": 0.87'),
+        ('"parameters": 20123', '"parameters": 20124'),
+        ('"seconds": 36.0', '"seconds": 9036.0'),
+        ("0123456789", "1123456789"),
+        ("[null, 0.0]", "[null, 0.9]"),  # another rate would be the best
+    ):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        assert tracking.page(tracking.read_all(made / "tracking"), "", "") != before, old
+
+
+@pytest.mark.usefixtures("rendered")
+def test_the_picture_is_the_same_for_the_same_numbers(made: Path, tmp_path: Path) -> None:
+    from matplotlib import rc_context
+
+    found = tracking.read_all(made / "tracking")
+    with rc_context({"svg.hashsalt": "lit_rnn", "svg.fonttype": "none"}):
+        tracking.draw(found, tmp_path / "1.svg")
+        tracking.draw(found, tmp_path / "2.svg")
+    text = (tmp_path / "1.svg").read_text()
+    assert text == (tmp_path / "2.svg").read_text()
+    assert ">0.93<" in text and ">MinGRU<" in text and ">ExpRNN<" not in text
+
+
+def test_a_study_that_cannot_be_collected(made: Path, tmp_path: Path) -> None:
+    study = str(tmp_path / "parity.yaml")
+    with pytest.raises(UserError, match="no finished run"):
+        studies.collected(study, tmp_path / "nowhere")
+    for bad in ("results/tracking", "../parity.json", str(tmp_path / "x.json")):
+        assert collect.main(["runs", bad, "--study", study]) == 2
+    run = tmp_path / "runs" / "exprnn-lr=0.1-seed=1"
+    (tmp_path / "runs" / "plan.json").write_text(json.dumps({run.name: {"arguments": [], "configs": ["another"]}}))
+    with pytest.raises(UserError, match="other base configs"):
+        studies.collected(study, tmp_path / "runs")
+    (tmp_path / "runs" / "plan.json").unlink()
+    (run / "versions.json").write_text("{}")
+    with pytest.raises(UserError, match="give --commit"):
+        studies.collected(study, tmp_path / "runs")
+    assert studies.collected(study, tmp_path / "runs", "abc")["runs"]
+
+
+def test_every_model_and_task_of_the_studies_has_a_name() -> None:
+    files = {path.stem.removeprefix("tracking_") for path in (config_folder() / "campaign").glob("tracking_*.yaml")}
+    assert files == tracking.TASKS.keys()
+    arms = yaml.safe_load((config_folder() / "campaign" / "tracking_s5.yaml").read_text())["arms"]
+    assert arms.keys() == tracking.MODELS.keys()
+    assert {name for claim in tracking.CLAIMS for name in claim.arms} <= arms.keys()
+    assert {claim.task for claim in tracking.CLAIMS} <= files and set(tracking.ORTHOGONAL) <= arms.keys()
