@@ -134,7 +134,8 @@ def read_all(folder: Path) -> Tracking:
 
 def judged(claim: Claim, found: Tracking) -> tuple[list[str], list[str]]:
     """The models for which a claim does not hold here, and those for which it does: more than half of the seeds."""
-    against, held = [], []
+    against: list[str] = []
+    held: list[str] = []
     for name in claim.arms:
         count = found.succeeded(claim.task, name, claim.times)
         if count is not None:
@@ -201,9 +202,12 @@ def of_task(found: Tracking, task: str) -> str:
             means = [statistics.fmean(arm.values(length)) for length in lengths]
             counts = [sum(value >= GOOD for value in arm.values(length)) for length in lengths]
             shown = [f"{mean:.3f}, {count} of {len(arm.tests)}" for mean, count in zip(means, counts, strict=True)]
-            window = f"{arm.window} of {arm.tried[1]}"
-            rows.append((means[0] + (means[1] if len(means) > 1 else 0),
-                         [MODELS[arm.name], *shown, number(arm.rate), window, f"{arm.parameters:,}"]))  # fmt: skip
+            more = [
+                "" if arm.rate is None else number(arm.rate),
+                f"{arm.window} of {arm.tried[1]}",
+                f"{arm.parameters:,}",
+            ]
+            rows.append((sum(means[:2]), [MODELS[arm.name], *shown, *more]))
     rows.sort(key=lambda row: -row[0])
     made = [row for _, row in rows] + [["a guess", *[f"{TASKS[task].chance:.3f}"] * len(lengths), "", "", ""]]
     names = [f"at {length}" if place else f"at {length}, as trained" for place, length in enumerate(lengths)]
