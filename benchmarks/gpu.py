@@ -45,9 +45,14 @@ from datamodules.errors import require
 from lit_rnn.__main__ import main as lit_rnn
 from lit_rnn.cells import Cell, EURNNCell, ExpRNNCell, GORUCell, GRUCell, JANETCell, LSTMCell, NRUCell, RealEURNNCell
 from lit_rnn.scan import Backend, scan, supports
+from lit_rnn.scan import gpu as scan_on_gpu
 
 HERE = Path(__file__).parent
 LOOP, CUDNN = "loop", "cudnn"
+READ, TF32 = "triton_read", "streamed_tf32"
+VARIANTS = {READ: "triton", TF32: "streamed"}
+"""Ways to run a backend that its users have not, or not by default: `lit_rnn.scan.gpu.READ`, and torch's setting for
+TF32, by which exp(A) and the gradients by W are less precise as well."""
 CHECKED = 40  # steps over which a backend is compared with the CPU's float64
 PASSES = 5  # in a round, of what is quick; its time in the round is their median
 
@@ -74,6 +79,8 @@ WORKS = {
     "exprnn170": Work("ExpRNN n = 170", lambda width: ExpRNNCell(width, 170), Size(784, 128, 1, "last"), 30, 1),
     "exprnn190": Work("ExpRNN n = 190", lambda width: ExpRNNCell(width, 190), Size(1020, 128, 10, "all"), 30, 0.8),
     "exprnn512": Work("ExpRNN n = 512", lambda width: ExpRNNCell(width, 512), Size(784, 128, 1, "last"), 30, 0.8),
+    "exprnn1024": Work("ExpRNN n = 1024", lambda width: ExpRNNCell(width, 1024), Size(784, 128, 1, "last"), None),
+    "exprnn2048": Work("ExpRNN n = 2048", lambda width: ExpRNNCell(width, 2048), Size(784, 128, 1, "last"), None),
     "nru": Work("NRU H212 M256 k4", lambda width: NRUCell(width, 212, 256, 4), Size(784, 100, 1, "last"), 10),
     "lstm_peepholes": Work(
         "LSTM with peepholes n = 200", lambda width: LSTMCell(width, 200, peepholes=True), Size(784, 100, 1, "last"), 10
@@ -112,13 +119,14 @@ class Contender:
     def run(self, x: Tensor, gradient: Tensor) -> Tensor:
         self.layer.zero_grad()
         last = self.size.reads == "last"
-        if self.who == CUDNN:
-            outputs, _ = self.layer(x)
-        else:
-            backend: Any = self.who
-            outputs, _ = scan(self.cell, x, backend=backend, last_only=last, expected_passes=EXPECTED_PASSES)
-        (outputs[-1] if last else outputs).backward(gradient)
+        with varied(self.who):
+            outputs, _ = self.layer(x) if self.who == CUDNN else self.scanned(x, last)
+            (outputs[-1] if last else outputs).backward(gradient)
         return outputs
+
+    def scanned(self, x: Tensor, last: bool) -> tuple[Tensor, Any]:
+        backend: Any = VARIANTS.get(self.who, self.who)
+        return scan(self.cell, x, backend=backend, last_only=last, expected_passes=EXPECTED_PASSES)
 
     def drawn(self) -> tuple[Tensor, Tensor]:
         """Fresh inputs, and what comes back from the loss."""
@@ -157,12 +165,24 @@ class Contender:
     def found(self, x: Tensor) -> list[Tensor]:
         """Outputs and gradients of all parameters, of a loss that weighs all outputs."""
         self.layer.zero_grad()
-        backend: Any = self.who
-        outputs, _ = scan(self.cell, x, backend=backend, expected_passes=EXPECTED_PASSES)
-        weights = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64).view_as(outputs)
-        outputs.backward(weights.to(outputs))
+        with varied(self.who):
+            outputs, _ = self.scanned(x, False)
+            weights = torch.linspace(-1, 1, outputs.numel(), dtype=torch.float64).view_as(outputs)
+            outputs.backward(weights.to(outputs))
         learned = [p.grad for p in self.cell.parameters() if p.grad is not None]
         return [part.detach().double().cpu() for part in (outputs, *learned)]
+
+
+@contextlib.contextmanager
+def varied(who: str) -> Iterator[None]:
+    """In here passes run as this one of `VARIANTS`."""
+    torch.set_float32_matmul_precision("high" if who == TF32 else "highest")
+    scan_on_gpu.READ = who == READ
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        scan_on_gpu.READ = False
 
 
 def _wait(device: torch.device) -> None:
@@ -180,7 +200,8 @@ def farthest(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
 def able(cell: Cell, asked: Sequence[str]) -> list[str]:
     """The backends that can run the cell where it is: the loop first, those that compile last."""
     names = [name for name in get_args(Backend) if name not in ("auto", LOOP, "native", "compiled")]
-    return [LOOP, *(name for name in (*names, "compiled") if name in asked and supports(name, cell))]
+    found = [LOOP, *(name for name in (*names, "compiled") if name in asked and supports(name, cell))]
+    return [*found, *(variant for variant, name in VARIANTS.items() if variant in asked and name in found)]
 
 
 @contextlib.contextmanager
@@ -244,7 +265,7 @@ def entries(name: str, work: Work, ready: Sequence[Contender], failed: dict[str,
     """The rows of a work: every backend beside the loop, and beside cuDNN; the fastest has the bars."""
     times = timed(ready, rounds)
     own = {who: statistics.median(times[who]) for who in times if who not in (LOOP, CUDNN)}
-    best = min(own, key=lambda who: own[who]) if own else None
+    best = min((who for who in own if who != TF32), key=lambda who: own[who], default=None)
     found = []
     for against, words, value in (
         (LOOP, "per-step autograd loop", work.loop),
@@ -507,14 +528,13 @@ def measure_all(names: Sequence[str], options: argparse.Namespace, run: dict[str
                 rows = [tables.record(row, None, str(error))]
             process.end()
             run["rows"] += rows
+            run["seconds"] = round(time.monotonic() - begun)
             file.write_text(json.dumps(run, indent=1) + "\n")
+            file.with_suffix(".md").write_text(tables.markdown(run["rows"], tables.ON_A_GPU) + "\n")
+            logs = (f"==== {each.name}\n{each.log.read_text()[-12000:]}" for each in processes)
+            file.with_suffix(".log").write_text("\n".join(logs))  # all of it after every work: a machine may be taken
             for row in rows:
                 print(tables.line(row), flush=True)
-        logs = (f"==== {process.name}\n{process.log.read_text()[-12000:]}" for process in processes)
-        file.with_suffix(".log").write_text("\n".join(logs))
-    run["seconds"] = round(time.monotonic() - begun)
-    file.write_text(json.dumps(run, indent=1) + "\n")
-    file.with_suffix(".md").write_text(tables.markdown(run["rows"], tables.ON_A_GPU) + "\n")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -522,7 +542,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("folder", nargs="?", type=Path, help="where gpu.json, gpu.md and gpu.log go")
     names = [*WORKS, FIT]
     parser.add_argument("--rows", nargs="+", default=names, choices=names, metavar="ROW", help=f"of {', '.join(names)}")
-    backends = [name for name in get_args(Backend) if name not in ("auto", LOOP)]
+    backends = [*(name for name in get_args(Backend) if name not in ("auto", LOOP)), *VARIANTS]
     parser.add_argument("--backends", nargs="+", default=backends, choices=backends, help="beside the loop")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=150, help="for all; rows that are not measured then never are")

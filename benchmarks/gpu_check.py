@@ -1,4 +1,4 @@
-"""The backend `triton` on the GPU at hand: is it right, and how fast is it, form by form.
+"""The backends `triton` and `streamed` on the GPU at hand: is it right, and how fast is it, form by form.
 
 python benchmarks/gpu_check.py [--seconds 170] [--workers 14] [--only check|time]
 
@@ -31,6 +31,7 @@ from lit_rnn.scan.fused import Fused, matrix_on_halves
 from lit_rnn.scan.gpu import Plan, Triton
 from lit_rnn.scan.packed import Block
 from lit_rnn.scan.recurrence import COMPLEX, KINDS, Recurrence
+from lit_rnn.scan.streamed import Streamed
 
 DEVICE = "cuda"
 TOLERANCE = 1e-4  # of float32 after a hundred steps forward and back
@@ -40,10 +41,11 @@ KINKED, SUMMED = ("relu", "leaky_relu", "modrelu", COMPLEX), 200
 LENGTHS, BATCHES = (1, 7, 100), (1, 3, 128, 200)
 SIZES: dict[int, tuple[str, ...]] = {n: ("tanh", "modrelu", COMPLEX) for n in (512, 256, 190, 64)}
 SIZES |= {170: KINDS, 5: KINDS}
-# rows, group, own, block, warps, join
+STREAMED: dict[int, tuple[str, ...]] = {1024: ("tanh", "modrelu", COMPLEX), 170: KINDS}
+# rows, group, own, block, warps, join, read
 PLANS: dict[int, list[tuple[int, ...]]] = {
-    170: [(1, 1, 3, 64, 8, 4)],
-    190: [(1, 1, 3, 64, 8, 4)],
+    170: [(1, 1, 6, 32, 8, 8, True)],
+    190: [(1, 1, 6, 32, 8, 8, True)],
     512: [(2, 8, 2, 32, 8, 4), (4, 8, 1, 64, 8, 4)],
 }
 LONG = {170: 784, 190: 1020, 512: 784}  # T of the timed passes, B = 128
@@ -130,7 +132,8 @@ Unit = tuple[str, int, Any]
 def units() -> list[Unit]:
     """What is compiled once each, the slowest first."""
     plans: list[Unit] = [("plan", n, plan) for n in reversed(PLANS) for plan in PLANS[n]]
-    return plans[:2] + [("check", n, kind) for n, kinds in SIZES.items() for kind in kinds] + plans[2:]
+    streams: list[Unit] = [("streamed", n, kind) for n, kinds in STREAMED.items() for kind in kinds]
+    return plans[:2] + [("check", n, kind) for n, kinds in SIZES.items() for kind in kinds] + streams + plans[2:]
 
 
 def work(unit: Unit) -> None:
@@ -139,7 +142,8 @@ def work(unit: Unit) -> None:
     if what == "plan":
         cases = [(planned(which), "modrelu", n, 7, 128, last_only) for last_only in (False, True)]
     else:
-        cases = [(Triton, which, n, T, B, last) for B in BATCHES for T in LENGTHS for last in (False, True)]
+        engine = Streamed if what == "streamed" else Triton
+        cases = [(engine, which, n, T, B, last) for B in BATCHES for T in LENGTHS for last in (False, True)]
     for case in cases:
         label = [what, n, str(which), *case[3:]]
         try:
@@ -172,12 +176,12 @@ def check(workers: int, seconds: float) -> bool:
     table: dict[tuple[str, int, str], list[Any]] = {}
     for what, n, which, T, B, last_only, found in lines:
         table.setdefault((what, n, which), []).append((found, T, B, last_only))
-    print(f"{'':6}{'n':>5} {'nonlinearity or plan':30} cases  largest relative error")
+    print(f"{'':9}{'n':>5} {'nonlinearity or plan':32} cases  largest relative error")
     right, expected = True, sum(2 if unit[0] == "plan" else 24 for unit in units())
     for (what, n, which), rows in sorted(table.items()):
         wrong = [row for row in rows if isinstance(row[0], str) or not row[0] <= TOLERANCE]
         largest = max((row[0] for row in rows if not isinstance(row[0], str)), default=float("nan"))
-        print(f"{what:6}{n:5} {which:30} {len(rows):5}  {largest:.2g}{'' if not wrong else '  WRONG'}")
+        print(f"{what:9}{n:5} {which:32} {len(rows):5}  {largest:.2g}{'' if not wrong else '  WRONG'}")
         for found, T, B, last_only in wrong[:3]:
             print(f"{'':12}T = {T}, B = {B}, {'last' if last_only else 'all'}: {found}")
         right &= not wrong or what == "plan"
@@ -240,12 +244,12 @@ def passes(n: int, T: int, B: int = 128) -> dict[str, Callable[[], Any]]:
 
         return run
 
-    found = {f"whole pass, backend {name}": ours(name) for name in ("triton", "fused", "loop")}
+    found = {f"whole pass, backend {name}": ours(name) for name in ("triton", "streamed", "fused", "loop")}
     found |= {"whole pass, cuDNN RNN(relu)": theirs, "exp(A) and its backward": exponential}
     found |= {"recurrence, fused": by(Fused, True)}
-    for plan in [(), *PLANS[n]]:
-        engine = planned(plan) if plan else Triton
-        name = f"recurrence, plan {plan or 'chosen'}"
+    ways: list[tuple[str, Any]] = [(f"plan {plan}", planned(plan)) for plan in PLANS.get(n, [])]
+    for way, engine in [("plan chosen", Triton), *ways, ("streamed", Streamed)]:
+        name = f"recurrence, {way}"
         found |= {f"{name}, forward": by(engine, False), f"{name}, and backward": by(engine, True)}
     return found
 

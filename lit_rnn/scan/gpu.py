@@ -16,6 +16,7 @@ from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept, Loss
 # and sums: where it has all of a matrix, and where several share it.
 ALONE, SHARED = 36 * 32 * 32 * 4, 32 * 32 * 32 * 4
 BLOCK = 32  # units in a tile: 64 took 1.15 times as long (H200, n = 170 and 190)
+READ = False  # `Plan.read`: two barriers in a step instead of 14, and a way to memory and back; not timed on a GPU yet
 WARPS = 8  # with all registers of a processor that is 255 a thread, the most there are
 
 
@@ -29,6 +30,8 @@ class Plan(NamedTuple):
         block: See there.
         warps: Of 32 threads, in a program.
         join: How many tiles of new states a step has, filled up to a power of two.
+        read: A step reads the states of the one before from memory, with one barrier, where the program has them all:
+            else they go from thread to thread. A group always does.
     """
 
     rows: int
@@ -37,6 +40,7 @@ class Plan(NamedTuple):
     block: int
     warps: int = WARPS
     join: int = 1
+    read: bool = False
 
     @classmethod
     def of(cls, n: int, planes: int, batch: int, itemsize: int, processors: int) -> Plan | None:
@@ -56,7 +60,7 @@ class Plan(NamedTuple):
         rows = 1
         while rows < most and -(-batch // rows) * group > processors:  # as many as spare programs a second turn
             rows *= 2
-        return cls(rows, group, own, BLOCK, WARPS, _power_of_two(rows * planes * own))
+        return cls(rows, group, own, BLOCK, WARPS, _power_of_two(rows * planes * own), READ and group == 1)
 
     @property
     def side(self) -> int:
@@ -189,6 +193,7 @@ def constants_of(plan: Plan) -> dict[str, int]:
         "OWN": plan.own,
         "BLOCK": plan.block,
         "JOIN": plan.join,
+        "READ": plan.read,
     }
 
 

@@ -120,11 +120,11 @@ def _product(w, x, row, PLANES: tl.constexpr, ACROSS: tl.constexpr, OWN: tl.cons
 
 @triton.jit
 def _products(w, x, source, row, B, n, ROWS: tl.constexpr, PLANES: tl.constexpr, GROUP: tl.constexpr,
-              OWN: tl.constexpr, BLOCK: tl.constexpr):  # fmt: skip
-    """Rows times a member's columns: of x, or where members of a group have the rest of them, of ``source``."""
+              OWN: tl.constexpr, BLOCK: tl.constexpr, READ: tl.constexpr):  # fmt: skip
+    """Rows times a member's columns: of x; of ``source`` with READ, or where members of a group have the rest of x."""
     found = ()
     for r in tl.static_range(ROWS):
-        if GROUP == 1:
+        if GROUP == 1 and not READ:
             found = found + _product(w, x, r, PLANES, OWN, OWN, BLOCK)
         else:
             whole = _row(source, tl.minimum(row + r, B - 1), n, PLANES, GROUP * OWN, BLOCK)
@@ -139,7 +139,7 @@ _UNALIGNED = ["bias", "ready", "u", "modulus", "each", "last", "by_bias"]
 @triton.jit(do_not_specialize=_UNSPECIAL, do_not_specialize_on_alignment=_UNALIGNED)
 def forward(w, u, before, bias, h, modulus, ready, T, B, chunks, n: tl.constexpr, KIND: tl.constexpr,
             KEEP: tl.constexpr, ROWS: tl.constexpr, GROUP: tl.constexpr, OWN: tl.constexpr, BLOCK: tl.constexpr,
-            JOIN: tl.constexpr, WAIT: tl.constexpr):  # fmt: skip
+            JOIN: tl.constexpr, READ: tl.constexpr, WAIT: tl.constexpr):  # fmt: skip
     """w: planes of W; u, h: (T, B, width); before: (B, width); modulus: (T, B, n) where KEEP.
 
     A group has ``chunks`` times ROWS rows, worked on in turn.
@@ -169,7 +169,7 @@ def forward(w, u, before, bias, h, modulus, ready, T, B, chunks, n: tl.constexpr
         there = tl.where(later < T, B, 0)
         at = one * later * B * (PLANES * n)
         coming = _load(u + at, row_coming, there, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
-        z = _products(W, x, source, row, B, n, ROWS, PLANES, GROUP, OWN, BLOCK)
+        z = _products(W, x, source, row, B, n, ROWS, PLANES, GROUP, OWN, BLOCK, READ)
         x = ()
         if KIND == COMPLEX:
             moduli = ()
@@ -196,12 +196,15 @@ def forward(w, u, before, bias, h, modulus, ready, T, B, chunks, n: tl.constexpr
                 source = h + now * (PLANES * n)
                 if WAIT:
                     meet(ready + group, GROUP * (t + 1))
+        elif READ:
+            source = h + now * (PLANES * n)
+            tl.debug_barrier()
 
 
 @triton.jit(do_not_specialize=_UNSPECIAL, do_not_specialize_on_alignment=_UNALIGNED)
 def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunks, n: tl.constexpr, KIND: tl.constexpr,
              EACH: tl.constexpr, ROWS: tl.constexpr, GROUP: tl.constexpr, OWN: tl.constexpr, BLOCK: tl.constexpr,
-             JOIN: tl.constexpr, WAIT: tl.constexpr):  # fmt: skip
+             JOIN: tl.constexpr, READ: tl.constexpr, WAIT: tl.constexpr):  # fmt: skip
     """w: planes of W^T, of a complex one those of its adjoint; each, h, delta: (T, B, width), each read where EACH;
     last: (B, width), by the last states, with all that comes through later ones; by_bias: (groups, n)."""
     PLANES: tl.constexpr = 2 if KIND == COMPLEX else 1
@@ -246,7 +249,7 @@ def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunk
         else:
             whole = tl.where(earlier == T - 1, B, 0)
             direct_coming = _load(last, row_coming, whole, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
-        z = _products(W, d, source, row, B, n, ROWS, PLANES, GROUP, OWN, BLOCK)
+        z = _products(W, d, source, row, B, n, ROWS, PLANES, GROUP, OWN, BLOCK, READ)
         d = ()
         shares = by_threshold
         for r in tl.static_range(ROWS):
@@ -279,5 +282,8 @@ def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunk
                 source = delta + now * (PLANES * n)
                 if WAIT:
                     meet(ready + group, GROUP * (T - t))
+        elif READ:
+            source = delta + now * (PLANES * n)
+            tl.debug_barrier()
     if KIND == MODRELU or KIND == COMPLEX:
         _store(by_bias + group * n, by_threshold, 0, 1, n, first, 1, 1, OWN, BLOCK, JOIN)

@@ -33,7 +33,7 @@ def test_the_kernels_are_the_loop() -> None:
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=script.parents[3])
     assert run.returncode == 0, run.stderr
     found = json.loads(run.stdout)
-    assert len(found) >= 28
+    assert len(found) >= 30
     assert {case: what for case, what in found.items() if what != "equal"} == {}
 
 
@@ -64,6 +64,18 @@ def test_a_matrix_stays_in_registers(
     assert usage.registers <= 255 and usage.spilled == 0
     assert usage.shared <= 4 * 2**10
     assert "fma.rn.f32" in usage.ptx and "tf32" not in usage.ptx
+
+
+@needs_triton
+def test_states_that_are_read_spare_barriers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    barriers = []
+    for read in (False, True):
+        monkeypatch.setattr(gpu, "READ", read)
+        usage = registers.usage("forward", "modrelu", 170, 128, 90)
+        assert usage.registers <= 255 and usage.spilled == 0
+        barriers.append(usage.ptx.count("bar.sync"))
+    assert barriers[1] <= 2 < barriers[0]
 
 
 @needs_triton
