@@ -159,8 +159,9 @@ def claims(found: Tracking) -> str:
         elif yes:
             held.append(f"- Holds here: {said}. Seeds that succeeded at {where}: {', '.join(yes)}.\n")
         else:
-            waiting.append(f"- Not measured yet: {said}.\n")
-    return "".join([*against, _orthogonal(found), *held, *waiting])
+            waiting.append(said)
+    open_ = [f"- Not measured yet: {'; '.join(waiting)}.\n"] if waiting else []
+    return "".join([*against, _orthogonal(found), *held, *open_])
 
 
 def _orthogonal(found: Tracking) -> str:

@@ -47,7 +47,7 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
     check(runs, folder, here=not (options.export or options.dry_run))
     if options.export:
         files = export.sweeps(study) if options.export == "wandb" else export.slurm(study, folder, options.threads)
-        folder.mkdir(parents=True, exist_ok=True)
+        local.claim(runs, folder)  # that the tasks of an array run one by one
         for name, text in files.items():
             write_file(folder / name, text)
             print(f"written: {folder / name}")

@@ -493,6 +493,7 @@ def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixtu
     assert sweep["command"][-1] == "${args}"
     run_study(name, "--export", "slurm", "--threads", "3")
     script = Path("runs/study/study.sbatch").read_text()
+    assert json.loads(Path("runs/study/plan.json").read_text()).keys() == {run.name for run in read_study(name).runs}
     assert "#SBATCH --array=0-7\n" in script and "#SBATCH --cpus-per-task=3\n" in script
     words = shlex.split(script.splitlines()[-1])
     assert words[:4] == ["python", "-m", "lit_rnn", "study"] and words[-2:] == ["--only", "$SLURM_ARRAY_TASK_ID"]
