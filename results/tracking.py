@@ -35,9 +35,9 @@ TASKS = {  # by the study's file
     "selective_copy": Asked("selective copying", "recalls", 1 / 14),
 }
 MODELS = {
-    "exprnn": "ExpRNN", "exprnn_linear": "ExpRNN, linear", "dtriv": "DtrivRNN", "scornn": "ScoRNN", "scurnn": "ScuRNN",
+    "exprnn": "ExpRNN", "exprnn_linear": "linear ExpRNN", "dtriv": "DtrivRNN", "scornn": "ScoRNN", "scurnn": "ScuRNN",
     "urnn": "URNN", "fullurnn": "FullURNN", "eurnn": "EURNN", "goru": "GORU", "householder": "HouseholderRNN",
-    "nnrnn": "NnRNN", "rnn_orthogonal": "RNN, orthogonal", "rnn_chain": "RNN, chain", "lstm": "LSTM", "gru": "GRU",
+    "nnrnn": "NnRNN", "rnn_orthogonal": "orthogonal RNN", "rnn_chain": "chain RNN", "lstm": "LSTM", "gru": "GRU",
     "janet": "JANET", "nru": "NRU", "statistical": "StatisticalRU", "lipschitz": "LipschitzRNN",
     "antisymmetric": "AntisymmetricRNN", "cornn": "CoRNN", "unicornn": "UnICORNN", "lem": "LEM", "slstm": "SLSTM",
     "lru": "LRU", "linoss": "LinOSS", "mingru": "MinGRU", "minlstm": "MinLSTM", "deltaproduct": "DeltaProduct",
@@ -233,8 +233,9 @@ def _state(study: Finished) -> str:
 
 RULE = f"""Of each model and task the accuracy on the test split, mean over seeds, at the length of training and at 4
 times it; in brackets the seeds that reached {GOOD:g}. The learning rate is the one of three with the best validation
-loss of seed 1; nothing is chosen on the test split. All models of a task have the same number of parameters, updates
-and rates to try. The budget is small: a model that does not succeed here may do so with more updates.
+loss of seed 1, and the checkpoint of each seed the first with its best validation accuracy; nothing is chosen on the
+test split. All models of a task have the same number of parameters, updates and rates to try. The budget is small: a
+model that does not succeed here may do so with more updates.
 """
 
 
@@ -268,7 +269,10 @@ def page(found: Tracking, note: str, picture: str) -> str:
 
 
 def draw(found: Tracking, path: Path) -> None:
-    """Model by task: how far above chance, at the length of training (left half) and at 4 times it (right half)."""
+    """Model by task: how far above chance, at the length of training (left half) and at 4 times it (right half).
+
+    What has not been measured is hatched.
+    """
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
 
@@ -278,7 +282,7 @@ def draw(found: Tracking, path: Path) -> None:
 
     @style.styled
     def drawn(models: Sequence[str], tasks: Sequence[str]) -> None:
-        figure = style.new_figure(8.5, 1.7 + 0.27 * len(models))
+        figure = style.new_figure(9.5, 1.2 + 0.27 * len(models))
         axes = figure.subplots()
         for row, name in enumerate(models):
             for column, task in enumerate(tasks):
@@ -308,7 +312,7 @@ def draw(found: Tracking, path: Path) -> None:
         )
         style.save(figure, path)
 
-    drawn(found.models, list(found.studies))
+    drawn(found.models, list(TASKS))
 
 
 def _label(task: str) -> str:
