@@ -48,21 +48,34 @@ CANNOT_COMPILE = [
 ]
 
 
-# files with tests of ten seconds: they come first, so that no worker is left with one at the end
+# Tests that fork this process come first: behind torch.compile and torch.export, a fork has to start Python anew.
+FORKING = (
+    "tests/lit_rnn/runs/",
+    "tests/test_golden.py",
+    "tests/lit_rnn/commands/test_study.py",
+    "tests/lit_rnn/commands/test_no_memory.py",
+    "tests/lit_rnn/loggers/test_wandb.py",
+    "tests/lit_rnn/models/test_objectives.py",
+    "tests/lit_rnn/robustness/test_training.py",
+)
+# Files with tests of ten seconds come where the second of two workers begins, so that none is left with one at the end.
 LONG = (
     "tests/test_install.py",
     "tests/test_cluster.py",
     "tests/docs/test_notebooks.py",
     "tests/docs/test_site.py",
-    "tests/lit_rnn/runs/test_ddp.py",
-    "tests/lit_rnn/runs/test_kills.py",
-    "tests/lit_rnn/commands/test_study.py",
     "tests/lit_rnn/export/test_programs.py",
+    "tests/lit_rnn/scan/test_gpu.py",
 )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+    forking, long, others = [], [], []
+    for item in items:
+        kind = forking if item.nodeid.startswith(FORKING) else long if item.nodeid.startswith(LONG) else others
+        kind.append(item)
+    half = max(0, len(items) // 2 - len(forking))
+    items[:] = [*forking, *others[:half], *long, *others[half:]]
 
 
 def pytest_configure() -> None:

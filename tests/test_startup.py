@@ -62,25 +62,20 @@ def test_names_that_come_on_demand(package: object) -> None:
     assert loaded(first, among=[package.__name__, "torch"]) == {package.__name__, "torch"}  # type: ignore[attr-defined]
 
 
-def test_a_study_knows_short_names_of_every_kind() -> None:
-    """In a process of its own: here, other tests have imported everything."""
+def test_lightning_is_quiet_and_a_study_knows_short_names_of_every_kind() -> None:
+    """In a process of its own: here, other tests have imported everything; Lightning sets its levels when it is."""
     names = ("GRU", "PixelDigits", "WatchMatrices", "RMSpropTF")
     options = ["--model", names[0], "--data", names[1], "--trainer.callbacks+", names[2], "--trainer.max_epochs", "1"]
     options += ["--model.init_args.hidden_size", "4", "--model.init_args.optimizer", names[3]]
-    code = f"from lit_rnn.commands.config_parser import resolve\nprint(resolve({options}))"
+    code = "from lit_rnn.commands.quiet import quiet_lightning\nquiet_lightning()\nimport logging, pytorch_lightning\n"
+    code += "logging.getLogger('pytorch_lightning.utilities.rank_zero').info('GPU available')\n"
+    code += f"from lit_rnn.commands.config_parser import resolve\nprint(resolve({options}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "GPU available" not in done.stdout + done.stderr
     assert all(f".{name}'" in done.stdout for name in names)
 
 
 def test_what_help_lists_is_what_there_is() -> None:
     assert tuple(robustness.ATTACKS) == NAMES
     assert set(measure.MATRIX_PARTS) == set(settings.MATRIX_PARTS)
-
-
-def test_lightning_is_quiet(tmp_path: Path) -> None:
-    """It sets its own levels when it is imported, behind ours."""
-    code = "from lit_rnn.commands.quiet import quiet_lightning\nquiet_lightning()\nimport logging, pytorch_lightning\n"
-    code += "logging.getLogger('pytorch_lightning.utilities.rank_zero').info('GPU available')"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "GPU" not in done.stdout + done.stderr

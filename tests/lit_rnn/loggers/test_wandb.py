@@ -6,8 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -19,8 +17,8 @@ import pytest
 
 from datamodules import UserError
 from lit_rnn.loggers import WandbDashboard
+from tests.forked import forked
 
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +27,12 @@ def run(tmp_path_factory: pytest.TempPathFactory, write_tiny: Any) -> Path:
     folder = tmp_path_factory.mktemp("wandb")
     watch = {"class_path": "WatchMatrices", "init_args": {"every_n_steps": 4}}
     write_tiny(folder / "c.yaml", {"trainer": {"callbacks": [watch], "gradient_clip_val": 1e-3}})
-    env = {key: value for key, value in os.environ.items() if not key.startswith(("WANDB", "PL_", "LIT_RNN"))}
-    env |= {"WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    program = "import sys; from lit_rnn.__main__ import main; sys.exit(main(sys.argv[1:]))"
     overlay = ("-c", "c.yaml", "-c", "configs/loggers/wandb.yaml", "--run_dir", "r")
     for options in (
         ("fit", *overlay, "--trainer.logger.init_args.log_model", "true"),
         ("test", *overlay, "--ckpt_path", "best"),
     ):
-        call = [sys.executable, "-c", program, *options]
-        done = subprocess.run(call, cwd=folder, env=env, capture_output=True, text=True, timeout=180)
+        done = forked(folder, *options, WANDB_MODE="offline")
         assert done.returncode == 0, done.stderr
         assert done.stderr == "" and "wandb" not in done.stdout.lower(), "its banners"
     assert {path.name for path in folder.iterdir()} == {"c.yaml", "r"}, "outside the run folder"
