@@ -20,7 +20,6 @@ from lit_rnn.loggers import WandbDashboard
 from tests.forked import forked
 
 
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, write_tiny: Any) -> Path:
     """A run folder after `fit` and `test`, offline, with the best checkpoint as an artifact."""
