@@ -1,5 +1,6 @@
-"""By CPU time, with one thread: `native` beside torch's kernels, by which `auto` decides, and beside itself where
-sequences are of unequal lengths, or begin anew inside a chunk.
+"""By CPU time, with one thread: `native` beside torch's kernels, by which `auto` decides, beside the loop of the rivals
+that are not linear in their state, and beside itself where sequences are of unequal lengths, or begin anew inside a
+chunk.
 
 python benchmarks/one_thread.py [rounds]
 """
@@ -28,6 +29,13 @@ ROWS: list[tuple[str, Callable[[], Cell], int, int]] = [
     ("GRU n = 128", lambda: cells.GRUCell(10, 128), 200, 20),
     ("RNN (tanh) n = 128", lambda: cells.VanillaRNNCell(10, 128), 200, 20),
     ("RNN (relu) n = 128", lambda: cells.VanillaRNNCell(10, 128, "relu"), 200, 20),
+]
+# name, cell, T, B: against the loop
+RIVALS: list[tuple[str, Callable[[], Cell], int, int]] = [
+    ("sLSTM n = 128", lambda: cells.SLSTMCell(1, 128), 784, 128),
+    ("LEM n = 128", lambda: cells.LEMCell(1, 128), 784, 128),
+    ("coRNN n = 128", lambda: cells.CoRNNCell(1, 128), 784, 128),
+    ("UnICORNN n = 128", lambda: cells.UnICORNNCell(1, 128), 784, 128),
 ]
 # name, cell, T, B, whether the loss sees the last step alone: lengths from 1 to T, against as many real steps
 UNEQUAL: list[tuple[str, Callable[[], Cell], int, int, bool]] = [
@@ -101,10 +109,12 @@ def main(rounds: int) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     keep_freed_memory()
-    for name, make, T, B in ROWS:
-        cell, x = make(), torch.randn(T, B, make().input_size)
-        pairs = [(seconds(cell, x, "native"), seconds(cell, x, "torch")) for _ in range(rounds + 1)][1:]
-        tell(f"{name}, T = {T}, B = {B}", "native", "torch", pairs)
+    against: list[tuple[list[tuple[str, Callable[[], Cell], int, int]], Backend]] = [(ROWS, "torch"), (RIVALS, "loop")]
+    for rows, other in against:
+        for name, make, T, B in rows:
+            cell, x = make(), torch.randn(T, B, make().input_size)
+            pairs = [(seconds(cell, x, "native"), seconds(cell, x, other)) for _ in range(rounds + 1)][1:]
+            tell(f"{name}, T = {T}, B = {B}", "native", other, pairs)
     unequal(rounds)
     resets(rounds)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from datamodules import UserError
 from lit_rnn import cells
 from lit_rnn.analysis import fixed_points, flat_state
+from lit_rnn.analysis.steps import StepMap
 from lit_rnn.cells import Cell
 
 
@@ -119,6 +120,32 @@ def test_of_any_cell_the_state_stays_where_it_is_put(name: str) -> None:
         assert values.sum().real == pytest.approx(float(J.trace()), abs=1e-6)
         assert (values**2).sum().real == pytest.approx(float((J @ J).trace()), abs=1e-5)
     assert len(points)
+
+
+def test_searches_that_go_on_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """sLSTM with W = 0 stands still where m = i, n = 1 / (1 - sigma(f)), c = n tanh(z) and h = sigma(o) tanh(z). A
+    search that starts with m above i ever lowers |r| a little, by more of m: nothing new is written then."""
+    cell = cells.SLSTMCell(1, 3).double()
+    gates = torch.tensor([0.5, 3.0, 0.7, -0.2], dtype=torch.float64)
+    with torch.no_grad():
+        cell.input.weight.zero_()
+        cell.input.bias.copy_(gates.repeat_interleave(3))
+    i, f, z, o = gates.tolist()
+    n, t = 1 + math.exp(f), math.tanh(z)
+    point = np.repeat([t / (1 + math.exp(-o)), n * t, n, i], 3)
+    above = np.repeat([0.0, 0.0, 0.0, 3.0], 3)
+    begun = np.concatenate([point + 0.01 * np.abs(starts(6, 12)) * (above == 0), point + above + 0.1 * starts(6, 12)])
+    calls, inside = [], StepMap.with_jacobian
+
+    def counted(self: StepMap, u: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        calls.append(len(s))
+        return inside(self, u, s)
+
+    monkeypatch.setattr(StepMap, "with_jacobian", counted)
+    found = fixed_points(cell, [0.0], begun)
+    np.testing.assert_allclose(found.points, [point], rtol=0, atol=1e-7)
+    assert found.kinds == ["stable"] and found.starts.tolist() == [6]
+    assert len(calls) <= 151, "of 500 iterations"
 
 
 def test_refusals() -> None:
