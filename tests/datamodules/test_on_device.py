@@ -92,5 +92,5 @@ def test_nothing_waits_for_the_device(kind: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_curriculum_is_refused() -> None:
-    with pytest.raises(UserError, match=r"data.init_args.on_device is True, but it must be false with a curriculum"):
+    with pytest.raises(UserError, match=r"data.init_args.on_device is true, but it must be false with a curriculum"):
         Adding(length=20, on_device=True, curriculum={"lengths": [5], "steps": [3]})
