@@ -150,12 +150,13 @@ def label(group: Group) -> str:
 
 
 def _titles(comparisons: Sequence[Comparison]) -> list[str]:
-    """The tasks' names, with what differs in their data where a task has several tables."""
+    """The tasks' names, with the files they read, and what differs in their data where a task has several tables."""
     titles = []
     for one in comparisons:
         others = [other.data for other in comparisons if other.task == one.task]
+        files = [key for key in ("files", "path") if one.data.get(key)]
         differing = [key for key in one.data if any(other.get(key) != one.data[key] for other in others)]
-        told = ", ".join(f"{key} {words(one.data[key])}" for key in differing)
+        told = ", ".join(f"{key} {words(one.data[key])}" for key in dict.fromkeys(files + differing))
         titles.append(f"{one.task} ({told})" if told else one.task)
     return titles
 
