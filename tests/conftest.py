@@ -52,6 +52,7 @@ CANNOT_COMPILE = [
 FORKING = (
     "tests/lit_rnn/runs/",
     "tests/test_golden.py",
+    "tests/lit_rnn/commands/test_fuzz.py",
     "tests/lit_rnn/commands/test_study.py",
     "tests/lit_rnn/commands/test_no_memory.py",
     "tests/lit_rnn/loggers/test_wandb.py",

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from lit_rnn.commands.study.estimate import longest
 from lit_rnn.commands.study.local import is_done
-from lit_rnn.commands.study.measure import over_seeds, results
 from lit_rnn.commands.study.subject import Run, Setting, Study
 
 
@@ -17,6 +16,8 @@ def best_setting(study: Study, arm: str, folder: Path, passed_over: frozenset[Ru
     Args:
         passed_over: Runs whose settings are out, as they diverged.
     """
+    from lit_rnn.commands.study.measure import over_seeds, results  # here: --help needs no NumPy
+
     ours = [run for run in study.runs if run.setting.arm == arm]
     out = {run.setting.name for run in passed_over}
     ours = [run for run in ours if run.setting.name not in out]

@@ -401,7 +401,7 @@ def test_checkpoint_of_another_model(refused: Any, config: Any, finished: str) -
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "kept"), [("hidden_size", 9, 8), ("layers", 2, 1), ("learn_initial_state", "true", False)]
+    ("option", "value", "kept"), [("hidden_size", 9, 8), ("layers", 2, 1), ("learn_initial_state", "true", "false")]
 )
 def test_checkpoint_of_another_size(
     refused: Any, config: Any, finished: str, option: str, value: object, kept: object

@@ -169,7 +169,7 @@ trainer:
     for rank, kept in enumerate(ranks):
         model.load_state_dict(kept["before"])
         x, y = kept["batch"]
-        mask = torch.tensor([True, False])
+        mask = torch.stack((x[..., 1] == 0, torch.zeros_like(x[..., 1], dtype=torch.bool)), dim=-1)  # nor what is added
         moved = pgd(model, x, y, 0.2, bounds=(0, 1), steps=2, loss="squared_error", mask=mask, seed=rank)
         assert not torch.equal(moved, x)
         gradients.append(list(torch.autograd.grad((model(moved) - y).square().mean(), list(model.parameters()))))

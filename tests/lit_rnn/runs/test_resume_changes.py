@@ -231,7 +231,7 @@ def test_options_of_the_model_are_applied_and_told(cli: Any, config: Any) -> Non
             ("--model.init_args.group_optimizers", "{recurrent: {class_path: SGD}}"),
             ("group_optimizers.recurrent is 'SGD'", "left out"),
         ),
-        (None, PLATEAU, (f"{SCHEDULER}.monitor", "train/loss"), ("monitor is 'train/loss'", "val/loss as before")),
+        (None, PLATEAU, (f"{SCHEDULER}.monitor", "train/loss"), ("monitor is 'train/loss'", "'val/loss' as before")),
     ],
 )
 def test_what_has_no_meaning_is_refused(

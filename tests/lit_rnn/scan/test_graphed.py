@@ -355,6 +355,7 @@ def test_a_model_names_the_backend_of_the_gpu_that_it_trains_on(monkeypatch: pyt
         model.backends()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(run, "runs_on", lambda n, kind, dtype, device: device.type == "cuda" and n == 6)
+    monkeypatch.setattr(run, "streams_on", lambda dtype, device: False)
     models.ExpRNN(task, 6, backend="triton")
     with pytest.raises(UserError, match="backend is 'triton'"):
         models.ExpRNN(task, 7, backend="triton")  # for which the GPU that is there is too small
