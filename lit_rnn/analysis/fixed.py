@@ -19,7 +19,7 @@ _FIXED = 1e-8  # of a point's own norm, or of 1 if that is more: below it a spee
 _SETTLED = 1e-13  # likewise: there is nothing left to gain
 _APART = 1e-3  # of the spread of the starts: closer points are one
 _ON_CIRCLE = 1e-6
-_PATIENCE = 50  # iterations in which a search has to halve the speed
+_PATIENCE = 50  # iterations in which a search has to halve the speed, or its longest step
 _LEAST, _MOST = 1e-12, 1e12  # of the damping, relative to the curvature
 
 
@@ -65,8 +65,9 @@ def fixed_points(
     which are taken where they lower |r|, and damped more where they do not. Whether a point is stable does not matter
     to them, so that saddles are found as well. Points that differ by less than a thousandth of the starts' spread (root
     mean square distance from their mean) are one. A minimum with |r| > 0 is a slow point: the state drifts by. A search
-    that halves |r| no more in 50 iterations is given up: it goes down a valley without end, such as sLSTM's where its
-    stabiliser grows. What it, or a search at the limit of iterations, has come to is no minimum, and is dropped.
+    that in 50 iterations halves neither |r| nor its longest step is given up: it goes down a valley without end, such
+    as sLSTM's where its stabiliser grows. What it, or a search at the limit of iterations, has come to is no minimum,
+    and is dropped.
 
     Args:
         cell: Any cell; it is copied.
@@ -118,11 +119,12 @@ def _minima(F: StepMap, u: Tensor, starts: Tensor, iterations: int) -> tuple[Ten
     eye = torch.eye(s.shape[1], dtype=s.dtype)
     r, mu, at_work = f - s, s.new_full((len(s),), 1e-3), torch.ones(len(s), dtype=torch.bool)
     given_up, last = torch.zeros_like(at_work), torch.full_like(mu, torch.inf)
+    longest, longest_before = torch.full_like(mu, torch.inf), torch.full_like(mu, torch.inf)
     for iteration in range(iterations):
         if iteration % _PATIENCE == 0:
-            given_up |= at_work & (r.norm(dim=1) > last / 2)
+            given_up |= at_work & (r.norm(dim=1) > last / 2) & (longest > longest_before / 2)
             at_work &= ~given_up
-            last = r.norm(dim=1)
+            last, longest, longest_before = r.norm(dim=1), torch.zeros_like(mu), longest
         at = at_work.nonzero()[:, 0]
         if not len(at):
             break
@@ -137,6 +139,7 @@ def _minima(F: StepMap, u: Tensor, starts: Tensor, iterations: int) -> tuple[Ten
         lower = (failed == 0) & now.isfinite().all(1) & (now.norm(dim=1) < r[at].norm(dim=1))
         better = at[lower]
         moved = d[..., 0].norm(dim=1)
+        longest[at] = torch.maximum(longest[at], moved)
         s[better], r[better], J[better] = tried[lower], now[lower], there[lower]
         mu[at] = torch.where(lower, mu[at] / 8, mu[at] * 8).clamp(min=_LEAST)
         scale = _SETTLED * s[at].norm(dim=1).clamp(min=1)
