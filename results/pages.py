@@ -218,7 +218,7 @@ def overview(results: Results, docs: str) -> str:
         parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")
         parts += [f"{one.markdown()}\n\n" for one in (milestones(comparison), rates_table(comparison)) if one]
         parts.append(f"![Loss against steps on {comparison.task}; the dashed line is chance]({docs}{picture})\n\n")
-    parts.append(f"## {tracking.TITLE}\n\n[29 models on seven tasks]({docs}tracking.md) at matched parameters.\n\n")
+    parts.append(tracking.link(results.tracking, docs))
     parts.append("## Every published figure\n\nOne page a paper, ours beside it:\n\n")
     parts += [f"- [{title}]({docs}{page}.md)\n" for page, (title, _) in PAPERS.items()]
     parts.append(f"\nThe word behind a published figure is its status:\n\n{_statuses()}\n")

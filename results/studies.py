@@ -105,7 +105,8 @@ class Arm:
         tests: test.json of every tested run of the best setting, in the order of the seeds.
         wanted: How many seeds there are to be.
         parameters: Of the runs.
-        rate: The learning rate of the best setting.
+        rates: The learning rates of the settings that have run.
+        rate: The one of the best setting.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Arm:
     tests: tuple[Mapping[str, Any], ...]
     wanted: int
     parameters: int | None
+    rates: tuple[float, ...]
     rate: float | None
 
     @property
@@ -142,7 +144,8 @@ class Finished:
 
     @property
     def seconds(self) -> float:
-        return sum(run["fit"]["seconds"] + (run["test"] or {"seconds": 0})["seconds"] for run in self.runs)
+        """Of all trainings; in those of a test its checkpoint's training is counted again."""
+        return sum(run["fit"]["seconds"] for run in self.runs)
 
 
 def value_at(result: Mapping[str, Any], length: int) -> float:
@@ -168,6 +171,7 @@ def _arm(name: str, settings: Sequence[Mapping[str, Any]], content: Mapping[str,
     tried = [key for key, runs in searched.items() if len(runs) == len(seeds)]
     losses = {key: _mean([_lowest(run) for run in searched[key]]) for key in tried}
     tests: list[Mapping[str, Any]] = []
+    known = {one["setting"]: _rate(one["options"]) for one in settings}
     rate, window = None, 0
     parameters = next((run["fit"]["parameters"] for runs in ours.values() for run in runs), None)
     if tried:
@@ -175,10 +179,15 @@ def _arm(name: str, settings: Sequence[Mapping[str, Any]], content: Mapping[str,
         window = sum(value >= 0.9 * max(values) for value in values)
         chosen = min(tried, key=lambda key: losses[key])  # as the study chooses; no other is tested
         tests = [run["test"] for run in ours[chosen] if run["test"] is not None]
-        options = next(one["options"] for one in settings if one["setting"] == chosen)
-        rate = next((value for key, value in options.items() if key.rpartition(".")[2] == "lr"), None)
+        rate = known[chosen]
+    rates = tuple(value for key in tried if (value := known[key]) is not None)
     wanted = len(seeds) + len(best["seeds"])
-    return Arm(name, (len(tried), len(settings)), window, tuple(tests), wanted, parameters, rate)
+    return Arm(name, (len(tried), len(settings)), window, tuple(tests), wanted, parameters, rates, rate)
+
+
+def _rate(options: Mapping[str, Any]) -> float | None:
+    """The learning rate among the options of a setting."""
+    return next((value for key, value in options.items() if key.rpartition(".")[2] == "lr"), None)
 
 
 def _lowest(run: Mapping[str, Any]) -> float:
