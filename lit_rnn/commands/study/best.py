@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lit_rnn.commands.study.estimate import longest
-from lit_rnn.commands.study.local import is_done
+from lit_rnn.commands.study.local import has_diverged, is_done
 from lit_rnn.commands.study.subject import Run, Setting, Study
 
 
 def best_setting(study: Study, arm: str, folder: Path, passed_over: frozenset[Run] = frozenset()) -> Setting | None:
-    """The setting with the lowest mean over `seeds` of the best validation loss; None while a run is missing.
+    """The setting with the lowest mean over `seeds` of the best validation loss, the first of those that are equal;
+    None while a run is missing.
 
     Args:
         passed_over: Runs whose settings are out, as they diverged.
@@ -90,8 +91,11 @@ def ahead(study: Study, folder: Path) -> list[Run]:
 
 
 def undecided(study: Study, folder: Path) -> list[str]:
-    """The arms whose best setting is asked for and not known."""
-    return [] if study.best is None else [arm for arm in study.arms if best_setting(study, arm, folder) is None]
+    """The arms whose best setting is asked for and not known: a run is missing that has not diverged, or all have."""
+    if study.best is None:
+        return []
+    out = frozenset(run for run in study.runs if not is_done(run, folder) and has_diverged(folder, run))
+    return [arm for arm in study.arms if best_setting(study, arm, folder, out) is None]
 
 
 def following(study: Study) -> str:

@@ -51,7 +51,7 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
         for name, text in files.items():
             write_file(folder / name, text)
             print(f"written: {folder / name}")
-        return print(export.BEHIND) if study.best is not None else None
+        return print(export.THEN) if study.best is not None else None
     if options.dry_run:
         for number, one in enumerate(runs):
             print(f"{number}: {shlex.join(['python', *local.command(one, folder, options.threads)[1:]])}")
@@ -140,7 +140,7 @@ def _report(study: Study, folder: Path) -> None:
     if not rows:
         raise UserError(f"no run of {study.path} has finished; the logs are in {folder}.")
     for arm in undecided(study, folder):
-        print(f"{arm}: its best setting is not known while a run of it is missing")
+        print(f"{arm} has no best setting: a run of it is missing, or all have diverged")
     settings = measure.over_seeds(rows)
     measure.write(rows, settings, folder)
     new_console().print(page.table(rows, settings).terminal())

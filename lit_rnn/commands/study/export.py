@@ -11,7 +11,7 @@ import yaml
 from lit_rnn.commands.study.search.space import text
 from lit_rnn.commands.study.subject import Study
 
-BEHIND = "They run the grid. Give the study once more, without --export, for the runs of the best settings."
+THEN = "They run the grid. Give the study once more, without --export, for the runs of the best settings."
 
 
 def sweeps(study: Study) -> dict[str, str]:

@@ -23,7 +23,7 @@ from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.fit import command as cli
 from lit_rnn.commands.fit.trial import try_out
 from lit_rnn.commands.study import command, estimate, export, local, measure, pictures
-from lit_rnn.commands.study.best import Queue, ahead, best_setting
+from lit_rnn.commands.study.best import Queue, ahead, best_setting, undecided
 from lit_rnn.commands.study.subject import Run, read_study, resolved
 from lit_rnn.models.base import count_parameters
 from lit_rnn.runs.endings import FailedError
@@ -356,6 +356,24 @@ def test_a_study_with_a_best_goes_on_and_waits(study: Any) -> None:
         left.append(run.told)
         queue.ended(run, diverged=False)  # it failed: seed 3 is not tested
     assert left == ["a-lr=0.1-seed=3", "test of a-lr=0.1-seed=1", "test of a-lr=0.1-seed=2"]
+
+
+def test_a_best_is_known_where_what_is_missing_has_diverged(study: Any) -> None:
+    """Of a, one run of a setting failed; of b, one diverged, so that the other setting is the best. Then all of b."""
+    plan, folder = by_rates(study), Path("runs/study")
+    for run in plan.runs[:-1]:
+        ended(folder, run, 3.0)
+    (last,) = plan.runs[-1:]
+    assert undecided(plan, folder) == ["b"]
+    for line, left in (("lit_rnn: The loss is nan at step 3.", []), ("Killed", ["b"])):
+        local.log(folder, last).write_text(f"epoch 1\n{line}\n")
+        assert undecided(plan, folder) == left
+    equal = best_setting(plan, "a", folder)
+    assert equal is not None and equal.name == "a-lr=0.1", "the first of two with the same losses"
+    for run in plan.runs[4:]:
+        (folder / run.name / "fit.json").unlink(missing_ok=True)
+        local.log(folder, run).write_text("lit_rnn: The loss is nan at step 3.\n")
+    assert undecided(plan, folder) == ["b"], "all have diverged"
 
 
 def test_what_a_study_with_a_best_will_do_is_told(study: Any, capsys: pytest.CaptureFixture[str]) -> None:
