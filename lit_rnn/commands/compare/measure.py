@@ -18,7 +18,9 @@ from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.results import other_lengths
 
 # Options that change neither what is measured nor what is learnt
-_PLACES = frozenset(("seed", "root", "num_workers", "verify", "backend", "checkpoint_every", "default_root_dir"))
+_PLACES = frozenset(
+    ("seed", "root", "num_workers", "on_device", "verify", "backend", "checkpoint_every", "default_root_dir")
+)
 _TRAINER = frozenset(
     (
         "default_root_dir",

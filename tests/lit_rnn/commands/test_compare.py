@@ -178,6 +178,11 @@ def test_an_option_of_a_later_version_has_its_default_in_older_runs(make: Make) 
     assert len(compared(make("other"), make("fashion", data={"dataset": "fashion_mnist"}))) == 2
 
 
+def test_data_made_on_the_device_are_the_same_data(make: Make) -> None:
+    (one,) = compared(make("a"), make("b", data={"on_device": True}, seed=2))
+    assert [len(group.runs) for group in one.groups] == [2]
+
+
 def test_sizes_of_splits_and_batches_keep_runs_together(make: Make) -> None:
     assert len(compared(make("a"), make("b", data={"batch_size": 3, "train_samples": 5, "num_workers": 2}))) == 1
     assert len(compared(make("c"), make("d", data={"carry": 0.9, "tbptt": 7}), make("e", data={"carry": True}))) == 1
