@@ -112,8 +112,8 @@ class StreamDataModule(SequenceDataModule):
         carry: The share of training chunks, drawn by ``seed``, that go on with the states of the one before; true is
             all, false none. With all, a network hardly sees how a text begins, once a stream and epoch, and may not
             find its way from there; with none, one whose state grows from chunk to chunk, as NRU's memory does, can be
-            trained at all. Validation and test carry always, but with false never: chunks are then sequences of their
-            own.
+            trained at all. Validation and test always carry, unless it is false: then every chunk is a sequence of its
+            own there, too.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ namespace {
 struct Product {
   int reads, in, writes, out;  // columns reads .. reads + in of the state's record, writes .. writes + out of z
 };
-// as in gated.py
+// as `_Call` in gated.py fills it, from a `Plan` of plans.py
 struct Shape {
   int kind, steps, batch, threads;
   int record, kept, keep;           // widths of the two records; whether z of every step is kept
