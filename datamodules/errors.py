@@ -23,8 +23,8 @@ def require(ok: bool, key: str, given: object, accepted: str) -> None:
 
 
 def as_in_yaml(value: object) -> str:
-    """A value in a sentence or a table: ``true`` and ``false`` as a config has them, all else as Python writes it."""
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    """A value in a sentence or a table: ``true``, ``false`` and ``null`` as in a config, else as Python writes it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def one_line(text: object) -> str:

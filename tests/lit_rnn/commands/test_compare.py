@@ -153,7 +153,7 @@ def test_best_first(make: Make) -> None:
     ("changes", "named"),
     [
         ({"data": {"protocol": "nru"}}, "protocol is common in one and nru"),
-        ({"data": {"val_size": 10}}, "val_size is None in one and 10"),
+        ({"data": {"val_size": 10}}, "val_size is null in one and 10"),
         ({"metric": "f1"}, "metric is accuracy in one and f1"),
         ({"split": "train"}, "split is val in one and train"),
         ({"chance": 1.0}, "chance is 2.3 in one and 1.0"),

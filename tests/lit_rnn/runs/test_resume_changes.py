@@ -218,7 +218,7 @@ def test_options_of_the_model_are_applied_and_told(cli: Any, config: Any) -> Non
             ("--model.init_args.lr_scheduler", "{class_path: ExponentialLR, init_args: {gamma: 0.5}}"),
             ("lr_scheduler is 'ExponentialLR'", "StepLR"),
         ),
-        (None, STEP, ("--model.init_args.lr_scheduler", "null"), ("lr_scheduler is None", "StepLR")),
+        (None, STEP, ("--model.init_args.lr_scheduler", "null"), ("lr_scheduler is null", "StepLR")),
         (
             None,
             None,
