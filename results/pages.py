@@ -142,6 +142,16 @@ def milestones(comparison: Comparison) -> Table | None:
     return Table(header, rows, title="Updates until the validation loss was first below")
 
 
+def still_better(comparison: Comparison) -> str:
+    """Whose best checkpoint, which was tested, is the last one."""
+    named = zip(run_names(comparison.best_first), comparison.best_first, strict=True)
+    late = [
+        name for name, group in named if all(run.test and run.test["steps"] == run.fit["steps"] for run in group.runs)
+    ]
+    told = "Best at the last validation, so that more updates might do better"
+    return f"{told}: {plain_markdown(', '.join(late))}.\n\n" if late else ""
+
+
 def label(group: Group) -> str:
     """The model with what makes it that model."""
     options = group.runs[0].options("model")
@@ -216,6 +226,7 @@ def overview(results: Results, docs: str) -> str:
     for name, comparison, picture in zip(names, results.comparisons, _pictures(results.comparisons), strict=True):
         made = table(comparison, published=True, best_first=True)
         parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")
+        parts.append(still_better(comparison))
         parts += [f"{one.markdown()}\n\n" for one in (milestones(comparison), rates_table(comparison)) if one]
         parts.append(f"![Loss against steps on {comparison.task}; the dashed line is chance]({docs}{picture})\n\n")
     parts.append(tracking.link(results.tracking, docs))

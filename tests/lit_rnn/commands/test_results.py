@@ -111,6 +111,18 @@ def test_means_best_first_chance_and_published_stand_in_the_headline(made: Path,
     )
 
 
+def test_whose_best_is_the_last_validation_is_told(made: Path, tmp_path: Path) -> None:
+    """Of those that were tested; not the NRU, once its best comes before its end."""
+    folder = shutil.copytree(made, tmp_path / "results")
+    told = "Best at the last validation, so that more updates might do better: "
+    first = "".join(map(pages.still_better, pages.read(folder).comparisons))
+    assert first.count(told) == 2 and "better: c-seed=1." in first and "better: a." in first
+    test = folder / "mnist" / "c-seed=1" / "test.json"
+    test.write_text(test.read_text().replace('"steps": 40', '"steps": 20'))
+    then = "".join(map(pages.still_better, pages.read(folder).comparisons))
+    assert then.count(told) == 1 and "c-seed=1" not in then
+
+
 def test_of_several_rates_validation_chooses_and_the_window_is_told(tmp_path: Path) -> None:
     """Three rates: the best on validation (0.80) has 0.75 on the test set, where another has 0.90."""
     for name, rate, value, test in (("a", 0.1, 0.75, 0.90), ("b", 0.01, 0.80, 0.75), ("c", 0.001, 0.4, 0.4)):
