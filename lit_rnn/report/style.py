@@ -292,7 +292,7 @@ class _LogTicks(Locator):
 
 
 class _Plain(Formatter):
-    """0.25, 1000, 10⁻⁵: each number whole."""
+    """0.25, 1,000, 10⁻⁵: each number whole."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return self.format_ticks([x])[0]
@@ -316,7 +316,8 @@ class _Plain(Formatter):
         size = abs(value)
         digits = 6 if not math.isfinite(finest) else math.ceil(max(0.0, math.log10(size / finest))) + 2
         if plain:
-            return f"{value:.{min(max(digits, 3), 12)}g}".replace("-", "−")
+            whole = math.floor(math.log10(size)) + 1 if size else 1  # fewer digits would be 1e+03
+            return f"{value:,.{min(max(digits, whole, 3), 12)}g}".replace("-", "−")
         power = math.floor(math.log10(size) + 1e-9)
         factor = f"{value / 10**power:.{min(max(digits, 3), 6)}g}".replace("-", "−")
         front = {"1": "", "−1": "−"}.get(factor, f"{factor}×")

@@ -166,6 +166,10 @@ def test_steps_have_no_halves() -> None:
     assert steps == ["4", "5", "6"] and "0.5" in losses
     sizes, _ = ticks_of(lambda axes: axes.plot([0, 0.5, 2], [1, 2, 3]))
     assert "0.5" in sizes, "no counts"
+    updates, _ = ticks_of(lambda axes: axes.plot([0, 15_000, 30_000], [1, 2, 3]))
+    assert {"10,000", "20,000", "30,000"} <= set(updates) and not any("e" in label for label in updates)
+    few, _ = ticks_of(lambda axes: axes.plot([0, 500, 1000], [1, 2, 3]))
+    assert few[-1] == "1,000"
 
 
 def test_looks_differ() -> None:
