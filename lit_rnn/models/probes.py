@@ -38,12 +38,12 @@ def cell_matrices(cell: Cell) -> Mapping[str, Tensor]:
 
 def _named_matrices(model: SequenceModel) -> Iterator[tuple[str, Tensor]]:
     for layer, cell in enumerate(model.cell_list()):
-        yield from ((layer_name(model, layer, name), W) for name, W in cell_matrices(cell).items())
+        yield from ((layer_name(model, layer, name), W.detach()) for name, W in cell_matrices(cell).items())
 
 
 @torch.no_grad()
 def recurrent_matrices(model: SequenceModel) -> dict[str, Tensor]:
-    """Every recurrent matrix by layer and name, gates apart, in double precision."""
+    """Every recurrent matrix by layer and name, gates apart, in double precision and without a gradient."""
     return {name: double(W) for name, W in _named_matrices(model)}
 
 

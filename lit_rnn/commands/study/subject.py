@@ -18,6 +18,7 @@ from lit_rnn.files import check_name, file_name, read_yaml
 
 KEYS = ("base", "grid", "seeds", "arms", "success", "best", "search")
 ARM_KEYS = ("base", "grid", "space")
+SEEDS = "whole numbers from 0 to 4294967295"
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def read_study(name: str) -> Study:
         raise UserError(f"study file {name} {held(content)}, but it must hold a mapping with {', '.join(KEYS)}.")
     only(content, KEYS, str(path))
     seeds = content.get("seeds", [1])
-    require(_different(seeds) and seeds, "seeds", seeds, "a list of different whole numbers")
+    require(_different(seeds) and seeds, "seeds", seeds, f"a list of different {SEEDS}")
     arms = content.get("arms", {path.stem: {}})
     require(isinstance(arms, dict) and len(arms) > 0, "arms", arms, "a mapping from names to {base, grid}")
     for arm in arms:
@@ -160,8 +161,8 @@ def read_study(name: str) -> Study:
 
 
 def _different(seeds: Any) -> bool:
-    """Whether they are a list of different whole numbers."""
-    whole = isinstance(seeds, list) and all(type(seed) is int for seed in seeds)
+    """Whether they are a list of different `SEEDS`."""
+    whole = isinstance(seeds, list) and all(type(seed) is int and 0 <= seed < 2**32 for seed in seeds)
     return whole and len(set(seeds)) == len(seeds)
 
 
@@ -170,7 +171,7 @@ def _best(given: Any, seeds: Sequence[int]) -> Best:
     require(isinstance(given, dict), "best", given, "a mapping with seeds and test")
     only(given, ("seeds", "test"), "best")
     more, test = given.get("seeds", []), given.get("test", False)
-    accepted = f"a list of different whole numbers, none of which is in seeds, {list(seeds)}"
+    accepted = f"a list of different {SEEDS}, none of which is in seeds, {list(seeds)}"
     require(_different(more) and not set(more) & set(seeds), "best.seeds", more, accepted)
     require(isinstance(test, bool), "best.test", test, "true or false")
     require(more or test, "best", given, "such that something follows: name seeds, or test: true")

@@ -102,6 +102,8 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Any) ->
         ({"best": {}}, "something follows"),
         ({"best": {"seed": [2]}}, "seed"),
         ({"best": {"seeds": [2, 2]}}, "best.seeds"),
+        ({"best": {"seeds": [-1]}}, "whole numbers from 0 to 4294967295, none"),
+        ({"seeds": [2**32]}, "different whole numbers from 0 to 4294967295"),
         ({"best": {"seeds": [1]}}, "none of which is in seeds"),
         ({"best": {"seeds": [2], "test": "yes"}}, "best.test is 'yes'"),
         (
