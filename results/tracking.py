@@ -232,6 +232,8 @@ def _state(study: Finished) -> str:
     missing = [(part, "With fewer seeds than planned"), (early, "With rates still to try"),
                (going, "Rate not chosen or not tested yet"), (none, "Missing")]  # fmt: skip
     told = "".join(f"{what}: {', '.join(names)}. " for names, what in missing if names)
+    rates = sorted({rate for arm in study.arms for rate in arm.rates})  # the config's may have changed since
+    told += f"Rates tried: {', '.join(map(number, rates))}. " if rates else ""
     for end, which in ((max, "largest"), (min, "smallest")):
         ours = [MODELS[arm.name] for arm in study.arms
                 if arm.tests and len(arm.rates) > 1 and arm.rate == end(arm.rates)]  # fmt: skip
