@@ -37,10 +37,10 @@ class Search:
 
     @torch.no_grad()
     def judge(self, moved: Tensor, rows: Tensor) -> Tensor:
-        """Offer inputs for ``rows``; gives their values."""
+        """Offer inputs for ``rows``; gives their values, in the inputs' precision whatever the model's is."""
         values, fooled = self.objective(moved, self.y[rows], rows)
         self.offer(moved, values, fooled, rows)
-        return values
+        return values.to(self.value)
 
     def open(self) -> Tensor:
         """The numbers of the examples that are not fooled yet."""

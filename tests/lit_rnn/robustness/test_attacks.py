@@ -418,6 +418,19 @@ def test_a_contracting_network_hides_its_past() -> None:
 # ---- without gradients
 
 
+def test_random_search_takes_a_float64_model_and_float32_inputs() -> None:
+    """As of a run with trainer.precision 64-true, whose data are in float32."""
+    x = torch.tensor([[[0.2], [0.1]], [[0.3], [0.4]]])
+
+    def net(inputs: Tensor) -> Tensor:
+        total = inputs.double().sum((1, 2))
+        return torch.stack([total, -total], 1)
+
+    moved = random_search(net, x, torch.zeros(2, dtype=torch.long), 0.2, queries=50)
+    assert moved.dtype == x.dtype and (moved - x).abs().max() <= 0.2 + 1e-6
+    assert net(moved).argmax(1).tolist() == [1, 0], "0.3 - 2 * 0.2 is negative, 0.7 - 2 * 0.2 is not"
+
+
 @each_norm
 @pytest.mark.parametrize("early_stop", [False, True])
 def test_random_search_does_not_beat_the_optimum_and_comes_near(norm: float, early_stop: bool) -> None:
