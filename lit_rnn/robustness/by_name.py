@@ -165,7 +165,7 @@ def check_size(examples: Examples, name: str, norm: float, eps: float) -> None:
     elif unit == "swaps":
         free = int(examples.mask.flatten(1).sum(1).min())
         whole = float(eps).is_integer() and 0 <= eps <= free
-        require(whole, "eps", eps, f"a number of swaps from 0 to the {free} symbols that may be changed")
+        require(whole, "eps", eps, f"a whole number of swaps, from 0 to the {free} symbols that may be changed")
     elif unit == "share":
         require(0 <= eps <= 1, "eps", eps, "from 0 to 1, a share of entries")
     else:

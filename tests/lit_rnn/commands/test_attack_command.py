@@ -407,7 +407,7 @@ def test_a_study(cli: Any, trained: SequenceModel, tmp_path: Path, monkeypatch: 
         (["--run_dir", "run", "--data.init_args.seed"], ["--data.init_args.seed needs a value"]),
         (["--run_dir", "run", "--config", "nowhere.yaml"], ["--config", "nowhere.yaml"]),
         (["--run_dir", "copy", "--attacks", "pgd"], ["pgd", "symbols", "--symbols embedding"]),
-        (["--run_dir", "copy", "--eps", 0.5], ["number of swaps"]),
+        (["--run_dir", "copy", "--eps", 0.5], ["whole number of swaps"]),
         (["--run_dir", "copy", "--bounds", 0, 1], ["--bounds", "symbols"]),
         (["--ckpt_path", "alone.ckpt"], ["is not in a run folder", "--data"]),
         (["--study", "nowhere"], ["nowhere", "no finished run"]),

@@ -137,8 +137,8 @@ def test_effort_is_recorded_and_used() -> None:
         ("digits", "pgd", 2.0, 8.5, "at most 8"),
         ("digits", "noise", math.inf, 2.0, "the width of the data's range"),
         ("digits", "salt_and_pepper", math.inf, 1.2, "from 0 to 1"),
-        ("copying", "swaps", math.inf, 1.5, "number of swaps from 0 to the 5"),
-        ("copying", "swaps", math.inf, 6, "number of swaps from 0 to the 5"),
+        ("copying", "swaps", math.inf, 1.5, "whole number of swaps, from 0 to the 5"),
+        ("copying", "swaps", math.inf, 6, "whole number of swaps, from 0 to the 5"),
     ],
 )
 def test_sizes_beyond_the_data_are_refused(case: str, name: str, norm: float, eps: float, words: str) -> None:
