@@ -137,7 +137,7 @@ def _completed(spec: dict[str, Any]) -> dict[str, Any]:
     """An optimizer with its module before its short name, as the command line would complete it."""
     name = spec["class_path"]
     home = torch.optim if hasattr(torch.optim, name) else optim
-    return {**spec, "class_path": f"{home.__name__}.{name}"}
+    return spec if "." in name else {**spec, "class_path": f"{home.__name__}.{name}"}
 
 
 def from_config(

@@ -215,8 +215,9 @@ CONFIGS = [
 
 
 def importable(spec: dict[str, Any]) -> dict[str, Any]:
-    module = "lit_rnn.optim" if hasattr(lit_rnn.optim, spec["class_path"]) else "torch.optim"
-    return {**spec, "class_path": f"{module}.{spec['class_path']}"}
+    name = spec["class_path"]
+    module = "lit_rnn.optim" if hasattr(lit_rnn.optim, name) else "torch.optim"
+    return spec if "." in name else {**spec, "class_path": f"{module}.{name}"}
 
 
 def small_model(config: str, **changes: Any) -> SequenceModel:
