@@ -4,7 +4,7 @@ What is kept: config.yaml, versions.json with the commit, fit.json and test.json
 curves need. A run in progress keeps metrics.csv whole and its last.ckpt, so that it goes on bit for bit. No path of the
 machine comes along: those of the run folder become the new folder's, any other keeps its last part.
 
-A whole study becomes one file: ``python results/collect.py STUDY_DIR results/tracking/NAME.json --study FILE``.
+A whole study becomes one file: ``python results/collect.py STUDY_DIR results/tracking/TASK.json --study FILE``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import studies
+import tracking
 import yaml
 
 from datamodules.errors import UserError
@@ -86,7 +87,9 @@ def collect_study(study: str, folder: Path, to: Path, commit: str | None = None)
         UserError: as `studies.collected` does, or if a path of the machine is left.
     """
     if to.is_absolute() or ".." in to.parts or to.suffix != ".json":
-        raise UserError(f"{to} is no .json below the current folder: name results/tracking/NAME.json.")
+        raise UserError(f"{to} is no .json below the current folder: name results/tracking/TASK.json.")
+    if to.stem not in tracking.TASKS:
+        raise UserError(f"No page shows {to}: its name must be a task's, one of {', '.join(tracking.TASKS)}.")
     content = studies.collected(study, folder, commit)
     changed(content, _refuse_place)
     studies.write(content, to)

@@ -141,7 +141,7 @@ def test_a_study_that_cannot_be_collected(made: Path, tmp_path: Path) -> None:
     study = str(tmp_path / "parity.yaml")
     with pytest.raises(UserError, match="no finished run"):
         studies.collected(study, tmp_path / "nowhere")
-    for bad in ("results/tracking", "../parity.json", str(tmp_path / "x.json")):
+    for bad in ("results/tracking", "../parity.json", str(tmp_path / "parity.json"), "results/tracking/x.json"):
         assert collect.main(["runs", bad, "--study", study]) == 2
     run = tmp_path / "runs" / "exprnn-lr=0.1-seed=1"
     (tmp_path / "runs" / "plan.json").write_text(json.dumps({run.name: {"arguments": [], "configs": ["another"]}}))
