@@ -60,7 +60,7 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
         print(f"{budget(every(study))} at most")
         return
     if options.only is None:
-        local.claim([run for run in study.trainings if run in runs or local.is_done(run, folder)], folder)
+        local.claim(study.trainings, folder)  # those that may follow, too: which do is known when they are due
     failed = _run(study, folder, processes, options.threads, estimated=options.only is None)
     if options.only is None:
         _report(study, folder)

@@ -9,6 +9,7 @@ import io
 import json
 import shlex
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -358,6 +359,32 @@ def test_a_study_with_a_best_goes_on_and_waits(study: Any) -> None:
         left.append(run.told)
         queue.ended(run, diverged=False)  # it failed: seed 3 is not tested
     assert left == ["a-lr=0.1-seed=3", "test of a-lr=0.1-seed=1", "test of a-lr=0.1-seed=2"]
+
+
+def test_a_study_with_a_best_is_taken_up_again(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What followed for the best was not known at the first start: it is the study's own all the same."""
+    folder = Path("runs/study")
+
+    def as_if_run(pool: local.Pool, runs: Iterable[Run | None]) -> dict[Run, int]:
+        for run in runs:
+            assert run is not None
+            ended(folder, run, 3.0)
+            pool.tell(run, 0, 1.0)
+        return {}
+
+    monkeypatch.setattr(local.Pool, "run_all", as_if_run)
+    monkeypatch.setattr(command, "estimate", lambda *_: 1.0)
+    monkeypatch.setattr(command, "_report", lambda *_: None)
+    plan = by_rates(study)
+    run_study("study.yaml")
+    followed = folder / "a-lr=0.1-seed=3"
+    assert (followed / "fit.json").is_file() and ahead(plan, folder) == []
+    run_study("study.yaml")
+    changed = json.loads((folder / "plan.json").read_text())
+    changed[followed.name]["arguments"].append("--other")
+    (folder / "plan.json").write_text(json.dumps(changed))
+    with pytest.raises(UserError, match=rf"{followed} is a finished run with other options"):
+        run_study("study.yaml")
 
 
 def test_a_best_is_known_where_what_is_missing_has_diverged(study: Any) -> None:
