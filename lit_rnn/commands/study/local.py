@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from datamodules.errors import UserError
 from lit_rnn.commands.study.subject import Run
@@ -47,6 +48,8 @@ def has_diverged(folder: Path, run: Run) -> bool:
 def claim(runs: Sequence[Run], folder: Path) -> None:
     """Write down what the runs are, and refuse a folder whose finished runs were something else.
 
+    What the base configs say counts, not where they lie: a study goes on with another copy of lit_rnn.
+
     Raises:
         UserError: naming the first run whose options or base configs have changed since.
     """
@@ -54,7 +57,7 @@ def claim(runs: Sequence[Run], folder: Path) -> None:
     plan = read_json(path) if path.is_file() else {}
     for run in runs:
         now = {"arguments": run.arguments(), "configs": [Path(base).read_text() for base in run.setting.bases]}
-        if is_finished(folder / run.name) and plan.get(run.name) != now:
+        if is_finished(folder / run.name) and _options(plan.get(run.name, {})) != _options(now):
             raise UserError(
                 f"{folder / run.name} is a finished run with other options or base configs than the study has now: "
                 "name another folder with --study_dir."
@@ -62,6 +65,14 @@ def claim(runs: Sequence[Run], folder: Path) -> None:
         plan[run.name] = now
     folder.mkdir(parents=True, exist_ok=True)
     write_json(path, plan)
+
+
+def _options(planned: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
+    """A run's options and the texts of its base configs."""
+    arguments = planned.get("arguments", [])
+    bases = [place for place, argument in enumerate(arguments) if argument == "-c"]
+    options = [argument for place, argument in enumerate(arguments) if place not in bases and place - 1 not in bases]
+    return options, planned.get("configs")
 
 
 def pinned(threads: int) -> dict[str, str]:

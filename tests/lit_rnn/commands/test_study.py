@@ -379,6 +379,9 @@ def test_a_study_with_a_best_is_taken_up_again(study: Any, monkeypatch: pytest.M
     run_study("study.yaml")
     followed = folder / "a-lr=0.1-seed=3"
     assert (followed / "fit.json").is_file() and ahead(plan, folder) == []
+    Path("elsewhere").mkdir()  # as another copy of lit_rnn has them
+    Path("base.yaml").rename("elsewhere/base.yaml")
+    assert by_rates(study, base="elsewhere/base.yaml").runs[0].arguments() != plan.runs[0].arguments()
     run_study("study.yaml")
     changed = json.loads((folder / "plan.json").read_text())
     changed[followed.name]["arguments"].append("--other")
