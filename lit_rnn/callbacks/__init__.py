@@ -11,6 +11,7 @@ from lit_rnn.callbacks.pictures import TaskPicture
 from lit_rnn.callbacks.predictions import PredictionFile
 from lit_rnn.callbacks.progress import EpochLines, Header, Progress
 from lit_rnn.callbacks.sample import TextSample
+from lit_rnn.callbacks.solved import Solved
 from lit_rnn.callbacks.spectrum import SpectrumPicture
 from lit_rnn.callbacks.states import StatePicture
 from lit_rnn.callbacks.summary import Summary
@@ -31,6 +32,7 @@ __all__ = [
     "Listening",
     "PredictionFile",
     "Progress",
+    "Solved",
     "SpectrumPicture",
     "StatePicture",
     "Stopped",

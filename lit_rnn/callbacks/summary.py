@@ -42,10 +42,16 @@ def _in_words(value: float | None, loss: float | None, chance: float | None) -> 
     return f"{value:.4f} (loss {loss:.4g}, chance {chance:.4g})"
 
 
+def _ended_early(trainer: Trainer) -> str | None:
+    """What a callback ended training for."""
+    reasons = [callback.stopping_reason_message for callback in trainer.early_stopping_callbacks]
+    return next((why.removesuffix(" Signaling Trainer to stop.") for why in reasons if why), None)
+
+
 class Summary(Callback):
     """Prints loss, chance, headline metric, seconds and the run folder; keeps them as ``<stage>.json``.
 
-    ``fit.json`` is what marks a run folder as finished.
+    ``fit.json`` is what marks a run folder as finished; where a callback ended training, it says why.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,6 +72,8 @@ class Summary(Callback):
         self._trained = True
         if trainer.is_global_zero and keeps_files(trainer):
             (self.folder / "fit.json").unlink(missing_ok=True)  # of the end that it goes on from
+        for callback in trainer.early_stopping_callbacks:
+            callback.stopping_reason_message = None  # of that end, too
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         metrics = trainer.callback_metrics  # on every rank: reading it may synchronise
@@ -94,9 +102,12 @@ class Summary(Callback):
         result |= {key: value for numbers in others.values() for key, value in numbers.items()}
         if others:
             result["trained_at"] = getattr(trainer.datamodule, "own_length", None)  # type: ignore[attr-defined]
+        if (why := _ended_early(trainer)) is not None and self._command == "fit":
+            result["ended_early"] = why
         rows = {
             "parameters": f"{result['parameters']:,}",
             "optimizer steps": f"{result['steps']:,}",
+            **({"ended early": result["ended_early"]} if "ended_early" in result else {}),
             f"{split} loss": "not validated" if loss is None else f"{float(loss):.4g}",
             "chance level": f"{task.chance:.4g}",
             metric_words(task): "not validated" if metric is None else f"{float(metric):.4f}",

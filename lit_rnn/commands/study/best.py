@@ -29,6 +29,14 @@ def best_setting(study: Study, arm: str, folder: Path, passed_over: frozenset[Ru
     return found[first["setting"]] if first["best_loss_mean"] is not None else None
 
 
+def followed(study: Study, best: Setting, folder: Path) -> list[Run]:
+    """What follows for the best setting of an arm, whose runs with the study's own seeds have ended."""
+    from lit_rnn.commands.study.measure import results  # here: --help needs no NumPy
+
+    first = [run for run in study.runs if run.setting == best]
+    return study.following(best, all(row["success"] for row in results(study, folder, first)))
+
+
 class Queue:
     """Every run of a study that is not finished, arm by arm: all settings, then what follows for the best of them."""
 
@@ -56,7 +64,7 @@ class Queue:
         yield from self._left(grid)
         if self.study.best is not None and not self._going.intersection(grid):
             best = best_setting(self.study, arm, self.folder, frozenset(self.diverged))
-            following = [] if best is None else self.study.following(best)
+            following = [] if best is None else followed(self.study, best, self.folder)
             yield from (
                 run
                 for run in self._left(following)
@@ -81,7 +89,7 @@ def every(study: Study, folder: Path | None = None) -> list[Run]:
         if study.best is not None:
             settings = [setting for setting in study.settings if setting.arm == arm]
             best = None if folder is None else best_setting(study, arm, folder)
-            found += study.following(best or longest(settings))
+            found += followed(study, best, folder) if best and folder else study.following(longest(settings))
     return found
 
 
@@ -102,4 +110,6 @@ def following(study: Study) -> str:
     """What follows for each best setting, in words: seeds 2, 3 and tests of all its runs."""
     assert study.best is not None
     seeds = f"seeds {', '.join(str(seed) for seed in study.best.seeds)}" if study.best.seeds else ""
+    if study.best.if_success:
+        seeds += " where it succeeds"
     return " and ".join(part for part in (seeds, "tests of all its runs" if study.best.test else "") if part)

@@ -63,10 +63,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Best:
-    """What only the best setting of each arm is worth: more seeds, and a test of all of its runs."""
+    """What only the best setting of each arm is worth: more seeds, and a test of all of its runs.
+
+    Args:
+        if_success: More seeds only where all its runs of the study's own seeds have succeeded; tests all the same.
+    """
 
     seeds: tuple[int, ...]
     test: bool
+    if_success: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,12 +115,13 @@ class Study:
         """One run of it, as a study."""
         return replace(self, settings=(run.setting,), seeds=(run.seed,), best=None)
 
-    def following(self, setting: Setting) -> list[Run]:
+    def following(self, setting: Setting, succeeded: bool = True) -> list[Run]:
         """The runs that follow where ``setting`` is the best of its arm, trainings before tests."""
         if self.best is None:
             return []
-        tested = (*self.seeds, *self.best.seeds) if self.best.test else ()
-        return [Run(setting, seed) for seed in self.best.seeds] + [Run(setting, seed, "test") for seed in tested]
+        more = self.best.seeds if succeeded or not self.best.if_success else ()
+        tested = (*self.seeds, *more) if self.best.test else ()
+        return [Run(setting, seed) for seed in more] + [Run(setting, seed, "test") for seed in tested]
 
 
 def read_study(name: str) -> Study:
@@ -123,8 +129,8 @@ def read_study(name: str) -> Study:
 
     Keys: ``base``, a config or a list of them, as for ``fit -c``; ``grid``, option to list of values, all combinations;
     ``seeds``; ``arms``, name to {base, grid}, which are added to the common ones; ``success``, {below: loss} or
-    {below_chance: share}, half of chance by default; ``best``, {seeds, test}, what follows for each arm's best setting;
-    ``search``, see `lit_rnn.commands.study.search.space.Search`.
+    {below_chance: share}, half of chance by default; ``best``, {seeds, test, if_success}, what follows for each arm's
+    best setting; ``search``, see `lit_rnn.commands.study.search.space.Search`.
 
     Raises:
         UserError: naming the key.
@@ -169,13 +175,15 @@ def _different(seeds: Any) -> bool:
 def _best(given: Any, seeds: Sequence[int]) -> Best:
     """``best:``, whose seeds come beside those of the search for the best."""
     require(isinstance(given, dict), "best", given, "a mapping with seeds and test")
-    only(given, ("seeds", "test"), "best")
-    more, test = given.get("seeds", []), given.get("test", False)
+    only(given, ("seeds", "test", "if_success"), "best")
+    more, test, if_success = given.get("seeds", []), given.get("test", False), given.get("if_success", False)
     accepted = f"a list of different {SEEDS}, none of which is in seeds, {list(seeds)}"
     require(_different(more) and not set(more) & set(seeds), "best.seeds", more, accepted)
-    require(isinstance(test, bool), "best.test", test, "true or false")
+    for key, value in (("test", test), ("if_success", if_success)):
+        require(isinstance(value, bool), f"best.{key}", value, "true or false")
     require(more or test, "best", given, "such that something follows: name seeds, or test: true")
-    return Best(tuple(more), test)
+    require(more or not if_success, "best.seeds", more, "a list of at least one seed beside if_success")
+    return Best(tuple(more), test, if_success)
 
 
 def _search(content: Mapping[str, Any], arms: Mapping[str, Any], settings: Sequence[Setting], seeds: Any) -> Search:

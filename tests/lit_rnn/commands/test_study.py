@@ -24,7 +24,7 @@ from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.fit import command as cli
 from lit_rnn.commands.fit.trial import try_out
 from lit_rnn.commands.study import command, estimate, export, local, measure, pictures
-from lit_rnn.commands.study.best import Queue, ahead, best_setting, undecided
+from lit_rnn.commands.study.best import Queue, ahead, best_setting, every, following, undecided
 from lit_rnn.commands.study.subject import Run, read_study, resolved
 from lit_rnn.models.base import count_parameters
 from lit_rnn.runs.endings import FailedError
@@ -107,6 +107,8 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Any) ->
         ({"seeds": [2**32]}, "different whole numbers from 0 to 4294967295"),
         ({"best": {"seeds": [1]}}, "none of which is in seeds"),
         ({"best": {"seeds": [2], "test": "yes"}}, "best.test is 'yes'"),
+        ({"best": {"seeds": [2], "if_success": 1}}, "best.if_success is 1"),
+        ({"best": {"test": True, "if_success": True}}, "at least one seed beside if_success"),
         (
             {"best": {"test": True}, "search": {"trials": 1, "space": {LR: {"float": [0.1, 1]}}}},
             "left out beside search",
@@ -390,6 +392,26 @@ def test_a_study_with_a_best_is_taken_up_again(study: Any, monkeypatch: pytest.M
         run_study("study.yaml")
 
 
+def test_more_seeds_only_for_a_success(study: Any) -> None:
+    """Half of chance is 0.5: of a, both seeds of the best setting are below it; of b, one of two."""
+    best = {"seeds": [3], "test": True, "if_success": True}
+    plan = read_study(study(grid={LR: [0.1, 0.01]}, seeds=[1, 2], best=best, arms={"a": {}, "b": {}}))
+    folder, told = Path("runs/study"), []
+    losses = {"a-lr=0.1": (0.4, 0.3), "a-lr=0.01": (0.1, 0.7), "b-lr=0.1": (0.3, 0.6), "b-lr=0.01": (3.0, 3.0)}
+    assert len(every(plan, folder)) == 8 + 4 + 4, "not known yet"
+    queue = Queue(plan, folder)
+    for run in queue.runs():
+        assert run is not None
+        if run.seed == 3 or run.command == "test":
+            told.append(run.told)
+        ended(folder, run, losses[run.setting.name][run.seed - 1] if run.seed < 3 else 0.5)
+        queue.ended(run, diverged=False)
+    tests = [("a", (1, 2, 3)), ("b", (1, 2))]
+    assert told == ["a-lr=0.1-seed=3", *(f"test of {arm}-lr=0.1-seed={seed}" for arm, seeds in tests for seed in seeds)]
+    assert len(every(plan, folder)) == 8 + 4 + 2 and ahead(plan, folder) == [] and undecided(plan, folder) == []
+    assert following(plan) == "seeds 3 where it succeeds and tests of all its runs"
+
+
 def test_a_best_is_known_where_what_is_missing_has_diverged(study: Any) -> None:
     """Of a, one run of a setting failed; of b, one diverged, so that the other setting is the best. Then all of b."""
     plan, folder = by_rates(study), Path("runs/study")
@@ -556,7 +578,8 @@ def test_what_other_schedulers_are_given(study: Any, capsys: pytest.CaptureFixtu
 
 CAMPAIGN = {  # of each file of configs/campaign/: settings, runs, and the updates or epochs of a run
     "pixel_mnist": (8, 8, {(0, 70)}),
-    "copying": (32, 96, {(4000, 0)}),
+    "copying_1000": (16, 16, {(4000, 0)}),
+    "copying_2000": (16, 16, {(4000, 0)}),
     "adding": (48, 144, {(20_000, 0)}),
     "nru": (60, 120, {(20_000, 0)}),
     "nonnormal": (72, 72, {(75_000, 0)}),
@@ -579,8 +602,8 @@ def test_the_campaign(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "arm", "task", "parameters"),
     [  # those whose size is ours, with what the file says of it
-        ("copying", "rnn_orthogonal", CopyMemory(delay=1000, protocol="exprnn").task, 21_951),
-        ("copying", "rnn_chain", CopyMemory(delay=1000, protocol="exprnn").task, 21_813),
+        ("copying_1000", "rnn_orthogonal", CopyMemory(delay=1000, protocol="exprnn").task, 21_951),
+        ("copying_1000", "rnn_chain", CopyMemory(delay=1000, protocol="exprnn").task, 21_813),
         ("adding", "nru", Adding(length=200).task, 15_000),
         ("nru", "copying_100-eurnn", CopyMemory(delay=100).task, 23_455),
         ("nru", "denoising_200-goru", Denoise(delay=200).task, 23_430),
