@@ -8,6 +8,7 @@ by a config of ``-c`` and options of the command line (jsonargparse does that wh
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,8 @@ from typing import Any
 
 from datamodules.errors import UserError, as_in_yaml, one_line
 
-_SHIPPED = ("datamodules", "lit_rnn", "torch", "pytorch_lightning", "lightning_fabric")
+_OURS = ("datamodules", "lit_rnn")
+_LIBRARIES = ("torch", "pytorch_lightning", "lightning_fabric")
 
 
 def class_path(cls: type) -> str:
@@ -26,7 +28,7 @@ def class_path(cls: type) -> str:
 def own_module(name: str) -> str | None:
     """The module of a class of the user's own, from its import path; None for short names and shipped classes."""
     module = name.rpartition(".")[0]
-    return None if not module or module.partition(".")[0] in _SHIPPED else module
+    return None if not module or module.partition(".")[0] in (*_OURS, *_LIBRARIES) else module
 
 
 def subclasses(base: type) -> Iterator[type[Any]]:
@@ -50,6 +52,28 @@ def loaded(name: object, base: type) -> type[Any] | None:
         return found
     defined = [cls for cls in subclasses(base) if class_path(cls) == name]  # __main__'s, and those inside functions
     return defined[-1] if defined else None
+
+
+def full_name(name: str, base: type) -> str:
+    """The import path of the class below ``base`` that a short name means, if it is loaded.
+
+    A class that this project ships comes first, then one of torch's or Lightning's: what others have under the same
+    name must be named in full. Any other name comes back as it is.
+    """
+    for packages in (_OURS, _LIBRARIES) if name.isidentifier() and name[0] != "_" else ():
+        among = [cls for cls in subclasses(base) if cls.__name__ == cls.__qualname__ == name]
+        paths = {_public_path(cls) for cls in among if cls.__module__.partition(".")[0] in packages}
+        if len(paths) == 1:
+            return paths.pop()
+    return name
+
+
+def _public_path(cls: type) -> str:
+    """The shortest import path of a class: ``torch.optim.Adam``, not ``torch.optim.adam.Adam``."""
+    for module in itertools.accumulate(cls.__module__.split("."), "{}.{}".format):
+        if module in sys.modules and vars(sys.modules[module]).get(cls.__name__) is cls:
+            return f"{module}.{cls.__name__}"
+    return class_path(cls)
 
 
 def class_in(file: str | Path, key: str, name: object, base: type) -> type[Any]:

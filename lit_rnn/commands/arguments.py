@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -53,6 +54,7 @@ def complete(command: str, arguments: Sequence[str]) -> list[str]:
             f"ckpt_path is not given, but {command} needs trained weights: "
             "--ckpt_path FILE, or --ckpt_path best with --run_dir."
         )
+    others = _with_full_names(others)
     if configs:
         return [*configs, *others]
     chooses = bool(options.keys() & {"--model", "--model.class_path", "--data", "--data.class_path"})
@@ -114,6 +116,19 @@ def _split_equals(arguments: Sequence[str]) -> list[str]:
         return [argument] if whole else argument.split("=", 1)
 
     return [part for argument in arguments for part in split(argument)]
+
+
+def _with_full_names(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `run_config.with_full_names` of what options give by themselves."""
+    named = []
+    for option, value in itertools.pairwise(["", *arguments]):
+        key = re.sub(r"^--|\+$|\.class_path$", "", option)
+        key = re.sub(r"^model\.(?!init_args)", "model.init_args.", key)
+        holds = option[:2] == "--" and any(place.startswith(key) for place in (*run_config.PLACES, run_config.GROUPS))
+        given: Any = parse_yaml(value, option) if holds and value[:1] in ("{", "[") else value
+        full = run_config.with_full_names(given, key) if option[:2] == "--" else given
+        named.append(value if full == given else full if isinstance(full, str) else json.dumps(full))
+    return named
 
 
 def _refuse_task(configs: Sequence[str], options: Mapping[str, str]) -> None:

@@ -20,6 +20,7 @@ from lit_rnn.commands.arguments import complete
 from lit_rnn.commands.sentences import explain
 from lit_rnn.files import check_yaml
 from lit_rnn.models import SequenceModel
+from lit_rnn.runs.config import with_full_names
 
 # instead of what Lightning says of options that mean less here
 _HELP = {
@@ -42,10 +43,11 @@ _load_yaml = get_loader("yaml")
 
 def _load_measured(text: str) -> Any:
     check_yaml(text)
-    return _load_yaml(text)
+    return with_full_names(_load_yaml(text))
 
 
-# no YAML is built before it is measured, and no class is made where an option takes anything
+# no YAML is built before it is measured, a class of ours is what its short name means, and no class is made where an
+# option takes anything
 set_loader("yaml", _load_measured, (yaml.YAMLError,))
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
 

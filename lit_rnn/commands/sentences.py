@@ -20,7 +20,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules import SequenceDataModule
 from datamodules.errors import did_you_mean, one_line
-from lit_rnn.class_paths import loaded, shorten, subclasses
+from lit_rnn.class_paths import full_name, loaded, shorten, subclasses
 from lit_rnn.models import SequenceModel
 from lit_rnn.optim.schedule import NOT_PLAIN
 from lit_rnn.runs.config import base_of, read_config, walk
@@ -185,7 +185,7 @@ def _options_of(name: str | None, base: type) -> list[str]:
     """What the subclass of ``base`` with this name takes, but for what it is built on."""
     if name is None:
         return []
-    cls = loaded(name, base) if "." in name else _subclasses(base).get(name)
+    cls = loaded(full_name(name, base), base) or _subclasses(base).get(name)
     parameters = inspect.signature(cls).parameters.values() if cls else ()
     return [p.name for p in parameters if p.name not in ("params", "optimizer") and p.kind is not p.VAR_KEYWORD]
 
@@ -210,10 +210,9 @@ def _kind(expected: str) -> str:
 def _accepted(top: str, arguments: Sequence[str]) -> list[str]:
     """The init_args of the class that the arguments name under ``top``."""
     name = _class_named(top, arguments)
-    cls = _subclasses(BASES[top]).get(name.rpartition(".")[2]) if name else None
-    if cls is None:
-        return []
-    return options_of(cls)
+    base = BASES[top]
+    cls = loaded(full_name(name, base), base) or _subclasses(base).get(name) if name else None
+    return [] if cls is None else options_of(cls)
 
 
 def options_of(cls: type) -> list[str]:

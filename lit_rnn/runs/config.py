@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules import SequenceDataModule, UserError
 from datamodules.errors import held
-from lit_rnn.class_paths import class_in, class_path, loaded, shorten
+from lit_rnn.class_paths import class_in, class_path, full_name, loaded, shorten
 from lit_rnn.files import YAMLLimitError, check_yaml, inside, read_yaml
 from lit_rnn.models import SequenceModel
 
@@ -28,7 +28,7 @@ PLACES: dict[str, type] = {
     "trainer.callbacks": Callback,
     "trainer.logger": Logger,
 }
-_GROUPS = "model.init_args.group_optimizers"
+GROUPS = "model.init_args.group_optimizers"
 _WORDS = ("strategy", "accelerator", "plugins", "profiler")  # options of the Trainer that would take a class too
 _SECTIONS = ("model", "data", "trainer")
 _FOLDERS = ("dirpath", "save_dir", "log_dir", "root_dir", "dir")
@@ -113,7 +113,7 @@ def _check_value(path: Path, key: str, value: Any) -> None:
                 raise _refusal(path, f"{key}.init_args.{name}", arguments[name], text)
         if base in (Callback, Logger):
             _check_folders(path, key, arguments)
-    elif key == _GROUPS and not isinstance(value, Mapping | None):
+    elif key == GROUPS and not isinstance(value, Mapping | None):
         raise _refusal(path, key, value, "a mapping from groups to optimizers")
     elif base is not None and value is not None and not isinstance(value, bool | list):
         raise _refusal(path, key, value, "a mapping with class_path and init_args")
@@ -144,7 +144,7 @@ def _check_folders(path: Path, key: str, arguments: Mapping[str, Any]) -> None:
 
 def base_of(key: str) -> type | None:
     """What a class under ``key`` has to be below; None where no class belongs."""
-    return Optimizer if key.rpartition(".")[0] == _GROUPS else PLACES.get(key)
+    return Optimizer if key.rpartition(".")[0] == GROUPS else PLACES.get(key)
 
 
 def _functions(cls: type) -> set[str]:
@@ -166,6 +166,22 @@ def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list):
         for item in value:
             yield from walk(item, key)
+
+
+def with_full_names(value: Any, key: str = "") -> Any:
+    """A config, or what it holds under ``key``, with `full_name` of every class in its place.
+
+    Args:
+        value: A mapping, list or plain value.
+        key: Where it stands, dotted.
+    """
+    if isinstance(value, dict):
+        places = {name: key if name == "class_path" else f"{key}.{name}" if key else str(name) for name in value}
+        return {name: with_full_names(item, places[name]) for name, item in value.items()}
+    if isinstance(value, list):
+        return [with_full_names(item, key) for item in value]
+    base = base_of(key)
+    return full_name(value, base) if base is not None and isinstance(value, str) else value
 
 
 def _refusal(path: Path, key: str, value: Any, accepted: str) -> UserError:
