@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 import datamodules
 from datamodules import SequenceDataModule
-from lit_rnn import models, optim
+from lit_rnn import models
 from lit_rnn.cells import Cell
 from lit_rnn.models import SequenceModel
+from lit_rnn.runs.config import with_full_names
 from lit_rnn.scan import Backend, scan
 
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -125,19 +126,7 @@ def described(
     built = getattr(datamodules, config["data"]["class_path"])(**{**config["data"]["init_args"], **(data or {})})
     arguments = {**config["model"]["init_args"], **options}
     arguments.pop("lr_scheduler", None)
-    if "optimizer" in arguments:
-        arguments["optimizer"] = _completed(arguments["optimizer"])
-    if "group_optimizers" in arguments:
-        own = arguments["group_optimizers"]
-        arguments["group_optimizers"] = {group: _completed(spec) for group, spec in own.items()}
-    return config["model"]["class_path"], arguments, built
-
-
-def _completed(spec: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer with its module before its short name, as the command line would complete it."""
-    name = spec["class_path"]
-    home = torch.optim if hasattr(torch.optim, name) else optim
-    return spec if "." in name else {**spec, "class_path": f"{home.__name__}.{name}"}
+    return config["model"]["class_path"], with_full_names(arguments, "model.init_args"), built
 
 
 def from_config(

@@ -35,6 +35,7 @@ import lit_rnn.optim
 from datamodules import CopyMemory
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.models import SequenceModel
+from lit_rnn.runs.config import with_full_names
 from tests.oracles.maps import Array, Numbers, cayley_gradient, cayley_of
 from tests.oracles.optim import (
     CayleyStep,
@@ -214,12 +215,6 @@ CONFIGS = [
 ]
 
 
-def importable(spec: dict[str, Any]) -> dict[str, Any]:
-    name = spec["class_path"]
-    module = "lit_rnn.optim" if hasattr(lit_rnn.optim, name) else "torch.optim"
-    return spec if "." in name else {**spec, "class_path": f"{module}.{name}"}
-
-
 def small_model(config: str, **changes: Any) -> SequenceModel:
     """The config's model with its optimizers at a small size, in float64."""
     run = yaml.safe_load((config_folder() / config).read_text())
@@ -227,8 +222,7 @@ def small_model(config: str, **changes: Any) -> SequenceModel:
     options = run["model"]["init_args"] | {"hidden_size": N, "backend": "loop"} | changes
     if "negatives" in options:
         options["negatives"] = 3
-    options["optimizer"] = importable(options["optimizer"])
-    options["group_optimizers"] = {k: importable(v) for k, v in options.get("group_optimizers", {}).items()}
+    options = with_full_names(options, "model.init_args")
     torch.manual_seed(7)
     return getattr(lit_rnn.models, run["model"]["class_path"])(TASK, **options).double()
 
