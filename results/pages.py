@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,7 @@ from lit_rnn.commands.compare.subject import read_run
 from lit_rnn.files import read_json, read_yaml
 from lit_rnn.published import STATUSES, Published, published
 from lit_rnn.report.tables import Table, number, plain_markdown, words
+from lit_rnn.runs.folder import numbered
 from lit_rnn.runs.results import runs_below
 
 ROOT = Path(__file__).parents[1]
@@ -50,7 +53,7 @@ class Results:
 
     comparisons: list[Comparison]
     going: list[tuple[str, str, str, str]]  # folder, model, what is done, commit
-    finished: list[tuple[str, str, str]]  # folder, seconds, commit
+    finished: list[tuple[str, str, str, str]]  # folder, seconds, machine, commit
     tracking: tracking.Tracking
 
 
@@ -62,12 +65,26 @@ def read(folder: Path) -> Results:
     for run in runs:
         name, commit = run.relative_to(folder).as_posix(), str(read_json(run / "versions.json").get("commit"))[:7]
         if run in done:
-            finished.append((name, f"{read_json(run / 'fit.json')['seconds']:,.0f}", commit))
+            finished.append((name, f"{read_json(run / 'fit.json')['seconds']:,.0f}", machine(run), commit))
         else:
             config = read_yaml(run / "config.yaml", "config")
             model = str(config["model"]["class_path"]).rpartition(".")[2]
             going.append((name, model, _progress(run, config["trainer"]), commit))
     return Results(compare([read_run(run) for run in done]), going, finished, tracking.read_all(folder / "tracking"))
+
+
+def machine(run: Path) -> str:
+    """What a run computed on, one after another where it went on elsewhere."""
+    kept = [read_json(path) for path in numbered(run, "versions.json")]
+    told = [_kind(versions.get("devices") or [], versions.get("threads")) for versions in kept]
+    return ", then ".join(kind for kind, _ in itertools.groupby(told))
+
+
+def _kind(devices: Sequence[str], threads: int | None) -> str:
+    if not devices:
+        return "CPU" if threads is None else f"CPU ({threads} thread{'s' * (threads > 1)})"
+    each = Counter(devices).items()
+    return ", ".join(name if number == 1 else f"{number} x {name}" for name, number in each)
 
 
 def _progress(run: Path, trainer: dict[str, Any]) -> str:
@@ -128,6 +145,15 @@ def _headline_cell(groups: Sequence[Group], comparison: Comparison) -> str:
     parts += [f"{one.near} of {len(one.groups)} learning rates within {NEAR:.0%} of the best" for one in rates]
     theirs = "; ".join(str(entry) for entry in beside(group, comparison))
     return "; ".join([*parts, *([f"published {theirs}"] if theirs else [])])
+
+
+def clock(comparison: Comparison) -> str:
+    """What the seconds of a table are, and of which machines where its runs differ in that."""
+    named = zip(run_names(comparison.best_first), comparison.best_first, strict=True)
+    by_run = {name: " or ".join(sorted({machine(run.folder) for run in group.runs})) for name, group in named}
+    kinds = sorted(set(by_run.values()))
+    told = kinds[0] if len(kinds) == 1 else "; ".join(f"{name}: {kind}" for name, kind in by_run.items())
+    return f"Seconds are wall clock, pauses included, measured on: {plain_markdown(told)}.\n\n"
 
 
 def milestones(comparison: Comparison) -> Table | None:
@@ -207,7 +233,7 @@ def _finished(results: Results) -> str:
     if not results.finished:
         return ""
     rows = [(f"results/{folder}", *rest) for folder, *rest in results.finished]
-    made = Table(["run", "seconds", "commit it began with"], rows, texts=1)
+    made = Table(["run", "seconds", "machine", "commit it began with"], rows, texts=1)
     return f"## Runs\n\n{made.markdown()}\n\n"
 
 
@@ -226,7 +252,7 @@ def overview(results: Results, docs: str) -> str:
     for name, comparison, picture in zip(names, results.comparisons, _pictures(results.comparisons), strict=True):
         made = table(comparison, published=True, best_first=True)
         parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")
-        parts.append(still_better(comparison))
+        parts += [clock(comparison), still_better(comparison)]
         parts += [f"{one.markdown()}\n\n" for one in (milestones(comparison), rates_table(comparison)) if one]
         parts.append(f"![Loss against steps on {comparison.task}; the dashed line is chance]({docs}{picture})\n\n")
     parts.append(tracking.link(results.tracking, docs))

@@ -61,12 +61,18 @@ class Summary(Callback):
         self._start, self._trained, self._before = time.monotonic(), False, 0.0
         self._command = str(getattr(stage, "value", stage))  # Lightning hands over an enum that prints as its name
 
+    @property
+    def seconds(self) -> float:
+        """Of this command so far; see above."""
+        return self._before + time.monotonic() - self._start
+
     def state_dict(self) -> dict[str, float]:
-        """Seconds so far, so that a resumed run counts them all."""
-        return {"seconds": self._before + time.monotonic() - self._start}
+        """Seconds so far, so that a resumed fit counts them all."""
+        return {"seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
-        self._before = state_dict["seconds"]
+        if self._command == "fit":  # a test reads a checkpoint too, but did not train it
+            self._before = state_dict["seconds"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trained = True
@@ -96,7 +102,7 @@ class Summary(Callback):
             "chance": task.chance,
             "metric": task.metric,
             "value": None if metric is None else float(metric),
-            "seconds": round(self._before + time.monotonic() - self._start, 1),
+            "seconds": round(self.seconds, 1),
         }
         others = _at_other_lengths(trainer, split, task)
         result |= {key: value for numbers in others.values() for key, value in numbers.items()}

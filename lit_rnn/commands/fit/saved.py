@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ class SaveRun(SaveConfigCallback):
         for damaged in damaged_configs(folder):
             set_aside(damaged, "it is no whole config")
         _keep(folder, "config.yaml", self.parser.dump(config, skip_none=False))
-        _keep(folder, "versions.json", json.dumps(versions(), indent=1) + "\n")
+        _keep(folder, "versions.json", json.dumps(versions(_devices(trainer)), indent=1) + "\n")
         told = show.flat(json.loads(self.parser.dump(self.config, skip_none=False, format="json")))
         if isinstance(pl_module, SequenceModel):
             told |= {"task": pl_module.task.name, "parameters": count_parameters(pl_module)}
@@ -52,8 +53,16 @@ def _keep(folder: Path, name: str, text: str) -> None:
         write_file(path.with_stem(f"{path.stem}-{number_of(there[-1]) + 1}"), text)
 
 
-def versions() -> dict[str, Any]:
-    """What the numbers of a run depend on besides its config."""
+def _devices(trainer: Trainer) -> list[str]:
+    """The names of the devices that a trainer computes on; none for the CPU."""
+    root = trainer.strategy.root_device.type
+    if root != "cuda":
+        return [] if root == "cpu" else [root]
+    return [torch.cuda.get_device_name(number) for number in trainer.device_ids]
+
+
+def versions(devices: Sequence[str]) -> dict[str, Any]:
+    """What the numbers of a run depend on besides its config, the ``devices`` that it computes on among them."""
     packages = ("pytorch-lightning", "torchmetrics", "torchvision", "numpy", "scipy", "jsonargparse")
     return {
         "commit": _commit(),
@@ -61,7 +70,7 @@ def versions() -> dict[str, Any]:
         "torch": torch.__version__,  # with its build: CPU and CUDA round differently
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
-        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "devices": list(devices),
         "lit_rnn": lit_rnn.__version__,  # not of its metadata: a clone on the path has none
         **{package: version(package) for package in packages},
     }

@@ -80,7 +80,7 @@ def test_versions_of_a_clone_on_the_path(monkeypatch: pytest.MonkeyPatch) -> Non
         return version(package)
 
     monkeypatch.setattr(saved, "version", of_an_installed_one)
-    assert saved.versions()["lit_rnn"] == __version__
+    assert saved.versions([])["lit_rnn"] == __version__
 
 
 def test_config_is_resolved(run: Path) -> None:

@@ -123,6 +123,28 @@ def test_whose_best_is_the_last_validation_is_told(made: Path, tmp_path: Path) -
     assert then.count(told) == 1 and "c-seed=1" not in then
 
 
+def test_seconds_are_told_with_the_machine(made: Path, tmp_path: Path) -> None:
+    """One sentence for a table of one kind of machine; by run where one went on elsewhere, or another was elsewhere."""
+    folder = shutil.copytree(made, tmp_path / "results")
+
+    def kept(run: str, name: str, **versions: Any) -> None:
+        (folder / "mnist" / run / name).write_text(json.dumps({"commit": "0123456789", **versions}))
+
+    def told() -> str:
+        return "".join(map(pages.clock, pages.read(folder).comparisons))
+
+    for run in ("a-seed=1", "a-seed=2", "a-seed=3", "b-seed=1"):
+        kept(run, "versions.json", devices=[], threads=2)
+    assert "Seconds are wall clock, pauses included, measured on: CPU (2 threads).\n" in told()
+    kept("b-seed=1", "versions.json", devices=["H200", "H200"], threads=2)
+    kept("b-seed=1", "versions-2.json", devices=[], threads=1)
+    assert "measured on: a: CPU (2 threads); b-seed=1: 2 x H200, then CPU (1 thread).\n" in told()
+    kept("b-seed=1", "versions-3.json", devices=[], threads=1)  # on the same kind of machine
+    assert "b-seed=1: 2 x H200, then CPU (1 thread).\n" in told()
+    row = "| results/mnist/b-seed=1 | 1,234 | 2 x H200, then CPU (1 thread) | 0123456 |"
+    assert row in pages.overview(pages.read(folder), "")
+
+
 def test_of_several_rates_validation_chooses_and_the_window_is_told(tmp_path: Path) -> None:
     """Three rates: the best on validation (0.80) has 0.75 on the test set, where another has 0.90."""
     for name, rate, value, test in (("a", 0.1, 0.75, 0.90), ("b", 0.01, 0.80, 0.75), ("c", 0.001, 0.4, 0.4)):
