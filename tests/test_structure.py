@@ -43,7 +43,19 @@ FLOORS = [
 WINGS = ("fit", "study", "analyze", "attack", "compare", "autotune")
 PLAN = {  # what the modules of a wing are called; fit is watched by callbacks, and draws nothing itself
     "fit": {"command", "subject", "settings", "trainer", "saved", "trial"},
-    "study": {"command", "subject", "local", "best", "estimate", "export", "measure", "pictures", "page"},
+    "study": {
+        "command",
+        "subject",
+        "plan",
+        "work",
+        "local",
+        "best",
+        "estimate",
+        "export",
+        "measure",
+        "pictures",
+        "page",
+    },
     "analyze": {"command", "subject", "settings", "work", "measure", "pictures", "page", "findings"},
     "attack": {"command", "subject", "work", "measure", "pictures", "page", "findings", "words"},
     "compare": {"command", "subject", "measure", "pictures", "page"},

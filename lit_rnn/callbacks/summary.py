@@ -15,6 +15,7 @@ from lit_rnn.models.base import count_parameters
 from lit_rnn.models.objectives import at_length, metric_words
 from lit_rnn.report.console import new_console
 from lit_rnn.report.tables import Table
+from lit_rnn.runs.endings import DivergedError, diverged, note_divergence
 from lit_rnn.runs.folder import keeps_files
 
 
@@ -77,9 +78,14 @@ class Summary(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trained = True
         if trainer.is_global_zero and keeps_files(trainer):
-            (self.folder / "fit.json").unlink(missing_ok=True)  # of the end that it goes on from
+            for ending in (self.folder / "fit.json", diverged(self.folder)):  # that it goes on from
+                ending.unlink(missing_ok=True)
         for callback in trainer.early_stopping_callbacks:
             callback.stopping_reason_message = None  # of that end, too
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if isinstance(exception, DivergedError) and self._command == "fit" and keeps_files(trainer):
+            note_divergence(self.folder, exception)  # on every rank: which of them saw it first is not known
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         metrics = trainer.callback_metrics  # on every rank: reading it may synchronise

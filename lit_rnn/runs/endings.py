@@ -11,7 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+from lit_rnn.files import WriteError, write_json
 from lit_rnn.runs.launched import first_process, leave
+from lit_rnn.runs.results import is_finished
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _AGAIN = "; give the same command again."
@@ -23,6 +25,22 @@ class FailedError(Exception):
 
 class DivergedError(FailedError):
     """The loss became NaN or infinite."""
+
+
+def diverged(folder: Path) -> Path:
+    """Where a run that has diverged says so, until it trains again."""
+    return folder / "diverged.json"
+
+
+def is_diverged(folder: Path) -> bool:
+    """Whether a run has ended so; one that was finished later has not."""
+    return diverged(folder).is_file() and not is_finished(folder)
+
+
+def note_divergence(folder: Path, error: DivergedError) -> None:
+    """Write it down; a disk that takes nothing must not hide how the run has ended."""
+    with contextlib.suppress(WriteError):
+        write_json(diverged(folder), {"said": str(error)})
 
 
 class LostProcess(FailedError):  # noqa: N818  # what it says is enough

@@ -15,6 +15,7 @@ import yaml
 from datamodules.errors import UserError
 from lit_rnn.files import YAMLLimitError, cannot_make, check_folder, check_yaml, refuse_links, remove_partial
 from lit_rnn.runs.checkpoints import best_checkpoint, initial_checkpoint, is_started, last_checkpoint
+from lit_rnn.runs.endings import diverged
 from lit_rnn.runs.launched import first_process as first_process
 from lit_rnn.runs.lock import Lock
 from lit_rnn.runs.results import is_finished
@@ -121,7 +122,12 @@ def check_free(folder: Path) -> None:
 
 def clear(folder: Path) -> None:
     """Remove what a run left that ended before its first checkpoint, so that it can start again."""
-    left = [*numbered(folder, "config.yaml"), *numbered(folder, "versions.json"), folder / "metrics.csv"]
+    left = [
+        *numbered(folder, "config.yaml"),
+        *numbered(folder, "versions.json"),
+        folder / "metrics.csv",
+        diverged(folder),
+    ]
     left += [folder / "pictures" / name for name in ("states.npz", "spectrum_start.npz")]
     for path in [*left, initial_checkpoint(folder), best_checkpoint(folder)]:
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""One command at a time trains in a run folder."""
+"""One command at a time trains in a run folder, and one works at a study."""
 
 from __future__ import annotations
 
@@ -23,12 +23,16 @@ class Lock:
     It is a record lock on ``.lock`` in the folder, which NFS knows too, and which the workers that a process forks
     do not inherit: one that outlives its process holds nothing. Where a file system has no locks, a warning says so.
 
+    Args:
+        folder: The folder.
+        key: The option that names it.
+
     Raises:
         UserError: if another process has it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / ".lock"
+    def __init__(self, folder: Path, key: str = "run_dir") -> None:
+        self.path, self._key = folder / ".lock", key
         while True:
             try:
                 self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -60,11 +64,22 @@ class Lock:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 raise cannot_write(self.path, error) from error
             raise UserError(
-                f"run_dir {folder} is in use by {holder[0] if holder else 'another process'}: wait until that ends, or "
-                "name another folder with --run_dir."
+                f"{self._key} {folder} is in use by {holder[0] if holder else 'another process'}: wait until that "
+                f"ends, or name another folder with --{self._key}."
             ) from error
 
     def release(self) -> None:
         with contextlib.suppress(OSError):
             self.path.unlink()  # whoever waits for it looks whether it is still the same
         os.close(self._file)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process trains in a run folder."""
+    if not (folder / ".lock").exists():
+        return False
+    try:
+        Lock(folder).release()
+    except UserError:
+        return True
+    return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lit_rnn.commands.study.estimate import longest
@@ -42,7 +42,7 @@ class Queue:
 
     def __init__(self, study: Study, folder: Path) -> None:
         self.study, self.folder = study, folder
-        self.diverged: set[Run] = set()
+        self.diverged = set(diverged(study.trainings, folder))  # they would do so again
         self._going: set[Run] = set()
         self._given: set[Run] = set()
 
@@ -72,7 +72,8 @@ class Queue:
             )
 
     def _left(self, runs: list[Run]) -> list[Run]:
-        return [run for run in runs if run not in self._given and not is_done(run, self.folder)]
+        out = self._given | self.diverged
+        return [run for run in runs if run not in out and not is_done(run, self.folder)]
 
     def ended(self, run: Run, diverged: bool) -> None:
         """Take note that a run which was given has ended."""
@@ -84,25 +85,32 @@ class Queue:
 def every(study: Study, folder: Path | None = None) -> list[Run]:
     """All that a study runs; what follows for a best setting that is not known yet, for the longest of its arm."""
     found = []
+    out = frozenset() if folder is None else diverged(study.runs, folder)
     for arm in study.arms:
         found += [run for run in study.runs if run.setting.arm == arm]
-        if study.best is not None:
-            settings = [setting for setting in study.settings if setting.arm == arm]
-            best = None if folder is None else best_setting(study, arm, folder)
+        settings = [one for one in study.settings if one.arm == arm and one not in {run.setting for run in out}]
+        if study.best is not None and settings:
+            best = None if folder is None else best_setting(study, arm, folder, out)
             found += followed(study, best, folder) if best and folder else study.following(longest(settings))
     return found
 
 
 def ahead(study: Study, folder: Path) -> list[Run]:
-    """What of it is not finished."""
-    return [run for run in every(study, folder) if not is_done(run, folder)]
+    """What of it is left to run: not what has diverged, nor tests of that."""
+    out = diverged(study.trainings, folder)
+    return [run for run in every(study, folder) if not is_done(run, folder) and Run(run.setting, run.seed) not in out]
+
+
+def diverged(runs: Iterable[Run], folder: Path) -> frozenset[Run]:
+    """Those of some trainings that have ended so."""
+    return frozenset(run for run in runs if not is_done(run, folder) and has_diverged(folder, run))
 
 
 def undecided(study: Study, folder: Path) -> list[str]:
     """The arms whose best setting is asked for and not known: a run is missing that has not diverged, or all have."""
     if study.best is None:
         return []
-    out = frozenset(run for run in study.runs if not is_done(run, folder) and has_diverged(folder, run))
+    out = diverged(study.runs, folder)
     return [arm for arm in study.arms if best_setting(study, arm, folder, out) is None]
 
 

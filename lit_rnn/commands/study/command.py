@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from datamodules.errors import UserError, require
 from lit_rnn.commands.parser import Parser
-from lit_rnn.commands.study import export, local
-from lit_rnn.commands.study.best import Queue, ahead, every, following, undecided
-from lit_rnn.commands.study.estimate import budget, estimate
+from lit_rnn.commands.study import export, local, plan, work
+from lit_rnn.commands.study.best import every, following
+from lit_rnn.commands.study.estimate import budget
 from lit_rnn.commands.study.search import command as searching
-from lit_rnn.commands.study.subject import Run, Study, read_study
-from lit_rnn.files import check_folder, refuse_links, write_file
-from lit_rnn.report.console import new_console
-from lit_rnn.runs.endings import FailedError, stopping
+from lit_rnn.commands.study.subject import Run, read_study
+from lit_rnn.files import check_folder, make_folder, refuse_links, write_file
+from lit_rnn.runs.endings import FailedError
 from lit_rnn.threads import cores
 
 TryOut = Callable[[Sequence[str], bool], None]  # raises what `fit` would with these arguments, if it ran here or not
@@ -29,7 +25,7 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
     """Run every setting and seed of a study file, or the trials of its search, or what is left; end with a table."""
     check = functools.partial(_check, try_out)
     options = parser(command).parse_args(list(arguments))
-    study = read_study(options.file)
+    study = whole = read_study(options.file)
     folder = options.study_dir or Path("runs", study.path.stem)
     refuse_links(folder)
     if not options.dry_run:
@@ -47,7 +43,8 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
     check(runs, folder, here=not (options.export or options.dry_run))
     if options.export:
         files = export.sweeps(study) if options.export == "wandb" else export.slurm(study, folder, options.threads)
-        local.claim(runs, folder)  # that the tasks of an array run one by one
+        with work.alone(folder):
+            work.claim(study, folder)  # that the tasks of an array run one by one
         for name, text in files.items():
             write_file(folder / name, text)
             print(f"written: {folder / name}")
@@ -59,15 +56,18 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
             print(f"then, for the best setting of each arm on validation: {following(study)}")
         print(f"{budget(every(study))} at most")
         return
-    if options.only is None:
-        local.claim(study.trainings, folder)  # those that may follow, too: which do is known when they are due
-    failed = _run(study, folder, processes, options.threads, estimated=options.only is None)
-    if options.only is None:
-        _report(study, folder)
+    if options.only is not None:
+        plan.check(whole.trainings, folder, plan.read(folder))  # written down by nobody: others may run beside it
+        make_folder(folder, "--study_dir")
+        failed = work.run_left(study, folder, processes, options.threads, estimated=False)
+    else:
+        with work.alone(folder):
+            work.claim(study, folder)
+            failed = work.run_left(study, folder, processes, options.threads, estimated=True)
+            work.report(study, folder)
     if failed:
         names = ", ".join(one.told for one in failed)
-        what = f"{len(failed)} of {len(every(study))} runs failed"
-        raise FailedError(f"{what}; the same command tries them again: {names}.")
+        raise FailedError(f"{work.counted(failed, every(study))} failed; the same command tries them again: {names}.")
 
 
 def parser(command: str) -> Parser:
@@ -101,49 +101,3 @@ def _check(try_out: TryOut, runs: Sequence[Run], folder: Path, here: bool) -> No
             except UserError as error:
                 raise UserError(f"run {one.name}: {error}") from error
         seen |= values
-
-
-def _run(study: Study, folder: Path, processes: int, threads: int, estimated: bool) -> list[Run]:
-    """Run what is not finished, with a progress bar; gives the runs that failed."""
-    left, many = ahead(study, folder), len(every(study))
-    print(f"{many} runs in {folder}: {many - len(left)} finished, {len(left)} to go, {processes} side by side")
-    if not left:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    if estimated:
-        print(f"to go: {budget(left)} at most", flush=True)
-    if estimated and (trainings := [run for run in left if run.command == "fit"]):
-        about = datetime.timedelta(seconds=round(estimate(trainings, processes, threads)))
-        print(f"about {about} if all take as long as those that were tried", flush=True)
-    console = new_console()
-    columns = TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("runs", total=len(left))
-
-        def tell(one: Run, status: int, seconds: float) -> None:
-            bar.advance(task)
-            queue.ended(one, status != 0 and local.has_diverged(folder, one))
-            what = "done" if status == 0 else f"failed (status {status}), see {local.log(folder, one)}"
-            bar.console.print(f"{one.told}: {what}, {seconds:.0f} s", highlight=False, soft_wrap=True)
-
-        queue = Queue(study, folder)
-        pool = local.Pool(folder, processes, threads, tell)
-        stopping.how = "; the runs have saved: give the same command to go on."
-        ended = pool.run_all(queue.runs())
-    return [one for one, status in ended.items() if status]
-
-
-def _report(study: Study, folder: Path) -> None:
-    from lit_rnn.commands.study import measure, page, pictures
-
-    rows = measure.results(study, folder)
-    if not rows:
-        raise UserError(f"no run of {study.path} has finished; the logs are in {folder}.")
-    for arm in undecided(study, folder):
-        print(f"{arm} has no best setting: a run of it is missing, or all have diverged")
-    settings = measure.over_seeds(rows)
-    measure.write(rows, settings, folder)
-    new_console().print(page.table(rows, settings).terminal())
-    for picture in pictures.draw(rows, settings, folder):
-        print(f"picture: {picture}")
-    print(f"numbers: {', '.join(str(folder / name) for name in ('study.json', 'study.csv', 'study_means.csv'))}")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
-from datamodules.errors import UserError
 from lit_rnn.commands.study.subject import Run
-from lit_rnn.files import read_json, write_json
-from lit_rnn.runs.endings import SIGNALS, stopping
+from lit_rnn.runs.endings import SIGNALS, is_diverged, stopping
+from lit_rnn.runs.launched import LAUNCHER
 from lit_rnn.runs.results import is_finished
 
 _DIVERGED = "lit_rnn: The loss is"  # how `DivergedError` begins
@@ -39,46 +38,26 @@ def log(folder: Path, run: Run) -> Path:
 
 
 def has_diverged(folder: Path, run: Run) -> bool:
-    """Whether the last line of a run's output says so."""
+    """Whether a run's folder says so, or, of a run of before it did, the last line of its output."""
+    if is_diverged(folder / run.name):
+        return True
     path = log(folder, run)
     lines = path.read_bytes()[-100_000:].decode(errors="replace").split("\n") if path.is_file() else []
-    return any(line.startswith(_DIVERGED) for line in [line for line in lines if line.strip()][-1:])
+    said = any(line.startswith(_DIVERGED) for line in [line for line in lines if line.strip()][-1:])
+    return said and (folder / run.name).is_dir() and not is_done(Run(run.setting, run.seed), folder)
 
 
-def claim(runs: Sequence[Run], folder: Path) -> None:
-    """Write down what the runs are, and refuse a folder whose finished runs were something else.
-
-    What the base configs say counts, not where they lie: a study goes on with another copy of lit_rnn.
-
-    Raises:
-        UserError: naming the first run whose options or base configs have changed since.
-    """
-    path = folder / "plan.json"
-    plan = read_json(path) if path.is_file() else {}
-    for run in runs:
-        now = {"arguments": run.arguments(), "configs": [Path(base).read_text() for base in run.setting.bases]}
-        if is_finished(folder / run.name) and _options(plan.get(run.name, {})) != _options(now):
-            raise UserError(
-                f"{folder / run.name} is a finished run with other options or base configs than the study has now: "
-                "name another folder with --study_dir."
-            )
-        plan[run.name] = now
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(path, plan)
-
-
-def _options(planned: Mapping[str, Any]) -> tuple[list[str], list[str] | None]:
-    """A run's options and the texts of its base configs."""
-    arguments = planned.get("arguments", [])
-    bases = [place for place, argument in enumerate(arguments) if argument == "-c"]
-    options = [argument for place, argument in enumerate(arguments) if place not in bases and place - 1 not in bases]
-    return options, planned.get("configs")
+def how_ended(status: int, folder: Path, run: Run) -> str:
+    """In a line about a run that has failed."""
+    how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"failed (status {status})"
+    memory = ", as where memory runs out" if status == -signal.SIGKILL else ""
+    return f"{how}{memory}, see {log(folder, run)}"
 
 
 def pinned(threads: int) -> dict[str, str]:
-    """The environment of a run that keeps to its threads."""
-    count = str(threads)
-    return {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count}
+    """The environment of a run that keeps to its threads, and ends with this process, however that ends."""
+    count, ours = str(threads), {LAUNCHER: str(os.getpid())}
+    return {**os.environ, "OMP_NUM_THREADS": count, "MKL_NUM_THREADS": count, "OPENBLAS_NUM_THREADS": count, **ours}
 
 
 class Pool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lit_rnn.commands.study.local import has_diverged
 from lit_rnn.commands.study.search.space import text
 from lit_rnn.commands.study.subject import Run, Study
 from lit_rnn.files import write_csv, write_json
@@ -19,18 +20,21 @@ from lit_rnn.runs.results import is_finished, read_result
 def results(study: Study, folder: Path, runs: Sequence[Run] | None = None) -> list[dict[str, Any]]:
     """A row for every finished run, or for those of ``runs``: its setting, seed, losses, metric and success.
 
+    A run that has diverged has a row without numbers, and is no success.
+
     ``test`` is there where the study tests its best settings: the metric on the test split, None of a run without.
     """
     rows = []
     tests = study.best is not None and study.best.test
     for run in study.trainings if runs is None else runs:
-        if not is_finished(folder / run.name):
-            continue
         place = folder / run.name
-        result = read_result(place)
-        losses = read_curve(place / "metrics.csv", "val/loss")[1]
+        out = not is_finished(place) and has_diverged(folder, run)
+        if not is_finished(place) and not out:
+            continue
+        result = dict.fromkeys(_NUMBERS) if out else read_result(place)
+        losses = [] if out else read_curve(place / "metrics.csv", "val/loss")[1]
         finite = [loss for loss in losses if np.isfinite(loss)]
-        threshold = study.below if study.below is not None else study.below_chance * result["chance"]
+        threshold = study.below_chance * (result["chance"] or 0.0) if study.below is None else study.below
         rows.append(
             {
                 "run": run.name,
@@ -43,7 +47,8 @@ def results(study: Study, folder: Path, runs: Sequence[Run] | None = None) -> li
                 "best_loss": min(finite, default=None),
                 "metric": result["metric"],
                 "value": result["value"],
-                **({"test": _tested(place)} if tests else {}),
+                **({"test": None if out else _tested(place)} if tests else {}),
+                "diverged": out,
                 "success": bool(finite) and min(finite) < threshold,
                 "chance": result["chance"],
                 "seconds": result["seconds"],
@@ -58,8 +63,9 @@ def _tested(place: Path) -> float | None:
     return None if value is None else float(value)
 
 
+_NUMBERS = ("steps", "loss", "metric", "value", "chance", "seconds")  # of a row, from fit.json
 # What a row holds beside the options of its setting
-_OWN = "run setting arm seed steps loss best_loss metric value test success chance seconds"
+_OWN = "run setting arm seed steps loss best_loss metric value test diverged success chance seconds"
 
 
 def options_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,6 +82,7 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for name in dict.fromkeys(row["setting"] for row in rows):
         ours = [row for row in rows if row["setting"] == name]
         summary: dict[str, Any] = {"setting": name, **options_of(ours[0]), "runs": len(ours)}
+        summary["diverged"] = sum(row["diverged"] for row in ours)
         summary["successes"] = sum(row["success"] for row in ours)
         for key in ("loss", "best_loss", "value", *(["test"] if "test" in ours[0] else [])):
             numbers = [row[key] for row in ours if row[key] is not None and np.isfinite(row[key])]

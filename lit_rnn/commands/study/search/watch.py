@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from datamodules.errors import UserError
-from lit_rnn.commands.study.local import has_diverged, log
+from lit_rnn.commands.study.local import has_diverged, how_ended
 from lit_rnn.commands.study.search.space import Search
 from lit_rnn.commands.study.search.storage import Trials
 from lit_rnn.commands.study.search.trial import Objective, run_of
 from lit_rnn.commands.study.subject import Run, Setting, Study
-from lit_rnn.runs.lock import Lock
+from lit_rnn.runs.lock import in_use
 from lit_rnn.runs.results import is_finished
 
 
@@ -49,7 +48,7 @@ class Watch:
         for arm in self.arms:
 
             def is_run(number: int, arm: Arm = arm) -> bool:
-                return _in_use(self.folder / run_of(self.study, arm.setting, number, {}).name)
+                return in_use(self.folder / run_of(self.study, arm.setting, number, {}).name)
 
             while (found := arm.trials.claim(is_run)) is not None:
                 run = run_of(self.study, arm.setting, found.number, found.values)
@@ -90,19 +89,8 @@ class Watch:
             what = f"pruned after {going.reported} validations" if going.pruned else "diverged"
             arm.trials.prune(number, what)
         else:
-            what = f"failed (status {status}), see {log(self.folder, run)}" if status else f"no {arm.objective.column}"
+            what = how_ended(status, self.folder, run) if status else f"no {arm.objective.column}"
             arm.trials.fail(number, what)
             self.failed.append(run.name)
         del self._going[run]
         print(f"{run.name}: {what}, {seconds:.0f} s", flush=True)
-
-
-def _in_use(folder: Path) -> bool:
-    """Whether a process trains in a run folder."""
-    if not (folder / ".lock").exists():
-        return False
-    try:
-        Lock(folder).release()
-    except UserError:
-        return True
-    return False

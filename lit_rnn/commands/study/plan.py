@@ -1,0 +1,191 @@
+"""plan.json: what the runs of a study's folder are, so that a table never mixes runs of different options."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from datamodules.errors import UserError, as_in_yaml
+from lit_rnn.commands.study.subject import Run
+from lit_rnn.files import parse_yaml, read_json, write_json
+from lit_rnn.runs.checkpoints import is_started
+from lit_rnn.runs.config import read_config
+from lit_rnn.runs.folder import newest_config
+from lit_rnn.runs.results import is_finished
+
+Planned = Mapping[str, Any]
+_NAME = "plan.json"
+
+
+def planned(run: Run) -> dict[str, Any]:
+    """What a run is: its options, and the texts of its base configs."""
+    return {"arguments": run.arguments(), "configs": [Path(base).read_text() for base in run.setting.bases]}
+
+
+def read(folder: Path) -> dict[str, Planned]:
+    """The plan of a study's folder, by run; empty where there is none.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    path = folder / _NAME
+    found = read_json(path) if path.is_file() else {}
+    for name, entry in found.items():
+        sound = isinstance(entry, dict) and all(
+            isinstance(entry.get(key), list) and all(isinstance(part, str) for part in entry[key])
+            for key in ("arguments", "configs")
+        )
+        if not sound:
+            raise UserError(f"{path} is damaged (it does not say what {name} is): recreate it or remove it.")
+    return found
+
+
+def check(runs: Sequence[Run], folder: Path, plan: Mapping[str, Planned]) -> None:
+    """Refuse a folder in which a run has begun as something else than it is now.
+
+    A run that no plan names is taken at its own config's word.
+
+    Raises:
+        UserError: naming the first such run, and what differs; or if the folder holds another study.
+    """
+    ours = {run.name for run in runs}
+    if plan and not any(name in ours or _same(name, runs, plan) for name in plan):
+        others = f"{next(iter(plan))} and others" if len(plan) > 1 else next(iter(plan))
+        raise UserError(
+            f"{folder} holds another study, with the runs {others} and none of this one: name another folder with "
+            "--study_dir."
+        )
+    for run in runs:
+        place = folder / run.name
+        finished = is_finished(place)
+        if not finished and not is_started(place):
+            continue
+        differs = difference(plan[run.name], run) if run.name in plan else _from_config(run, place)
+        if differs is not None:
+            raise UserError(
+                f"{place} is {'a finished' if finished else 'an unfinished'} run with other options or base configs "
+                f"than the study has now ({differs}): name another folder with --study_dir, or remove that run's."
+            )
+
+
+def claim(runs: Sequence[Run], folder: Path) -> list[str]:
+    """Write down what the runs are. One that has begun under another name, as where its grid had one value, is renamed.
+
+    What the base configs say counts, not where they lie nor how they are written.
+
+    Returns:
+        A line for every run that was renamed.
+
+    Raises:
+        UserError: as `check` does.
+    """
+    plan = read(folder)
+    check(runs, folder, plan)
+    told = _rename(runs, folder, plan)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / _NAME, {**plan, **{run.name: planned(run) for run in runs}})
+    return told
+
+
+def _rename(runs: Sequence[Run], folder: Path, plan: dict[str, Planned]) -> list[str]:
+    """Give runs of the plan that the study has under another name this name; their entries in ``plan`` move along."""
+    names = {run.name for run in runs}
+    free = [name for name in plan if name not in names and (folder / name).is_dir()]
+    told = []
+    for run in runs:
+        if not free or (folder / run.name).exists():
+            continue
+        same = next((name for name in free if _same(name, [run], plan)), None)
+        if same is not None:
+            free.remove(same)
+            (folder / same).rename(folder / run.name)
+            if (folder / f"{same}.log").is_file():
+                (folder / f"{same}.log").rename(folder / f"{run.name}.log")
+            plan[run.name] = plan.pop(same)
+            told.append(f"{same} is {run.name} now")
+    return told
+
+
+def _same(name: str, runs: Sequence[Run], plan: Mapping[str, Planned]) -> bool:
+    """Whether a run of the plan is one of these, maybe under another name."""
+    return any(difference(plan[name], run) is None for run in runs)
+
+
+# ---- what differs
+
+
+def difference(entry: Planned, run: Run) -> str | None:
+    """What of a planned run is another thing now, in words; None if nothing is."""
+    now = planned(run)
+    was_options, options = _options(entry["arguments"]), _options(now["arguments"])
+    if was_options != options:
+        return _first(was_options, options, "")
+    if entry["configs"] == now["configs"]:
+        return None
+    if len(entry["configs"]) != len(now["configs"]):
+        return f"it has {len(now['configs'])} base configs, and had {len(entry['configs'])}"
+    for was, text, base in zip(entry["configs"], now["configs"], run.setting.bases, strict=True):
+        if (differs := _first(_leaves(was), _leaves(text), f" in {Path(base).name}")) is not None:
+            return differs
+    return None
+
+
+def _first(was: Mapping[str, Any], now: Mapping[str, Any], where: str) -> str | None:
+    for key in {**was, **now}:
+        if key not in was:
+            return f"{key} was not given{where}, and is {as_in_yaml(now[key])}"
+        if key not in now:
+            return f"{key} was {as_in_yaml(was[key])}{where}, and is not given"
+        if was[key] != now[key]:
+            return f"{key} was {as_in_yaml(was[key])}{where}, and is {as_in_yaml(now[key])}"
+    return None
+
+
+def _options(arguments: Sequence[str]) -> dict[str, str]:
+    """Options and their values; not the base configs, which may lie elsewhere in another copy of lit_rnn."""
+    pairs = zip(arguments[::2], arguments[1::2], strict=False)
+    return {key.removeprefix("--"): value for key, value in pairs if key != "-c"}
+
+
+@functools.cache
+def _leaves(text: str) -> dict[str, Any]:
+    """What a config says, by dotted key."""
+    return dict(_flat(parse_yaml(text, "a base config"), ""))
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, _number(value)
+
+
+def _number(value: Any) -> Any:
+    """A number, which YAML reads as text where it has no point: 1e-3."""
+    if isinstance(value, list):
+        return [_number(one) for one in value]
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _from_config(run: Run, place: Path) -> str | None:
+    """The same by the config that the run itself has written, of plain values alone: it writes classes in full."""
+    path = newest_config(place)
+    if path is None:
+        return "it holds no config.yaml"
+    held = {key: value for key, value in _flat(read_config(path), "") if _is_plain(key, value)}
+    given: dict[str, Any] = {}
+    for base in run.setting.bases:
+        given |= _leaves(Path(base).read_text())
+    given |= {key: _number(parse_yaml(value, key)) for key, value in _options(run.arguments()).items()}
+    both = [key for key, value in given.items() if _is_plain(key, value) and key in held]
+    return _first({key: held[key] for key in both}, {key: given[key] for key in both}, "")
+
+
+def _is_plain(key: str, value: Any) -> bool:
+    return not isinstance(value, Mapping | list) and not key.endswith("class_path")
