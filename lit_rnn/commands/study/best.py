@@ -15,12 +15,12 @@ def best_setting(study: Study, arm: str, folder: Path, passed_over: frozenset[Ru
     None while a run is missing.
 
     Args:
-        passed_over: Runs whose settings are out, as they diverged.
+        passed_over: Runs whose settings are out, as they diverged; those with further seeds choose nothing.
     """
     from lit_rnn.commands.study.measure import over_seeds, results  # here: --help needs no NumPy
 
     ours = [run for run in study.runs if run.setting.arm == arm]
-    out = {run.setting.name for run in passed_over}
+    out = {run.setting.name for run in passed_over if run in ours}
     ours = [run for run in ours if run.setting.name not in out]
     if not ours or not all(is_done(run, folder) for run in ours):
         return None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datamodules.errors import UserError, as_in_yaml
+from lit_rnn.commands.study.local import has_diverged
 from lit_rnn.commands.study.subject import Run
 from lit_rnn.files import parse_yaml, read_json, write_json
 from lit_rnn.runs.checkpoints import is_started
@@ -60,7 +62,7 @@ def check(runs: Sequence[Run], folder: Path, plan: Mapping[str, Planned]) -> Non
     for run in runs:
         place = folder / run.name
         finished = is_finished(place)
-        if not finished and not is_started(place):
+        if not finished and not is_started(place) and not has_diverged(folder, run):
             continue
         differs = difference(plan[run.name], run) if run.name in plan else _from_config(run, place)
         if differs is not None:
@@ -145,7 +147,7 @@ def _first(was: Mapping[str, Any], now: Mapping[str, Any], where: str) -> str | 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
     """Options and their values; not the base configs, which may lie elsewhere in another copy of lit_rnn."""
-    pairs = zip(arguments[::2], arguments[1::2], strict=False)
+    pairs = itertools.zip_longest(arguments[::2], arguments[1::2], fillvalue="")
     return {key.removeprefix("--"): value for key, value in pairs if key != "-c"}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from lit_rnn.callbacks import FiniteLoss
+from lit_rnn.runs.endings import is_diverged
 
 pytestmark = pytest.mark.usefixtures("_no_pictures")
 
@@ -43,6 +45,9 @@ def test_names_the_step_the_layers_and_the_checkpoint(cli: Any, config: Any, non
         assert re.search(rf"{re.escape(name)} \S+", line), name
     assert "no checkpoint" in line, "there was none after one step"
     assert [path.name for path in Path("r/checkpoints").iterdir()] == ["init.ckpt"], "where it began, no more"
+    assert json.loads(Path("r/diverged.json").read_text())["said"] in line and is_diverged(Path("r"))
+    again = cli("fit", "-c", config(**unstable(1e-3, max_epochs=1)), "--run_dir", "r", "--resume", "auto")
+    assert again.status == 0 and not Path("r/diverged.json").exists()
 
 
 @pytest.mark.parametrize("lr", [0.45, 2.0])

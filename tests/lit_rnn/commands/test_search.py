@@ -457,9 +457,9 @@ def test_the_run_of_a_trial_whose_process_was_killed_is_told_or_left_alone(comma
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
-    from lit_rnn.commands.study.search.watch import _in_use
+    from lit_rnn.runs.lock import in_use
 
-    assert not _in_use(tmp_path)
+    assert not in_use(tmp_path)
     script = (
         f"import sys\nfrom pathlib import Path\nfrom lit_rnn.runs.lock import Lock\nLock(Path({str(tmp_path)!r}))\n"
     )
@@ -469,10 +469,10 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
     )
     assert child.stdout is not None and child.stdout.readline() == b"1\n"
-    assert _in_use(tmp_path)
+    assert in_use(tmp_path)
     child.kill()
     child.communicate()
-    assert not _in_use(tmp_path)
+    assert not in_use(tmp_path)
     Lock(tmp_path).release()
 
 

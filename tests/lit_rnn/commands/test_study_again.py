@@ -1,0 +1,244 @@
+"""A study's folder that is taken up again: what its runs are, who works in it, how they have ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from datamodules import UserError
+from lit_rnn.commands.study import local, measure, page, plan, work
+from lit_rnn.commands.study.best import Queue, ahead, best_setting, diverged, every, undecided
+from lit_rnn.commands.study.subject import Run, Study, read_study
+from lit_rnn.runs.checkpoints import last_checkpoint
+from lit_rnn.runs.endings import DivergedError, note_divergence
+from lit_rnn.runs.lock import Lock
+
+LR = "model.init_args.optimizer.init_args.lr"
+BASE = {"model": {"class_path": "VanillaRNN", "init_args": {"hidden_size": 6}}, "trainer": {"max_epochs": 2}}
+FOLDER = Path("runs/study")
+Write = Callable[..., Study]
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Writes study.yaml beside base.yaml, and reads it."""
+    monkeypatch.chdir(tmp_path)
+    Path("base.yaml").write_text(yaml.safe_dump(BASE))
+
+    def write(**keys: Any) -> Study:
+        Path("study.yaml").write_text(yaml.safe_dump({"base": "base.yaml", **keys}, sort_keys=False))
+        return read_study("study.yaml")
+
+    return write
+
+
+def finish(run: Run, loss: float = 0.5) -> None:
+    place = FOLDER / run.name
+    place.mkdir(parents=True, exist_ok=True)
+    numbers = {"model": "VanillaRNN", "task": "copy", "metric": "accuracy", "parameters": 1, "steps": 2, "chance": 1.0}
+    (place / f"{run.command}.json").write_text(json.dumps(numbers | {"loss": loss, "value": 0.5, "seconds": 1.0}))
+    (place / "metrics.csv").write_text(f"step,val/loss\n1,{loss}\n")
+
+
+def begin(run: Run) -> None:
+    last_checkpoint(FOLDER / run.name).parent.mkdir(parents=True)
+    last_checkpoint(FOLDER / run.name).touch()
+
+
+def diverge(run: Run) -> None:
+    (FOLDER / run.name).mkdir(parents=True, exist_ok=True)
+    note_divergence(FOLDER / run.name, DivergedError("The loss is nan at step 3."))
+
+
+# ---- what the runs are
+
+
+def test_how_a_base_config_is_written_is_no_change(study: Write) -> None:
+    """Comments, order, flow style and 2.0e+0 for 2 say the same; old plans, which hold the text, too."""
+    (run,) = study().runs
+    entry = plan.planned(run)
+    Path("base.yaml").write_text("# more\ntrainer: {max_epochs: 2e0}\n" + yaml.safe_dump({"model": BASE["model"]}))
+    assert entry["configs"] != plan.planned(run)["configs"] and plan.difference(entry, run) is None
+    Path("base.yaml").write_text(yaml.safe_dump(BASE | {"trainer": {"max_epochs": 3}}))
+    assert plan.difference(entry, run) == "trainer.max_epochs was 2 in base.yaml, and is 3"
+    Path("base.yaml").write_text(yaml.safe_dump({"model": BASE["model"]}))
+    assert plan.difference(entry, run) == "trainer.max_epochs was 2 in base.yaml, and is not given"
+    Path("base.yaml").write_text(yaml.safe_dump(BASE))
+    (run,) = study(grid={LR: [0.1]}).runs
+    assert plan.difference(entry, run) == f"{LR} was not given, and is '0.1'"
+    (run,) = study(base=["base.yaml", "base.yaml"]).runs
+    assert plan.difference(entry, run) == "it has 2 base configs, and had 1"
+
+
+@pytest.mark.parametrize("done", [finish, begin, diverge])
+def test_a_run_that_has_begun_keeps_its_options(study: Write, done: Callable[[Run], None]) -> None:
+    """One that only began would go on with other options, and stand in the table as if it always had them."""
+    old = study(grid={"model.init_args.lam": [1.0]})
+    plan.claim(old.runs, FOLDER)
+    done(old.runs[0])
+    told = (FOLDER / "plan.json").read_bytes()
+    new = study(grid={"model.init_args.lam": [2.0]})
+    with pytest.raises(UserError, match=r"run with other options .*lam was '1.0', and is '2.0'.*--study_dir") as error:
+        plan.claim(new.runs, FOLDER)
+    assert "\n" not in str(error.value) and (FOLDER / "plan.json").read_bytes() == told
+    plan.claim(old.runs, FOLDER)
+
+
+def test_a_run_that_no_plan_names_is_taken_at_its_configs_word(study: Write) -> None:
+    """As `--only` leaves it, or a plan of an earlier version, or one that was removed."""
+    (run,) = study(grid={LR: [0.01]}).runs
+    finish(run)
+    config = {"seed_everything": 1, **BASE, "run_dir": "elsewhere"}
+    init = {"hidden_size": 6, "optimizer": {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 0.01}}}
+    config["model"] = {"class_path": "lit_rnn.models.VanillaRNN", "init_args": init}
+    (FOLDER / run.name / "config.yaml").write_text(yaml.safe_dump(config))
+    plan.check([run], FOLDER, {})
+    init["optimizer"]["init_args"]["lr"] = 0.02  # type: ignore[index]
+    (FOLDER / run.name / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=rf"{LR} was 0.02, and is 0.01"):
+        plan.check([run], FOLDER, {})
+
+
+def test_a_run_keeps_its_place_where_its_name_changes(study: Write) -> None:
+    """A grid of one value does not stand in the name: with a second, or one less again, the runs are the same."""
+    one = study(grid={LR: [0.1]})
+    plan.claim(one.runs, FOLDER)
+    finish(one.runs[0], 0.25)
+    local.log(FOLDER, one.runs[0]).write_text("done\n")
+    two = study(grid={LR: [0.1, 0.2]})
+    assert plan.claim(two.runs, FOLDER) == ["study-seed=1 is study-lr=0.1-seed=1 now"]
+    assert [row["loss"] for row in measure.results(two, FOLDER)] == [0.25]
+    assert not (FOLDER / "study-seed=1").exists() and local.log(FOLDER, two.runs[0]).read_text() == "done\n"
+    assert plan.read(FOLDER).keys() == {run.name for run in two.runs}
+    plan.claim(study(grid={LR: [0.1]}).runs, FOLDER)
+    assert [row["loss"] for row in measure.results(one, FOLDER)] == [0.25]
+
+
+def test_a_folder_with_another_study_is_refused(study: Write) -> None:
+    """Two files of one name in different folders have the same default folder; the table of one would replace that
+    of the other."""
+    plan.claim(study(arms={"a": {}, "b": {"grid": {LR: [0.1]}}}).runs, FOLDER)
+    other = study(arms={"c": {"grid": {LR: [0.2]}}})
+    with pytest.raises(UserError, match=r"holds another study, with the runs a-seed=1 and others and none of this one"):
+        plan.claim(other.runs, FOLDER)
+    plan.claim(study(arms={"b": {"grid": {LR: [0.1]}}, "c": {}}).runs, FOLDER)
+
+
+def test_a_damaged_plan_is_told(study: Write) -> None:
+    (run,) = study().runs
+    FOLDER.mkdir(parents=True)
+    for damaged in ('{"study-seed=1": []}', '{"study-seed=1": {"arguments": [1], "configs": []}}', "{"):
+        (FOLDER / "plan.json").write_text(damaged)
+        with pytest.raises(UserError, match=r"plan.json is damaged"):
+            plan.claim([run], FOLDER)
+
+
+# ---- who works in it
+
+
+def said_by_another(call: Callable[[], object]) -> str:
+    """The sentence with which a call is refused in a process of its own, as locks are a process's."""
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            call()
+        except UserError as error:
+            os.write(into, str(error).encode())
+        finally:
+            os._exit(0)
+    os.close(into)
+    os.waitpid(child, 0)
+    with os.fdopen(out, "rb") as file:
+        return file.read().decode()
+
+
+def test_one_command_at_a_time_works_at_a_study(study: Write) -> None:
+    """A second one, or a task of an array that is under way, would run the same runs."""
+    one = study(seeds=[1, 2])
+
+    def work_at_it() -> None:
+        with work.alone(FOLDER):
+            work.claim(one, FOLDER)
+
+    with work.alone(FOLDER):
+        assert re.match(rf"study_dir {FOLDER} is in use by process {os.getpid()} on ", said_by_another(work_at_it))
+    assert said_by_another(work_at_it) == "" and not (FOLDER / ".lock").exists()
+    place = FOLDER / one.runs[1].name
+    place.mkdir()
+    lock = Lock(place)
+    assert said_by_another(work_at_it) == f"{place} is trained by another process: wait until that ends."
+    lock.release()
+    assert said_by_another(work_at_it) == ""
+
+
+def test_runs_end_with_the_study() -> None:
+    """However it is killed: the next command would find them at work."""
+    assert local.pinned(2)["LIT_RNN_LAUNCHER"] == str(os.getpid())
+
+
+# ---- how they have ended
+
+
+def test_a_run_that_has_diverged_is_a_result(study: Write) -> None:
+    """It is not run again, its setting is out, and it counts in the table, where it is no success."""
+    one = study(grid={LR: [0.1, 1.0]}, seeds=[1, 2], best={"seeds": [3], "test": True}, success={"below": 0.3})
+    low, high = (one.runs[:2], one.runs[2:])
+    for run in (*low, high[0]):
+        finish(run, 0.5 if run in low else 0.25)
+    diverge(high[1])
+    assert diverged(one.runs, FOLDER) == {high[1]} and undecided(one, FOLDER) == []
+    best = best_setting(one, "study", FOLDER, diverged(one.runs, FOLDER))
+    assert best == low[0].setting
+    assert [run.told for run in ahead(one, FOLDER)] == [
+        "study-lr=0.1-seed=3",
+        *(f"test of study-lr=0.1-seed={seed}" for seed in (1, 2, 3)),
+    ]
+    left = []
+    queue = Queue(one, FOLDER)
+    while (given := next(iter(queue.runs()), None)) is not None:
+        left.append(given.told)
+        if given.command == "fit":
+            diverge(given)
+        else:
+            finish(given)
+        queue.ended(given, diverged=given.command == "fit")
+    assert left == ["study-lr=0.1-seed=3", "test of study-lr=0.1-seed=1", "test of study-lr=0.1-seed=2"]
+    assert ahead(one, FOLDER) == [] and list(Queue(one, FOLDER).runs()) == []
+
+    rows = measure.results(one, FOLDER)
+    (row,) = (row for row in rows if row["run"] == high[1].name)
+    assert row["diverged"] and row["loss"] is row["best_loss"] is row["value"] is None and not row["success"]
+    found = {one["setting"]: one for one in measure.over_seeds(rows)}["study-lr=1.0"]
+    assert (found["runs"], found["diverged"], found["successes"]) == (2, 1, 1)
+    assert (found["loss_mean"], found["loss_number"]) == (0.25, 1)
+    shown = page.table(rows, measure.over_seeds(rows)).markdown()
+    assert "diverged" in shown and "1/2" in shown
+    assert "diverged" not in page.table(rows[:2], measure.over_seeds(rows[:2])).markdown()
+    finish(high[1])  # as by hand, from its checkpoint
+    assert diverged(one.runs, FOLDER) == frozenset()
+
+
+def test_an_arm_of_which_all_have_diverged_has_nothing_ahead(study: Write) -> None:
+    one = study(grid={LR: [1.0]}, best={"seeds": [3], "test": True})
+    diverge(one.runs[0])
+    assert ahead(one, FOLDER) == [] and every(one, FOLDER) == one.runs and undecided(one, FOLDER) == ["study"]
+
+
+def test_how_runs_failed_is_told(study: Write) -> None:
+    one = study(best={"seeds": [2], "test": True})
+    run, test = one.runs[0], Run(one.settings[0], 1, "test")
+    log = local.log(FOLDER, run)
+    assert local.how_ended(2, FOLDER, run) == f"failed (status 2), see {log}"
+    assert local.how_ended(-signal.SIGKILL, FOLDER, run) == f"killed by SIGKILL, as where memory runs out, see {log}"
+    assert local.how_ended(-signal.SIGSEGV, FOLDER, run) == f"killed by SIGSEGV, see {log}"
+    assert work.counted([run, test], every(one)) == "1 of 2 runs and 1 of 2 tests"
+    assert work.counted([test], every(one)) == "1 of 2 tests"
