@@ -96,7 +96,11 @@ class StateSpaceCell(LinearCell):
         return h.flatten(-2)
 
     def read(self, h: Tensor, u: Tensor, w: Any) -> Tensor:
-        y = self.C(self.seen(h)) + u[..., 2 * self.units :]
+        return self.output(self.seen(h), u[..., 2 * self.units :])
+
+    def output(self, seen: Tensor, direct: Tensor) -> Tensor:
+        """y from what C reads and D x."""
+        y = self.C(seen) + direct
         return y if self.glu is None else nn.functional.glu(self.glu(nn.functional.gelu(y, approximate="tanh")))
 
     def input_matrices(self) -> list[Tensor]:

@@ -8,7 +8,7 @@ over T steps is the states. A cell with a drive of its own gives it whole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -56,14 +56,23 @@ def drive_of(cell: Cell, x: Tensor, w: Any, dtype: torch.dtype, blocks: Blocks, 
 
     Under autocast it is made in bfloat16, and stays so for who ``reads_bf16``: the same numbers in half the memory.
     """
-    if drives_by_inputs(cell) and _is_linear(cell.input):
-        x_V_c = x, cell.input.weight, cell.input.bias
-        alike = all(tensor is None or tensor.dtype == dtype for tensor in x_V_c)
-        if alike and not torch.is_autocast_enabled(x.device.type):
-            return Drive(*x_V_c)
+    if drives_by_inputs(cell) and (in_parts := _in_parts(cell.input, x, dtype)):
+        return in_parts
     u = driven(cell, x, w, blocks)
     u = halves(u) if u.is_complex() else u
     return Drive(u if reads_bf16 and u.dtype == torch.bfloat16 else u.to(dtype))
+
+
+def drive_by(linear: nn.Module, x: Tensor, dtype: torch.dtype) -> Drive:
+    """``linear`` of packed rows (N, I) in ``dtype``, as `drive_of`."""
+    return _in_parts(linear, x, dtype) or Drive(linear(x).to(dtype))
+
+
+def _in_parts(linear: nn.Module, x: Tensor, dtype: torch.dtype) -> Drive | None:
+    if not is_linear(linear) or torch.is_autocast_enabled(x.device.type):
+        return None
+    drive = Drive(x, linear.weight, linear.bias)
+    return drive if all(tensor is None or tensor.dtype == dtype for tensor in drive) else None
 
 
 def drives_by_inputs(cell: Cell) -> bool:
@@ -76,7 +85,7 @@ def halves(z: Tensor) -> Tensor:
     return torch.cat((z.real, z.imag), dim=-1)
 
 
-def _is_linear(module: nn.Module) -> bool:
+def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether its weight and bias say all that ``module`` does."""
     return type(module).forward is nn.Linear.forward and not (module._forward_hooks or module._forward_pre_hooks)
 

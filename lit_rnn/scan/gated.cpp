@@ -10,6 +10,7 @@
 // Rows do not depend on one another: threads have rows of their own, and never meet.
 
 #include "gates.h"
+#include "linear.h"
 #include "nru.h"
 #include "rivals.h"
 
@@ -24,7 +25,8 @@ struct Product {
 struct Shape {
   int kind, steps, batch, threads;
   int record, kept, keep;           // widths of the two records; whether z of every step is kept
-  int drive, drive_at, seen;        // columns of the drive, and where in z; columns of the state the loss sees
+  int drive, drive_at;              // columns of the drive, and where in z
+  int seen, seen_at;                // columns of the state that the loss sees, and where
   int vectors, products;            // numbers in the vectors
   Product product[2];
   int sizes[6];                     // of the cell
@@ -32,7 +34,7 @@ struct Shape {
 };
 enum Cell {
   kJanet, kLSTM, kGRU, kGORU, kResetBefore, kEuler, kLayerNorm, kStatistical, kNRU, kOutputMatrix,
-  kSLSTM, kLEM, kCoRNN, kUnICORNN
+  kSLSTM, kLEM, kCoRNN, kUnICORNN, kPairs, kMinGRU, kMinLSTM
 };
 
 template <class T, class Use>
@@ -59,6 +61,9 @@ void with_cell(const Shape& shape, const double* numbers, const T* vectors, Use 
     case kLEM: return use(LEM<T>{s[0], T(numbers[0])});
     case kCoRNN: return use(CoRNN<T>{s[0], T(numbers[0]), T(numbers[1]), T(numbers[2])});
     case kUnICORNN: return use(UnICORNN<T>{s[0], T(numbers[0]), vectors});
+    case kPairs: return s[1] ? use(Pairs<T, true>{s[0], vectors}) : use(Pairs<T, false>{s[0], vectors});
+    case kMinGRU: return use(MinGRU<T>{s[0], s[1] != 0});
+    case kMinLSTM: return use(MinLSTM<T>{s[0], s[1] != 0});
   }
 }
 
@@ -109,7 +114,7 @@ void backward(const Shape& s, const C& cell, const std::vector<Panel<T>>* panels
     T* d = delta + at * s.kept;
     if (grad)
       for (int r = 0; r < rows; ++r) {
-        T* to = total + int64_t(r) * s.record;
+        T* to = total + int64_t(r) * s.record + s.seen_at;
         const T* direct = grad + (at + r) * s.seen;
         each<T>(s.seen, [&](auto here) { here.put(to, here(to) + here(direct)); });
       }

@@ -4,12 +4,13 @@ Every one is one product of the state, z = W s_{t-1} + u_t, and a function of s_
 them, the second product reading what the first function gave; or z = u_t alone. With delta_t the loss's gradient by
 z_t, the gradient by u_t is delta_t, and that by W is sum_t delta_t s_{t-1}^T: products over many steps, formed here.
 C++ runs the two recursions, keeps the states and what z became, and sums the gradients by the vectors of a cell
-(biases, peepholes).
+(biases, peepholes). Cells that are linear in their state keep the states alone: their z is formed again.
 """
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -19,9 +20,10 @@ from torch import Tensor
 from datamodules.errors import require
 from lit_rnn import cells
 from lit_rnn.cells.base import Cell, State
-from lit_rnn.scan.drive import Drive, DriveGradients, drive_of
+from lit_rnn.cells.linear import StateSpaceCell
+from lit_rnn.scan.drive import Drive, DriveGradients, drive_by, drive_of
 from lit_rnn.scan.native import Memory, addresses, function, packed, packed_shape, readable, runs_natively
-from lit_rnn.scan.packed import Blocks, Trail, size, split, together
+from lit_rnn.scan.packed import Blocks, Trail, ends, size, split, together
 from lit_rnn.scan.plans import KERNELS, NUMBERS, Plan, Product, is_gated, parts_of
 from lit_rnn.scan.recurrence import refuse_a_graph
 
@@ -32,26 +34,29 @@ def runs_gated(cell: Cell) -> bool:
     """Whether gated.cpp computes what ``cell`` does, and can here."""
     if not is_gated(cell):
         return False
-    like = cell.recurrent_parameters()[0]
+    like = next(itertools.chain(cell.recurrent_parameters(), cell.parameters()))
     return runs_natively("gated", like.dtype, like.device)
 
 
 def run_gated(cell: Cell, x: Tensor, state: State, w: Any, last_only: bool, blocks: Blocks) -> tuple[Tensor, State]:
     """Packed outputs (N, output_size), or the last (R, output_size), and final state of such a cell."""
-    plan, matrices, vectors = parts_of(cell, w)
+    plan, matrices, vectors, by = parts_of(cell, w)
     given = [vector for vector in vectors if vector is not None]
-    dtype = (*matrices, *given)[0].dtype
-    drive = drive_of(cell, x, w, dtype, blocks)
+    dtype = next(itertools.chain(matrices, given, cell.parameters())).dtype
+    drive = drive_of(cell, x, w, dtype, blocks) if by is None else drive_by(by, x, dtype)
+    seen = plan.outputs or slice(0, state[0].shape[-1])
     with torch.autocast(x.device.type, enabled=False):  # the states stay in W's precision
         vector = torch.cat([vector.flatten() for vector in given]).to(dtype) if given else None
         beside = state[0].new_zeros(len(state[0]), plan.beside)
         start = torch.cat((*state, beside), dim=-1).to(dtype)
         inputs = (*drive, start, vector, *matrices)
         keep = torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in inputs)
-        y, final = _Gated.apply(plan, state[0].shape[-1], last_only, keep, blocks, *inputs)
-    y = final[:, : state[0].shape[-1]] if last_only else y
+        y, final = _Gated.apply(plan, seen, last_only, keep, blocks, *inputs)
+    y = final[:, seen] if last_only else y
     if isinstance(cell, cells.StatisticalRUCell):
         y = torch.relu(cell.output(y))
+    if isinstance(cell, StateSpaceCell):
+        y = cell.output(y, cell.D(x[ends(blocks, x.device)] if last_only else x).to(y.dtype))
     return y, final[:, : final.shape[-1] - plan.beside].split(cell.state_sizes, dim=-1)
 
 
@@ -62,7 +67,7 @@ class _Gated(torch.autograd.Function):
     def forward(
         ctx: Any,
         plan: Plan,
-        seen: int,
+        seen: slice,
         last_only: bool,
         keep: bool,
         blocks: Blocks,
@@ -77,22 +82,23 @@ class _Gated(torch.autograd.Function):
         parts = drive.parts(blocks)
         trail = Trail(together(parts), keep or not last_only)
         memory, final = start.new_empty(trail.size, start.shape[1]), torch.empty_like(start)
-        kept = start.new_empty(len(x) if keep else len(start), plan.kept)
-        call = _Call("forward", plan, seen, keep, torch.get_num_threads(), start.dtype, vector, matrices)
+        hold = keep and not plan.drives_again  # z of all steps
+        kept = start.new_empty(len(x) if hold else len(start), plan.kept)
+        call = _Call("forward", plan, seen, hold, torch.get_num_threads(), start.dtype, vector, matrices)
         last = start
         for part in parts:
             drives = split(drive.of(part.rows), part.blocks)
-            zs = part.of(kept) if keep else [kept[None, : block.rows] for block in part.blocks]
+            zs = part.of(kept) if hold else [kept[None, : block.rows] for block in part.blocks]
             for number, (block, u, z) in enumerate(zip(part.blocks, drives, zs, strict=True), part.number):
                 call.of(*block)
                 states = trail.enter(memory, number, last)
-                call(call.drive(u), call.states(states), call.kept(z, None if keep else 1))
+                call(call.drive(u), call.states(states), call.kept(z, None if hold else 1))
                 last = states[-1]
                 trail.put_ended(last, final, number)
         ctx.set_materialize_grads(False)
         ctx.plan, ctx.seen, ctx.blocks = plan, seen, blocks
-        ctx.save_for_backward(x, V, c, memory, kept, vector, *matrices)
-        return None if last_only else trail.states(memory[:, :seen]), final
+        ctx.save_for_backward(x, V, c, memory, kept if hold else None, vector, *matrices)
+        return None if last_only else trail.states(memory[:, seen]), final
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, grad_last: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -109,11 +115,12 @@ class _Gated(torch.autograd.Function):
             total += grad_last
         threads = torch.get_num_threads()
         by = None if vector is None else vector.new_zeros(threads, len(vector))
-        room = kept.new_empty(max(size(part.blocks) for part in parts), plan.kept)
+        room = memory.new_empty(max(size(part.blocks) for part in parts), plan.kept)
         call = _Call("backward", plan, ctx.seen, True, threads, memory.dtype, vector, matrices)
         for part in reversed(parts):
             deltas = room[: size(part.blocks)]
-            here = zip(part.blocks, split(deltas, part.blocks), part.of(grad), part.of(kept), strict=True)
+            zs = split(readable(drive.of(part.rows)), part.blocks) if kept is None else part.of(kept)
+            here = zip(part.blocks, split(deltas, part.blocks), part.of(grad), zs, strict=True)
             for number, (block, delta, direct, z) in reversed(list(enumerate(here, part.number))):
                 call.of(*block)
                 states = trail.block(memory, number)
@@ -149,7 +156,7 @@ class _Call:
     Args:
         name: ``forward`` or ``backward``.
         plan: The cell.
-        seen: How many columns of the states the outputs are.
+        seen: Which columns of the states the outputs are.
         keep: Whether a backward follows.
         threads: On how many.
         dtype: Of all that is passed.
@@ -161,25 +168,26 @@ class _Call:
         self,
         name: Literal["forward", "backward"],
         plan: Plan,
-        seen: int,
+        seen: slice,
         keep: bool,
         threads: int,
         dtype: torch.dtype,
         vector: Tensor | None,
         matrices: Sequence[Tensor],
     ) -> None:
-        self.plan, self.width, self.dtype = plan, seen, dtype
+        self.plan, self.width, self.dtype = plan, seen.stop - seen.start, dtype
         self.steps, self.rows = 0, 0
-        require(seen <= plan.record, "The width of the outputs", seen, f"at most {plan.record}, that of the states")
+        accepted = f"up to {plan.record}, the width of the states"
+        require(seen.stop <= plan.record, "The last column of the outputs", seen.stop, accepted)
         products = [(p.reads, p.columns, p.writes, p.rows) for p in plan.products]
         numbers = [
             *(KERNELS.index(plan.kind), 0, 0, threads),
-            *(plan.record, plan.kept, keep, plan.drive, plan.drive_at, seen),
+            *(plan.record, plan.kept, keep, plan.drive, plan.drive_at, self.width, seen.start),
             *(plan.vectors, len(products)),
             *(number for product in (*products, _NOTHING, _NOTHING)[:2] for number in product),
             *plan.sizes,
         ]
-        self.shape = (ctypes.c_int * 26)(*numbers)
+        self.shape = (ctypes.c_int * 27)(*numbers)
         self.numbers = (ctypes.c_double * NUMBERS)(*plan.numbers)
         self.weights: list[Memory | None] = [None, None, None]
         if plan.vectors or vector is not None:

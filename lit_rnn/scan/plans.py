@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lit_rnn import cells
 from lit_rnn.activations import NONLINEARITIES
 from lit_rnn.cells.base import Cell
+from lit_rnn.cells.linear import Constant
 from lit_rnn.scan.recurrence import KINDS
 
 KERNELS = (
@@ -27,6 +28,9 @@ KERNELS = (
     "lem",
     "cornn",
     "unicornn",
+    "pairs",
+    "mingru",
+    "minlstm",
 )  # as in gated.cpp
 _LONGEST = 256  # as in nru.h
 NUMBERS = 16  # a cell has at most so many of them
@@ -59,6 +63,8 @@ class Plan(NamedTuple):
     beside: int = 0  # columns of the record behind the state, for the second product to read
     drive_at: int = 0  # where in z the drive goes
     numbers: tuple[float, ...] = ()
+    outputs: slice | None = None  # columns of the state that are read; None: those of its first tensor
+    drives_again: bool = False  # z stays the drive: not kept, but formed again in the backward
 
     @property
     def record(self) -> int:
@@ -71,6 +77,7 @@ class Parts(NamedTuple):
     plan: Plan
     matrices: tuple[Tensor, ...]  # one for each product
     vectors: tuple[Tensor | None, ...] = ()
+    drive: nn.Module | None = None  # the map of the inputs that C++ is driven by; None: the cell's own drive
 
 
 def _janet(cell: cells.JANETCell, w: Tensor) -> Parts:
@@ -161,6 +168,32 @@ def _unicornn(cell: cells.UnICORNNCell, w: tuple[Tensor, Tensor]) -> Parts:
     return Parts(Plan("unicornn", (n,), 2 * n, n, n, (), vectors=2 * n, numbers=(cell.alpha,)), (), w)
 
 
+def _linear(kind: str, sizes: tuple[int, ...], state: int, drive: int, vectors: int = 0) -> Plan:
+    return Plan(kind, sizes, state, drive, drive, (), vectors, drives_again=True)
+
+
+def _lru(cell: cells.LRUCell, w: Constant) -> Parts:
+    N = cell.units
+    plan = _linear("pairs", (N, False), 2 * N, 2 * N, 6 * N)._replace(outputs=slice(0, 2 * N))
+    return Parts(plan, (), (w.A, w.into), cell.B)
+
+
+def _linoss(cell: cells.LinOSSCell, w: Constant) -> Parts:
+    N = 2 * cell.units  # real and imaginary parts alike
+    plan = _linear("pairs", (N, True), 2 * N, N, 6 * N)._replace(outputs=slice(N, 2 * N))
+    return Parts(plan, (), (w.A, w.into), cell.B)
+
+
+def _mingru(cell: cells.MinGRUCell, w: None) -> Parts:
+    n = cell.hidden_size
+    return Parts(_linear("mingru", (n, cell.positive), n, 2 * n), (), (), cell.input)
+
+
+def _minlstm(cell: cells.MinLSTMCell, w: None) -> Parts:
+    n = cell.hidden_size
+    return Parts(_linear("minlstm", (n, cell.positive), n, 3 * n), (), (), cell.input)
+
+
 def _nru_sizes(cell: cells.NRUCell) -> tuple[int, int]:
     """Length of q, and how many parts the p of one outer product has."""
     return cell.write.out_features // cell.products, 2 * cell.heads // cell.products
@@ -183,6 +216,24 @@ _PARTS: dict[Any, Callable[..., Parts]] = {
     cells.UnICORNNCell.step: _unicornn,
 }
 
+# linear in their state: all have the same step, and say in these what it is
+_LINEAR: dict[type[Cell], Callable[..., Parts]] = {
+    cells.LRUCell: _lru,
+    cells.LinOSSCell: _linoss,
+    cells.MinGRUCell: _mingru,
+    cells.MinLSTMCell: _minlstm,
+}
+_SAID_IN = ("step", "terms", "drive", "candidate", "read", "seen")
+
+
+def _linear_kind(cell: Cell) -> type[Cell] | None:
+    """The class of `_LINEAR` that ``cell`` is, with nothing of its step changed."""
+
+    def says_the_same(kind: type[Cell]) -> bool:
+        return all(getattr(type(cell), name, None) is getattr(kind, name, None) for name in _SAID_IN)
+
+    return next((kind for kind in _LINEAR if isinstance(cell, kind) and says_the_same(kind)), None)
+
 
 def is_gated(cell: Cell) -> bool:
     """Whether gated.cpp computes what ``cell`` does."""
@@ -194,9 +245,10 @@ def is_gated(cell: Cell) -> bool:
         plain = len(cell.alphas) <= NUMBERS
     else:
         plain = True
-    return plain and type(cell).step in _PARTS
+    return plain and (type(cell).step in _PARTS or _linear_kind(cell) is not None)
 
 
 def parts_of(cell: Cell, w: Any) -> Parts:
     """A cell that `is_gated`, with what its ``weights()`` gave."""
-    return _PARTS[type(cell).step](cell, w)
+    kind = _linear_kind(cell)
+    return _PARTS[type(cell).step](cell, w) if kind is None else _LINEAR[kind](cell, w)

@@ -39,6 +39,10 @@ GATED: dict[str, Make] = {
     "lem": lambda n: cells.LEMCell(I, n, 0.7),
     "cornn": lambda n: cells.CoRNNCell(I, n),
     "unicornn": lambda n: cells.UnICORNNCell(I, n),
+    "lru": lambda n: cells.LRUCell(I, n, n + 1),
+    "linoss": lambda n: cells.LinOSSCell(I, n, n + 1, glu=False),
+    "mingru": lambda n: cells.MinGRUCell(I, n),
+    "minlstm": lambda n: cells.MinLSTMCell(I, n, positive=False),
 }
 EVERY = pytest.mark.parametrize("make", GATED.values(), ids=GATED.keys())
 
@@ -202,6 +206,38 @@ def test_what_wins_the_stabiliser_of_slstm(n: float, m: float, by_m: float, by_i
     final = scan(cell, x[:1], state, "native")[1]
     by_state, by_bias = torch.autograd.grad(final[3].sum(), (state[3], cell.input.bias))
     assert by_state.eq(by_m).all() and by_bias[:4].eq(3 * by_i).all()
+
+
+@pytest.mark.parametrize("make", [cells.MinGRUCell, cells.MinLSTMCell])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_gates_that_are_shut_for_good(make: Callable[..., Cell], dtype: torch.dtype) -> None:
+    """minGRU and minLSTM where a sigmoid is no number: f / (f + i) stays what it is, and no gradient becomes a NaN."""
+    cell = make(I, I).to(dtype)
+    gates = len(cell.input_matrices())
+    with torch.no_grad():
+        cell.input.weight.copy_(torch.eye(I, dtype=dtype).repeat(gates, 1))
+        cell.input.bias[I:] = torch.randn(len(cell.input.bias) - I)
+    far = 80.0 if dtype == torch.float32 else 600.0
+    x = torch.tensor([[far, -far, 0.0], [-far, far, -3.0], [2 * far, -2 * far, 3.0]], dtype=dtype)[:, None]
+    native, loop = (results(cell, x.clone().requires_grad_(), None, backend) for backend in ("native", "loop"))
+    for found, expected in zip(native, loop, strict=True):
+        assert found.isfinite().all()
+        size = max(1.0, expected.abs().max().item())
+        torch.testing.assert_close(found, expected, rtol=0, atol=(1e-6 if dtype == torch.float32 else 1e-10) * size)
+
+
+def test_another_step_or_output_is_another_cell() -> None:
+    class Shifted(cells.LRUCell):
+        def terms(self, u: Tensor, w: Any) -> tuple[Tensor, Tensor]:
+            A, b = super().terms(u, w)
+            return A, b + 1
+
+    class Doubled(cells.MinGRUCell):
+        def drive(self, x: Tensor, w: Any) -> Tensor:
+            return 2 * super().drive(x, w)
+
+    for cell in (Shifted(I, 4), Doubled(I, 4)):
+        assert not supports("native", cell) and choose_backend("auto", cell) == "parallel"
 
 
 def test_recomputed_chunks() -> None:
