@@ -4,7 +4,11 @@ What is kept: config.yaml, versions.json with the commit, fit.json and test.json
 curves need. A run in progress keeps metrics.csv whole and its last.ckpt, so that it goes on bit for bit. No path of the
 machine comes along: those of the run folder become the new folder's, any other keeps its last part.
 
-A whole study becomes one file: ``python results/collect.py STUDY_DIR results/tracking/TASK.json --study FILE``.
+Of a folder of runs, such as a study's, each becomes a folder: ``python results/collect.py STUDY_DIR results/TASK``; one
+that has neither ended nor kept a checkpoint is left out.
+
+A study of who tracks and stores becomes one file:
+``python results/collect.py STUDY_DIR results/tracking/TASK.json --study FILE``.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from datamodules.errors import UserError
 from lit_rnn.files import make_folder, read_json, read_yaml, refuse_links
 from lit_rnn.runs.checkpoints import last_checkpoint
 from lit_rnn.runs.folder import newest_config
+from lit_rnn.runs.results import runs_below
 
 ROWS = 200  # of training losses
 _OF_A_STEP = ("epoch", "step", "train/loss_step")
@@ -78,6 +83,13 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
         shutil.copyfile(run / "metrics.csv", to / "metrics.csv")
         last_checkpoint(to).parent.mkdir()
         torch.save(state, last_checkpoint(to))
+
+
+def collect_all(folder: Path, to: Path, commit: str | None = None) -> None:
+    """`collect` every run in ``folder`` that has ended or kept a checkpoint, each into a folder of its name."""
+    for run in runs_below(folder):
+        if (run / "fit.json").is_file() or last_checkpoint(run).is_file():
+            collect(run, to / run.name, commit)
 
 
 def collect_study(study: str, folder: Path, to: Path, commit: str | None = None) -> None:
@@ -155,14 +167,15 @@ def _thin(metrics: Path, to: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the run folder, or the study's")
-    parser.add_argument("to", type=Path, help="its folder in results/, or the study's file")
+    parser.add_argument("run", type=Path, help="the run folder, or a folder of runs")
+    parser.add_argument("to", type=Path, help="its folder in results/, or that of all of them, or the study's file")
     parser.add_argument("--study", help="the study, of which all finished runs are put into one file")
     parser.add_argument("--commit", help="what the run began with, where its versions.json does not say")
     options = parser.parse_args(arguments)
     try:
         if options.study is None:
-            collect(options.run, options.to, options.commit)
+            one = newest_config(options.run) is not None or not runs_below(options.run)
+            (collect if one else collect_all)(options.run, options.to, options.commit)
         else:
             collect_study(options.study, options.run, options.to, options.commit)
     except UserError as error:

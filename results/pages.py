@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import solving
 import tracking
 
 from lit_rnn.commands.compare.measure import (
@@ -51,7 +52,7 @@ FAR = 0.01  # a share that differs by more disagrees; of other metrics a twentie
 class Results:
     """What results/ holds: finished runs, compared, and how far the others are."""
 
-    comparisons: list[Comparison]
+    comparisons: list[Comparison]  # the best group first
     going: list[tuple[str, str, str, str]]  # folder, model, what is done, commit
     finished: list[tuple[str, str, str, str]]  # folder, seconds, machine, commit
     tracking: tracking.Tracking
@@ -70,7 +71,8 @@ def read(folder: Path) -> Results:
             config = read_yaml(run / "config.yaml", "config")
             model = str(config["model"]["class_path"]).rpartition(".")[2]
             going.append((name, model, _progress(run, config["trainer"]), commit))
-    return Results(compare([read_run(run) for run in done]), going, finished, tracking.read_all(folder / "tracking"))
+    comparisons = [solving.ranked(one) for one in compare([read_run(run) for run in done])]
+    return Results(comparisons, going, finished, tracking.read_all(folder / "tracking"))
 
 
 def machine(run: Path) -> str:
@@ -101,13 +103,19 @@ def _progress(run: Path, trainer: dict[str, Any]) -> str:
 
 
 def headline(comparisons: Sequence[Comparison]) -> str:
-    """Model by task, the best of the first task first: the test metric, and what was published for it.
+    """Model by task, the best of the first task first: the test metric, and what was published for it; then the updates
+    of tasks whose runs end once they have solved them.
 
     Where a model was run with several settings, the one that was best on validation stands for it.
     """
     if not comparisons:
         return "No run has finished yet: there is no result.\n"
-    names = _titles(comparisons)
+    titles = _titles(comparisons)
+    solved = solving.headline(comparisons, titles, label)
+    going_on = [(one, name) for one, name in zip(comparisons, titles, strict=True) if solving.share(one) is None]
+    if not going_on:
+        return solved
+    comparisons, names = [one for one, _ in going_on], [name for _, name in going_on]
     cells: dict[str, list[str]] = {}
     for column, comparison in enumerate(comparisons):
         for name, groups in _by_label(comparison).items():
@@ -115,18 +123,18 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     header = ["model", *(f"{name}: test/{one.metric}" for name, one in zip(names, comparisons, strict=True))]
     chance = ["chance loss", *(number(one.chance) for one in comparisons)]
     made = Table(header, [*([name, *row] for name, row in cells.items()), chance])
-    return f"{made.markdown()}\n\n{SPREAD}.\n"
+    return "\n".join([made.markdown(), "", f"{SPREAD}.", *(["", solved] if solved else [""])])
 
 
 def _by_label(comparison: Comparison) -> dict[str, list[Group]]:
     """The groups of each model, the best model first, by what stands for it in the headline."""
     found: dict[str, list[Group]] = {}
-    for group in comparison.best_first:
+    for group in comparison.groups:
         found.setdefault(label(group), []).append(group)
     if all(len(groups) == 1 for groups in found.values()):
         return found
     stand = {name: _standing(groups, comparison) for name, groups in found.items()}
-    order = [id(group) for group in comparison.best_first]
+    order = [id(group) for group in comparison.groups]
     return {name: found[name] for name in sorted(found, key=lambda name: order.index(id(stand[name])))}
 
 
@@ -149,7 +157,7 @@ def _headline_cell(groups: Sequence[Group], comparison: Comparison) -> str:
 
 def clock(comparison: Comparison) -> str:
     """What the seconds of a table are, and of which machines where its runs differ in that."""
-    named = zip(run_names(comparison.best_first), comparison.best_first, strict=True)
+    named = zip(run_names(comparison.groups), comparison.groups, strict=True)
     by_run = {name: " or ".join(sorted({machine(run.folder) for run in group.runs})) for name, group in named}
     kinds = sorted(set(by_run.values()))
     told = kinds[0] if len(kinds) == 1 else "; ".join(f"{name}: {kind}" for name, kind in by_run.items())
@@ -159,7 +167,7 @@ def clock(comparison: Comparison) -> str:
 def milestones(comparison: Comparison) -> Table | None:
     """Updates until the validation loss was below half and a tenth of chance; None where no run got there."""
     rows: list[list[str]] = []
-    for name, group in zip(run_names(comparison.best_first), comparison.best_first, strict=True):
+    for name, group in zip(run_names(comparison.groups), comparison.groups, strict=True):
         found = [updates_until(group, share * comparison.chance) for share in (0.5, 0.1)]
         rows.append([name, *(shown(one, group) or "not reached" for one in found)])
     if all(row[1] == "not reached" for row in rows):
@@ -170,9 +178,13 @@ def milestones(comparison: Comparison) -> Table | None:
 
 def still_better(comparison: Comparison) -> str:
     """Whose best checkpoint, which was tested, is the last one."""
-    named = zip(run_names(comparison.best_first), comparison.best_first, strict=True)
+    named = zip(run_names(comparison.groups), comparison.groups, strict=True)
     late = [
-        name for name, group in named if all(run.test and run.test["steps"] == run.fit["steps"] for run in group.runs)
+        name
+        for name, group in named
+        if all(
+            run.test and run.test["steps"] == run.fit["steps"] and "ended_early" not in run.fit for run in group.runs
+        )
     ]
     told = "Best at the last validation, so that more updates might do better"
     return f"{told}: {plain_markdown(', '.join(late))}.\n\n" if late else ""
@@ -250,7 +262,7 @@ def overview(results: Results, docs: str) -> str:
     parts += [_going(results)]
     names = _titles(results.comparisons)
     for name, comparison, picture in zip(names, results.comparisons, _pictures(results.comparisons), strict=True):
-        made = table(comparison, published=True, best_first=True)
+        made = table(comparison, published=True)
         parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")
         parts += [clock(comparison), still_better(comparison)]
         parts += [f"{one.markdown()}\n\n" for one in (milestones(comparison), rates_table(comparison)) if one]
@@ -298,7 +310,7 @@ def _ours(entry: Published, comparisons: Sequence[Comparison]) -> str:
         count for comparison in comparisons if comparison.task == entry.task if (count := successes(entry, comparison))
     ]
     for comparison in comparisons:
-        groups = [group for group in comparison.best_first if entry in beside(group, comparison, entry.split)]
+        groups = [group for group in comparison.groups if entry in beside(group, comparison, entry.split)]
         group = _standing(groups, comparison) if groups else None
         value = None if group is None else group.test if entry.split == "test" else group.value
         if group is not None and value is not None:

@@ -311,7 +311,11 @@ def test_what_cannot_be_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (run / "versions.json").write_text("{}")
     assert collect.main([str(run), "results/a"]) == 2, "no commit"
     assert collect.main([str(run), "results/a", "--commit", "abc"]) == 0
-    for bad in ((str(tmp_path), "results/b"), (str(run), str(tmp_path / "b")), (str(run), "../b")):
+    for bad in (
+        (str(tmp_path / "results" / "nowhere"), "results/b"),
+        (str(run), str(tmp_path / "b")),
+        (str(run), "../b"),
+    ):
         assert collect.main([*bad, "--commit", "abc"]) == 2
     (run / "fit.json").unlink()
     assert collect.main([str(run), "results/b", "--commit", "abc"]) == 2, "neither ended nor a checkpoint"

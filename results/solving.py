@@ -1,0 +1,69 @@
+"""Tasks whose runs end once they have solved them: after how many updates, model by task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from lit_rnn.commands.compare.measure import Comparison, Group, updates_until
+from lit_rnn.commands.compare.subject import Run
+from lit_rnn.report.tables import Table, number, spread
+
+RULE = """Updates until a validation found the loss below a share of chance, where a run ends: mean ± sample standard
+deviation over the seeds that got there, and how many did. Further seeds were run only for models whose first got to
+half of chance. Accuracies at the end are those of different numbers of updates, and are no order."""
+
+
+def share(comparison: Comparison) -> float | None:
+    """Of chance, where all its runs end; None where they go on."""
+    shares = {_share(run) for group in comparison.groups for run in group.runs}
+    return shares.pop() if len(shares) == 1 else None
+
+
+def _share(run: Run) -> float | None:
+    callbacks: Sequence[Mapping[str, Any]] = (run.config.get("trainer") or {}).get("callbacks") or []
+    solved = [one for one in callbacks if str(one.get("class_path")).rpartition(".")[2] == "Solved"]
+    return (solved[0].get("init_args") or {}).get("below_chance", 0.1) if solved else None
+
+
+def ranked(comparison: Comparison) -> Comparison:
+    """The groups that took the fewest updates first; then the others, the lowest loss first."""
+    end = share(comparison)
+    if end is None:
+        return replace(comparison, groups=tuple(comparison.best_first))
+
+    def rank(group: Group) -> tuple[float, float, float]:
+        solved = updates_until(group, end * comparison.chance)
+        loss = math.inf if group.loss is None else group.loss.mean
+        return (0, -solved.number / len(group.runs), solved.mean) if solved else (1, loss, 0)
+
+    return replace(comparison, groups=tuple(sorted(comparison.groups, key=rank)))
+
+
+def headline(comparisons: Sequence[Comparison], titles: Sequence[str], label: Callable[[Group], str]) -> str:
+    """Model by task, the best of the first task first; nothing where no run ends so."""
+    chosen = [(ranked(one), title) for one, title in zip(comparisons, titles, strict=True) if share(one) is not None]
+    if not chosen:
+        return ""
+    cells: dict[str, list[str]] = {}
+    for column, (comparison, _) in enumerate(chosen):
+        for group in reversed(comparison.groups):  # of several settings the best stands for the model
+            cells.setdefault(label(group), [""] * len(chosen))[column] = cell(group, comparison)
+    order = [label(group) for comparison, _ in chosen for group in comparison.groups]
+    rows = [[name, *cells[name]] for name in dict.fromkeys(order)]
+    header = ["model", *(f"{title}: updates to {number(share(one))} of chance" for one, title in chosen)]
+    chance = ["chance loss", *(number(one.chance) for one, _ in chosen)]
+    return f"{Table(header, [*rows, chance]).markdown()}\n\n{RULE}\n"
+
+
+def cell(group: Group, comparison: Comparison) -> str:
+    """The updates of a model, or how far it came."""
+    end = share(comparison)
+    assert end is not None
+    solved, half = (updates_until(group, part * comparison.chance) for part in (end, 0.5))
+    if solved is not None:
+        return f"{spread(solved.mean, solved.std)} ({solved.number} of {len(group.runs)})"
+    came = f"; half of chance after {spread(half.mean, half.std)} ({half.number} of {len(group.runs)})" if half else ""
+    return f"not in {group.steps[1]:,}{came}"

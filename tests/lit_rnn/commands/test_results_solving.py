@@ -1,0 +1,93 @@
+"""Tasks whose runs end once they have solved them: what the results pages say of their updates."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "results"))
+
+import collect  # noqa: E402
+import pages  # noqa: E402
+import solving  # noqa: E402
+
+SOLVED = [{"class_path": "lit_rnn.callbacks.Solved", "init_args": {"below_chance": 0.1}}]
+
+
+def run(folder: Path, model: str, seed: int, losses: list[float], callbacks: Any = SOLVED, delay: int = 9) -> Path:
+    """As if a run had been validated after 100, 200, ... updates; chance is 1."""
+    folder.mkdir(parents=True)
+    numbers = {"model": model, "task": "copy_memory", "parameters": 10, "steps": 100 * len(losses), "split": "val"}
+    numbers |= {"loss": losses[-1], "chance": 1.0, "metric": "accuracy", "value": 0.5, "seconds": 1.0}
+    if losses[-1] < 0.1:
+        numbers["ended_early"] = "Stopping threshold reached"
+    (folder / "fit.json").write_text(json.dumps(numbers))
+    (folder / "test.json").write_text(json.dumps({**numbers, "split": "test"}))
+    config = {
+        "seed_everything": seed,
+        "model": {"class_path": f"lit_rnn.models.{model}", "init_args": {"hidden_size": 8}},
+        "data": {"class_path": "datamodules.CopyMemory", "init_args": {"delay": delay}},
+        "trainer": {"max_epochs": 4, "callbacks": callbacks},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "versions.json").write_text('{"commit": "0123456789"}')
+    rows = [f"{100 * number - 1},{loss}" for number, loss in enumerate(losses, start=1)]  # steps count from 0
+    (folder / "metrics.csv").write_text("\n".join(["step,val/loss", *rows]) + "\n")
+    return folder
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """Below a tenth after 300 and 200 updates; one of two; half of chance alone; never."""
+    folder = tmp_path / "results"
+    run(folder / "a-seed=1", "ExpRNN", 1, [0.9, 0.4, 0.05])
+    run(folder / "a-seed=2", "ExpRNN", 2, [0.3, 0.09])
+    run(folder / "b-seed=1", "NRU", 1, [0.05])
+    run(folder / "b-seed=2", "NRU", 2, [0.9, 0.6, 0.3, 0.2])
+    run(folder / "c-seed=1", "LSTM", 1, [1.0, 0.9, 0.45, 0.11])
+    run(folder / "d-seed=1", "GRU", 1, [1.0, 0.9, 0.8, 0.7])
+    return folder
+
+
+def test_the_fewest_updates_of_all_seeds_come_first(made: Path) -> None:
+    """Of 300 and 200 the mean is 250, the sample standard deviation 70.7; of the others, how far they came."""
+    results = pages.read(made)
+    text = pages.headline(results.comparisons)
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    assert rows[0][1] == r"copy\_memory: updates to 0.1 of chance"
+    assert rows[2:6] == [
+        ["ExpRNN, n = 8", "250 ± 71 (2 of 2)"],
+        ["NRU, n = 8", "100 (1 of 2)"],
+        ["LSTM, n = 8", "not in 400; half of chance after 300 (1 of 1)"],
+        ["GRU, n = 8", "not in 400"],
+    ]
+    assert rows[6] == ["chance loss", "1"] and solving.RULE in text
+    late = "".join(map(pages.still_better, results.comparisons))
+    assert "c-seed=1" in late and "d-seed=1" in late and "a" not in late.partition("better: ")[2].split(", ")
+
+
+def test_runs_that_go_on_have_their_own_table(made: Path) -> None:
+    run(made / "e-seed=1", "LEM", 1, [0.9, 0.05, 0.01], callbacks=None, delay=20)
+    first, second = pages.headline(pages.read(made).comparisons).split("over seeds.\n", 1)
+    assert "LEM" in first and "NRU" not in first and "NRU" in second and "LEM" not in second
+
+
+def test_every_run_of_a_folder_is_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """But for one that has kept nothing."""
+    monkeypatch.chdir(tmp_path)
+    for seed in (1, 2):
+        run(tmp_path / "runs" / f"a-seed={seed}", "NRU", seed, [0.9])
+    run(tmp_path / "runs" / "begun", "NRU", 3, [0.9]).joinpath("fit.json").unlink()
+    assert collect.main(["runs", "results/copying"]) == 0, capsys.readouterr().err
+    assert {path.name for path in Path("results/copying").iterdir()} == {"a-seed=1", "a-seed=2"}
+    assert yaml.safe_load(Path("results/copying/a-seed=2/config.yaml").read_text())["seed_everything"] == 2
+    (tmp_path / "empty").mkdir()
+    assert collect.main(["empty", "results/other"]) == 2
