@@ -25,6 +25,7 @@ from lit_rnn.scan.drive import Drive, DriveGradients, drive_by, drive_of
 from lit_rnn.scan.native import Memory, addresses, function, packed, packed_shape, readable, runs_natively
 from lit_rnn.scan.packed import Blocks, Trail, ends, size, split, together
 from lit_rnn.scan.plans import KERNELS, NUMBERS, Plan, Product, is_gated, parts_of
+from lit_rnn.scan.readout import read_out
 from lit_rnn.scan.recurrence import refuse_a_graph
 
 _NOTHING = (0, 0, 0, 0)  # of a product that there is none of
@@ -56,7 +57,7 @@ def run_gated(cell: Cell, x: Tensor, state: State, w: Any, last_only: bool, bloc
     if isinstance(cell, cells.StatisticalRUCell):
         y = torch.relu(cell.output(y))
     if isinstance(cell, StateSpaceCell):
-        y = cell.output(y, cell.D(x[ends(blocks, x.device)] if last_only else x).to(y.dtype))
+        y = read_out(cell, y, x[ends(blocks, x.device)] if last_only else x)
     return y, final[:, : final.shape[-1] - plan.beside].split(cell.state_sizes, dim=-1)
 
 

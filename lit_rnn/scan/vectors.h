@@ -199,8 +199,9 @@ template <class T> void pack(const T* M, int rows, int columns, int64_t by_row, 
     pack<T>(M, rows, columns, by_row, by_column, packed);                                                             \
   }
 
-// sum (R, C) = in (R, rows) times a panel (rows, C): the accumulators are registers, whence the numbers known beforehand
-template <class T, int R, int C>
+// sum (R, C) = in (R, rows) times a panel (rows, C): the accumulators are registers, whence the numbers known beforehand.
+// ``across``: ``in`` is transposed, (rows, R).
+template <class T, bool across, int R, int C>
 void multiply(const T* in, int64_t stride, const T* weights, int rows, Vec<T>* to) {
   Vec<T> sum[R][C] = {};
   for (int k = 0; k < rows; ++k) {
@@ -209,29 +210,31 @@ void multiply(const T* in, int64_t stride, const T* weights, int rows, Vec<T>* t
     for (int c = 0; c < C; ++c) w[c] = load(weights + (int64_t(k) * C + c) * kLanes<T>);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
-      const T x = in[r * stride + k];
+      const T x = across ? in[k * stride + r] : in[r * stride + k];
 #pragma GCC unroll 8
       for (int c = 0; c < C; ++c) sum[r][c] += x * w[c];
     }
   }
   std::memcpy(to, sum, sizeof sum);
 }
-template <class T, int R> void multiply(int columns, const T* in, int64_t stride, const T* weights, int rows, Vec<T>* to) {
-  if (columns == 1) multiply<T, R, 1>(in, stride, weights, rows, to);
-  if (columns == 2) multiply<T, R, 2>(in, stride, weights, rows, to);
-  if (columns == 3) multiply<T, R, 3>(in, stride, weights, rows, to);
+template <class T, bool across, int R>
+void multiply(int columns, const T* in, int64_t stride, const T* weights, int rows, Vec<T>* to) {
+  if (columns == 1) multiply<T, across, R, 1>(in, stride, weights, rows, to);
+  if (columns == 2) multiply<T, across, R, 2>(in, stride, weights, rows, to);
+  if (columns == 3) multiply<T, across, R, 3>(in, stride, weights, rows, to);
 }
-template <class T> void multiply(int size, const Panel<T>& panel, const T* in, int width, int stride, Vec<T>* to) {
+template <class T, bool across = false>
+void multiply(int size, const Panel<T>& panel, const T* in, int width, int stride, Vec<T>* to) {
   switch (size) {
-    case 1: return multiply<T, 1>(panel.vectors, in, stride, panel.weights, width, to);
-    case 2: return multiply<T, 2>(panel.vectors, in, stride, panel.weights, width, to);
-    case 3: return multiply<T, 3>(panel.vectors, in, stride, panel.weights, width, to);
-    case 4: return multiply<T, 4>(panel.vectors, in, stride, panel.weights, width, to);
+    case 1: return multiply<T, across, 1>(panel.vectors, in, stride, panel.weights, width, to);
+    case 2: return multiply<T, across, 2>(panel.vectors, in, stride, panel.weights, width, to);
+    case 3: return multiply<T, across, 3>(panel.vectors, in, stride, panel.weights, width, to);
+    case 4: return multiply<T, across, 4>(panel.vectors, in, stride, panel.weights, width, to);
 #if defined(__AVX512F__)
-    case 5: return multiply<T, 5>(panel.vectors, in, stride, panel.weights, width, to);
-    case 6: return multiply<T, 6>(panel.vectors, in, stride, panel.weights, width, to);
-    case 7: return multiply<T, 7>(panel.vectors, in, stride, panel.weights, width, to);
-    case 8: return multiply<T, 8>(panel.vectors, in, stride, panel.weights, width, to);
+    case 5: return multiply<T, across, 5>(panel.vectors, in, stride, panel.weights, width, to);
+    case 6: return multiply<T, across, 6>(panel.vectors, in, stride, panel.weights, width, to);
+    case 7: return multiply<T, across, 7>(panel.vectors, in, stride, panel.weights, width, to);
+    case 8: return multiply<T, across, 8>(panel.vectors, in, stride, panel.weights, width, to);
 #endif
   }
 }
