@@ -16,6 +16,7 @@ from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept, Loss
 # and sums: where it has all of a matrix, and where several share it.
 ALONE, SHARED = 36 * 32 * 32 * 4, 32 * 32 * 32 * 4
 BLOCK = 32  # units in a tile: 64 took 1.15 times as long (H200, n = 170 and 190)
+CAPABILITY = (8, 0)  # the least that the kernels are made for
 READ = False  # `Plan.read`: two barriers in a step instead of 14, and a way to memory and back; not timed on a GPU yet
 WARPS = 8  # with all registers of a processor that is 255 a thread, the most there are
 
@@ -87,7 +88,7 @@ def has_triton() -> bool:
 @functools.cache
 def processors_of(device: torch.device) -> int:
     """How many a GPU has; 0 where Triton makes nothing for it."""
-    if not torch.cuda.is_available() or torch.cuda.get_device_capability(device) < (8, 0):
+    if not torch.cuda.is_available() or torch.cuda.get_device_capability(device) < CAPABILITY:
         return 0
     return torch.cuda.get_device_properties(device).multi_processor_count
 

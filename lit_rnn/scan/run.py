@@ -30,6 +30,7 @@ from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
 from lit_rnn.scan.packed import Block, Blocks, block_by_block, ends
 from lit_rnn.scan.parallel import run_parallel, runs_parallel
+from lit_rnn.scan.reasons import reason
 from lit_rnn.scan.recompute import recomputed
 from lit_rnn.scan.rotations import layers_of
 from lit_rnn.scan.streamed import streams_on
@@ -279,20 +280,6 @@ def backend_here(asked: Backend, cell: Cell) -> Backend:
     return asked if _DEVICES.get(asked, device) == device or supports(asked, cell) else "auto"
 
 
-_NEEDS = {
-    "fused": "is not a plain recurrence",
-    "native": "is none of the cells written in C++, or not in float32 or float64 on a CPU with a C++ compiler "
-    "(CXX, g++, clang++ or Python package ziglang)",
-    "triton": "is not a plain recurrence, or not in float32 or float64 on an NVIDIA GPU with Python package triton, or "
-    "has more units than that GPU's processors hold together, which streamed takes",
-    "streamed": "is not a plain recurrence, or not in float32 or float64 on an NVIDIA GPU with Python package triton",
-    "compiled": "is on a CPU, where torch.compile needs a C++ compiler (CXX or g++) and Python's headers (python3-dev)",
-    "graphed": "is not on a CUDA device, which alone records what is launched",
-    "torch": "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)",
-    "parallel": "is none of the cells that run so: LRU, LinOSS, MinGRU, MinLSTM and DeltaProduct",
-}
-
-
 def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: torch.device | None = None) -> Chosen:
     """The backend that ``asked`` means for ``cell``.
 
@@ -340,8 +327,10 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
     require(asked in get_args(Backend), key, asked, f"one of {', '.join(get_args(Backend))}")
     if asked != "auto":
         able = [name for name in get_args(Chosen) if supports(name, cell, device)]
-        reason = f"{', '.join(['auto', *able[:-1]])} or {able[-1]}: {type(cell).__name__} {_NEEDS.get(asked, '')}"
-        require(asked in able, key, asked, reason)
+        if asked not in able:
+            why = reason(asked, cell, device or next(cell.parameters()).device)
+            accepted = f"{', '.join(['auto', *able[:-1]])} or {able[-1]}"
+            require(False, key, asked, f"{accepted}: {type(cell).__name__} {why}")
         return asked
     order: tuple[Chosen, ...] = ("native", "triton", "fused", "parallel", "torch")
     for name in ("torch", *order) if _is_faster_in_torch(cell) else order:

@@ -133,7 +133,7 @@ def test_it_is_for_gpus() -> None:
     cell = cells.ExpRNNCell(3, 8)
     for name in ("triton", "streamed"):
         assert not supports(name, cell)
-        with pytest.raises(UserError, match=rf"backend is '{name}', .* on an NVIDIA GPU with Python package triton"):
+        with pytest.raises(UserError, match=rf"backend is '{name}', .* runs on an NVIDIA GPU alone"):
             choose_backend(name, cell)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules import CopyMemory, UserError
 from lit_rnn import cells, graphs, models
 from lit_rnn.cells import Cell
-from lit_rnn.scan import compiled, graphed, run, scan, segment, supports
+from lit_rnn.scan import compiled, graphed, reasons, run, scan, segment, supports
 from tests.recording import Rerun
 
 I, N = 3, 4  # noqa: E741
@@ -336,7 +336,7 @@ def test_only_where_something_records(monkeypatch: pytest.MonkeyPatch) -> None:
     assert supports("graphed", peepholes())
     monkeypatch.delitem(graphs.RECORDERS, "cpu")
     assert not supports("graphed", peepholes())
-    with pytest.raises(UserError, match=r"graphed.*LSTMCell is not on a CUDA device"):
+    with pytest.raises(UserError, match=r"LSTMCell is on the CPU, but graphed runs on a CUDA device"):
         scan(peepholes(), inputs(3), backend="graphed")
 
 
@@ -351,11 +351,15 @@ def test_a_model_names_the_backend_of_the_gpu_that_it_trains_on(monkeypatch: pyt
         models.JANET(task, 6, backend="triton")
     torch.manual_seed(0)
     torch.testing.assert_close(model(x), models.ExpRNN(task, 6, backend="loop")(x))  # auto, as it was not moved
-    with pytest.raises(UserError, match=r"backend is 'triton'.*, or not .* on an NVIDIA GPU"):  # asked in fits
+    with pytest.raises(
+        UserError, match=r"backend is 'triton'.*: ExpRNNCell is on the CPU, .* an NVIDIA GPU"
+    ):  # asked in fits
         model.backends()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(run, "runs_on", lambda n, kind, dtype, device: device.type == "cuda" and n == 6)
     monkeypatch.setattr(run, "streams_on", lambda dtype, device: False)
+    monkeypatch.setattr(reasons, "has_triton", lambda: True)
+    monkeypatch.setattr(reasons, "processors_of", lambda device: 1)
     models.ExpRNN(task, 6, backend="triton")
-    with pytest.raises(UserError, match="backend is 'triton'"):
+    with pytest.raises(UserError, match=r"backend is 'triton'.*ExpRNNCell has more units"):
         models.ExpRNN(task, 7, backend="triton")  # for which the GPU that is there is too small
