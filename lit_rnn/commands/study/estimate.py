@@ -1,4 +1,4 @@
-"""How long a study will take: trials on as many processes as the study will use, and what follows."""
+"""How long a study will take: by what its finished runs took, else by trials on as many processes as it will use."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datamodules.errors import UserError
 from lit_rnn.class_paths import loaded
-from lit_rnn.commands.study.local import pinned
+from lit_rnn.commands.study.local import is_done, pinned
 from lit_rnn.commands.study.subject import Run, Setting, resolved
 from lit_rnn.files import read_json
+from lit_rnn.runs.results import read_result
 
 _BATCHES, _VAL_BATCHES = 100, 10  # of a trial, at most; further arms share the first number
 _FEWEST = 10
@@ -123,23 +124,59 @@ def _told(config: Mapping[str, Any]) -> tuple[int, int]:
     return (steps, 0) if steps > 0 else (0, max(0, epochs))
 
 
-def estimate(runs: Sequence[Run], processes: int, threads: int) -> float:
-    """Seconds that ``runs`` take if all take as long as those tried; also fetches their data.
+def estimate(
+    runs: Sequence[Run], processes: int, threads: int, finished: Sequence[tuple[Run, float]] = ()
+) -> tuple[float, str]:
+    """Seconds that ``runs`` take if all take as long as others of their arm did, and which others, in words.
 
-    Tried is the first, and where that makes the study a long one, the first of every arm.
+    ``finished`` holds runs and the seconds that they took. Of arms without one the first run is tried, and where that
+    makes the study a long one, the first of every such arm; this also fetches their data.
     """
-    firsts = {run.setting.arm: run.setting for run in reversed(runs)}
     side_by_side = min(processes, len(runs))
-    one = _seconds(runs[0].setting, side_by_side, threads, _BATCHES)
-    seconds = dict.fromkeys(firsts, one)
-    if one * len(runs) / side_by_side > _LONG:
-        batches = max(_FEWEST, _BATCHES // len(firsts))
-        others = {arm: first for arm, first in firsts.items() if first != runs[0].setting}
-        seconds |= {arm: _seconds(first, side_by_side, threads, batches) for arm, first in others.items()}
+    sizes = _Sizes()
+    rates = _rates(finished, sizes)  # by arm
+    unknown = {run.setting.arm: run.setting for run in reversed(runs) if run.setting.arm not in rates}
+    tried: dict[str, float] = {}
+    if unknown:
+        first = next(run.setting for run in runs if run.setting.arm in unknown)
+        one = _seconds(first, side_by_side, threads, _BATCHES)
+        tried = dict.fromkeys(unknown, one)
+        if one * sum(run.setting.arm in unknown for run in runs) / side_by_side > _LONG:
+            batches = max(_FEWEST, _BATCHES // len(unknown))
+            others = {arm: setting for arm, setting in unknown.items() if setting != first}
+            tried |= {arm: _seconds(setting, side_by_side, threads, batches) for arm, setting in others.items()}
     busy = [0.0] * side_by_side
     for run in runs:  # each goes to the process that is free first
-        busy[busy.index(min(busy))] += seconds[run.setting.arm]
-    return max(busy)
+        arm = run.setting.arm
+        busy[busy.index(min(busy))] += rates[arm] * sizes.of(run) if arm in rates else tried[arm]
+    known = ["those that have finished"] if any(run.setting.arm in rates for run in runs) else []
+    return max(busy), " and ".join([*known, *(["those that were tried"] if tried else [])])
+
+
+def took(runs: Iterable[Run], folder: Path) -> list[tuple[Run, float]]:
+    """Those that have finished, and the seconds of each."""
+    return [(run, float(read_result(folder / run.name)["seconds"])) for run in runs if is_done(run, folder)]
+
+
+def _rates(finished: Sequence[tuple[Run, float]], sizes: _Sizes) -> dict[str, float]:
+    """Seconds by arm of what a run's size counts, over all that have finished."""
+    ours: dict[str, list[tuple[float, float]]] = {}
+    for run, seconds in finished:
+        ours.setdefault(run.setting.arm, []).append((seconds, sizes.of(run)))
+    return {arm: math.fsum(s for s, _ in some) / math.fsum(size for _, size in some) for arm, some in ours.items()}
+
+
+class _Sizes:
+    """How much runs train, in updates or else epochs; 1 of those without an end of their own."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], float] = {}
+
+    def of(self, run: Run) -> float:
+        key = run.setting.arm, str(_amounts(run.setting))
+        if key not in self._known:
+            self._known[key] = float(max(_told(resolved(run.setting))) or 1)
+        return self._known[key]
 
 
 def _seconds(setting: Setting, side_by_side: int, threads: int, batches: int) -> float:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.errors import UserError
 from lit_rnn.commands.study import local, plan
 from lit_rnn.commands.study.best import Queue, ahead, diverged, every, undecided
-from lit_rnn.commands.study.estimate import budget, estimate
+from lit_rnn.commands.study.estimate import budget, estimate, took
 from lit_rnn.commands.study.subject import Run, Study
 from lit_rnn.files import make_folder
 from lit_rnn.report.console import new_console
@@ -65,8 +65,8 @@ def run_left(study: Study, folder: Path, processes: int, threads: int, estimated
     if estimated:
         print(f"to go: {budget(left)} at most", flush=True)
     if estimated and (trainings := [run for run in left if run.command == "fit"]):
-        about = datetime.timedelta(seconds=round(estimate(trainings, processes, threads)))
-        print(f"about {about} if all take as long as those that were tried", flush=True)
+        seconds, others = estimate(trainings, processes, threads, took(study.trainings, folder))
+        print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as {others}", flush=True)
     console = new_console()
     columns = TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:

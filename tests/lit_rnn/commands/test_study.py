@@ -374,7 +374,7 @@ def test_a_study_with_a_best_is_taken_up_again(study: Any, monkeypatch: pytest.M
         return {}
 
     monkeypatch.setattr(local.Pool, "run_all", as_if_run)
-    monkeypatch.setattr(work, "estimate", lambda *_: 1.0)
+    monkeypatch.setattr(work, "estimate", lambda *_: (1.0, "others"))
     monkeypatch.setattr(work, "report", lambda *_: None)
     plan = by_rates(study)
     run_study("study.yaml")
@@ -511,10 +511,10 @@ def test_runs_come_in_rounds(study: Any, monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(estimate, "trial", trial)
     runs = read_study(study(seeds=[1, 2, 3])).runs  # 4 batches an epoch, 2 epochs; 2 batches of validation after each
-    assert estimate.estimate(runs, 2, 1) == 2 * (2 + 8 * 2 + 4 * 10)
-    assert estimate.estimate(runs[:1], 2, 5) == 2 + 8 * 2 + 4 * 10
+    assert estimate.estimate(runs, 2, 1) == (2 * (2 + 8 * 2 + 4 * 10), "those that were tried")
+    assert estimate.estimate(runs[:1], 2, 5)[0] == 2 + 8 * 2 + 4 * 10
     study(grid={"trainer.limit_val_batches": [0]})
-    assert estimate.estimate(read_study("study.yaml").runs, 1, 1) == 2 + 8 * 2
+    assert estimate.estimate(read_study("study.yaml").runs, 1, 1)[0] == 2 + 8 * 2
     assert asked == [(2, 1, 8, 2), (1, 5, 8, 2), (1, 1, 8, 0)]
 
 
@@ -529,9 +529,26 @@ def test_long_studies_try_every_arm(study: Any, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(estimate, "trial", trial)
     grid = {"data.init_args.train_samples": [4000]}
     runs = read_study(study(seeds=[1, 2], arms={"slow": {}, "quick": {}}, grid=grid)).runs
-    assert estimate.estimate(runs, 2, 1) == 2000 + 500
+    assert estimate.estimate(runs, 2, 1)[0] == 2000 + 500
     assert tried == [("slow", 100), ("quick", 50)]
-    assert estimate.estimate(runs[::-1], 2, 1) == 500 * 2 and tried[2:] == [("quick", 100)], "not worth more trials"
+    assert estimate.estimate(runs[::-1], 2, 1)[0] == 500 * 2 and tried[2:] == [("quick", 100)], "not worth more trials"
+
+
+def test_arms_with_finished_runs_are_not_tried(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """10 and 14 s for 4 updates each are 3 s an update: 36 s for 12. Arm b has none, and is tried: 5 s a run."""
+    monkeypatch.setattr(estimate, "trial", lambda setting, *_: [estimate.Timing(5.0, 0.0, 0.0, 0.0)])
+    arms = {"a": {"grid": {"trainer.max_epochs": [1, 3]}}, "b": {}}
+    a1, a2, long, _, *b = (runs := read_study(study(seeds=[1, 2], arms=arms)).runs)
+    finished = [(a1, 10.0), (a2, 14.0)]
+    assert estimate.estimate([long, *b], 1, 1, finished) == (
+        36 + 2 * 5,
+        "those that have finished and those that were tried",
+    )
+    monkeypatch.setattr(estimate, "trial", None)
+    assert estimate.estimate(runs[2:4], 2, 1, finished) == (36, "those that have finished")
+    folder = Path("runs/study")
+    ended(folder, a1, 3.0)
+    assert estimate.took(runs, folder) == [(a1, 1.0)]
 
 
 def test_the_budget_is_told_before_any_data_is_read(study: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from datamodules.errors import UserError, require
 from lit_rnn.commands.study import local
-from lit_rnn.commands.study.estimate import budget, estimate
+from lit_rnn.commands.study.estimate import budget, estimate, took
 from lit_rnn.commands.study.search.space import Search
 from lit_rnn.commands.study.subject import Run, Setting, Study
 from lit_rnn.report.console import new_console
@@ -107,7 +107,7 @@ def _plan(study: Study, search: Search, setting: Setting) -> dict[str, object]:
 
 def _run(study: Study, search: Search, arms: Sequence[Arm], folder: Path, processes: int, threads: int) -> list[str]:
     """Run what is left, with a line for each trial that has ended; gives the names of those that failed."""
-    from lit_rnn.commands.study.search.trial import middle
+    from lit_rnn.commands.study.search.trial import middle, run_of
     from lit_rnn.commands.study.search.watch import Watch
 
     wanted, left = search.trials * len(arms), sum(arm.trials.left for arm in arms)
@@ -118,8 +118,14 @@ def _run(study: Study, search: Search, arms: Sequence[Arm], folder: Path, proces
         return []
     runs = [middle(study, search, arm.setting) for arm in arms for _ in range(arm.trials.left)]
     print(f"to go: {budget(runs)} at most", flush=True)
-    seconds = estimate(runs, processes, threads)
-    print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as one from the middle", flush=True)
+    done = [
+        run_of(study, arm.setting, row.number, row.values)
+        for arm in arms
+        for row in arm.trials.rows()
+        if row.state == "complete"  # not one that was stopped early
+    ]
+    seconds, others = estimate(runs, processes, threads, took(done, folder))
+    print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as {others}", flush=True)
     watch = Watch(study, search, arms, folder)
     pool = local.Pool(folder, processes, threads, watch.ended, watch.look)
     stopping.how = "; the runs have saved: give the same command to go on."
