@@ -31,12 +31,13 @@ import yaml
 from datamodules.errors import UserError
 from lit_rnn.files import make_folder, read_json, read_yaml, refuse_links
 from lit_rnn.runs.checkpoints import last_checkpoint
+from lit_rnn.runs.endings import diverged, is_diverged
 from lit_rnn.runs.folder import newest_config
-from lit_rnn.runs.results import runs_below
+from lit_rnn.runs.results import is_finished, runs_below
 
 ROWS = 200  # of training losses
 _OF_A_STEP = ("epoch", "step", "train/loss_step")
-_KEPT = ("config.yaml", "versions.json", "metrics.csv", "fit.json", "test.json")
+_KEPT = ("config.yaml", "versions.json", "metrics.csv", "fit.json", "test.json", "diverged.json")
 
 
 def collect(run: Path, to: Path, commit: str | None = None) -> None:
@@ -57,8 +58,8 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
     told = [str(read_yaml(one, "config").get("run_dir")) for one in run.glob("config*.yaml")]
     rewrite = rewriter([str(run), str(run.resolve()), *told], to)
     config = changed(read_yaml(path, "config"), rewrite) | {"run_dir": to.as_posix(), "ckpt_path": None}
-    finished = (run / "fit.json").is_file()
-    state = None if finished else changed(_read_checkpoint(last_checkpoint(run)), rewrite)
+    out = is_diverged(run)
+    state = None if is_finished(run) or out else changed(_read_checkpoint(last_checkpoint(run)), rewrite)
     for value in (config, versions, state):
         changed(value, _refuse_place)  # before anything is written
 
@@ -75,6 +76,11 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
     for name in ("fit.json", "test.json", *sorted(path.name for path in run.glob("versions-*.json"))):
         if (run / name).is_file():
             (to / name).write_text(json.dumps(read_json(run / name), indent=1) + "\n")
+    if out:
+        said = str(read_json(diverged(run), ("said",))["said"]).partition(";")[0]  # its checkpoint is a path of there
+        diverged(to).write_text(json.dumps({"said": said}) + "\n")
+    if out and not (run / "metrics.csv").is_file():
+        return  # it did so before anything was logged
     if state is None:
         _thin(run / "metrics.csv", to / "metrics.csv")
     else:
@@ -86,10 +92,19 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
 
 
 def collect_all(folder: Path, to: Path, commit: str | None = None) -> None:
-    """`collect` every run in ``folder`` that has ended or kept a checkpoint, each into a folder of its name."""
-    for run in runs_below(folder):
-        if (run / "fit.json").is_file() or last_checkpoint(run).is_file():
-            collect(run, to / run.name, commit)
+    """`collect` every run in ``folder`` that has ended or kept a checkpoint, each into a folder of its name.
+
+    Raises:
+        UserError: if two of them have one name.
+    """
+    kept = (is_finished, is_diverged, lambda run: last_checkpoint(run).is_file())
+    runs = [run for run in runs_below(folder) if any(has(run) for has in kept)]
+    names = [run.name for run in runs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{folder} holds two runs of the name {twice}, which would become one: collect each by itself.")
+    for run in runs:
+        collect(run, to / run.name, commit)
 
 
 def collect_study(study: str, folder: Path, to: Path, commit: str | None = None) -> None:

@@ -32,6 +32,7 @@ from lit_rnn.commands.compare.subject import read_run
 from lit_rnn.files import read_json, read_yaml
 from lit_rnn.published import STATUSES, Published, published
 from lit_rnn.report.tables import Table, number, plain_markdown, words
+from lit_rnn.runs.endings import is_diverged
 from lit_rnn.runs.folder import numbered
 from lit_rnn.runs.results import runs_below
 
@@ -91,6 +92,8 @@ def _kind(devices: Sequence[str], threads: int | None) -> str:
 
 def _progress(run: Path, trainer: dict[str, Any]) -> str:
     """Epochs that have ended, of all; steps where the run is told those."""
+    if is_diverged(run):
+        return "diverged"
     with (run / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     if (trainer.get("max_steps") or -1) > 0:

@@ -11,8 +11,10 @@ from typing import Any
 
 from datamodules.errors import UserError
 from lit_rnn.commands.configs import config_folder
+from lit_rnn.commands.study import plan
+from lit_rnn.commands.study.best import diverged
 from lit_rnn.commands.study.subject import Run, read_study
-from lit_rnn.files import make_folder, read_json, refuse_links
+from lit_rnn.files import make_folder, read_json, refuse_links, write_file
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.results import is_finished, read_result
 
@@ -27,8 +29,10 @@ def collected(name: str, folder: Path, commit: str | None = None) -> dict[str, A
             known.
     """
     study = read_study(name)
-    plan = read_json(folder / "plan.json") if (folder / "plan.json").is_file() else {}
-    runs = [_run(run, folder / run.name, plan, commit) for run in study.trainings if is_finished(folder / run.name)]
+    finished = [run for run in study.trainings if is_finished(folder / run.name)]
+    if finished:
+        plan.check(finished, folder, plan.read(folder))
+    runs = [_run(run, folder / run.name, commit) for run in finished]
     if not runs:
         raise UserError(f"{folder} holds no finished run of {name}: name the study's folder.")
     best = study.best
@@ -38,6 +42,7 @@ def collected(name: str, folder: Path, commit: str | None = None) -> dict[str, A
         "arms": {arm: [_setting(one) for one in study.settings if one.arm == arm] for arm in study.arms},
         "seeds": list(study.seeds),
         "best": {"seeds": list(best.seeds), "test": best.test} if best is not None else None,
+        "diverged": sorted({run.setting.name for run in diverged(study.runs, folder)}),
         "runs": runs,
     }
 
@@ -50,11 +55,7 @@ def _setting(setting: Any) -> dict[str, Any]:
     return {"setting": setting.name, "options": dict(setting.values)}
 
 
-def _run(run: Run, place: Path, plan: Mapping[str, Any], commit: str | None) -> dict[str, Any]:
-    texts = [Path(base).read_text() for base in run.setting.bases]
-    planned = plan.get(run.name)
-    if planned is not None and planned["configs"] != texts:
-        raise UserError(f"{place} is a run of other base configs than the study has now: collect it with those.")
+def _run(run: Run, place: Path, commit: str | None) -> dict[str, Any]:
     versions = read_json(place / "versions.json")
     versions["commit"] = commit or versions.get("commit")
     if versions["commit"] is None:
@@ -65,8 +66,8 @@ def _run(run: Run, place: Path, plan: Mapping[str, Any], commit: str | None) -> 
         "setting": run.setting.name,
         "seed": run.seed,
         "versions": {key: versions.get(key) for key in _VERSIONS},
-        "fit": read_result(place),
-        "test": read_result(place, "test") if is_finished(place, "test") else None,
+        "fit": _numbers(place, "fit"),
+        "test": _numbers(place, "test") if is_finished(place, "test") else None,
         "curves": {
             key: [list(steps), [_finite(value) for value in values]] for key, (steps, values) in columns.items()
         },
@@ -75,6 +76,12 @@ def _run(run: Run, place: Path, plan: Mapping[str, Any], commit: str | None) -> 
 
 def _metric(place: Path) -> str:
     return str(read_result(place)["metric"])
+
+
+def _numbers(place: Path, command: str) -> dict[str, Any]:
+    """What a command left; None for a number that is none."""
+    found = read_result(place, command)
+    return {key: _finite(value) if isinstance(value, float) else value for key, value in found.items()}
 
 
 def _finite(value: float) -> float | None:
@@ -88,7 +95,7 @@ def write(content: Mapping[str, Any], to: Path) -> None:
     head = {key: value for key, value in content.items() if key != "runs"}
     lines = ",\n".join(json.dumps(run, allow_nan=False) for run in content["runs"])
     start = json.dumps(head, indent=1, allow_nan=False).removesuffix("\n}")
-    to.write_text(f'{start},\n "runs": [\n{lines}\n ]\n}}\n')
+    write_file(to, f'{start},\n "runs": [\n{lines}\n ]\n}}\n')
 
 
 # ---- what a file says
@@ -100,7 +107,7 @@ class Arm:
 
     Args:
         name: Of the arm.
-        tried: How many settings have run with every seed of the search, and how many there are.
+        tried: How many settings have run with every seed of the search, or diverged, and how many there are.
         window: How many of them come within a tenth of the best validation metric, the best among them.
         tests: test.json of every tested run of the best setting, in the order of the seeds.
         wanted: How many seeds there are to be.
@@ -182,7 +189,8 @@ def _arm(name: str, settings: Sequence[Mapping[str, Any]], content: Mapping[str,
         rate = known[chosen]
     rates = tuple(value for key in tried if (value := known[key]) is not None)
     wanted = len(seeds) + len(best["seeds"])
-    return Arm(name, (len(tried), len(settings)), window, tuple(tests), wanted, parameters, rates, rate)
+    out = [one for one in content.get("diverged", []) if one in ours and one not in tried]
+    return Arm(name, (len(tried) + len(out), len(settings)), window, tuple(tests), wanted, parameters, rates, rate)
 
 
 def _rate(options: Mapping[str, Any]) -> float | None:

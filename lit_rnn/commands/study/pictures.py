@@ -43,8 +43,9 @@ def _label(name: str, rows: Sequence[dict[str, Any]]) -> str:
 
 def _against_rate(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     """Best validation loss against the learning rate: the mean over seeds as a line, each seed as a dot."""
-    lines = against_rate(rows)
+    lines, path = against_rate(rows), folder / "study_lr.png"
     if not lines:
+        path.unlink(missing_ok=True)  # of a grid that had several
         return []
     figure = style.new_figure(7.5, 4.6)
     axes = figure.subplots()
@@ -59,6 +60,5 @@ def _against_rate(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     if len(lines) > _DRAWN:
         axes.set_title(f"the {_DRAWN} best of {len(lines)} lines: {axes.get_title()}")
     style.shared_legend(figure, [axes])
-    path = folder / "study_lr.png"
     style.save(figure, path)
     return [path]

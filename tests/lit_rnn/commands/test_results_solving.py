@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from lit_rnn.runs.endings import DivergedError, note_divergence
 
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "results"))
@@ -81,13 +84,24 @@ def test_runs_that_go_on_have_their_own_table(made: Path) -> None:
 def test_every_run_of_a_folder_is_collected(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """But for one that has kept nothing."""
+    """But for one that has kept nothing; of one that diverged what it said, without the place of its checkpoint."""
     monkeypatch.chdir(tmp_path)
     for seed in (1, 2):
         run(tmp_path / "runs" / f"a-seed={seed}", "NRU", seed, [0.9])
     run(tmp_path / "runs" / "begun", "NRU", 3, [0.9]).joinpath("fit.json").unlink()
+    out = run(tmp_path / "runs" / "b-seed=1", "NRU", 1, [0.9])
+    (out / "fit.json").unlink()
+    note_divergence(out, DivergedError(f"The loss is nan at step 3; the last good checkpoint is {out}."))
     assert collect.main(["runs", "results/copying"]) == 0, capsys.readouterr().err
-    assert {path.name for path in Path("results/copying").iterdir()} == {"a-seed=1", "a-seed=2"}
+    assert {path.name for path in Path("results/copying").iterdir()} == {"a-seed=1", "a-seed=2", "b-seed=1"}
+    assert json.loads(Path("results/copying/b-seed=1/diverged.json").read_text()) == {
+        "said": "The loss is nan at step 3"
+    }
+    assert ("copying/b-seed=1", "NRU", "diverged", "0123456") in pages.read(Path("results")).going
+    shutil.copytree(tmp_path / "runs", tmp_path / "more" / "again")
+    shutil.copytree(tmp_path / "runs", tmp_path / "more" / "runs")
+    assert collect.main(["more", "results/more"]) == 2 and not Path("results/more").exists()
+    assert "two runs of the name a-seed=1" in capsys.readouterr().err
     assert yaml.safe_load(Path("results/copying/a-seed=2/config.yaml").read_text())["seed_everything"] == 2
     (tmp_path / "empty").mkdir()
     assert collect.main(["empty", "results/other"]) == 2

@@ -11,6 +11,9 @@ import yaml
 
 from datamodules import UserError
 from lit_rnn.commands.configs import config_folder
+from lit_rnn.commands.study import plan as study_plan
+from lit_rnn.commands.study.subject import read_study
+from lit_rnn.runs import endings
 
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "results"))
@@ -28,6 +31,7 @@ def by_hand(folder: Path, accuracies: dict[str, dict[str, list[tuple[float, floa
     arms = {arm: base for arm in [*accuracies, "gru"]}
     plan = {"grid": {LR: [0.1, 0.01]}, "seeds": [1], "best": {"seeds": [2, 3], "test": True}, "arms": arms}
     (folder / "parity.yaml").write_text("# Who tracks, who stores, who recalls: by hand.\n" + yaml.safe_dump(plan))
+    study_plan.claim(read_study(str(folder / "parity.yaml")).trainings, folder / "runs")
     for arm, settings in accuracies.items():
         for rate, seeds in settings.items():
             for seed, (own, far) in enumerate(seeds, 1):
@@ -144,14 +148,32 @@ def test_a_study_that_cannot_be_collected(made: Path, tmp_path: Path) -> None:
     for bad in ("results/tracking", "../parity.json", str(tmp_path / "parity.json"), "results/tracking/x.json"):
         assert collect.main(["runs", bad, "--study", study]) == 2
     run = tmp_path / "runs" / "exprnn-lr=0.1-seed=1"
-    (tmp_path / "runs" / "plan.json").write_text(json.dumps({run.name: {"arguments": [], "configs": ["another"]}}))
-    with pytest.raises(UserError, match="other base configs"):
+    told = tmp_path / "runs" / "plan.json"
+    kept, entries = told.read_text(), json.loads(told.read_text())
+    options = entries[run.name]["arguments"]
+    options[options.index("--seed_everything") + 1] = "7"
+    told.write_text(json.dumps(entries))
+    with pytest.raises(UserError, match="other options or base configs"):
         studies.collected(study, tmp_path / "runs")
-    (tmp_path / "runs" / "plan.json").unlink()
+    told.write_text(kept)
     (run / "versions.json").write_text("{}")
     with pytest.raises(UserError, match="give --commit"):
         studies.collected(study, tmp_path / "runs")
     assert studies.collected(study, tmp_path / "runs", "abc")["runs"]
+
+
+def test_what_diverged_has_been_tried(made: Path, tmp_path: Path) -> None:
+    """A rate that diverged is not one that is still to try; a test loss that is no number does not break the file."""
+    (tmp_path / "runs" / "exprnn-lr=0.01-seed=1").mkdir()
+    endings.note_divergence(tmp_path / "runs" / "exprnn-lr=0.01-seed=1", endings.DivergedError("The loss is nan"))
+    test = tmp_path / "runs" / "lstm-lr=0.1-seed=1" / "test.json"
+    test.write_text(json.dumps(json.loads(test.read_text()) | {"loss": float("nan")}))
+    assert collect.main(["runs", "results/tracking/parity.json", "--study", str(tmp_path / "parity.yaml")]) == 0
+    content = json.loads((made / "tracking" / "parity.json").read_text())
+    assert content["diverged"] == ["exprnn-lr=0.01"]
+    assert [run["test"]["loss"] for run in content["runs"] if run["run"] == "lstm-lr=0.1-seed=1"] == [None]
+    arm = next(arm for arm in studies.read(made / "tracking" / "parity.json").arms if arm.name == "exprnn")
+    assert arm.tried == (2, 2) and arm.rates == (0.1,)
 
 
 def test_every_model_and_task_of_the_studies_has_a_name() -> None:
