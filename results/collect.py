@@ -8,7 +8,8 @@ Of a folder of runs, such as a study's, each becomes a folder: ``python results/
 that has neither ended nor kept a checkpoint is left out.
 
 A study of who tracks and stores becomes one file:
-``python results/collect.py STUDY_DIR results/tracking/TASK.json --study FILE``.
+``python results/collect.py STUDY_DIR results/tracking/TASK.json --study FILE``, and one of robustness
+``results/robustness/DATA.json``, once ``attack --study STUDY_DIR`` has attacked it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attacked
 import studies
 import tracking
 import yaml
@@ -37,6 +39,7 @@ from lit_rnn.runs.results import is_finished, runs_below
 
 ROWS = 200  # of training losses
 _OF_A_STEP = ("epoch", "step", "train/loss_step")
+STUDIES = {"tracking": tracking.TASKS, "robustness": attacked.TASKS}  # the files that a page shows, by their folder
 _KEPT = ("config.yaml", "versions.json", "metrics.csv", "fit.json", "test.json", "diverged.json")
 
 
@@ -111,13 +114,16 @@ def collect_study(study: str, folder: Path, to: Path, commit: str | None = None)
     """Write what a study has come to so far into one file, in place of what an earlier call wrote there.
 
     Raises:
-        UserError: as `studies.collected` does, or if a path of the machine is left.
+        UserError: as `studies.collected` and `attacked.with_attacks` do, or if a path of the machine is left.
     """
     if to.is_absolute() or ".." in to.parts or to.suffix != ".json":
         raise UserError(f"{to} is no .json below the current folder: name results/tracking/TASK.json.")
-    if to.stem not in tracking.TASKS:
-        raise UserError(f"No page shows {to}: its name must be a task's, one of {', '.join(tracking.TASKS)}.")
+    if to.stem not in STUDIES.get(to.parent.name, ()):
+        known = "; ".join(f"{kind}/ with {', '.join(names)}" for kind, names in STUDIES.items())
+        raise UserError(f"No page shows {to}: name one of {known}, and .json.")
     content = studies.collected(study, folder, commit)
+    if to.parent.name == "robustness":
+        content = attacked.with_attacks(content, folder)
     changed(content, _refuse_place)
     studies.write(content, to)
 

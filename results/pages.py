@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import attacked
+import robustness
 import solving
 import tracking
 
@@ -57,6 +59,7 @@ class Results:
     going: list[tuple[str, str, str, str]]  # folder, model, what is done, commit
     finished: list[tuple[str, str, str, str]]  # folder, seconds, machine, commit
     tracking: tracking.Tracking
+    robustness: dict[str, attacked.Study]
 
 
 def read(folder: Path) -> Results:
@@ -73,7 +76,8 @@ def read(folder: Path) -> Results:
             model = str(config["model"]["class_path"]).rpartition(".")[2]
             going.append((name, model, _progress(run, config["trainer"]), commit))
     comparisons = [solving.ranked(one) for one in compare([read_run(run) for run in done])]
-    return Results(comparisons, going, finished, tracking.read_all(folder / "tracking"))
+    studies = (tracking.read_all(folder / "tracking"), attacked.read_all(folder / "robustness"))
+    return Results(comparisons, going, finished, *studies)
 
 
 def machine(run: Path) -> str:
@@ -270,7 +274,7 @@ def overview(results: Results, docs: str) -> str:
         parts += [clock(comparison), still_better(comparison)]
         parts += [f"{one.markdown()}\n\n" for one in (milestones(comparison), rates_table(comparison)) if one]
         parts.append(f"![Loss against steps on {comparison.task}; the dashed line is chance]({docs}{picture})\n\n")
-    parts.append(tracking.link(results.tracking, docs))
+    parts += [tracking.link(results.tracking, docs), robustness.link(results.robustness, docs)]
     parts.append("## Every published figure\n\nOne page a paper, ours beside it:\n\n")
     parts += [f"- [{title}]({docs}{page}.md)\n" for page, (title, _) in PAPERS.items()]
     parts.append(f"\nThe word behind a published figure is its status:\n\n{_statuses()}\n")
@@ -325,12 +329,13 @@ def _ours(entry: Published, comparisons: Sequence[Comparison]) -> str:
     return "; ".join(found)
 
 
-_TRACKING = "tracking.svg"
+_TRACKING, _ROBUSTNESS = "tracking.svg", "robustness.svg"
 
 
 def pictures_of(results: Results) -> list[str]:
     """Every picture, by its file in docs/results/."""
-    return [*_pictures(results.comparisons), *([_TRACKING] if results.tracking.models else [])]
+    of_studies = ((_TRACKING, results.tracking.models), (_ROBUSTNESS, results.robustness))
+    return [*_pictures(results.comparisons), *(name for name, there in of_studies if there)]
 
 
 def _pictures(comparisons: Sequence[Comparison]) -> list[str]:
@@ -343,6 +348,7 @@ def texts(results: Results) -> dict[str, str]:
     """Every page, by its path in the repository."""
     pages = {"index": overview(results, ""), **{page: paper(page, results) for page in PAPERS}}
     pages["tracking"] = tracking.page(results.tracking, NOTE, _TRACKING)
+    pages["robustness"] = robustness.page(results.robustness, NOTE, _ROBUSTNESS)
     site = {
         f"docs/results/{page}.md": f"---\nhide: [toc]\n---\n\n{text}" for page, text in pages.items()
     }  # wide tables
@@ -366,6 +372,8 @@ def write(folder: Path, root: Path) -> None:
             draw(comparison, root / "docs" / "results" / name)
         if results.tracking.models:
             tracking.draw(results.tracking, root / "docs" / "results" / _TRACKING)
+        if results.robustness:
+            robustness.draw(results.robustness, root / "docs" / "results" / _ROBUSTNESS)
 
 
 if __name__ == "__main__":

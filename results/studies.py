@@ -101,6 +101,17 @@ def write(content: Mapping[str, Any], to: Path) -> None:
 # ---- what a file says
 
 
+def cost(runs: Sequence[Mapping[str, Any]]) -> str:
+    """Of which commit trainings were, where, and how long they took.
+
+    In the seconds of a test its checkpoint's training would be counted again.
+    """
+    commits = sorted({str(run["versions"]["commit"])[:7] for run in runs})
+    platforms = sorted({str(run["versions"]["platform"]) for run in runs})
+    hours = sum(run["fit"]["seconds"] for run in runs) / 3600
+    return f"{len(runs)} trainings of commit {', '.join(commits)} on {', '.join(platforms)} took {hours:.1f} hours"
+
+
 @dataclass(frozen=True)
 class Arm:
     """A model of a study.
@@ -148,11 +159,6 @@ class Finished:
         """That of training, and longer ones."""
         first = self.runs[0]["fit"]
         return sorted({first["trained_at"], *(length for length in _others(first) if length > first["trained_at"])})
-
-    @property
-    def seconds(self) -> float:
-        """Of all trainings; in those of a test its checkpoint's training is counted again."""
-        return sum(run["fit"]["seconds"] for run in self.runs)
 
 
 def value_at(result: Mapping[str, Any], length: int) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from studies import Arm, Finished, read
+from studies import Arm, Finished, cost, read
 
 from lit_rnn.report.tables import Table, number, plain_markdown
 
@@ -238,10 +238,7 @@ def _state(study: Finished) -> str:
         ours = [MODELS[arm.name] for arm in study.arms
                 if arm.tests and len(arm.rates) > 1 and arm.rate == end(arm.rates)]  # fmt: skip
         told += f"The best rate is the {which} that was tried for {', '.join(ours)}. " if ours else ""
-    commits = sorted({str(run["versions"]["commit"])[:7] for run in study.runs})
-    platforms = sorted({str(run["versions"]["platform"]) for run in study.runs})
-    cost = f"{len(study.runs)} trainings took {study.seconds / 3600:.1f} hours"
-    return f"{told}{cost}; commit {', '.join(commits)}; {', '.join(platforms)}.\n"
+    return f"{told}{cost(study.runs)}.\n"
 
 
 RULE = f"""Of each model and task the accuracy on the test split, mean over seeds, at the length of training and at 4

@@ -264,7 +264,7 @@ def finished(folder: Path, rows: int, **config: Any) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(f"# made by hand\n{yaml.safe_dump(config)}")
     (folder / "versions.json").write_text('{"commit": "abc"}')
-    (folder / "fit.json").write_text("{}")
+    (folder / "fit.json").write_text('{"seconds": 1.0}')
     lines = [f"0,{step},{step}.5," for step in range(rows)] + [f"0,{rows},,0.25"]
     (folder / "metrics.csv").write_text("\n".join(["epoch,step,train/loss_step,val/loss", *lines, ""]))
     return folder

@@ -603,7 +603,9 @@ CAMPAIGN = {  # of each file of configs/campaign/: settings, runs, and the updat
     "nru": (60, 60, {(20_000, 0)}),
     "nonnormal": (72, 72, {(75_000, 0)}),
     "tiny_shakespeare": (13, 13, {(0, 20)}),
-    "robustness": (47, 188, {(0, 30), (0, 16)}),
+    "robustness_digits": (13, 52, {(0, 30)}),
+    "robustness_mnist": (13, 52, {(0, 5)}),
+    "robustness_permuted_mnist": (13, 52, {(0, 5)}),
 }
 
 

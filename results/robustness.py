@@ -1,0 +1,299 @@
+"""The page of how robust recurrent networks are, made of results/robustness/*.json."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import studies
+from attacked import HELD, MODELS, NUMBERS, TASKS, Setting, Study, column
+from scipy.stats import spearmanr
+
+from lit_rnn.commands.attack.words import percent, size_words
+from lit_rnn.report.tables import Table, number, plain_markdown, spread
+
+TITLE = "How robust are recurrent networks?"
+GATED = ("lstm", "gru")
+
+HALF = 0.5  # of the examples: below, a network is not robust
+ACCURATE = 0.9
+AT = 0.1  # the size, in L-infinity, at which claims are asked
+ONE = 1 + 1e-3  # a spectral radius above is above 1
+RISEN = 0.01  # of Henrici's departure over |W|_F
+ALIKE = 0.9  # of a rank correlation, from which two criteria are one
+
+
+# ---- in words
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the paper says, and by whom it holds here: those against it, and those for it, in words."""
+
+    said: str
+    asked: str
+    judge: Callable[[Study], tuple[list[str], list[str]]]
+
+
+def _accurate(study: Study) -> list[Setting]:
+    return [one for one in study.settings if one.mean("clean") >= ACCURATE]
+
+
+def _one_is_enough(found: Sequence[str], others: str, among: Sequence[Setting]) -> tuple[list[str], list[str]]:
+    """A claim that one thing does not imply another: one network that has the one without the other shows it."""
+    if not among:
+        return [], []
+    return ([], list(found)) if found else ([others], [])
+
+
+def _not_robust(study: Study) -> tuple[list[str], list[str]]:
+    among = _accurate(study)
+    found = [
+        f"{one.name} ({percent(one.mean('clean'))} → {percent(one.worst(AT))} %)"
+        for one in among
+        if one.worst(AT) < HALF
+    ]
+    return _one_is_enough(found, f"all {len(among)} accurate networks keep half", among)
+
+
+def _not_stable(study: Study) -> tuple[list[str], list[str]]:
+    among = [one for one in _accurate(study) if one.arm not in GATED]
+    radii = {one.name: statistics.fmean(one.matrix("spectral_radius")) for one in among}
+    found = [f"{name} (ρ = {number(radius, 3)})" for name, radius in radii.items() if radius > ONE]
+    return _one_is_enough(found, "none of them has ρ above 1", among)
+
+
+def _inside_the_disk(study: Study) -> tuple[list[str], list[str]]:
+    against, held = [], []
+    for one in study.settings:
+        if one.held == "spectral_radius":
+            (held if one.worst(AT) < HALF else against).append(f"{MODELS[one.arm]} ({percent(one.worst(AT))} % left)")
+    return against, held
+
+
+def _turns_non_normal(study: Study) -> tuple[list[str], list[str]]:
+    """Those that may: not ExpRNN's, which stays orthogonal."""
+    among = [one for one in study.settings if one.arm != "exprnn"]
+    risen = [one for one in among if one.risen > RISEN]
+    if not among:
+        return [], []
+    told = f"d rose in {len(risen)} of {len(among)} networks"
+    if risen:
+        most = max(risen, key=lambda one: one.risen)
+        before, after = (statistics.fmean(most.matrix("henrici", when)) for when in ("before", "after"))
+        told += f", most in {most.name} ({before:.2f} → {after:.2f})"
+    return ([], [told]) if 2 * len(risen) > len(among) else ([told], [])
+
+
+def _apart(study: Study) -> tuple[list[str], list[str]]:
+    """Rank correlations over the networks."""
+    lists = {
+        "clean accuracy": [one.mean("clean") for one in study.settings],
+        "ρ": [statistics.fmean(one.matrix("spectral_radius")) for one in study.settings],
+        f"accuracy at {AT:g}": [one.worst(AT) for one in study.settings],
+    }
+    names = list(lists)
+    against, held = [], []
+    for first, second in ((0, 2), (1, 2), (0, 1)):
+        sides = [lists[names[first]], lists[names[second]]]
+        if len(study.settings) >= 4 and all(len(set(side)) > 1 for side in sides):
+            value = float(spearmanr(*sides).statistic)
+            told = f"{names[first]} and {names[second]}: {value:+.2f}"
+            (against if abs(value) >= ALIKE else held).append(told)
+    return against, held
+
+
+CLAIMS = (
+    Claim("high accuracy does not imply robustness",
+          f"a clean accuracy of {ACCURATE:.0%} or more and a worst case below {HALF:.0%} at L∞ {AT:g}", _not_robust),
+    Claim("high accuracy does not imply stability",
+          f"a clean accuracy of {ACCURATE:.0%} or more and a spectral radius above 1; of networks without gates, as "
+          "the radius of a gate's matrix decides nothing", _not_stable),
+    Claim("recurrent maps whose spectrum is held in the unit disk are stable but highly non-robust",
+          f"ρ ≤ 1 and a worst case below {HALF:.0%} at L∞ {AT:g}", _inside_the_disk),
+    Claim("training by gradients often makes recurrent matrices non-normal",
+          f"Henrici's departure over |W| rose by more than {RISEN:g} in more than half of the networks, leaving out "
+          "ExpRNN, which stays normal", _turns_non_normal),
+    Claim("accuracy, stability and robustness are three criteria, not one",
+          f"no rank correlation over the networks is {ALIKE:g} or more, either way", _apart),
+)  # fmt: skip
+
+
+def claims(found: Mapping[str, Study]) -> str:
+    """What does not hold here comes first."""
+    against, held, waiting = [], [], []
+    for claim in CLAIMS:
+        judged = {TASKS[task]: claim.judge(study) for task, study in found.items()}
+        no = [f"{name}: {', '.join(one[0])}" for name, one in judged.items() if one[0]]
+        yes = [f"{name}: {', '.join(one[1])}" for name, one in judged.items() if one[1]]
+        said = f"{claim.said}. Asked here: {claim.asked}. "
+        if no:
+            also = f" It does for {'; '.join(yes)}." if yes else ""
+            against.append((f"{said}Against it, {'; '.join(no)}.{also}", "**Does not hold here**"))
+        elif yes:
+            held.append((f"{said}{_first_up('; '.join(yes))}.", "Holds here"))
+        else:
+            waiting.append(claim.said)
+    open_ = [(f"{'; '.join(waiting)}.", "Not measured yet")] if waiting else []
+    return "".join(f"- {verdict}: {plain_markdown(text)}\n" for text, verdict in [*against, *held, *open_])
+
+
+def _first_up(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _share(values: Sequence[float | None]) -> str:
+    """Mean and spread, in percent."""
+    known = [value for value in values if value is not None]
+    std = f" ± {percent(statistics.stdev(known))}" if len(known) > 1 else ""
+    return f"{percent(statistics.fmean(known))}{std}"
+
+
+def _number(values: Sequence[float | None]) -> str:
+    """Mean and spread; infinite if one is, and beyond the sizes where one has no number."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return "beyond"
+    mean = statistics.fmean(known)
+    return spread(mean, statistics.stdev(known) if len(known) > 1 and math.isfinite(mean) else None)
+
+
+def headline(found: Mapping[str, Study]) -> str:
+    """Network by data set, the most robust of the first data set first."""
+    names = list(dict.fromkeys(one.name for study in found.values() for one in study.settings))
+    by_name = {task: {one.name: one for one in study.settings} for task, study in found.items()}
+    first = by_name[next(iter(found))]
+    names.sort(key=lambda name: -first[name].worst(AT) if name in first else math.inf)
+    header = ["network"]
+    for task in found:
+        header += [f"{TASKS[task]}: clean, %", f"worst case at L∞ {AT:g}, %", "ρ after training", "d before → after"]
+    rows = []
+    for name in names:
+        row = [name]
+        for task in found:
+            one = by_name[task].get(name)
+            row += ["not yet", "", "", ""] if one is None else [
+                _share(one.attack("clean")), _share(one.attack(column("inf", AT))),
+                _number(one.matrix("spectral_radius")), _before_after(one, "henrici"),
+            ]  # fmt: skip
+        rows.append(row)
+    return Table(header, rows).markdown()
+
+
+def _before_after(one: Setting, key: str) -> str:
+    before, after = (one.matrix(key, when) for when in ("before", "after"))
+    return f"{number(statistics.fmean(before), 3)} → {number(statistics.fmean(after), 3)}"
+
+
+def of_task(study: Study) -> str:
+    """Tables of one data set: accuracy by size in each norm, then matrices."""
+    ordered = sorted(study.settings, key=lambda one: -one.worst(AT))
+    parts = []
+    for norm, sign in (("inf", "L∞"), ("2", "L2")):
+        sizes = study.sizes(norm)
+        rows = [[one.name, _share(one.attack("clean")), *(_share(one.attack(column(norm, eps))) for eps in sizes),
+                 _number(one.attack(f"half_{norm}"))] for one in ordered]  # fmt: skip
+        header = ["worst case, %", "clean", *(f"{sign} {size_words(eps)}" for eps in sizes), "ε½"]
+        parts.append(Table(header, rows).markdown())
+    rows = [[one.name, *(_before_after(one, key) for key in NUMBERS)] for one in ordered]
+    parts.append(Table(["matrices, before → after", *NUMBERS.values()], rows).markdown())
+    return "\n\n".join([*parts, _state(study)])
+
+
+def _state(study: Study) -> str:
+    """What is not there, what the attacks were, and what all took."""
+    told = f"Missing: {'; '.join(study.missing)}. " if study.missing else ""
+    examples = sorted({run["attack"]["samples"] for run in study.runs})
+    asked = study.asked
+    told += (
+        f"Attacked: {', '.join(f'{count:,}' for count in examples)} test examples, "
+        f"{asked['steps']} steps of PGD from {asked['restarts']} starts, {asked['queries']} queries, "
+        f"{asked['draws']} draws of noise. "
+    )
+    failed = {one.name: sum(int(value or 0) for value in one.attack("failed_checks")) for one in study.settings}
+    broken = [f"{name} ({count})" for name, count in failed.items() if count]
+    told += f"Failed checks of the evaluation, over all seeds: {'; '.join(broken) or 'none'}. "
+    attacks = sum(run["attack"]["seconds"] for run in study.runs)
+    return plain_markdown(f"{told}{studies.cost(study.runs)}, and their attacks {attacks / 3600:.1f} hours.") + "\n"
+
+
+SOURCE = """Asked in the spirit of Sengupta and Friston 2018, "How Robust are Deep Neural Networks?"
+([arXiv 1804.11313](https://arxiv.org/abs/1804.11313)). Only its abstract and the opening of its introduction could be
+checked. What they say is above; which networks, data, perturbations and sizes stand behind it is not known, so that no
+figure of the paper stands here, and what each claim is asked by is our choice.
+"""
+RULE = """Worst case: the share of test examples that no attack fools at this size or a smaller one. Mean ± sample
+standard deviation over seeds. ε½ is the size at which half of the clean accuracy is gone. Weights are those of the best
+validation loss. ρ is the spectral radius, σ the spectral norm, d Henrici's departure over the Frobenius norm (0 is
+normal), ρ_0.01 the pseudospectral radius (ρ + 0.01 if W is normal), β the distance to instability (0 if ρ is 1 or more)
+and K a lower bound on the Kreiss constant, and so on the largest norm of a power of W (∞ if ρ is above 1). Of several
+matrices, such as those of gates, each is the largest, and β the smallest; for gated networks they do not decide
+stability.
+"""
+
+
+def link(found: Mapping[str, Study], docs: str) -> str:
+    """From the first page of results."""
+    done = ", ".join(TASKS[task] for task in found) or "nothing"
+    about = f"[Accuracy under attack, and recurrent matrices before and after]({docs}robustness.md)"
+    return f"## {TITLE}\n\n{about}: {done} so far.\n\n"
+
+
+def page(found: Mapping[str, Study], note: str, picture: str) -> str:
+    """The whole page."""
+    parts = [f"{note}\n\n# {TITLE}\n\n", claims(found), f"\n{SOURCE}\n"]
+    if not found:
+        return "".join([*parts, "No network has been attacked yet: there is no result.\n"])
+    parts += [f"![Worst-case accuracy against the size of the attack]({picture})\n\n", headline(found)]
+    parts += [f"\n\n{plain_markdown(RULE)}\n\n"]
+    missing = [name for task, name in TASKS.items() if task not in found]
+    parts += [f"Not begun: {', '.join(missing)}.\n\n"] if missing else []
+    for task, study in found.items():
+        parts += [f"## {_first_up(TASKS[task])}\n\n{plain_markdown(study.note)}\n\n{of_task(study)}\n"]
+    return "".join(parts)
+
+
+# ---- as a picture
+
+_PANELS = {
+    "VanillaRNN": ("vanillarnn",),
+    "LSTM": ("lstm",),
+    "GRU": ("gru",),
+    "others": ("exprnn", "chain", "nnrnn", "adversarial"),
+}
+
+
+def draw(found: Mapping[str, Study], path: Path) -> None:
+    """Worst-case accuracy against epsilon in L-infinity: a row a data set, a panel a model; bars are over seeds."""
+    from lit_rnn.report import style
+
+    @style.styled
+    def drawn() -> None:
+        figure = style.new_figure(10.0, 0.6 + 2.9 * len(found))
+        grid = figure.subplots(len(found), len(_PANELS), squeeze=False, sharey=True)
+        for axes_of_task, (task, study) in zip(grid, found.items(), strict=True):
+            for axes, (title, arms) in zip(axes_of_task, _PANELS.items(), strict=True):
+                shown = [one for one in study.settings if one.arm in arms]
+                for place, one in enumerate(shown):
+                    _curve(axes, one, study.sizes("inf"), style.look(place))
+                axes.set(title=f"{TASKS[task]}: {title}", ylim=(-0.03, 1.03), xlim=(-0.01, 0.31))
+                axes.set_xlabel("ε in L∞")
+                axes.grid(color="0.92")
+                style.legend(axes, ncols=1)
+            axes_of_task[0].set_ylabel("share right, worst case")
+        style.save(figure, path)
+
+    drawn()
+
+
+def _curve(axes: Any, one: Setting, sizes: Sequence[float], look: Mapping[str, Any]) -> None:
+    columns = ["clean", *(column("inf", eps) for eps in sizes)]
+    values = [[value for value in one.attack(key) if value is not None] for key in columns]
+    deviations = [statistics.stdev(some) if len(some) > 1 else 0.0 for some in values]
+    label = one.name if one.held is None else HELD[one.held]
+    axes.errorbar([0.0, *sizes], [statistics.fmean(some) for some in values], deviations, label=label,
+                  elinewidth=0.8, **look)  # fmt: skip

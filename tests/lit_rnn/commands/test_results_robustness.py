@@ -1,0 +1,203 @@
+"""The page of robustness: collected from attacked runs, claims first, numbers by hand, moved by every number."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from datamodules import PixelDigits, UserError
+from lit_rnn.class_paths import class_path
+from lit_rnn.commands.configs import config_folder
+from lit_rnn.commands.study import plan
+from lit_rnn.commands.study.subject import read_study
+from lit_rnn.models import VanillaRNN
+
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "results"))
+
+import attacked  # noqa: E402
+import collect  # noqa: E402
+import robustness  # noqa: E402
+
+BASE = [f"{config_folder()}/studies/base/robustness/{name}.yaml" for name in ("digits", "vanillarnn")]
+JORDAN = torch.tensor([[0.9, 1.0], [0.0, 0.9]])
+FREE, HELD = "vanillarnn-recurrent_constraint=none", "vanillarnn-recurrent_constraint=spectral_radius"
+ROWS = {  # clean, at 0.1 in L-infinity, half of it gone
+    f"{FREE}-seed=1": (0.95, 0.30, 0.06),
+    f"{FREE}-seed=2": (0.97, 0.20, 0.04),
+    f"{HELD}-seed=1": (0.92, 0.60, 0.12),
+}
+
+
+def keep(W: torch.Tensor, path: Path) -> None:
+    """A checkpoint of a plain network with this recurrent matrix."""
+    model = VanillaRNN(PixelDigits(pixels_per_step=8).task, 2)
+    model.state_dict()["cells.0.recurrent.weight"].copy_(W)
+    made = {"class_path": class_path(VanillaRNN), "optimizer_steps": 7}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "lit_rnn": made}, path)
+
+
+def by_hand(folder: Path) -> Path:
+    """A study of two networks and two seeds, of which one run is missing, and one network that has not begun."""
+    grid = {attacked.CONSTRAINT: ["none", "spectral_radius"]}
+    arms = {"vanillarnn": {"base": BASE, "grid": grid}, "chain": {"base": BASE}}
+    (folder / "digits.yaml").write_text("# By hand.\n" + yaml.safe_dump({"seeds": [1, 2], "arms": arms}))
+    plan.claim(read_study(str(folder / "digits.yaml")).runs, folder / "runs")
+    rows = []
+    for name, (clean, worst, half) in ROWS.items():
+        run = folder / "runs" / name
+        keep(0.5 * torch.eye(2), run / "checkpoints" / "init.ckpt")
+        keep(JORDAN, run / "checkpoints" / "best.ckpt")
+        numbers = {"model": "VanillaRNN", "task": "digits", "metric": "accuracy", "parameters": 5000}
+        numbers |= {"steps": 9, "loss": 0.5, "chance": 2.3, "value": clean, "seconds": 36.0}
+        (run / "fit.json").write_text(json.dumps(numbers))
+        (run / "metrics.csv").write_text("step,val/loss,val/accuracy\n9,0.5,0.9\n")
+        (run / "versions.json").write_text('{"commit": "0123456789", "platform": "Linux"}')
+        (run / "attack").mkdir()
+        asked = {"steps": 20, "restarts": 2, "queries": 60, "draws": 10}
+        (run / "attack" / "attack.json").write_text(json.dumps({"asked": asked, "seconds": 720.0}))
+        row = {"run": f"elsewhere/{name}", "setting": "x", "seed": "1", "task": "t", "model": "M", "samples": 200}
+        row |= {"clean": clean, "worst_inf_0.1": worst, "worst_inf_0.3": 0.0, "worst_inf_0.5": 0.0}
+        row |= {"worst_2_0.5": worst, "half_inf": half, "half_2": None, "spectral_radius": 7.0, "failed_checks": 0}
+        rows.append(row)
+    rows[0]["failed_checks"] = 1
+    (folder / "runs" / "attack_study.json").write_text(json.dumps({"settings": [], "runs": rows}))
+    return folder / "digits.yaml"
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("robustness")
+    study = by_hand(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert collect.main(["runs", "results/robustness/digits.json", "--study", str(study)]) == 0
+    return folder
+
+
+@pytest.fixture
+def made(collected: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(collected / "results" / "robustness", tmp_path / "robustness"))
+
+
+def page(folder: Path) -> str:
+    return robustness.page(attacked.read_all(folder), "", "p.svg")
+
+
+def test_matrices_before_and_after_are_those_of_the_closed_form(collected: Path) -> None:
+    """0.5 I, and the Jordan block of 0.9 with 1 above: see lit_rnn.analysis' own tests for the formulas."""
+    content = json.loads((collected / "results" / "robustness" / "digits.json").read_text())
+    assert [run["run"] for run in content["runs"]] == list(ROWS) and content["asked"]["queries"] == 60
+    run = content["runs"][0]
+    before = {"spectral_radius": 0.5, "spectral_norm": 0.5, "henrici": 0.0, "pseudospectral_radius": 0.51}
+    assert run["before"] == pytest.approx({**before, "distance_to_instability": 0.5, "kreiss_lower_bound": 1.0})
+    after = {
+        "spectral_radius": 0.9,
+        "spectral_norm": (1 + (1 + 4 * 0.81) ** 0.5) / 2,
+        "henrici": (1 / 2.62) ** 0.5,
+        "pseudospectral_radius": 0.9 + (0.01**2 + 0.01) ** 0.5,
+        "distance_to_instability": ((1 + 4 * 0.01) ** 0.5 - 1) / 2,
+        "kreiss_lower_bound": 2.6,
+    }
+    assert run["after"] == pytest.approx(after, rel=1e-5)
+    assert run["attack"]["seconds"] == 720.0 and not {"run", "spectral_radius"} & run["attack"].keys()
+
+
+def test_a_radius_above_one_has_an_infinite_kreiss_constant(tmp_path: Path) -> None:
+    keep(2 * torch.eye(2), tmp_path / "c.ckpt")
+    found = attacked.matrix_numbers(tmp_path / "c.ckpt")
+    assert found["kreiss_lower_bound"] is None and found["distance_to_instability"] == 0.0
+
+
+def test_what_does_not_hold_is_said_first(made: Path) -> None:
+    """Inside the disk 60 % are left at 0.1; the free one falls from 96 % to 25 %; no radius is above 1."""
+    lines = [line for line in page(made).splitlines() if line.startswith("- ")]
+    assert [line.partition(":")[0] for line in lines] == [
+        "- **Does not hold here**",
+        "- **Does not hold here**",
+        "- Holds here",
+        "- Holds here",
+        "- Not measured yet",
+    ]
+    assert "does not imply stability" in lines[0] and "digits: none of them has ρ above 1." in lines[0]
+    assert "unit disk" in lines[1] and "digits: VanillaRNN (60.0 % left)." in lines[1]
+    assert "does not imply robustness" in lines[2] and "Digits: VanillaRNN, free (96.0 → 25.0 %)." in lines[2]
+    assert "d rose in 2 of 2 networks" in lines[3] and "(0.00 → 0.62)" in lines[3]
+    assert "three criteria" in lines[4], "two networks have no rank correlation"
+
+
+def test_means_spreads_and_what_is_missing(made: Path) -> None:
+    """Of 95 and 97 % the deviation is 1.4, of 30 and 20 % 7.1, of 0.06 and 0.04 0.014."""
+    text = page(made)
+    rows = [line for line in text.splitlines() if line.startswith("| VanillaRNN")]
+    assert rows[:2] == [
+        "| VanillaRNN, ρ ≤ 1 | 92.0 | 60.0 | 0.9 | 0 → 0.618 |",
+        "| VanillaRNN, free | 96.0 ± 1.4 | 25.0 ± 7.1 | 0.9 ± 0 | 0 → 0.618 |",
+    ]
+    assert rows[3] == "| VanillaRNN, free | 96.0 ± 1.4 | 25.0 ± 7.1 | 0.0 ± 0.0 | 0.050 ± 0.014 |", "none stands at 0.3"
+    assert rows[5] == "| VanillaRNN, free | 96.0 ± 1.4 | 25.0 ± 7.1 | beyond |"
+    assert "→ 0.618 | 0.51 → 1 | 0.5 → 0.0099 | 1 → 2.6 |" in rows[7]
+    assert "Missing: VanillaRNN, chain start (0 of 2 seeds); VanillaRNN, ρ ≤ 1 (1 of 2 seeds). " in text
+    assert "over all seeds: VanillaRNN, free (1). " in text and "Not begun: MNIST in order, permuted MNIST." in text
+    assert "3 trainings of commit 0123456 on Linux took 0.0 hours, and their attacks 0.6 hours." in text
+
+
+def test_every_number_moves_the_page(made: Path) -> None:
+    path = made / "digits.json"
+    before, text = page(made), path.read_text()
+    content = json.loads(text)
+    run = content["runs"][1]
+    places: list[tuple[dict[str, Any], str]] = [
+        *((run["attack"], key) for key in ("clean", "worst_inf_0.1", "worst_2_0.5", "half_inf", "seconds")),
+        *((run[when], key) for when in ("before", "after") for key in attacked.NUMBERS),
+        (run["attack"], "failed_checks"),
+        (run["attack"], "samples"),
+        (run["fit"], "seconds"),
+        (content["asked"], "queries"),
+    ]
+    for one, key in places:
+        old = one[key]
+        one[key] = old + (3600 if key == "seconds" else 1)
+        path.write_text(json.dumps(content))
+        assert page(made) != before, key
+        one[key] = old
+    path.write_text(text.replace("0123456789", "1123456789", 1))
+    assert page(made) != before
+
+
+@pytest.mark.usefixtures("rendered")
+def test_the_picture_has_a_curve_for_each_network(made: Path, tmp_path: Path) -> None:
+    """The same runs give the same bytes: `test_results` draws what is committed again."""
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "lit_rnn", "svg.fonttype": "none"}):
+        robustness.draw(attacked.read_all(made), tmp_path / "p.svg")
+    text = (tmp_path / "p.svg").read_text()
+    assert text.count(">ρ ≤ 1<") == 1 and text.count(">free<") == 1 and ">digits: VanillaRNN<" in text
+
+
+def test_a_study_that_is_not_attacked_or_has_no_page(collected: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(collected)
+    study = str(collected / "digits.yaml")
+    for bad in ("results/robustness/x.json", "results/elsewhere/digits.json", "results/tracking/digits.json"):
+        assert collect.main(["runs", bad, "--study", study]) == 2
+    with pytest.raises(UserError, match="no attacked run: python -m lit_rnn attack --study"):
+        attacked.with_attacks({"runs": [{"run": "x"}]}, collected / "results")
+    assert robustness.page({}, "", "").endswith("there is no result.\n")
+
+
+@pytest.mark.parametrize("task", attacked.TASKS)
+def test_the_campaign_has_these_networks_and_two_more_seeds(task: str) -> None:
+    """Those of studies/robustness_*.yaml."""
+    ours = read_study(f"campaign/robustness_{task}.yaml")
+    theirs = read_study(f"studies/robustness_{task.removeprefix('permuted_')}.yaml")
+    assert ours.arms == theirs.arms and tuple(ours.arms) == tuple(attacked.MODELS)
+    assert ours.seeds == (*theirs.seeds, 3, 4) and len(ours.settings) == 13
