@@ -14,6 +14,7 @@ from torch._compile import _disable_dynamo
 
 from datamodules.errors import require
 from lit_rnn.cells.base import Cell, State
+from lit_rnn.cells.deltaproduct import DeltaProductCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.dtypes import as_inputs, as_precise, first, mapped_first
 from lit_rnn.graphs import records_on
@@ -21,6 +22,7 @@ from lit_rnn.scan import autotune
 from lit_rnn.scan.checks import check_inputs, checked
 from lit_rnn.scan.compiled import run_compiled, steps, tell_of_the_loop
 from lit_rnn.scan.compiler import torch_compiles
+from lit_rnn.scan.deltaproduct import run_deltaproduct, runs_deltaproduct
 from lit_rnn.scan.drive import driven
 from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
@@ -201,7 +203,9 @@ def _packed(
 def _run(
     cell: Cell, x: Tensor, state: State, w: Any, chosen: Chosen, last_only: bool, blocks: Blocks
 ) -> tuple[Tensor, State]:
-    if chosen == "native" and kind_of(cell) is None:
+    if chosen == "native" and isinstance(cell, DeltaProductCell):
+        y, state = run_deltaproduct(cell, x, state, last_only, blocks)
+    elif chosen == "native" and kind_of(cell) is None:
         y, state = run_gated(cell, x, state, w, last_only, blocks)
     elif chosen in ("fused", "native", "triton", "streamed"):
         plain = cast(PlainCell, cell)
@@ -248,7 +252,7 @@ def supports(backend: Backend, cell: Cell, device: torch.device | None = None) -
         return device.type != "cpu" or torch_compiles()
     kind = kind_of(cell)
     if backend == "native" and kind is None:
-        return runs_gated(cell)
+        return runs_gated(cell) or runs_deltaproduct(cell)
     like = next(itertools.chain(cell.recurrent_parameters(), cell.parameters()))
     if backend == "native":
         return runs_natively("plain", like.dtype, device)
@@ -290,9 +294,8 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
       gradient can be differentiated again.
     - ``fused``: h_t = f(W h_{t-1} + u_t) with a hand-written backward that keeps only the states; for the plain cells
       (`lit_rnn.cells.PlainCell`), on any device. States stay in W's precision under autocast.
-    - ``native``: both recursions in C++, for the CPU; compiled in seconds on first use. For all cells here but
-      DeltaProduct, and NRU with ``use_relu``, ``layer_norm`` or rows that cut across outer products (``separable``
-      false).
+    - ``native``: both recursions in C++, for the CPU; compiled in seconds on first use. For all cells here but NRU with
+      ``use_relu``, ``layer_norm`` or rows that cut across outer products (``separable`` false).
     - ``triton``: the plain cells on a GPU, all steps in one launch with W held in registers; where W is too large for
       one processor, several share it.
     - ``streamed``: the same with W read from the L2 cache at every step, for any number of units; float32 products in

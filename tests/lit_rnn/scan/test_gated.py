@@ -43,6 +43,8 @@ GATED: dict[str, Make] = {
     "linoss": lambda n: cells.LinOSSCell(I, n, n + 1, glu=False),
     "mingru": lambda n: cells.MinGRUCell(I, n),
     "minlstm": lambda n: cells.MinLSTMCell(I, n, positive=False),
+    "deltaproduct": lambda n: cells.DeltaProductCell(I, 2 * min(n, 37), 3, 2, key_size=min(n, 37) + 3),
+    "deltaproduct positive": lambda n: cells.DeltaProductCell(I, min(n, 37), 1, negative=False),
 }
 EVERY = pytest.mark.parametrize("make", GATED.values(), ids=GATED.keys())
 

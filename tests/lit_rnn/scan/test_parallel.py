@@ -140,3 +140,5 @@ def test_what_runs_by_it() -> None:
         assert choose_backend("auto", cell) == ("native" if supports("native", cell) else "parallel")
     for cell in (Squashed(2, 3), Faded(2, 3), cells.SLSTMCell(2, 3)):
         assert not supports("parallel", cell) and choose_backend("auto", cell) != "parallel"
+    for cell in (Squashed(2, 3), Faded(2, 3)):
+        assert not supports("native", cell)
