@@ -9,6 +9,7 @@ from pathlib import Path
 from datamodules.errors import UserError, require
 from lit_rnn.commands.parser import Parser
 from lit_rnn.files import check_folder, make_folder, refuse_links, write_csv, write_file
+from lit_rnn.runs.endings import is_diverged
 from lit_rnn.threads import use_threads
 
 _FILES = {"csv": "all digits", "markdown": "a table of Markdown", "latex": "a table of LaTeX's booktabs"}
@@ -29,7 +30,8 @@ def run(command: str, arguments: Sequence[str]) -> None:
     comparisons = measure.compare([read_run(folder) for folder in finished])
     notes = measure.apart(comparisons)
     if unfinished:
-        notes.append(f"Left out, not finished: {', '.join(str(folder) for folder in unfinished)}.")
+        told = [f"{folder} (diverged)" if is_diverged(folder) else str(folder) for folder in unfinished]
+        notes.append(f"Left out, not finished: {', '.join(told)}.")
     for name in ("picture", *_FILES):
         if getattr(options, name) is not None:
             make_folder(getattr(options, name).parent, f"--{name}")

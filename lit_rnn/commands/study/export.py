@@ -41,11 +41,13 @@ def sweeps(study: Study) -> dict[str, str]:
 def slurm(study: Study, folder: Path, threads: int) -> dict[str, str]:
     """A Slurm array script, one task per run: ``sbatch study.sbatch``; run the study once more for its table."""
     line = ["python", "-m", "lit_rnn", "study", str(study.path), "--study_dir", str(folder), "--threads", str(threads)]
+    place = str(folder).replace("%", "%%")  # which Slurm would read as the start of a name for something
+    output = shlex.quote(f"{place}/%x-%a.out")
     script = f"""#!/bin/bash
-#SBATCH --job-name={study.path.stem}
+#SBATCH --job-name={shlex.quote(study.path.stem)}
 #SBATCH --array=0-{len(study.runs) - 1}
 #SBATCH --cpus-per-task={threads}
-#SBATCH --output={folder}/%x-%a.out
+#SBATCH --output={output}
 {shlex.join(line)} --only "$SLURM_ARRAY_TASK_ID"
 """
     return {"study.sbatch": script}

@@ -35,11 +35,7 @@ def read(folder: Path) -> dict[str, Planned]:
     path = folder / _NAME
     found = read_json(path) if path.is_file() else {}
     for name, entry in found.items():
-        sound = isinstance(entry, dict) and all(
-            isinstance(entry.get(key), list) and all(isinstance(part, str) for part in entry[key])
-            for key in ("arguments", "configs")
-        )
-        if not sound:
+        if not (isinstance(entry, dict) and all(_are_texts(entry.get(key)) for key in ("arguments", "configs"))):
             raise UserError(f"{path} is damaged (it does not say what {name} is): recreate it or remove it.")
     return found
 
@@ -116,6 +112,20 @@ def _same(name: str, runs: Sequence[Run], plan: Mapping[str, Planned]) -> bool:
 
 
 # ---- what differs
+
+
+def same_options(was: Any, now: Sequence[str]) -> bool:
+    """Whether arguments that were written down are these, but for where the base configs lie."""
+    return _are_texts(was) and _options(was) == _options(now)
+
+
+def same_configs(was: Any, now: Sequence[str]) -> bool:
+    """Whether texts of base configs that were written down say what these do."""
+    return _are_texts(was) and [_leaves(text) for text in was] == [_leaves(text) for text in now]
+
+
+def _are_texts(given: Any) -> bool:
+    return isinstance(given, list) and all(isinstance(part, str) for part in given)
 
 
 def difference(entry: Planned, run: Run) -> str | None:

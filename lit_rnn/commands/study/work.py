@@ -14,7 +14,7 @@ from lit_rnn.commands.study import local, plan
 from lit_rnn.commands.study.best import Queue, ahead, diverged, every, undecided
 from lit_rnn.commands.study.estimate import budget, estimate, took
 from lit_rnn.commands.study.subject import Run, Study
-from lit_rnn.files import make_folder
+from lit_rnn.files import make_folder, remove_partial
 from lit_rnn.report.console import new_console
 from lit_rnn.runs.endings import FailedError, stopping
 from lit_rnn.runs.lock import Lock, in_use
@@ -26,6 +26,7 @@ def alone(folder: Path) -> Iterator[None]:
     make_folder(folder, "--study_dir")
     lock = Lock(folder, "study_dir")
     try:
+        remove_partial(folder)
         yield
     finally:
         lock.release()

@@ -16,6 +16,7 @@ import yaml
 from datamodules import UserError
 from lit_rnn.commands.compare import measure, page, pictures
 from lit_rnn.commands.compare.subject import find_runs, read_run
+from lit_rnn.runs.endings import DivergedError, note_divergence
 from tests.pictures import checked
 
 Make = Callable[..., Path]
@@ -374,10 +375,12 @@ def test_the_table_names_its_metrics_and_every_task_has_a_picture(
     make("r/a-seed=2", 0.92, 2)
     make("r/other", 0.5, task="other task", data={"permute": False})
     make("r/going", finished=False)
+    make("r/lost", finished=False)
+    note_divergence(Path("r/lost"), DivergedError("The loss is nan at step 3."))
     done = cli("compare", "r", "--picture", "p/x.png", "--csv", "all.csv", "--threads", "1")
     assert done.status == 0 and pictures() == 2, done.err
     assert "val/accuracy" in done.out and "test/accuracy" in done.out and "0.910 ± 0.014" in done.out
-    assert "sample standard deviation over seeds" in done.out and "Left out, not finished: r/going." in done.out
+    assert "sample standard deviation over seeds" in done.out and "r/going, r/lost (diverged)." in done.out
     for name in ("p/x-permuted-pixel-mnist.png", "p/x-other-task.png"):
         assert Path(name).stat().st_size > 5000 and f"picture: {name}" in done.out
     with Path("all.csv").open(newline="") as file:

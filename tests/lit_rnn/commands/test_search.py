@@ -341,6 +341,21 @@ def test_storages_that_cannot_be_used(tmp_path: Path) -> None:
         Trials(Storage(tmp_path / "s.db"), "arm", read_search(GIVEN, {"arm": {}}), PLAN | {"space": "t"}, False)
 
 
+def test_a_search_goes_on_with_another_copy_and_other_comments(tmp_path: Path) -> None:
+    """What the base configs say counts, not where they lie nor how they are written."""
+
+    def plan(place: str, text: str, value: str = "1") -> Trials:
+        given = {"options": ["-c", place, "--a", value], "base configs": [text]}
+        return Trials(Storage(tmp_path / "s.db"), "arm", read_search(GIVEN, {"arm": {}}), given, False)
+
+    plan("/one/a.yaml", "b: {c: 1}\n")
+    plan("/two/a.yaml", "# so\nb:\n  c: 1.0\n")
+    with pytest.raises(UserError, match="by another base configs"):
+        plan("/one/a.yaml", "b: {c: 2}\n")
+    with pytest.raises(UserError, match="by another options"):
+        plan("/one/a.yaml", "b: {c: 1}\n", "2")
+
+
 # ---- the command
 
 RUN = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 import yaml
 
 from datamodules import UserError
-from lit_rnn.commands.study import local, measure, page, plan, work
+from lit_rnn.commands.study import export, local, measure, page, plan, work
 from lit_rnn.commands.study.best import Queue, ahead, best_setting, diverged, every, undecided
 from lit_rnn.commands.study.subject import Run, Study, read_study
 from lit_rnn.runs.checkpoints import last_checkpoint
@@ -183,6 +184,13 @@ def test_one_command_at_a_time_works_at_a_study(study: Write) -> None:
 def test_runs_end_with_the_study() -> None:
     """However it is killed: the next command would find them at work."""
     assert local.pinned(2)["LIT_RNN_LAUNCHER"] == str(os.getpid())
+
+
+def test_a_slurm_script_stands_a_folder_of_any_name(study: Write) -> None:
+    """A space would end an option, and % begins what Slurm fills in."""
+    script = export.slurm(study(), Path("my runs/50%"), 1)["study.sbatch"].splitlines()
+    assert "#SBATCH --output='my runs/50%%/%x-%a.out'" in script
+    assert shlex.split(script[-1])[-5:-1] == ["my runs/50%", "--threads", "1", "--only"]
 
 
 # ---- how they have ended

@@ -13,6 +13,7 @@ import fcntl
 import io
 import json
 import math
+import operator
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
@@ -27,6 +28,7 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from datamodules.errors import UserError, one_line
+from lit_rnn.commands.study.plan import same_configs, same_options
 from lit_rnn.commands.study.search.space import Dimension, Search
 from lit_rnn.files import cannot_write
 
@@ -215,10 +217,10 @@ class Trials:
             told = self._study.user_attrs.get("plan")
             if told is None:
                 self._study.set_user_attr("plan", dict(plan))
-        if told not in (None, json.loads(json.dumps(plan))):
-            differing = [key for key in plan if not isinstance(told, dict) or told.get(key) != plan[key]]
+        differing = _differing(told, json.loads(json.dumps(plan))) if told is not None else []
+        if differing:
             raise UserError(
-                f"{storage.path} holds trials of {arm} by another {', '.join(differing) or 'plan'}, which are not "
+                f"{storage.path} holds trials of {arm} by another {', '.join(differing)}, which are not "
                 "comparable: name another folder with --study_dir, or another search.storage."
             )
         self._mine: dict[int, optuna.Trial] = {}
@@ -333,6 +335,14 @@ class Trials:
             evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
             found = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
         return {key: float(value) for key, value in found.items() if math.isfinite(value)}
+
+
+def _differing(told: Any, plan: Mapping[str, Any]) -> list[str]:
+    """The parts of a plan that are other ones now."""
+    if not isinstance(told, dict) or told.keys() != plan.keys():
+        return ["plan"]
+    same = {"options": same_options, "base configs": same_configs}
+    return [key for key in plan if not same.get(key, operator.eq)(told[key], plan[key])]
 
 
 def _draw(trial: optuna.Trial, one: Dimension) -> None:
