@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 from datamodules.errors import UserError
 from lit_rnn.class_paths import loaded
-from lit_rnn.commands.study.local import is_done, pinned
+from lit_rnn.commands.study.local import pinned
 from lit_rnn.commands.study.subject import Run, Setting, resolved
 from lit_rnn.files import read_json
 from lit_rnn.runs.results import read_result
@@ -154,8 +155,12 @@ def estimate(
 
 
 def took(runs: Iterable[Run], folder: Path) -> list[tuple[Run, float]]:
-    """Those that have finished, and the seconds of each."""
-    return [(run, float(read_result(folder / run.name)["seconds"])) for run in runs if is_done(run, folder)]
+    """Those that have finished, and the seconds of each, as far as their folders tell."""
+    found = []
+    for run in runs:
+        with contextlib.suppress(UserError):
+            found.append((run, float(read_result(folder / run.name)["seconds"])))
+    return found
 
 
 def _rates(finished: Sequence[tuple[Run, float]], sizes: _Sizes) -> dict[str, float]:
