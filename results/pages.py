@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import attacked
+import nonnormal
 import robustness
 import solving
 import tracking
@@ -60,6 +61,7 @@ class Results:
     finished: list[tuple[str, str, str, str]]  # folder, seconds, machine, commit
     tracking: tracking.Tracking
     robustness: dict[str, attacked.Study]
+    memory: dict[str, Any] | None  # of non-normal starts
 
 
 def read(folder: Path) -> Results:
@@ -76,7 +78,11 @@ def read(folder: Path) -> Results:
             model = str(config["model"]["class_path"]).rpartition(".")[2]
             going.append((name, model, _progress(run, config["trainer"]), commit))
     comparisons = [solving.ranked(one) for one in compare([read_run(run) for run in done])]
-    studies = (tracking.read_all(folder / "tracking"), attacked.read_all(folder / "robustness"))
+    studies = (
+        tracking.read_all(folder / "tracking"),
+        attacked.read_all(folder / "robustness"),
+        nonnormal.read(folder / "nonnormal"),
+    )
     return Results(comparisons, going, finished, *studies)
 
 
@@ -291,6 +297,7 @@ def paper(page: str, results: Results) -> str:
     about = papers or tuple(dict.fromkeys(one.paper for one in entries))
     parts = [f"{NOTE}\n\n# {title}\n\n", _disagree(results.comparisons, about)]
     parts.append("`ours` is empty where we have no run of the same model, size and protocol.\n\n")
+    parts += [nonnormal.section(results.memory)] if page == nonnormal.PAPER else []
     pictures = _pictures(results.comparisons)
     for task in dict.fromkeys(entry.task for entry in entries):
         rows: list[list[Any]] = []
@@ -334,7 +341,11 @@ _TRACKING, _ROBUSTNESS = "tracking.svg", "robustness.svg"
 
 def pictures_of(results: Results) -> list[str]:
     """Every picture, by its file in docs/results/."""
-    of_studies = ((_TRACKING, results.tracking.models), (_ROBUSTNESS, results.robustness))
+    of_studies = (
+        (_TRACKING, results.tracking.models),
+        (_ROBUSTNESS, results.robustness),
+        (nonnormal.PICTURE, results.memory),
+    )
     return [*_pictures(results.comparisons), *(name for name, there in of_studies if there)]
 
 
@@ -374,6 +385,8 @@ def write(folder: Path, root: Path) -> None:
             tracking.draw(results.tracking, root / "docs" / "results" / _TRACKING)
         if results.robustness:
             robustness.draw(results.robustness, root / "docs" / "results" / _ROBUSTNESS)
+        if results.memory:
+            nonnormal.draw(results.memory, root / "docs" / "results" / nonnormal.PICTURE)
 
 
 if __name__ == "__main__":
