@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 import sysconfig
@@ -43,6 +44,7 @@ def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | N
     wrapped = [name for each in errors for name in re.findall(r"Problem with given class_path '([\w.]+)'", str(each))]
     missing = getattr(errors[-1], "name", None) if isinstance(errors[-1], ModuleNotFoundError) else None
     unknown = missing is not None and bool(wrapped) and wrapped[-1].startswith(missing)  # the class's own module
+    unknown = unknown or (bool(wrapped) and importlib.util.find_spec(wrapped[-1].partition(".")[0]) is None)
     if wrapped and not unknown and not wrapped[-1].startswith(("lit_rnn.", "datamodules.")):
         return UserError(f"{wrapped[-1]} cannot be used: {one_line(errors[-1])}")
     for each in errors:

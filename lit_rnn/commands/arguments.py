@@ -89,6 +89,7 @@ def _check_content(name: str) -> None:
     """Refuse what the parser would stumble over, or take for the name of another file."""
     content = run_config.read_config(Path(name))
     limits.check_values(content)
+    run_config.check_named(content, where=f"config {name}: ")
     trainer = content.get("trainer", {})
     accepted = "a mapping of the Trainer's options, such as {max_epochs: 10}"
     require(isinstance(trainer, dict), f"config {name}: trainer", trainer, accepted)
@@ -119,15 +120,18 @@ def _split_equals(arguments: Sequence[str]) -> list[str]:
 
 
 def _with_full_names(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `run_config.with_full_names` of what options give by themselves."""
+    """The arguments with `run_config.with_full_names` of what options give by themselves, if it can name classes."""
     named = []
     for option, value in itertools.pairwise(["", *arguments]):
         key = re.sub(r"^--|\+$|\.class_path$", "", option)
         key = re.sub(r"^model\.(?!init_args)", "model.init_args.", key)
-        holds = option[:2] == "--" and any(place.startswith(key) for place in (*run_config.PLACES, run_config.GROUPS))
-        given: Any = parse_yaml(value, option) if holds and value[:1] in ("{", "[") else value
-        full = run_config.with_full_names(given, key) if option[:2] == "--" else given
-        named.append(value if full == given else full if isinstance(full, str) else json.dumps(full))
+        above = any(place.startswith(key) for place in (*run_config.PLACES, run_config.GROUPS))
+        if option[:2] == "--" and key and (above or run_config.base_of(key)):
+            given = parse_yaml(value, option)
+            run_config.check_named(given, key)
+            full = run_config.with_full_names(given, key)
+            value = value if full == given else full if isinstance(full, str) else json.dumps(full)
+        named.append(value)
     return named
 
 

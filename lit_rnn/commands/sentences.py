@@ -33,6 +33,7 @@ _NOT_TO_NAME = {
     "LBFGS",
 }  # classes that cannot be used
 BASES: dict[str, type] = {"model": SequenceModel, "data": SequenceDataModule}
+_AS_IN_YAML = {"": "''", "True": "true", "False": "false", "None": "null"}
 _WORDS = {SequenceModel: "model", SequenceDataModule: "data module", Optimizer: "optimizer", LRScheduler: "scheduler"}
 
 
@@ -47,6 +48,8 @@ def explain(message: str, arguments: Sequence[str]) -> str:
     if found := re.search(r"unrecognized arguments: --(\S+)", message):
         return f"--{_no_key(found[1], arguments, message)}"
     if found := re.search(r"arguments are required: ([\w, .]+)", message):
+        if (kind := _kind_at(key)) is not None and _class_named(key, arguments) is None:
+            return f"{key}.class_path is missing{_instead('', known_names(kind))}"
         names = [re.sub(r"^(fit|validate|test|predict)\.", "", name.strip()) for name in found[1].split(",")]
         missing = [_join([*keys, name]) for name in names]
         given = "is missing; give it" if len(missing) == 1 else "are missing; give them"
@@ -66,13 +69,23 @@ def explain(message: str, arguments: Sequence[str]) -> str:
         given = re.findall(r"Unable to load config ['\"](.*?)['\"]", message)[0]
         key = _join(list(dict.fromkeys(keys)))
         return f"{key} is {shorten(given)}, but it must be a mapping of options, such as {{name: value}}."
-    if _kind_at(key) in (Callback, Logger) and re.fullmatch(r"'[\w.]+'", _given(message)):
-        return _no_class(keys, message.replace("'", ""))
+    if unknown := _unknown(key, message, arguments):
+        return _no_class(keys, f"class_path '{unknown}'")
+    if _kind_at(key) is Logger and re.match(r"\{(?!'class_path')", _given(message)):
+        return _no_class(keys, message)
     if kinds := _expected(message):
         return f"{key} is {_shown(message)}, but it must be {' or '.join(kinds)}."
     if keys:
         return f"{key} is {_shown(message)}, which is not what belongs there."
     return one_line(re.sub(r'Parser key "(\w+)":', r"\1:", message))
+
+
+def _unknown(key: str, message: str, arguments: Sequence[str]) -> str | None:
+    """The name that stands where a class belongs under ``key``, if there is no such class."""
+    kind = _kind_at(key)
+    listed = re.search(r"(?:Got value|Given value): \[?(?:\{'class_path': )?'?([A-Za-z_][\w.]*)", message)
+    named = _class_named(key, arguments) or (listed[1] if listed and kind in (Callback, Logger) else None)
+    return named if kind and named and loaded(full_name(named, kind), kind) is None else None
 
 
 def _no_class(keys: Sequence[str], message: str) -> str:
@@ -82,6 +95,8 @@ def _no_class(keys: Sequence[str], message: str) -> str:
         named = inside[1] or inside[2]
     key = f"{_join(keys)}.class_path"
     if len(keys) == 1 and keys[0] in BASES:
+        if "Not a valid subclass of" in message or not re.fullmatch(r"[\w.]+", named):  # a mapping without class_path
+            return f"{key} is missing{_instead('', known_names(BASES[keys[0]]))}"
         module, _, name = named.rpartition(".")
         if re.fullmatch(r"[\w.]+", module) and importlib.util.find_spec(module.partition(".")[0]) is None:
             instead = _instead(named, sorted(_subclasses(BASES[keys[0]])))
@@ -92,6 +107,8 @@ def _no_class(keys: Sequence[str], message: str) -> str:
         return f"{key} is {named}, which is not a known {_WORDS[base]}{_instead(named, known_names(base))}"
     kind = _kind_at(_join(keys))
     known = known_names(kind) if kind else []
+    if kind and not re.fullmatch(r"[\w.]+", named):
+        return f"{key} is missing: give a torch or Lightning class, or a full import path."
     if kind in (Optimizer, LRScheduler):
         return f"{key} is {named}, which is not a known {_WORDS[kind]}{_instead(named, known)}"
     meant = did_you_mean(named, known)
@@ -118,6 +135,8 @@ def _given(message: str) -> str:
     nested = re.match(r"NestedArg\(key='[^']*', val='?(.*?)'?\)$", value)
     inner = re.findall(r"Got value: (.*)", message)
     given = inner[0] if inner else nested[1] if nested else value
+    if given in _AS_IN_YAML:
+        return _AS_IN_YAML[given]
     return repr(given) if re.fullmatch(r"[A-Za-z_]\w*", given) else given
 
 
@@ -236,7 +255,7 @@ def _class_named(key: str, arguments: Sequence[str]) -> str | None:
 def _in_config(config: Any, key: str) -> str | None:
     for part in key.split("."):
         config = config.get(part) if isinstance(config, dict) else None
-    found = config.get("class_path") if isinstance(config, dict) else None
+    found = config.get("class_path") if isinstance(config, dict) else config
     return found if isinstance(found, str) else None
 
 

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules import SequenceDataModule, UserError
-from datamodules.errors import held
+from datamodules.errors import held, require
 from lit_rnn.class_paths import class_in, class_path, full_name, loaded, shorten
 from lit_rnn.files import YAMLLimitError, check_yaml, inside, read_yaml
 from lit_rnn.models import SequenceModel
@@ -31,6 +31,8 @@ PLACES: dict[str, type] = {
 GROUPS = "model.init_args.group_optimizers"
 _WORDS = ("strategy", "accelerator", "plugins", "profiler")  # options of the Trainer that would take a class too
 _SECTIONS = ("model", "data", "trainer")
+_LISTS = ("trainer.callbacks", "trainer.logger")  # where several classes may stand
+_NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _FOLDERS = ("dirpath", "save_dir", "log_dir", "root_dir", "dir")
 _DOTS = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
 
@@ -78,6 +80,41 @@ def check(path: Path) -> None:
                 )
     for key, value in walk(config, ""):
         _check_value(path, key, value)
+
+
+def check_named(value: Any, key: str = "", where: str = "") -> None:
+    """Refuse what cannot name a class in a place where one belongs; whether there is that class is for the parser.
+
+    Args:
+        value: A config as it is written, or what it holds under ``key``.
+        key: Dotted.
+        where: What begins the sentence, such as the config's name.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for place, given in walk(value, key):
+        if place == GROUPS:
+            mapped = isinstance(given, Mapping | None)
+            require(mapped, f"{where}{place}", given, "a mapping from groups of parameters to optimizers")
+        several = place in _LISTS and isinstance(given, list | bool if place == "trainer.logger" else list)
+        if base_of(place) is None or given is None or several:
+            continue
+        if isinstance(given, Mapping):
+            name, options = given.get("class_path"), given.get("init_args")
+            named = ("class_path" not in given and place != "trainer.callbacks") or _is_name(name)
+            require(named, f"{where}{place}.class_path", name, "a class's name")
+            mapped = isinstance(options, Mapping | None)
+            require(mapped, f"{where}{place}.init_args", options, "a mapping from options to values")
+        else:
+            accepted = "a class's name, or a mapping with class_path and init_args"
+            accepted += ", or a list of such" if place in _LISTS else ""
+            require(_is_name(given), f"{where}{place}", given, accepted)
+
+
+def _is_name(value: Any) -> bool:
+    """Whether it can be a class's name, or a file's that holds one."""
+    return isinstance(value, str) and (_NAME.fullmatch(value) is not None or Path(value).is_file())
 
 
 def check_places(config: Mapping[str, Any]) -> None:
