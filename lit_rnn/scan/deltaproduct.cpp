@@ -99,7 +99,7 @@ template <class T> void unit_back(int n, const T* z, const T* v, T length, T* by
 
 // One step of a head as the maps of the inputs give it, and what it computes on the way; all padded with zeros.
 template <class T> struct Step {
-  T *q, *o, *k, *rest, *w, *beta, *lengths;  // k, rest = v - H^T k, w = beta rest: m of each
+  T *q, *o, *k, *rest, *w, *beta, *lengths;  // k, rest = v - H^T k, w = beta rest, beta: m of each; of k and of q
   static int size(const Shape& s) {
     return padded<T>(s.d) * (1 + s.m) + padded<T>(s.d_v) * (1 + 2 * s.m) + padded<T>(s.m) + padded<T>(1 + s.m);
   }
@@ -117,8 +117,9 @@ template <class T> struct Step {
       lengths[j] = std::sqrt(silu(s.d, z + s.k_at(head, j), k + j * d) + T(s.unit));
       scale(s.d, 1 / lengths[j], k + j * d);
       silu(s.d_v, z + s.v_at(head, j), rest + j * d_v);
-      beta[j] = T(s.largest) * sigmoid<T>(Vec<T>{} + z[s.beta_at(head, j)])[0];
+      beta[j] = z[s.beta_at(head, j)];
     }
+    each<T>(padded<T>(s.m), [&](auto at) { at.put(beta, T(s.largest) * sigmoid<T>(at(beta))); });
   }
   // H (d, d_v) to that behind the step, and what q reads of it
   void advance(const Shape& s, T* H, T* sum) {

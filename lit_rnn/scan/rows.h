@@ -6,6 +6,10 @@
 
 namespace {
 
+template <class T, int bytes> struct Of {
+  typedef T Vec __attribute__((vector_size(bytes)));
+};
+
 // whole vectors, then the rest
 template <class T> struct Whole {
   int i;
@@ -27,10 +31,15 @@ template <class T, class F> inline void each(int n, F f) {
   for (; i + kLanes<T> <= n; i += kLanes<T>) f(Whole<T>{i});
   if (i < n) f(Rest<T>{i, n - i});
 }
-template <class T> inline T total(Vec<T> v) {
-  T sum = 0;
-  for (int lane = 0; lane < kLanes<T>; ++lane) sum += v[lane];
-  return sum;
+template <class T, int bytes = kBytes> inline T total(typename Of<T, bytes>::Vec v) {
+  if constexpr (bytes == sizeof(T)) {
+    return v[0];
+  } else {  // halves of halves: lane after lane would wait for one addition after another
+    typename Of<T, bytes / 2>::Vec low, high;
+    std::memcpy(&low, &v, sizeof low);
+    std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof low, sizeof high);
+    return total<T, bytes / 2>(low + high);
+  }
 }
 
 template <class T> struct Row {

@@ -62,14 +62,28 @@ template <class T> inline Vec<T> load(const T* from) {
   std::memcpy(&v, from, sizeof v);
   return v;
 }
-template <class T> inline Vec<T> load(const T* from, int count) {
-  if (count >= kLanes<T>) return load(from);
+// the first ``count`` of a vector; loaded, the others are zero
+#if defined(__AVX512F__)
+inline Vec<float> masked(const float* from, int count) { return _mm512_maskz_loadu_ps(__mmask16((1 << count) - 1), from); }
+inline Vec<double> masked(const double* from, int count) { return _mm512_maskz_loadu_pd(__mmask8((1 << count) - 1), from); }
+inline void masked(float* to, Vec<float> v, int count) { _mm512_mask_storeu_ps(to, __mmask16((1 << count) - 1), v); }
+inline void masked(double* to, Vec<double> v, int count) { _mm512_mask_storeu_pd(to, __mmask8((1 << count) - 1), v); }
+#else
+template <class T> inline Vec<T> masked(const T* from, int count) {
   Vec<T> v = {};
   std::memcpy(&v, from, count * sizeof(T));
   return v;
 }
+template <class T> inline void masked(T* to, Vec<T> v, int count) { std::memcpy(to, &v, count * sizeof(T)); }
+#endif
+template <class T> inline Vec<T> load(const T* from, int count) {
+  return count >= kLanes<T> ? load(from) : masked(from, count);
+}
 template <class T> inline void store(T* to, Vec<T> v, int count) {
-  std::memcpy(to, &v, std::min(count, kLanes<T>) * sizeof(T));
+  if (count >= kLanes<T>)
+    std::memcpy(to, &v, sizeof v);
+  else
+    masked(to, v, count);
 }
 
 // ---- nonlinearities; a NaN stays one
