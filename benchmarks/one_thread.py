@@ -1,6 +1,5 @@
-"""By CPU time, with one thread: `native` beside torch's kernels, by which `auto` decides, beside the loop of the rivals
-that are not linear in their state, and beside itself where sequences are of unequal lengths, or begin anew inside a
-chunk.
+"""By CPU time, with one thread: `native` beside torch's kernels, by which `auto` decides, beside the rivals' loop,
+and beside itself where sequences are of unequal lengths, or begin anew inside a chunk.
 
 python benchmarks/one_thread.py [rounds]
 """
@@ -36,6 +35,12 @@ RIVALS: list[tuple[str, Callable[[], Cell], int, int]] = [
     ("LEM n = 128", lambda: cells.LEMCell(1, 128), 784, 128),
     ("coRNN n = 128", lambda: cells.CoRNNCell(1, 128), 784, 128),
     ("UnICORNN n = 128", lambda: cells.UnICORNNCell(1, 128), 784, 128),
+    ("LRU n = 128", lambda: cells.LRUCell(1, 128), 784, 128),
+    ("LinOSS n = 64", lambda: cells.LinOSSCell(1, 64), 784, 64),
+    ("minGRU n = 32", lambda: cells.MinGRUCell(1, 32), 784, 128),
+    ("minLSTM n = 32", lambda: cells.MinLSTMCell(1, 32), 784, 128),
+    ("minLSTM n = 64", lambda: cells.MinLSTMCell(1, 64), 784, 64),
+    ("DeltaProduct n = 128, 4 heads", lambda: cells.DeltaProductCell(1, 128, heads=4), 784, 128),
 ]
 # name, cell, T, B, whether the loss sees the last step alone: lengths from 1 to T, against as many real steps
 UNEQUAL: list[tuple[str, Callable[[], Cell], int, int, bool]] = [

@@ -156,11 +156,27 @@ void backward_all(const Shape& s, const double* numbers, const T* vectors, const
   });
 }
 
+struct Outer {
+  int rows, m, a_stride, n, b_stride, stride, threads;
+};
+// threads have columns of a of their own; some at a time, so that a tile of them stays in the cache
+template <class T> void outer_all(const Outer& s, const T* a, const T* b, T* to) {
+  constexpr int some = 256;
+  share(s.m, s.threads, [&](int, int first, int last) {
+    std::vector<T> scratch;
+    for (int column = first; column < last; column += some)
+      in_tiles(0, s.rows, [&](int64_t at, int rows) {
+        add_outer(rows, a + at * s.a_stride + column, std::min(some, last - column), s.a_stride, b + at * s.b_stride, s.n,
+                  s.b_stride, to + int64_t(column) * s.stride, s.stride, scratch);
+      });
+  });
+}
+
 }  // namespace
 
 // W: packed, W^T (in, out) forward and W (out, in) backward; u: (T, B, drive); states: (T + 1, B, record), the first
 // given; kept, delta: (T, B, kept), kept (1, B, kept) unless ``keep``; grad: (T, B, seen) or null; total: (B, record);
-// by: (threads, vectors), zeros. All contiguous.
+// by: (threads, vectors), zeros. All contiguous. outer: adds a^T b to (m, n), a (rows, m) and b (rows, n), rows of each apart.
 #define LIT_RNN_DEFINE(T, name)                                                                                       \
   LIT_RNN_PACK(T, name)                                                                                               \
   extern "C" void lit_rnn_forward_##name(const Shape* shape, const double* numbers, const T* vectors, const T* W0,    \
@@ -173,6 +189,9 @@ void backward_all(const Shape& s, const double* numbers, const T* vectors, const
                                           T* delta, T* by) {                                                          \
     const T* W[] = {W0, W1};                                                                                          \
     backward_all<T>(*shape, numbers, vectors, W, grad, states, kept, total, delta, by);                               \
+  }                                                                                                                   \
+  extern "C" void lit_rnn_outer_##name(const Outer* shape, const T* a, const T* b, T* to) {                           \
+    outer_all<T>(*shape, a, b, to);                                                                                   \
   }
 LIT_RNN_DEFINE(float, float32)
 LIT_RNN_DEFINE(double, float64)

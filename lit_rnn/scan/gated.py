@@ -21,6 +21,7 @@ from datamodules.errors import require
 from lit_rnn import cells
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.linear import StateSpaceCell
+from lit_rnn.scan.checks import check
 from lit_rnn.scan.drive import Drive, DriveGradients, drive_by, drive_of
 from lit_rnn.scan.native import Memory, addresses, function, packed, packed_shape, readable, runs_natively
 from lit_rnn.scan.packed import Blocks, Trail, ends, size, split, together
@@ -110,7 +111,7 @@ class _Gated(torch.autograd.Function):
         parts = drive.parts(ctx.blocks)
         trail = Trail(together(parts))
         by_drive = DriveGradients(drive, (by_x, by_V, by_c))
-        by_matrices = [torch.zeros_like(W) if needed else None for W, needed in zip(matrices, by_W, strict=True)]
+        by_matrices = [W.new_zeros(W.shape) if needed else None for W, needed in zip(matrices, by_W, strict=True)]
         total = memory.new_zeros(ctx.blocks[0].rows, plan.record)  # by every row's last state, then by those before
         if grad_last is not None:
             total += grad_last
@@ -144,11 +145,22 @@ class _Gated(torch.autograd.Function):
 def _add_by_matrix(by: Tensor, product: Product, states: Tensor, delta: Tensor) -> None:
     """Adds sum_t delta_t s^T over these steps and all rows, s what the product reads."""
     _, _, reads, writes, fresh = product
-    by_z = delta[..., writes : writes + len(by)].flatten(0, 1).mT
+    by_z = delta[..., writes : writes + len(by)].flatten(0, 1)
     now, before = states[1:, :, reads : reads + fresh], states[:-1, :, reads + fresh : reads + by.shape[1]]
     for columns, part in zip(by.split((fresh, by.shape[1] - fresh), dim=1), (now, before), strict=True):
         if part.shape[-1]:
-            columns.addmm_(by_z, part.flatten(0, 1))
+            _add_outer(columns, by_z, part.flatten(0, 1))
+
+
+def _add_outer(to: Tensor, a: Tensor, b: Tensor) -> None:
+    """Adds a^T b to (m, n), from a (rows, m) and b (rows, n): on AMD's processors torch's takes twice as long."""
+    (rows, m), n = a.shape, b.shape[1]
+    for name, tensor, shape in (("A sum", to, (m, n)), ("Gradients", a, (rows, m)), ("States", b, (rows, n))):
+        check(name, tensor, shape, to.dtype, torch.device("cpu"))
+        require(tensor.stride(1) == 1, f"The stride of {name}", tensor.stride(), "that of rows in one piece")
+    numbers = rows, m, a.stride(0), n, b.stride(0), to.stride(0), torch.get_num_threads()
+    at = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (a, b, to))
+    function("gated", "outer", to.dtype)((ctypes.c_int * len(numbers))(*numbers), *at)
 
 
 class _Call:

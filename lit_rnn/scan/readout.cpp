@@ -9,8 +9,6 @@
 
 namespace {
 
-constexpr int kTile = 128;  // rows: many products for every load of what gradients by weights have summed up to
-
 // as `_Call` in readout.py fills it
 struct Shape {
   int rows, threads, seen, stride, units, inputs;  // h has rows of ``seen`` numbers, ``stride`` apart
@@ -36,32 +34,6 @@ void times(const Panels<T>& panels, int rows, int width, int stride, const T* in
       });
     }
   });
-}
-
-// Adds a^T b to (m, n), from a (rows, m) and b (rows, n).
-template <class T>
-void add_outer(int rows, const T* a, int m, const T* b, int n, int b_stride, T* to, std::vector<T>& scratch) {
-  scratch.resize(packed_size<T>(rows, n));
-  const Panels<T> panels = panels_of<T>(rows, n, scratch.data());
-  Vec<T> sum[kRows * kColumns];
-  for (const auto& panel : panels) {
-    T* packed = scratch.data() + (panel.weights - scratch.data());
-    for (int row = 0; row < rows; ++row, packed += panel.vectors * kLanes<T>) {
-      std::memcpy(packed, b + int64_t(row) * b_stride + panel.first, panel.units * sizeof(T));
-      std::fill(packed + panel.units, packed + panel.vectors * kLanes<T>, T(0));
-    }
-    in_blocks(m, [&](int first, int size) {
-      multiply<T, true>(size, panel, a + first, rows, m, sum);
-      for (int r = 0; r < size; ++r) {
-        T* at = to + int64_t(first + r) * n + panel.first;
-        each<T>(panel.units, [&](auto here) { here.put(at, here(at) + sum[r * panel.vectors + here.i / kLanes<T>]); });
-      }
-    });
-  }
-}
-
-template <class Work> void in_tiles(int first, int last, Work work) {
-  for (int row = first; row < last; row += kTile) work(int64_t(row), std::min(kTile, last - row));
 }
 
 // C, D, G: packed, transposed. y, z: null where no backward follows; G, b: null where there is none, then y is o.
@@ -125,12 +97,13 @@ void backward(const Shape& s, const T* grad, const T* h, const T* x, const T* C,
           here.put(g.data(), v * s);
           here.put(dy.data(), here(dy.data()) * gelu_slope<T>(v, s));
         });
-        if (by_G) add_outer(rows, dz.data(), 2 * n, g.data(), n, n, by_G + int64_t(thread) * 2 * n * n, scratch);
+        if (by_G) add_outer(rows, dz.data(), 2 * n, 2 * n, g.data(), n, n, by_G + int64_t(thread) * 2 * n * n, n, scratch);
         dy_at = dy.data();
       }
       const T *h_at = h + at * s.stride, *x_at = x + at * s.inputs;
-      if (by_C) add_outer(rows, dy_at, n, h_at, s.seen, s.stride, by_C + int64_t(thread) * n * s.seen, scratch);
-      if (by_D) add_outer(rows, dy_at, n, x_at, s.inputs, s.inputs, by_D + int64_t(thread) * n * s.inputs, scratch);
+      if (by_C) add_outer(rows, dy_at, n, n, h_at, s.seen, s.stride, by_C + int64_t(thread) * n * s.seen, s.seen, scratch);
+      if (by_D)
+        add_outer(rows, dy_at, n, n, x_at, s.inputs, s.inputs, by_D + int64_t(thread) * n * s.inputs, s.inputs, scratch);
       if (by_h) times(to_h, rows, n, n, dy_at, by_h + at * s.seen, s.seen);
       if (by_x) times(to_x, rows, n, n, dy_at, by_x + at * s.inputs, s.inputs);
     });

@@ -42,6 +42,33 @@ template <class T, int bytes = kBytes> inline T total(typename Of<T, bytes>::Vec
   }
 }
 
+constexpr int kTile = 128;  // rows: many products for every load of what gradients by weights have summed up to
+template <class Work> void in_tiles(int first, int last, Work work) {
+  for (int row = first; row < last; row += kTile) work(int64_t(row), std::min(kTile, last - row));
+}
+
+// Adds a^T b to (m, n), from a (rows, m) and b (rows, n): gradients by weights. Each of them has a stride of rows.
+template <class T>
+void add_outer(int rows, const T* a, int m, int a_stride, const T* b, int n, int b_stride, T* to, int stride,
+               std::vector<T>& scratch) {
+  scratch.resize(packed_size<T>(rows, n));
+  T* packed = scratch.data();
+  Vec<T> sum[kRows * kColumns];
+  for (const auto& panel : panels_of<T>(rows, n, packed)) {
+    for (int row = 0; row < rows; ++row, packed += panel.vectors * kLanes<T>) {
+      std::memcpy(packed, b + int64_t(row) * b_stride + panel.first, panel.units * sizeof(T));
+      std::fill(packed + panel.units, packed + panel.vectors * kLanes<T>, T(0));
+    }
+    in_blocks(m, [&](int first, int size) {
+      multiply<T, true>(size, panel, a + first, rows, a_stride, sum);
+      for (int r = 0; r < size; ++r) {
+        T* at = to + int64_t(first + r) * stride + panel.first;
+        each<T>(panel.units, [&](auto here) { here.put(at, here(at) + sum[r * panel.vectors + here.i / kLanes<T>]); });
+      }
+    });
+  }
+}
+
 template <class T> struct Row {
   const T* before;
   T *now, *z;
