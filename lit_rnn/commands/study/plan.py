@@ -19,6 +19,7 @@ from lit_rnn.runs.results import is_finished
 
 Planned = Mapping[str, Any]
 _NAME = "plan.json"
+_OF_A_PLACE = (".seed", ".root", ".num_workers", ".on_device", ".verify", ".backend", ".default_root_dir")
 
 
 def planned(run: Run) -> dict[str, Any]:
@@ -201,3 +202,42 @@ def _from_config(run: Run, place: Path) -> str | None:
 
 def _is_plain(key: str, value: Any) -> bool:
     return not isinstance(value, Mapping | list) and not key.endswith("class_path")
+
+
+def drifted(runs: Sequence[Run], folder: Path) -> list[str]:
+    """A line for every option that finished runs of an arm have differently though its grid does not vary it.
+
+    So it is where a new version has another default. The first run that each version has begun is looked at; options
+    that only some versions have are no difference.
+    """
+    told = []
+    for arm in dict.fromkeys(run.setting.arm for run in runs):
+        ours = [run for run in runs if run.setting.arm == arm and is_finished(folder / run.name)]
+        firsts = {_version(folder / run.name): run for run in reversed(ours)}
+        held: dict[str, dict[Any, str]] = {}  # what the configs say, by key, and the first run with each value
+        for run in reversed(firsts.values()) if len(firsts) > 1 else ():
+            varied = {key.removesuffix(".class_path") for key, _ in run.setting.values}
+            for key, value in _resolved(folder / run.name):
+                if not any(f"{key}.".startswith(f"{one}.") for one in varied):
+                    held.setdefault(key, {}).setdefault(value, run.name)
+        told += [
+            f"{arm} has runs of different {key}: "
+            + ", ".join(f"{as_in_yaml(value)} (as {name})" for value, name in values.items())
+            for key, values in held.items()
+            if len(values) > 1
+        ]
+    return told
+
+
+def _version(place: Path) -> tuple[Any, Any]:
+    path = place / "versions.json"
+    told = read_json(path) if path.is_file() else {}
+    return told.get("commit"), told.get("lit_rnn")
+
+
+def _resolved(place: Path) -> Iterator[tuple[str, Any]]:
+    """The plain values of a run's config that make it what it is."""
+    path = newest_config(place)
+    for key, value in _flat(read_config(path), "") if path is not None else ():
+        if key.startswith(("model.", "data.", "trainer.")) and _is_plain(key, value) and not key.endswith(_OF_A_PLACE):
+            yield key, value

@@ -58,7 +58,7 @@ def run_left(study: Study, folder: Path, processes: int, threads: int, estimated
     """Run what is not finished, with a progress bar; gives the runs that failed."""
     left, planned = ahead(study, folder), every(study, folder)
     finished = [run for run in planned if local.is_done(run, folder)]
-    out = diverged(study.trainings, folder)
+    out = diverged([run for run in planned if run.command == "fit"], folder)
     parts = [f"{len(finished)} finished", *([f"{len(out)} diverged"] if out else []), f"{len(left)} to go"]
     print(f"{len(planned)} runs in {folder}: {', '.join(parts)}, {processes} side by side")
     if not left:
@@ -96,6 +96,8 @@ def report(study: Study, folder: Path) -> None:
         raise FailedError(f"no run of {study.path} has finished; the logs are in {folder}.")
     for arm in undecided(study, folder):
         print(f"{arm} has no best setting: a run of it is missing, or all have diverged")
+    for line in plan.drifted(study.trainings, folder):
+        print(line)
     settings = measure.over_seeds(rows)
     measure.write(rows, settings, folder)
     new_console().print(page.table(rows, settings).terminal())

@@ -133,6 +133,27 @@ def test_a_folder_with_another_study_is_refused(study: Write) -> None:
     plan.claim(study(arms={"b": {"grid": {LR: [0.1]}}, "c": {}}).runs, FOLDER)
 
 
+def test_a_default_that_changed_between_runs_is_told(study: Write) -> None:
+    """What the grid varies, seeds and places are no such thing, nor is an option that only the new version has."""
+    one = study(grid={"model.init_args.lam": [1.0, 2.0]}, seeds=[1, 2])
+    for run, commit, lam, decay in zip(one.runs, "aabb", (1.0, 1.0, 2.0, 2.0), (0.0, 0.0, 0.0, 0.1), strict=True):
+        finish(run)
+        model = {"class_path": "lit_rnn.models.VanillaRNN", "init_args": {"lam": lam, "decay": decay}}
+        model["init_args"] |= {"new": 1} if commit == "b" else {}  # type: ignore[operator]
+        config = {
+            "model": model,
+            "data": {"init_args": {"seed": run.seed, "root": commit}},
+            "seed_everything": run.seed,
+        }
+        (FOLDER / run.name / "config.yaml").write_text(yaml.safe_dump(config))
+        (FOLDER / run.name / "versions.json").write_text(json.dumps({"commit": commit}))
+    assert plan.drifted(one.runs, FOLDER) == []
+    (FOLDER / one.runs[2].name / "versions.json").write_text('{"commit": "a"}')
+    (line,) = plan.drifted(one.runs, FOLDER)
+    first, last = one.runs[0].name, one.runs[3].name
+    assert line == f"study has runs of different model.init_args.decay: 0.0 (as {first}), 0.1 (as {last})"
+
+
 def test_a_damaged_plan_is_told(study: Write) -> None:
     (run,) = study().runs
     FOLDER.mkdir(parents=True)
