@@ -9,7 +9,8 @@ that has neither ended nor kept a checkpoint is left out.
 
 A study of who tracks and stores becomes one file:
 ``python results/collect.py STUDY_DIR results/tracking/TASK.json --study FILE``, and one of robustness
-``results/robustness/DATA.json``, once ``attack --study STUDY_DIR`` has attacked it.
+``results/robustness/DATA.json``, once ``attack --study STUDY_DIR`` has attacked it; that of non-normal starts
+``results/nonnormal/runs.json``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import attacked
+import starts
 import studies
 import tracking
 import yaml
@@ -39,7 +41,11 @@ from lit_rnn.runs.results import is_finished, runs_below
 
 ROWS = 200  # of training losses
 _OF_A_STEP = ("epoch", "step", "train/loss_step")
-STUDIES = {"tracking": tracking.TASKS, "robustness": attacked.TASKS}  # the files that a page shows, by their folder
+STUDIES = {  # the files that a page shows, by their folder
+    "tracking": tuple(tracking.TASKS),
+    "robustness": tuple(attacked.TASKS),
+    "nonnormal": ("runs",),
+}
 _KEPT = ("config.yaml", "versions.json", "metrics.csv", "fit.json", "test.json", "diverged.json")
 
 
@@ -124,6 +130,8 @@ def collect_study(study: str, folder: Path, to: Path, commit: str | None = None)
     content = studies.collected(study, folder, commit)
     if to.parent.name == "robustness":
         content = attacked.with_attacks(content, folder)
+    elif to.parent.name == "nonnormal":
+        content = starts.with_henrici(content, folder)
     changed(content, _refuse_place)
     studies.write(content, to)
 

@@ -16,6 +16,7 @@ import attacked
 import nonnormal
 import robustness
 import solving
+import starts
 import tracking
 
 from lit_rnn.commands.compare.measure import (
@@ -62,6 +63,7 @@ class Results:
     tracking: tracking.Tracking
     robustness: dict[str, attacked.Study]
     memory: dict[str, Any] | None  # of non-normal starts
+    starts: dict[str, Any] | None  # how often they led to success
 
 
 def read(folder: Path) -> Results:
@@ -82,6 +84,7 @@ def read(folder: Path) -> Results:
         tracking.read_all(folder / "tracking"),
         attacked.read_all(folder / "robustness"),
         nonnormal.read(folder / "nonnormal"),
+        starts.read(folder / "nonnormal"),
     )
     return Results(comparisons, going, finished, *studies)
 
@@ -297,7 +300,8 @@ def paper(page: str, results: Results) -> str:
     about = papers or tuple(dict.fromkeys(one.paper for one in entries))
     parts = [f"{NOTE}\n\n# {title}\n\n", _disagree(results.comparisons, about)]
     parts.append("`ours` is empty where we have no run of the same model, size and protocol.\n\n")
-    parts += [nonnormal.section(results.memory)] if page == nonnormal.PAPER else []
+    if page == nonnormal.PAPER:
+        parts += [starts.section(results.starts), nonnormal.section(results.memory)]
     pictures = _pictures(results.comparisons)
     for task in dict.fromkeys(entry.task for entry in entries):
         rows: list[list[Any]] = []

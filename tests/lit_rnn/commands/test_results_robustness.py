@@ -12,12 +12,11 @@ import pytest
 import torch
 import yaml
 
-from datamodules import PixelDigits, UserError
-from lit_rnn.class_paths import class_path
+from datamodules import UserError
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.study import plan
 from lit_rnn.commands.study.subject import read_study
-from lit_rnn.models import VanillaRNN
+from tests.kept import keep
 
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "results"))
@@ -34,15 +33,6 @@ ROWS = {  # clean, at 0.1 in L-infinity, half of it gone
     f"{FREE}-seed=2": (0.97, 0.20, 0.04),
     f"{HELD}-seed=1": (0.92, 0.60, 0.12),
 }
-
-
-def keep(W: torch.Tensor, path: Path) -> None:
-    """A checkpoint of a plain network with this recurrent matrix."""
-    model = VanillaRNN(PixelDigits(pixels_per_step=8).task, 2)
-    model.state_dict()["cells.0.recurrent.weight"].copy_(W)
-    made = {"class_path": class_path(VanillaRNN), "optimizer_steps": 7}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "lit_rnn": made}, path)
 
 
 def by_hand(folder: Path) -> Path:

@@ -1,0 +1,84 @@
+"""How often a non-normal start leads to success: collected from runs by hand, beside what is published."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from lit_rnn.commands.study import plan
+from lit_rnn.commands.study.subject import read_study
+from tests.kept import keep
+
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "results"))
+
+import collect  # noqa: E402
+import starts  # noqa: E402
+
+LOSSES = {  # of each validation; chance is 0.04
+    "copying-chain-alpha=1.02-seed=1": [0.04, 0.019],
+    "copying-chain-alpha=1.0-seed=1": [0.019, 0.03],  # it was one, once
+    "copying-chain-alpha=0.5-seed=1": [0.04, 0.02],  # not below half
+    "copying-orthogonal-seed=1": [0.04, 0.01],
+}
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """results/nonnormal/runs.json of those runs: before training 0.5 I, after it with 3 (chain: 2) above."""
+    folder = tmp_path_factory.mktemp("starts")
+    arms = {
+        "copying-chain": {
+            "base": "nonnormal_paper/copying_500/chain.yaml",
+            "grid": {"model.init_args.alpha": [1.02, 1.0, 0.5, 2.0]},
+        },
+        "copying-orthogonal": {"base": "nonnormal_paper/copying_500/orthogonal.yaml"},
+    }
+    study = folder / "nonnormal.yaml"
+    study.write_text("# By hand.\n" + yaml.safe_dump({"seeds": [1], "arms": arms}))
+    plan.claim(read_study(str(study)).runs, folder / "runs")
+    for name, losses in LOSSES.items():
+        run = folder / "runs" / name
+        keep(0.5 * torch.eye(2), run / "checkpoints" / "init.ckpt")
+        keep(torch.tensor([[0.5, 2.0 if "chain" in name else 3.0], [0.0, 0.5]]), run / "checkpoints" / "best.ckpt")
+        numbers = {"model": "VanillaRNN", "task": "copy_memory", "metric": "recall", "parameters": 12, "steps": 40}
+        numbers |= {"loss": losses[-1], "chance": 0.04, "value": 0.5, "seconds": 36.0}
+        (run / "fit.json").write_text(json.dumps(numbers))
+        rows = "".join(f"{19 + 20 * place},{loss},0.5\n" for place, loss in enumerate(losses))
+        (run / "metrics.csv").write_text(f"step,val/loss,val/recall\n{rows}")
+        (run / "versions.json").write_text('{"commit": "0123456789", "platform": "Linux"}')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert collect.main(["runs", "results/nonnormal/runs.json", "--study", str(study)]) == 0
+    found = starts.read(folder / "results" / "nonnormal")
+    assert found is not None
+    return found
+
+
+def test_counts_stand_beside_the_published_ones(content: dict[str, object]) -> None:
+    """Two of three chains and the one orthogonal network succeed, against the paper; of [[a, c], [0, a]] d is c."""
+    text = starts.section(content)
+    lines = [line for line in text.splitlines() if line[:2] in ("- ", "| ")]
+    assert lines[0].startswith("- **Does not hold here**: on copying, T = 500 non-normal starts succeed more often")
+    assert lines[1].startswith("- Holds here: on copying, T = 500 normal starts become non-normal in training (1 of 1")
+    rows = [line for line in lines if line.startswith("| copying")]
+    assert rows[0] == r"| copying, T = 500 | chain | 2 of 3 | 46 of 462 \[confirmed\] | 0 ± 0 | 2 ± 0 |  |"
+    assert rows[1] == r"| copying, T = 500 | fbchain | not yet | 11 of 462 \[confirmed\] |  |  |  |"
+    assert rows[2] == r"| copying, T = 500 | orthogonal | 1 of 1 | 0 of 594 \[confirmed\] | 0 | 3 |  |"
+    assert r"| adding, T = 750 | orthogonal | not yet |  |  |  | 2.74 ± 0.07 \[confirmed\] |" in text
+    assert "1 of 5 runs are missing. 4 trainings of commit 0123456 on Linux took 0.0 hours. By hand." in text
+
+
+def test_every_number_moves_the_section(content: dict[str, object]) -> None:
+    before = starts.section(content)
+    text = json.dumps(content)
+    for old, new in (("0.019]", "0.021]"), ('"after": 3.0', '"after": 4.0'), ('"before": 0.0', '"before": 0.5'),
+                     ('"seconds": 36.0', '"seconds": 9036.0'), ("0123456789", "1123456789")):  # fmt: skip
+        assert old in text
+        assert starts.section(json.loads(text.replace(old, new, 1))) != before, old
+    assert "No run of" in starts.section(None)
