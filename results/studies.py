@@ -13,6 +13,7 @@ from datamodules.errors import UserError
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.study import plan
 from lit_rnn.commands.study.best import diverged
+from lit_rnn.commands.study.measure import lowest, rank
 from lit_rnn.commands.study.subject import Run, read_study
 from lit_rnn.files import make_folder, read_json, refuse_links, write_file
 from lit_rnn.runs.curves import read_curve
@@ -182,7 +183,7 @@ def _arm(name: str, settings: Sequence[Mapping[str, Any]], content: Mapping[str,
     ours = {one["setting"]: [run for run in content["runs"] if run["setting"] == one["setting"]] for one in settings}
     searched = {key: [run for run in runs if run["seed"] in seeds] for key, runs in ours.items()}
     tried = [key for key, runs in searched.items() if len(runs) == len(seeds)]
-    losses = {key: _mean([_lowest(run) for run in searched[key]]) for key in tried}
+    losses = {key: rank([lowest(run["curves"]["val/loss"][1]) for run in searched[key]]) for key in tried}
     tests: list[Mapping[str, Any]] = []
     known = {one["setting"]: _rate(one["options"]) for one in settings}
     rate, window = None, 0
@@ -202,10 +203,6 @@ def _arm(name: str, settings: Sequence[Mapping[str, Any]], content: Mapping[str,
 def _rate(options: Mapping[str, Any]) -> float | None:
     """The learning rate among the options of a setting."""
     return next((value for key, value in options.items() if key.rpartition(".")[2] == "lr"), None)
-
-
-def _lowest(run: Mapping[str, Any]) -> float:
-    return min((loss for loss in run["curves"]["val/loss"][1] if loss is not None), default=math.inf)
 
 
 def _mean(values: Sequence[float]) -> float:

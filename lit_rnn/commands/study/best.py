@@ -12,7 +12,7 @@ from lit_rnn.commands.study.subject import Run, Setting, Study
 
 def best_setting(study: Study, arm: str, folder: Path, passed_over: frozenset[Run] = frozenset()) -> Setting | None:
     """The setting with the lowest mean over `seeds` of the best validation loss, the first of those that are equal;
-    None while a run is missing.
+    None while a run is missing, or where none has a finite loss with every seed.
 
     Args:
         passed_over: Runs whose settings are out, as they diverged; those with further seeds choose nothing.
@@ -26,7 +26,7 @@ def best_setting(study: Study, arm: str, folder: Path, passed_over: frozenset[Ru
         return None
     first = over_seeds(results(study, folder, ours))[0]
     found: dict[str, Setting] = {run.setting.name: run.setting for run in ours}
-    return found[first["setting"]] if first["best_loss_mean"] is not None else None
+    return found[first["setting"]] if first["best_loss_number"] == first["runs"] else None
 
 
 def followed(study: Study, best: Setting, folder: Path) -> list[Run]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def results(study: Study, folder: Path, runs: Sequence[Run] | None = None) -> li
             continue
         result = dict.fromkeys(_NUMBERS) if out else read_result(place)
         losses = [] if out else read_curve(place / "metrics.csv", "val/loss")[1]
-        finite = [loss for loss in losses if np.isfinite(loss)]
+        best = lowest(losses)
         threshold = study.below_chance * (result["chance"] or 0.0) if study.below is None else study.below
         rows.append(
             {
@@ -44,12 +45,12 @@ def results(study: Study, folder: Path, runs: Sequence[Run] | None = None) -> li
                 **dict(run.setting.values),
                 "steps": result["steps"],
                 "loss": result["loss"],
-                "best_loss": min(finite, default=None),
+                "best_loss": best,
                 "metric": result["metric"],
                 "value": result["value"],
                 **({"test": None if out else _tested(place)} if tests else {}),
                 "diverged": out,
-                "success": bool(finite) and min(finite) < threshold,
+                "success": best is not None and best < threshold,
                 "chance": result["chance"],
                 "seconds": result["seconds"],
             }
@@ -73,12 +74,27 @@ def options_of(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if key not in _OWN.split()}
 
 
+def lowest(losses: Iterable[float | None]) -> float | None:
+    """The best of the validation losses of a run; None where none is a finite number."""
+    return min((loss for loss in losses if loss is not None and math.isfinite(loss)), default=None)
+
+
+def rank(best: Sequence[float | None]) -> tuple[int, float]:
+    """What settings are ordered by, the smallest first, from the best loss of each of their seeds.
+
+    First how many seeds have no finite loss, then the mean of the others (infinite where there are none): a seed that
+    is lost is worse than any loss, and must not make the mean of its setting look better.
+    """
+    found = [loss for loss in best if loss is not None and math.isfinite(loss)]
+    return len(best) - len(found), statistics.fmean(found) if found else math.inf
+
+
 def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean, sample standard deviation and number over seeds by setting, the lowest mean of best losses first.
+    """Mean, sample standard deviation and number over seeds by setting, in the order of `rank`.
 
     A loss that is no number counts in none of them, but in ``runs``.
     """
-    settings = []
+    settings, ranks = [], {}
     for name in dict.fromkeys(row["setting"] for row in rows):
         ours = [row for row in rows if row["setting"] == name]
         summary: dict[str, Any] = {"setting": name, **options_of(ours[0]), "runs": len(ours)}
@@ -90,12 +106,14 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             summary[f"{key}_std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
             summary[f"{key}_number"] = len(numbers)
         settings.append(summary)
-    return sorted(settings, key=lambda s: float("inf") if s["best_loss_mean"] is None else s["best_loss_mean"])
+        ranks[name] = rank([row["best_loss"] for row in ours])
+    return sorted(settings, key=lambda summary: ranks[summary["setting"]])
 
 
 def against_rate(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, list[float]]]]:
     """Best losses of all seeds against the learning rate, by everything else that varies; the best line first.
 
+    A seed without a finite loss is NaN, so that its rate has no mean; a line without any other loss is left out.
     Empty where the grid has no learning rate (an option that ends in ``lr``), or one value of it.
     """
     keys = [key for key in options_of(rows[0]) if key.rpartition(".")[2] == "lr"] if rows else []
@@ -109,10 +127,12 @@ def against_rate(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, 
     for row in rows:
         varying = [f"{key.rpartition('.')[2]}={text(row[key])}" for key in others if key in row]
         name = ", ".join([row["arm"], *varying] if several or not varying else varying)
-        if row["best_loss"] is not None and isinstance(row[rate], int | float):
-            lines.setdefault(name, {}).setdefault(float(row[rate]), []).append(row["best_loss"])
-    best = {name: min(statistics.fmean(losses) for losses in line.values()) for name, line in lines.items()}
-    return {name: sorted(lines[name].items()) for name in sorted(lines, key=lambda name: best[name])}
+        if isinstance(row[rate], int | float):
+            loss = math.nan if row["best_loss"] is None else row["best_loss"]
+            lines.setdefault(name, {}).setdefault(float(row[rate]), []).append(loss)
+    ranks = {name: min(rank(losses) for losses in line.values()) for name, line in lines.items()}
+    drawn = [name for name, line in lines.items() if any(math.isfinite(loss) for one in line.values() for loss in one)]
+    return {name: sorted(lines[name].items()) for name in sorted(drawn, key=lambda name: ranks[name])}
 
 
 def write(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], folder: Path) -> None:

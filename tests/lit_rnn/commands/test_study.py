@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import shlex
 import statistics
 from collections.abc import Iterable
@@ -258,6 +259,43 @@ def test_mean_and_spread_by_hand() -> None:
     assert a["loss_std"] == pytest.approx(8**0.5) and b["loss_std"] is None and b["setting"] == "b"
 
 
+def test_a_lost_seed_makes_no_setting_better() -> None:
+    """Best losses by hand: b has the lowest mean of those that are numbers, but one of its seeds has none."""
+    losses: dict[str, list[float | None]] = {
+        "d": [None, None],
+        "b": [0.1, None],
+        "c": [0.9, 0.7],
+        "a": [0.2, 0.8],
+    }
+    ours = [(name, loss) for name, seeds in losses.items() for loss in seeds]
+    rows = [
+        {"setting": name, "loss": loss, "best_loss": loss, "value": None, "diverged": False, "success": False}
+        for name, loss in ours
+    ]
+    settings = measure.over_seeds(rows)
+    assert [one["setting"] for one in settings] == ["a", "c", "b", "d"]
+    assert [one["best_loss_number"] for one in settings] == [2, 2, 1, 0]
+    assert [measure.rank(losses[name]) for name in "acbd"] == [
+        (0, 0.5),
+        (0, pytest.approx(0.8)),
+        (1, 0.1),
+        (2, math.inf),
+    ]
+    assert measure.lowest([math.nan, None, 0.5, math.inf, 0.25, -math.inf]) == 0.25
+    assert measure.lowest([]) is measure.lowest([math.nan, None]) is None
+
+
+def test_a_finished_run_without_a_finite_loss_is_not_the_best(study: Any) -> None:
+    """Nor is the other seed of its setting, whose loss is the lowest; where all settings have one, none is best."""
+    plan, folder = by_rates(study), Path("runs/study")
+    for run in (run for run in plan.runs if run.setting.arm == "a"):
+        ended(folder, run, 0.1 if run.setting.name == "a-lr=0.1" else 0.9)
+    for name, chosen in (("a-lr=0.1-seed=2", "a-lr=0.01"), ("a-lr=0.01-seed=1", None)):
+        (folder / name / "metrics.csv").write_text("step,val/loss\n0,nan\n")
+        best = best_setting(plan, "a", folder)
+        assert (None if best is None else best.name) == chosen
+
+
 def test_losses_against_the_learning_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two arms, one with a gain: lines by arm and gain, rates in order, seeds together; one rate draws nothing."""
     rows = [
@@ -273,9 +311,11 @@ def test_losses_against_the_learning_rate(tmp_path: Path, monkeypatch: pytest.Mo
     ]
     assert measure.against_rate(rows) == {
         "a, gain=2": [(0.01, [0.5])],
-        "b, gain=2": [(0.1, [1.0])],
         "a, gain=1": [(0.01, [2.0, 3.0]), (0.1, [4.0])],
-    }
+        "b, gain=2": [(0.1, [1.0, pytest.approx(math.nan, nan_ok=True)])],
+    }, "the mean over the seeds that are left would have made b the second"
+    lost = [{**row, "best_loss": None} for row in rows if row["arm"] == "b"]
+    assert list(measure.against_rate([*rows[:4], *lost])) == ["a, gain=2", "a, gain=1"]
     assert list(measure.against_rate(rows[:4])) == ["gain=2", "gain=1"], "one arm, which has the file's name"
     assert list(measure.against_rate(rows[:3])) == ["a"], "and nothing else to name it by"
     drawn = checked(monkeypatch)
