@@ -11,9 +11,8 @@ from typing import Any
 from datamodules.errors import UserError, as_in_yaml
 from lit_rnn.commands.study.local import has_diverged
 from lit_rnn.commands.study.subject import Run
-from lit_rnn.files import parse_yaml, read_json, write_json
+from lit_rnn.files import parse_yaml, read_json, read_yaml, write_json
 from lit_rnn.runs.checkpoints import is_started
-from lit_rnn.runs.config import read_config
 from lit_rnn.runs.folder import newest_config
 from lit_rnn.runs.results import is_finished
 
@@ -191,7 +190,7 @@ def _from_config(run: Run, place: Path) -> str | None:
     path = newest_config(place)
     if path is None:
         return "it holds no config.yaml"
-    held = {key: value for key, value in _flat(read_config(path), "") if _is_plain(key, value)}
+    held = {key: value for key, value in _flat(read_yaml(path, "config"), "") if _is_plain(key, value)}
     given: dict[str, Any] = {}
     for base in run.setting.bases:
         given |= _leaves(Path(base).read_text())
@@ -238,6 +237,6 @@ def _version(place: Path) -> tuple[Any, Any]:
 def _resolved(place: Path) -> Iterator[tuple[str, Any]]:
     """The plain values of a run's config that make it what it is."""
     path = newest_config(place)
-    for key, value in _flat(read_config(path), "") if path is not None else ():
+    for key, value in _flat(read_yaml(path, "config"), "") if path is not None else ():
         if key.startswith(("model.", "data.", "trainer.")) and _is_plain(key, value) and not key.endswith(_OF_A_PLACE):
             yield key, value

@@ -7,6 +7,8 @@ import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from lit_rnn.runs.lock import Lock
 LR = "model.init_args.optimizer.init_args.lr"
 BASE = {"model": {"class_path": "VanillaRNN", "init_args": {"hidden_size": 6}}, "trainer": {"max_epochs": 2}}
 FOLDER = Path("runs/study")
+ROOT = Path(__file__).parents[3]
 Write = Callable[..., Study]
 
 
@@ -161,6 +164,13 @@ def test_a_damaged_plan_is_told(study: Write) -> None:
         (FOLDER / "plan.json").write_text(damaged)
         with pytest.raises(UserError, match=r"plan.json is damaged"):
             plan.claim([run], FOLDER)
+
+
+def test_the_command_is_there_before_torch() -> None:
+    """`study --help`, and a study file with a mistake, do not wait for it."""
+    code = "import sys, lit_rnn.commands.study.command; print({'torch', 'numpy', 'pytorch_lightning'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
 
 
 # ---- who works in it
