@@ -49,7 +49,9 @@ def with_attacks(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _with_attack(run: Mapping[str, Any], row: Mapping[str, Any], place: Path) -> dict[str, Any]:
     left_out = ("run", "setting", "seed", "task", "model")
     attack = {key: value for key, value in row.items() if key not in left_out and key not in NUMBERS}
-    attack["seconds"] = read_json(place / "attack" / "attack.json")["seconds"]
+    report = read_json(place / "attack" / "attack.json")
+    attack["seconds"] = report["seconds"]
+    attack["failed_checks"] = [check["name"] for check in report["checks"] if check["passed"] is False]
     checkpoints = place / "checkpoints"
     matrices = {"before": matrix_numbers(checkpoints / "init.ckpt"), "after": matrix_numbers(checkpoints / "best.ckpt")}
     return {**run, "attack": attack, **matrices}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from attacked import HELD, MODELS, NUMBERS, TASKS, Setting, Study, column
 from scipy.stats import spearmanr
 
 from lit_rnn.commands.attack.words import percent, size_words
-from lit_rnn.report.tables import Table, number, plain_markdown, spread
+from lit_rnn.report.tables import Table, number, plain_markdown
 
 TITLE = "How robust are recurrent networks?"
 GATED = ("lstm", "gru")
@@ -71,7 +72,9 @@ def _inside_the_disk(study: Study) -> tuple[list[str], list[str]]:
     against, held = [], []
     for one in study.settings:
         if one.held == "spectral_radius":
-            (held if one.worst(AT) < HALF else against).append(f"{MODELS[one.arm]} ({percent(one.worst(AT))} % left)")
+            left = [f"{HELD[other.held]} {percent(other.worst(AT))} %" for other in study.settings
+                    if other.arm == one.arm and other.held]  # fmt: skip
+            (held if one.worst(AT) < HALF else against).append(f"{MODELS[one.arm]} ({', '.join(left)})")
     return against, held
 
 
@@ -128,14 +131,16 @@ def claims(found: Mapping[str, Study]) -> str:
     against, held, waiting = [], [], []
     for claim in CLAIMS:
         judged = {TASKS[task]: claim.judge(study) for task, study in found.items()}
-        no = [f"{name}: {', '.join(one[0])}" for name, one in judged.items() if one[0]]
-        yes = [f"{name}: {', '.join(one[1])}" for name, one in judged.items() if one[1]]
+        no, yes = (
+            ". ".join(f"{_first_up(name)}: {'; '.join(one[side])}" for name, one in judged.items() if one[side])
+            for side in (0, 1)
+        )
         said = f"{claim.said}. Asked here: {claim.asked}. "
         if no:
-            also = f" It does for {'; '.join(yes)}." if yes else ""
-            against.append((f"{said}Against it, {'; '.join(no)}.{also}", "**Does not hold here**"))
+            also = f" It does for these. {yes}." if yes else ""
+            against.append((f"{said}{no}.{also}", "**Does not hold here**"))
         elif yes:
-            held.append((f"{said}{_first_up('; '.join(yes))}.", "Holds here"))
+            held.append((f"{said}{yes}.", "Holds here"))
         else:
             waiting.append(claim.said)
     open_ = [(f"{'; '.join(waiting)}.", "Not measured yet")] if waiting else []
@@ -159,7 +164,9 @@ def _number(values: Sequence[float | None]) -> str:
     if len(known) < len(values):
         return "beyond"
     mean = statistics.fmean(known)
-    return spread(mean, statistics.stdev(known) if len(known) > 1 and math.isfinite(mean) else None)
+    if math.isinf(mean):
+        return number(mean)
+    return f"{mean:.3f} ± {statistics.stdev(known):.3f}" if len(known) > 1 else f"{mean:.3f}"
 
 
 def headline(found: Mapping[str, Study]) -> str:
@@ -185,8 +192,9 @@ def headline(found: Mapping[str, Study]) -> str:
 
 
 def _before_after(one: Setting, key: str) -> str:
-    before, after = (one.matrix(key, when) for when in ("before", "after"))
-    return f"{number(statistics.fmean(before), 3)} → {number(statistics.fmean(after), 3)}"
+    """Means; beyond four decimals is the rounding of float32."""
+    before, after = (statistics.fmean(one.matrix(key, when)) for when in ("before", "after"))
+    return f"{number(round(before, 4), 3)} → {number(round(after, 4), 3)}"
 
 
 def of_task(study: Study) -> str:
@@ -214,8 +222,9 @@ def _state(study: Study) -> str:
         f"{asked['steps']} steps of PGD from {asked['restarts']} starts, {asked['queries']} queries, "
         f"{asked['draws']} draws of noise. "
     )
-    failed = {one.name: sum(int(value or 0) for value in one.attack("failed_checks")) for one in study.settings}
-    broken = [f"{name} ({count})" for name, count in failed.items() if count]
+    failed = {one.name: Counter(name for run in one.runs for name in run["attack"]["failed_checks"])
+              for one in study.settings}  # fmt: skip
+    broken = [f"{name}, {check} ({count})" for name, counts in failed.items() for check, count in counts.items()]
     told += f"Failed checks of the evaluation, over all seeds: {'; '.join(broken) or 'none'}. "
     attacks = sum(run["attack"]["seconds"] for run in study.runs)
     return plain_markdown(f"{told}{studies.cost(study.runs)}, and their attacks {attacks / 3600:.1f} hours.") + "\n"
@@ -283,7 +292,8 @@ def draw(found: Mapping[str, Study], path: Path) -> None:
                 axes.set(title=f"{TASKS[task]}: {title}", ylim=(-0.03, 1.03), xlim=(-0.01, 0.31))
                 axes.set_xlabel("ε in L∞")
                 axes.grid(color="0.92")
-                style.legend(axes, ncols=1)
+                if shown:
+                    axes.legend(loc="upper right", handlelength=1.2, borderaxespad=0)
             axes_of_task[0].set_ylabel("share right, worst case")
         style.save(figure, path)
 
@@ -294,6 +304,6 @@ def _curve(axes: Any, one: Setting, sizes: Sequence[float], look: Mapping[str, A
     columns = ["clean", *(column("inf", eps) for eps in sizes)]
     values = [[value for value in one.attack(key) if value is not None] for key in columns]
     deviations = [statistics.stdev(some) if len(some) > 1 else 0.0 for some in values]
-    label = one.name if one.held is None else HELD[one.held]
+    label = one.name.removeprefix("VanillaRNN, ") if one.held is None else HELD[one.held]
     axes.errorbar([0.0, *sizes], [statistics.fmean(some) for some in values], deviations, label=label,
                   elinewidth=0.8, **look)  # fmt: skip

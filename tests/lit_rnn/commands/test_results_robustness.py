@@ -52,13 +52,16 @@ def by_hand(folder: Path) -> Path:
         (run / "metrics.csv").write_text("step,val/loss,val/accuracy\n9,0.5,0.9\n")
         (run / "versions.json").write_text('{"commit": "0123456789", "platform": "Linux"}')
         (run / "attack").mkdir()
+        checks = [
+            {"name": "clean accuracy", "passed": True},
+            {"name": "more steps", "passed": "none-seed=1" not in name},
+        ]
         asked = {"steps": 20, "restarts": 2, "queries": 60, "draws": 10}
-        (run / "attack" / "attack.json").write_text(json.dumps({"asked": asked, "seconds": 720.0}))
+        (run / "attack" / "attack.json").write_text(json.dumps({"asked": asked, "seconds": 720.0, "checks": checks}))
         row = {"run": f"elsewhere/{name}", "setting": "x", "seed": "1", "task": "t", "model": "M", "samples": 200}
         row |= {"clean": clean, "worst_inf_0.1": worst, "worst_inf_0.3": 0.0, "worst_inf_0.5": 0.0}
         row |= {"worst_2_0.5": worst, "half_inf": half, "half_2": None, "spectral_radius": 7.0, "failed_checks": 0}
         rows.append(row)
-    rows[0]["failed_checks"] = 1
     (folder / "runs" / "attack_study.json").write_text(json.dumps({"settings": [], "runs": rows}))
     return folder / "digits.yaml"
 
@@ -117,8 +120,8 @@ def test_what_does_not_hold_is_said_first(made: Path) -> None:
         "- Holds here",
         "- Not measured yet",
     ]
-    assert "does not imply stability" in lines[0] and "digits: none of them has ρ above 1." in lines[0]
-    assert "unit disk" in lines[1] and "digits: VanillaRNN (60.0 % left)." in lines[1]
+    assert "does not imply stability" in lines[0] and "Digits: none of them has ρ above 1." in lines[0]
+    assert "unit disk" in lines[1] and "Digits: VanillaRNN (free 25.0 %, ρ ≤ 1 60.0 %)." in lines[1]
     assert "does not imply robustness" in lines[2] and "Digits: VanillaRNN, free (96.0 → 25.0 %)." in lines[2]
     assert "d rose in 2 of 2 networks" in lines[3] and "(0.00 → 0.62)" in lines[3]
     assert "three criteria" in lines[4], "two networks have no rank correlation"
@@ -129,14 +132,17 @@ def test_means_spreads_and_what_is_missing(made: Path) -> None:
     text = page(made)
     rows = [line for line in text.splitlines() if line.startswith("| VanillaRNN")]
     assert rows[:2] == [
-        "| VanillaRNN, ρ ≤ 1 | 92.0 | 60.0 | 0.9 | 0 → 0.618 |",
-        "| VanillaRNN, free | 96.0 ± 1.4 | 25.0 ± 7.1 | 0.9 ± 0 | 0 → 0.618 |",
+        "| VanillaRNN, ρ ≤ 1 | 92.0 | 60.0 | 0.900 | 0 → 0.618 |",
+        "| VanillaRNN, free | 96.0 ± 1.4 | 25.0 ± 7.1 | 0.900 ± 0.000 | 0 → 0.618 |",
     ]
     assert rows[3] == "| VanillaRNN, free | 96.0 ± 1.4 | 25.0 ± 7.1 | 0.0 ± 0.0 | 0.050 ± 0.014 |", "none stands at 0.3"
     assert rows[5] == "| VanillaRNN, free | 96.0 ± 1.4 | 25.0 ± 7.1 | beyond |"
     assert "→ 0.618 | 0.51 → 1 | 0.5 → 0.0099 | 1 → 2.6 |" in rows[7]
     assert "Missing: VanillaRNN, chain start (0 of 2 seeds); VanillaRNN, ρ ≤ 1 (1 of 2 seeds). " in text
-    assert "over all seeds: VanillaRNN, free (1). " in text and "Not begun: MNIST in order, permuted MNIST." in text
+    assert (
+        "over all seeds: VanillaRNN, free, more steps (1). " in text
+        and "Not begun: MNIST in order, permuted MNIST." in text
+    )
     assert "3 trainings of commit 0123456 on Linux took 0.0 hours, and their attacks 0.6 hours." in text
 
 
@@ -148,7 +154,6 @@ def test_every_number_moves_the_page(made: Path) -> None:
     places: list[tuple[dict[str, Any], str]] = [
         *((run["attack"], key) for key in ("clean", "worst_inf_0.1", "worst_2_0.5", "half_inf", "seconds")),
         *((run[when], key) for when in ("before", "after") for key in attacked.NUMBERS),
-        (run["attack"], "failed_checks"),
         (run["attack"], "samples"),
         (run["fit"], "seconds"),
         (content["asked"], "queries"),
@@ -159,8 +164,9 @@ def test_every_number_moves_the_page(made: Path) -> None:
         path.write_text(json.dumps(content))
         assert page(made) != before, key
         one[key] = old
-    path.write_text(text.replace("0123456789", "1123456789", 1))
-    assert page(made) != before
+    for old, new in (("0123456789", "1123456789"), ("more steps", "no masking")):
+        path.write_text(text.replace(old, new, 1))
+        assert page(made) != before
 
 
 @pytest.mark.usefixtures("rendered")
