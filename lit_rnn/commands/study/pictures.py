@@ -16,7 +16,7 @@ _DRAWN = len(style.COLOURS)
 
 @style.styled
 def draw(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
-    """study.png, and study_lr.png where the grid has several learning rates."""
+    """study.png, and study_lr.png where the grid has several learning rates; at least one of the runs has finished."""
     return [_against_steps(rows, settings, folder), *_against_rate(rows, folder)]
 
 
@@ -24,9 +24,11 @@ def _against_steps(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, 
     """Validation loss against steps of the best settings: mean over seeds, with the range as a band."""
     figure = style.new_figure(7.5, 4.6)
     axes = figure.subplots()
+    finished = [row for row in rows if not row["diverged"]]
+    settings = [one for one in settings if one["setting"] in {row["setting"] for row in finished}]
     names = [setting["setting"] for setting in settings[:_DRAWN]]
-    groups = [(_label(name, rows), [folder / row["run"] for row in rows if row["setting"] == name]) for name in names]
-    draw_means(axes, groups, rows[0]["chance"])
+    runs = {name: [folder / row["run"] for row in finished if row["setting"] == name] for name in names}
+    draw_means(axes, [(_label(name, rows), runs[name]) for name in names], finished[0]["chance"])
     if len(settings) > _DRAWN:
         axes.set_title(f"the {_DRAWN} best of {len(settings)} settings: {axes.get_title()}")
     style.shared_legend(figure, [axes])
@@ -56,7 +58,7 @@ def _against_rate(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
         dots = [(rate, loss) for rate, losses in line for loss in losses]
         axes.plot(*zip(*dots, strict=True), **shown | {"linestyle": ""}, label="_")
     axes.set(xlabel="learning rate", ylabel="best validation loss", xscale="log", title="mean and seeds")
-    draw_chance(axes, rows[0]["chance"])
+    draw_chance(axes, next(row["chance"] for row in rows if not row["diverged"]))
     if len(lines) > _DRAWN:
         axes.set_title(f"the {_DRAWN} best of {len(lines)} lines: {axes.get_title()}")
     style.shared_legend(figure, [axes])

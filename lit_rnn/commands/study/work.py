@@ -101,7 +101,6 @@ def report(study: Study, folder: Path) -> None:
     settings = measure.over_seeds(rows)
     measure.write(rows, settings, folder)
     new_console().print(page.table(rows, settings).terminal())
-    finished = [row for row in rows if not row["diverged"]]
-    for picture in pictures.draw(finished, measure.over_seeds(finished), folder):
+    for picture in pictures.draw(rows, settings, folder):
         print(f"picture: {picture}")
     print(f"numbers: {', '.join(str(folder / name) for name in ('study.json', 'study.csv', 'study_means.csv'))}")

@@ -299,7 +299,8 @@ def test_a_finished_run_without_a_finite_loss_is_not_the_best(study: Any) -> Non
 def test_losses_against_the_learning_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two arms, one with a gain: lines by arm and gain, rates in order, seeds together; one rate draws nothing."""
     rows = [
-        {"run": "", "setting": "", "arm": arm, "seed": 1, "best_loss": loss, "chance": 1.0, LR: rate, "m.gain": gain}
+        {"run": "", "setting": "", "arm": arm, "seed": 1, "best_loss": loss, "diverged": loss is None}
+        | {"chance": None if loss is None else 1.0, LR: rate, "m.gain": gain}
         for arm, gain, rate, loss in (
             ("a", 1, 0.1, 4.0),
             ("a", 1, 0.01, 2.0),
