@@ -145,6 +145,7 @@ def test_backends_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch, cache
     plain, slow = cells.ExpRNNCell(3, 4), cells.NRUCell(3, 4, 9, use_relu=True)
     assert choose_backend("auto", plain) == "fused"
     assert choose_backend("auto", slow, expected_steps=10**6) == "loop"
+    assert {choose_backend("auto", kind(3, 4)) for kind in (cells.LRUCell, cells.DeltaProductCell)} == {"parallel"}
     for asked in ("native", "compiled"):
         with pytest.raises(UserError, match=rf"backend is '{asked}', .*C\+\+ compiler"):
             choose_backend(asked, plain)  # type: ignore[arg-type]
