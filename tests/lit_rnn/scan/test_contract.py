@@ -88,9 +88,10 @@ def _builders() -> dict[str, Callable[[], Cell]]:
 BUILDERS = _builders()
 each_cell = pytest.mark.parametrize("label", BUILDERS)
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
-each_backend_and_cell = pytest.mark.parametrize(
-    ("backend", "label"), [(b, label) for b in [*BACKENDS, "parallel", "graphed"] for label in ONLY.get(b, BUILDERS)]
-)
+PAIRS = [(b, label) for b in [*BACKENDS, "parallel", "graphed"] for label in ONLY.get(b, BUILDERS)]
+# whatever is asked of them: once is enough to see that they are
+REFUSED = [(b, label) for b, label in PAIRS if b in ("fused", "torch") and not supports(b, BUILDERS[label]())]
+each_backend_and_cell = pytest.mark.parametrize(("backend", "label"), [pair for pair in PAIRS if pair not in REFUSED])
 
 
 @pytest.fixture(autouse=True)
@@ -193,6 +194,11 @@ def check(
 
 def parameters(cell: Cell) -> list[Tensor]:
     return list(cell.parameters())
+
+
+@pytest.mark.parametrize(("backend", "label"), REFUSED)
+def test_what_a_backend_refuses(backend: str, label: str) -> None:
+    assert refused(backend, built(label), torch.randn(2, 1, INPUTS, dtype=torch.float64))
 
 
 # -- the contract -----------------------------------------------------------------------------------------------------

@@ -22,27 +22,6 @@ from lit_rnn.scan.native import library
 
 needs_a_compiler = pytest.mark.skipif(compiler.find_compiler() is None, reason="no C++ compiler on this machine")
 
-# damages what is kept, and loads it anew
-DAMAGE = """
-import logging, sys
-from pathlib import Path
-from lit_rnn.scan import native
-from lit_rnn.scan.native import library
-logging.basicConfig()
-native._FLAGS = ("-std=c++17", "-O0", "-fPIC", "-pthread")
-(path,) = Path(sys.argv[1]).glob("*.so")
-whole = path.read_bytes()
-flipped = bytearray(whole)
-flipped[len(whole) // 2] ^= 1
-for damaged in (whole[: len(whole) // 2], b"", bytes(flipped)):
-    other = path.with_suffix(".new")
-    other.write_bytes(damaged)
-    other.replace(path)  # a file of its own: what this process has loaded stays
-    library.cache_clear()
-    assert library("rotations") is not None
-    assert whole == path.read_bytes()
-"""
-
 
 @pytest.fixture
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
@@ -54,27 +33,60 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
     library.cache_clear()
 
 
-@needs_a_compiler
-def test_a_damaged_library_is_compiled_again(cache: Path) -> None:
-    """Cut short, emptied, one bit flipped; in a process of its own, since the first was a bus error."""
-    assert library("rotations") is not None
-    child = subprocess.run([sys.executable, "-c", DAMAGE, str(cache)], capture_output=True, text=True)
-    assert child.returncode == 0, child.stderr
-    assert child.stderr.count("is damaged") == 3
+@pytest.fixture
+def short(cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The cache, and a source of one line, where it does not matter what is compiled."""
+    (tmp_path / "rotations.cpp").write_text('extern "C" int lit_rnn_one() { return 1; }\n')
+    monkeypatch.setattr(native, "__file__", str(tmp_path / "native.py"))
+    return cache
+
+
+def damage(path: Path) -> None:
+    """Damage what is kept, and load it anew: cut short, emptied, one bit flipped."""
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 1
+    for damaged in (whole[: len(whole) // 2], b"", bytes(flipped)):
+        other = path.with_suffix(".new")
+        other.write_bytes(damaged)
+        other.replace(path)  # a file of its own: what this process has loaded stays
+        library.cache_clear()
+        loaded = library("rotations")
+        assert loaded is not None and loaded.lit_rnn_one() == 1
+        assert whole == path.read_bytes()
 
 
 @needs_a_compiler
-def test_a_whole_library_is_not_compiled_again(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_library_is_compiled_again(short: Path, tmp_path: Path) -> None:
+    """In a process of its own, since the first was a bus error."""
     assert library("rotations") is not None
-    (path,) = cache.iterdir()  # and nothing temporary is left
+    (path,) = short.glob("*.so")
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            with (tmp_path / "said").open("w") as said:
+                logging.basicConfig(stream=said, force=True)
+                damage(path)
+            status = 0
+        finally:  # a fork must not go on as its parent
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0, (tmp_path / "said").read_text()
+    assert (tmp_path / "said").read_text().count("is damaged") == 3
+
+
+@needs_a_compiler
+def test_a_whole_library_is_not_compiled_again(short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert library("rotations") is not None
+    (path,) = short.iterdir()  # and nothing temporary is left
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("compiled again"))
     library.cache_clear()
     assert library("rotations") is not None
-    assert list(cache.iterdir()) == [path]
+    assert list(short.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("options", ["-DOTHER", "-DOTHER='\"two words\"'"])
-def test_cxx_is_split_as_a_shell_would(options: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cxx_is_split_as_a_shell_would(options: str, short: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gcc = next(filter(None, map(shutil.which, compiler.COMMANDS)), None)
     if gcc is None:
         pytest.skip("no C++ compiler on this machine's path")
