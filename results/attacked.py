@@ -125,7 +125,7 @@ class Study:
     note: str
     seeds: Sequence[int]
     settings: Sequence[Setting]  # those with a run
-    missing: Sequence[str]  # in words
+    missing: Sequence[str]  # settings without all seeds, in words
     asked: Mapping[str, Any]
     runs: Sequence[Mapping[str, Any]]
 
@@ -148,7 +148,9 @@ def read(path: Path) -> Study:
             setting = Setting(arm, one["options"].get(CONSTRAINT), runs)
             settings += [setting] if runs else []
             if len(runs) < len(content["seeds"]):
-                missing.append(f"{setting.name} ({len(runs)} of {len(content['seeds'])} seeds)")
+                out = sum(run["setting"] == one["setting"] for run in content["diverged"])
+                diverged = f", {out} diverged" if out else ""
+                missing.append(f"{setting.name} ({len(runs)} of {len(content['seeds'])}{diverged})")
     note = " ".join(content["note"])
     return Study(path.stem, note, content["seeds"], settings, missing, content["asked"], content["runs"])
 

@@ -51,6 +51,11 @@ def _one_is_enough(found: Sequence[str], others: str, among: Sequence[Setting]) 
     return ([], list(found)) if found else ([others], [])
 
 
+def _without_gates(settings: Sequence[Setting]) -> list[Setting]:
+    """Those whose recurrent matrix says whether they are stable."""
+    return [one for one in settings if one.arm not in GATED]
+
+
 def _not_robust(study: Study) -> tuple[list[str], list[str]]:
     among = _accurate(study)
     found = [
@@ -62,7 +67,7 @@ def _not_robust(study: Study) -> tuple[list[str], list[str]]:
 
 
 def _not_stable(study: Study) -> tuple[list[str], list[str]]:
-    among = [one for one in _accurate(study) if one.arm not in GATED]
+    among = _without_gates(_accurate(study))
     radii = {one.name: statistics.fmean(one.matrix("spectral_radius")) for one in among}
     found = [f"{name} (ρ = {number(radius, 3)})" for name, radius in radii.items() if radius > ONE]
     return _one_is_enough(found, "none of them has ρ above 1", among)
@@ -70,9 +75,9 @@ def _not_stable(study: Study) -> tuple[list[str], list[str]]:
 
 def _inside_the_disk(study: Study) -> tuple[list[str], list[str]]:
     against, held = [], []
-    for one in study.settings:
+    for one in _without_gates(_accurate(study)):
         if one.held == "spectral_radius":
-            left = [f"{HELD[other.held]} {percent(other.worst(AT))} %" for other in study.settings
+            left = [f"{HELD[other.held]}: {percent(other.worst(AT))} %" for other in study.settings
                     if other.arm == one.arm and other.held]  # fmt: skip
             (held if one.worst(AT) < HALF else against).append(f"{MODELS[one.arm]} ({', '.join(left)})")
     return against, held
@@ -93,36 +98,38 @@ def _turns_non_normal(study: Study) -> tuple[list[str], list[str]]:
 
 
 def _apart(study: Study) -> tuple[list[str], list[str]]:
-    """Rank correlations over the networks."""
+    """Rank correlations over the networks without gates."""
+    among = _without_gates(study.settings)
     lists = {
-        "clean accuracy": [one.mean("clean") for one in study.settings],
-        "ρ": [statistics.fmean(one.matrix("spectral_radius")) for one in study.settings],
-        f"accuracy at {AT:g}": [one.worst(AT) for one in study.settings],
+        "clean accuracy": [one.mean("clean") for one in among],
+        "ρ": [statistics.fmean(one.matrix("spectral_radius")) for one in among],
+        f"accuracy at {AT:g}": [one.worst(AT) for one in among],
     }
     names = list(lists)
     against, held = [], []
     for first, second in ((0, 2), (1, 2), (0, 1)):
         sides = [lists[names[first]], lists[names[second]]]
-        if len(study.settings) >= 4 and all(len(set(side)) > 1 for side in sides):
+        if len(among) >= 4 and all(len(set(side)) > 1 for side in sides):
             value = float(spearmanr(*sides).statistic)
             told = f"{names[first]} and {names[second]}: {value:+.2f}"
             (against if abs(value) >= ALIKE else held).append(told)
     return against, held
 
 
+OF = "of networks without gates, as the radius of a gate's matrix decides nothing"
 CLAIMS = (
     Claim("high accuracy does not imply robustness",
           f"a clean accuracy of {ACCURATE:.0%} or more and a worst case below {HALF:.0%} at L∞ {AT:g}", _not_robust),
     Claim("high accuracy does not imply stability",
-          f"a clean accuracy of {ACCURATE:.0%} or more and a spectral radius above 1; of networks without gates, as "
-          "the radius of a gate's matrix decides nothing", _not_stable),
+          f"a clean accuracy of {ACCURATE:.0%} or more and a spectral radius above 1; {OF}", _not_stable),
     Claim("recurrent maps whose spectrum is held in the unit disk are stable but highly non-robust",
-          f"ρ ≤ 1 and a worst case below {HALF:.0%} at L∞ {AT:g}", _inside_the_disk),
+          f"a clean accuracy of {ACCURATE:.0%} or more, ρ ≤ 1 and a worst case below {HALF:.0%} at L∞ {AT:g}; {OF}",
+          _inside_the_disk),
     Claim("training by gradients often makes recurrent matrices non-normal",
           f"Henrici's departure over |W| rose by more than {RISEN:g} in more than half of the networks, leaving out "
           "ExpRNN, which stays normal", _turns_non_normal),
     Claim("accuracy, stability and robustness are three criteria, not one",
-          f"no rank correlation over the networks is {ALIKE:g} or more, either way", _apart),
+          f"no rank correlation over the networks is {ALIKE:g} or more, either way; {OF}", _apart),
 )  # fmt: skip
 
 
@@ -214,7 +221,7 @@ def of_task(study: Study) -> str:
 
 def _state(study: Study) -> str:
     """What is not there, what the attacks were, and what all took."""
-    told = f"Missing: {'; '.join(study.missing)}. " if study.missing else ""
+    told = f"Attacked so far, of the seeds: {'; '.join(study.missing)}. " if study.missing else ""
     examples = sorted({run["attack"]["samples"] for run in study.runs})
     asked = study.asked
     told += (
@@ -239,9 +246,9 @@ RULE = """Worst case: the share of test examples that no attack fools at this si
 standard deviation over seeds. ε½ is the size at which half of the clean accuracy is gone. Weights are those of the best
 validation loss. ρ is the spectral radius, σ the spectral norm, d Henrici's departure over the Frobenius norm (0 is
 normal), ρ_0.01 the pseudospectral radius (ρ + 0.01 if W is normal), β the distance to instability (0 if ρ is 1 or more)
-and K a lower bound on the Kreiss constant, and so on the largest norm of a power of W (∞ if ρ is above 1). Of several
-matrices, such as those of gates, each is the largest, and β the smallest; for gated networks they do not decide
-stability.
+and K a lower bound on the Kreiss constant, which in turn bounds the largest norm of a power of W from below (∞ if ρ is
+above 1). Of several matrices, such as those of gates, each is the largest, and β the smallest; for gated networks they
+do not decide stability.
 """
 
 

@@ -16,6 +16,7 @@ from datamodules import UserError
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.study import plan
 from lit_rnn.commands.study.subject import read_study
+from lit_rnn.runs import endings
 from tests.kept import keep
 
 ROOT = Path(__file__).parents[3]
@@ -36,7 +37,7 @@ ROWS = {  # clean, at 0.1 in L-infinity, half of it gone
 
 
 def by_hand(folder: Path) -> Path:
-    """A study of two networks and two seeds, of which one run is missing, and one network that has not begun."""
+    """A study of two networks and two seeds, of which one run diverged, and one network that has not begun."""
     grid = {attacked.CONSTRAINT: ["none", "spectral_radius"]}
     arms = {"vanillarnn": {"base": BASE, "grid": grid}, "chain": {"base": BASE}}
     (folder / "digits.yaml").write_text("# By hand.\n" + yaml.safe_dump({"seeds": [1, 2], "arms": arms}))
@@ -62,6 +63,9 @@ def by_hand(folder: Path) -> Path:
         row |= {"clean": clean, "worst_inf_0.1": worst, "worst_inf_0.3": 0.0, "worst_inf_0.5": 0.0}
         row |= {"worst_2_0.5": worst, "half_inf": half, "half_2": None, "spectral_radius": 7.0, "failed_checks": 0}
         rows.append(row)
+    out = folder / "runs" / f"{HELD}-seed=2"
+    out.mkdir()
+    endings.note_divergence(out, endings.DivergedError("The loss is nan"))
     (folder / "runs" / "attack_study.json").write_text(json.dumps({"settings": [], "runs": rows}))
     return folder / "digits.yaml"
 
@@ -121,7 +125,7 @@ def test_what_does_not_hold_is_said_first(made: Path) -> None:
         "- Not measured yet",
     ]
     assert "does not imply stability" in lines[0] and "Digits: none of them has ρ above 1." in lines[0]
-    assert "unit disk" in lines[1] and "Digits: VanillaRNN (free 25.0 %, ρ ≤ 1 60.0 %)." in lines[1]
+    assert "unit disk" in lines[1] and "Digits: VanillaRNN (free: 25.0 %, ρ ≤ 1: 60.0 %)." in lines[1]
     assert "does not imply robustness" in lines[2] and "Digits: VanillaRNN, free (96.0 → 25.0 %)." in lines[2]
     assert "d rose in 2 of 2 networks" in lines[3] and "(0.00 → 0.62)" in lines[3]
     assert "three criteria" in lines[4], "two networks have no rank correlation"
@@ -138,7 +142,10 @@ def test_means_spreads_and_what_is_missing(made: Path) -> None:
     assert rows[3] == "| VanillaRNN, free | 96.0 ± 1.4 | 25.0 ± 7.1 | 0.0 ± 0.0 | 0.050 ± 0.014 |", "none stands at 0.3"
     assert rows[5] == "| VanillaRNN, free | 96.0 ± 1.4 | 25.0 ± 7.1 | beyond |"
     assert "→ 0.618 | 0.51 → 1 | 0.5 → 0.0099 | 1 → 2.6 |" in rows[7]
-    assert "Missing: VanillaRNN, chain start (0 of 2 seeds); VanillaRNN, ρ ≤ 1 (1 of 2 seeds). " in text
+    assert (
+        "Attacked so far, of the seeds: VanillaRNN, chain start (0 of 2); VanillaRNN, ρ ≤ 1 (1 of 2, 1 diverged). "
+        in text
+    )
     assert (
         "over all seeds: VanillaRNN, free, more steps (1). " in text
         and "Not begun: MNIST in order, permuted MNIST." in text
@@ -197,3 +204,14 @@ def test_the_campaign_has_these_networks_and_two_more_seeds(task: str) -> None:
     theirs = read_study(f"studies/robustness_{task.removeprefix('permuted_')}.yaml")
     assert ours.arms == theirs.arms and tuple(ours.arms) == tuple(attacked.MODELS)
     assert ours.seeds == (*theirs.seeds, 3, 4) and len(ours.settings) == 13
+
+
+def test_a_matrix_of_gates_and_an_inaccurate_network_say_nothing_of_the_unit_disk() -> None:
+    def judged(arm: str, clean: float) -> tuple[list[str], list[str]]:
+        run = {"attack": {"clean": clean, "worst_inf_0.1": 0.2}}
+        setting = attacked.Setting(arm, "spectral_radius", [run])
+        study = attacked.Study("digits", "", [1], [setting], [], {}, [run])
+        return next(claim for claim in robustness.CLAIMS if "unit disk" in claim.said).judge(study)
+
+    assert judged("vanillarnn", 0.95) == ([], ["VanillaRNN (ρ ≤ 1: 20.0 %)"])
+    assert judged("lstm", 0.95) == judged("vanillarnn", 0.5) == ([], [])
