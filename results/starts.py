@@ -15,8 +15,9 @@ from lit_rnn.report.tables import Table, plain_markdown, spread
 
 PAPER = "Orhan and Pitkow 2020"
 TASKS = {"copying": ("copying, T = 500", "copy_memory"), "adding": ("adding, T = 750", "adding")}  # as arms begin
-STARTS = ("chain", "fbchain", "orthogonal", "identity")
-NON_NORMAL = STARTS[:2]
+NON_NORMAL, NORMAL = ("chain", "fbchain"), ("orthogonal", "identity")
+STARTS = NON_NORMAL + NORMAL
+RISEN = 0.01  # of Henrici's departure: less may be rounding
 
 Run = Mapping[str, Any]
 
@@ -41,15 +42,12 @@ def read(folder: Path) -> dict[str, Any] | None:
     return read_json(path) if path.is_file() else None
 
 
-def is_success(run: Run) -> bool:
-    """Whether the validation loss was once below half of chance."""
-    return any(loss is not None and loss < run["fit"]["chance"] / 2 for loss in run["curves"]["val/loss"][1])
-
-
-def runs_of(found: Mapping[str, Any], task: str, start: str) -> list[Run]:
-    """Those of an arm."""
+def of_arm(found: Mapping[str, Any], task: str, start: str) -> tuple[list[Run], int]:
+    """The runs of an arm that are a success, and how many have ended, those that diverged among them."""
     settings = {one["setting"] for one in found["arms"].get(f"{task}-{start}", ())}
-    return [run for run in found["runs"] if run["setting"] in settings]
+    runs = [run for run in found["runs"] if run["setting"] in settings]
+    diverged = sum(one["setting"] in settings for one in found["diverged"])
+    return [run for run in runs if run["success"]], len(runs) + diverged
 
 
 def _published(task: str, start: str, metric: str) -> str:
@@ -57,28 +55,26 @@ def _published(task: str, start: str, metric: str) -> str:
     return next((str(one) for one in entries if (one.task, one.name) == (TASKS[task][1], start)), "")
 
 
-def _count(runs: Sequence[Run]) -> str:
-    return f"{sum(map(is_success, runs))} of {len(runs)}" if runs else "not yet"
-
-
-def _rate(runs: Sequence[Run]) -> float:
-    return sum(map(is_success, runs)) / len(runs)
+def _share(counts: Sequence[tuple[list[Run], int]]) -> float | None:
+    """Of the runs of some arms, those that are a success; None where no run has ended."""
+    ended = sum(number for _, number in counts)
+    return sum(len(good) for good, _ in counts) / ended if ended else None
 
 
 def _claims(found: Mapping[str, Any]) -> list[tuple[bool, str]]:
     """Whether it holds, and what by."""
     told = []
     for task, (name, _) in TASKS.items():
-        runs = {start: runs_of(found, task, start) for start in STARTS}
-        both = [[run for start in some for run in runs[start]] for some in (NON_NORMAL, STARTS[2:])]
-        if all(both):
-            counts = ", ".join(f"{start} {_count(ours)}" for start, ours in runs.items())
-            holds = _rate(both[0]) > _rate(both[1])
-            told.append((holds, f"on {name} non-normal starts succeed more often than normal ones ({counts})"))
-        risen = [run["henrici"]["after"] > run["henrici"]["before"] for run in both[1] if is_success(run)]
-        if risen:
-            by = f"{sum(risen)} of {len(risen)} successful runs"
-            told.append((all(risen), f"on {name} normal starts become non-normal in training ({by})"))
+        counts = {start: of_arm(found, task, start) for start in STARTS}
+        ours, theirs = (_share([counts[start] for start in some]) for some in (NON_NORMAL, NORMAL))
+        if ours is not None and theirs is not None and (ours or theirs):  # where none succeeds, nothing is known
+            by = ", ".join(f"{start} {len(good)} of {ended}" for start, (good, ended) in counts.items() if ended)
+            told.append((ours > theirs, f"on {name} non-normal starts succeed more often than normal ones ({by})"))
+        departures = [run["henrici"] for start in NORMAL for run in counts[start][0]]
+        if departures:
+            risen = sum(one["after"] - one["before"] > RISEN for one in departures)
+            by = f"Henrici's departure rose by more than {RISEN:g} in {risen} of {len(departures)} successful runs"
+            told.append((risen == len(departures), f"on {name} normal starts become non-normal in training ({by})"))
     return sorted(told)
 
 
@@ -93,16 +89,18 @@ def section(found: Mapping[str, Any] | None) -> str:
     rows = []
     for task, (name, _) in TASKS.items():
         for start in STARTS:
-            runs = runs_of(found, task, start)
-            good = [run for run in runs if is_success(run)]
+            good, ended = of_arm(found, task, start)
             departures = [[run["henrici"][when] for run in good] for when in ("before", "after")]
             ours = [_mean(values) for values in departures] if good else ["", ""]
-            row = [name, start, _count(runs), _published(task, start, "successes"), *ours]
+            count = f"{len(good)} of {ended}" if ended else "not yet"
+            row = [name, start, count, _published(task, start, "successes"), *ours]
             rows.append([*row, _published(task, start, "henrici")])
     header = ["task", "start", "successes", "published", "Henrici before", "after", "published after"]
     planned = sum(len(settings) for settings in found["arms"].values()) * len(found["seeds"])
-    missing = planned - len(found["runs"])
-    state = f"{missing} of {planned} runs are missing. " if missing else ""
+    diverged = len(found["diverged"])
+    missing = planned - len(found["runs"]) - diverged
+    state = f"Missing: {missing} of {planned} runs. " if missing else ""
+    state += f"Diverged, and so no success: {diverged}. " if diverged else ""
     about = plain_markdown(" ".join(found["note"]))
     of_what = (
         "Henrici's departure is not divided by the norm, and is of the successful runs: mean ± standard deviation."

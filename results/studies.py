@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from datamodules.errors import UserError
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.study import plan
 from lit_rnn.commands.study.best import diverged
-from lit_rnn.commands.study.measure import lowest, rank
+from lit_rnn.commands.study.measure import lowest, rank, results
 from lit_rnn.commands.study.subject import Run, read_study
 from lit_rnn.files import make_folder, read_json, refuse_links, write_file
 from lit_rnn.runs.curves import read_curve
@@ -33,17 +34,18 @@ def collected(name: str, folder: Path, commit: str | None = None) -> dict[str, A
     finished = [run for run in study.trainings if is_finished(folder / run.name)]
     if finished:
         plan.check(finished, folder, plan.read(folder))
-    runs = [_run(run, folder / run.name, commit) for run in finished]
+    succeeded = {row["run"]: row["success"] for row in results(study, folder, finished)}
+    runs = [_run(run, folder / run.name, commit) | {"success": succeeded[run.name]} for run in finished]
     if not runs:
         raise UserError(f"{folder} holds no finished run of {name}: name the study's folder.")
-    best = study.best
+    best, out = study.best, diverged(study.trainings, folder)
     return {
         "study": f"campaign/{study.path.name}" if _shipped(study.path) else study.path.name,
         "note": [line.removeprefix("#").strip() for line in study.path.read_text().splitlines() if line[:1] == "#"],
         "arms": {arm: [_setting(one) for one in study.settings if one.arm == arm] for arm in study.arms},
         "seeds": list(study.seeds),
-        "best": {"seeds": list(best.seeds), "test": best.test} if best is not None else None,
-        "diverged": sorted({run.setting.name for run in diverged(study.runs, folder)}),
+        "best": dataclasses.asdict(best) if best is not None else None,
+        "diverged": [{"setting": run.setting.name, "seed": run.seed} for run in study.trainings if run in out],
         "runs": runs,
     }
 
@@ -122,7 +124,8 @@ class Arm:
         tried: How many settings have run with every seed of the search, or diverged, and how many there are.
         window: How many of them come within a tenth of the best validation metric, the best among them.
         tests: test.json of every tested run of the best setting, in the order of the seeds.
-        wanted: How many seeds there are to be.
+        diverged: How many further seeds of it have.
+        wanted: How many seeds there are to be; more where they are for successes alone, and the first ones are.
         parameters: Of the runs.
         rates: The learning rates of the settings that have run.
         rate: The one of the best setting.
@@ -132,6 +135,7 @@ class Arm:
     tried: tuple[int, int]
     window: int
     tests: tuple[Mapping[str, Any], ...]
+    diverged: int
     wanted: int
     parameters: int | None
     rates: tuple[float, ...]
@@ -139,7 +143,12 @@ class Arm:
 
     @property
     def is_whole(self) -> bool:
-        return len(self.tests) == self.wanted
+        return self.ended == self.wanted
+
+    @property
+    def ended(self) -> int:
+        """How many seeds of the best setting have come to something."""
+        return len(self.tests) + self.diverged
 
     def values(self, length: int) -> list[float]:
         """The metric at a length, of every tested run."""
@@ -186,18 +195,22 @@ def _arm(name: str, settings: Sequence[Mapping[str, Any]], content: Mapping[str,
     losses = {key: rank([lowest(run["curves"]["val/loss"][1]) for run in searched[key]]) for key in tried}
     tests: list[Mapping[str, Any]] = []
     known = {one["setting"]: _rate(one["options"]) for one in settings}
-    rate, window = None, 0
+    rate, window, lost, wanted = None, 0, 0, len(seeds) + len(best["seeds"])
     parameters = next((run["fit"]["parameters"] for runs in ours.values() for run in runs), None)
+    diverged = content.get("diverged", [])
     if tried:
         values = [_mean([run["fit"]["value"] for run in searched[key]]) for key in tried]
         window = sum(value >= 0.9 * max(values) for value in values)
         chosen = min(tried, key=lambda key: losses[key])  # as the study chooses; no other is tested
         tests = [run["test"] for run in ours[chosen] if run["test"] is not None]
+        lost = sum(one["setting"] == chosen for one in diverged)
         rate = known[chosen]
+        if best.get("if_success") and not all(run["success"] for run in searched[chosen]):
+            wanted = len(seeds)
     rates = tuple(value for key in tried if (value := known[key]) is not None)
-    wanted = len(seeds) + len(best["seeds"])
-    out = [one for one in content.get("diverged", []) if one in ours and one not in tried]
-    return Arm(name, (len(tried) + len(out), len(settings)), window, tuple(tests), wanted, parameters, rates, rate)
+    out = {one["setting"] for one in diverged if one["setting"] in ours} - set(tried)
+    tried_of = len(tried) + len(out), len(settings)
+    return Arm(name, tried_of, window, tuple(tests), lost, wanted, parameters, rates, rate)
 
 
 def _rate(options: Mapping[str, Any]) -> float | None:

@@ -103,11 +103,11 @@ class Tracking:
         return None if arm is None or length is None else statistics.fmean(arm.values(length))
 
     def succeeded(self, task: str, name: str, times: int) -> tuple[int, int] | None:
-        """Seeds at or above `GOOD`, of how many."""
+        """Seeds at or above `GOOD`, of how many; one that diverged is not."""
         arm, length = self.arm(task, name), self.length(task, times) if task in self.studies else None
         if arm is None or length is None:
             return None
-        return sum(value >= GOOD for value in arm.values(length)), len(arm.tests)
+        return sum(value >= GOOD for value in arm.values(length)), arm.ended
 
     def above_chance(self, task: str, name: str, times: int) -> float | None:
         """0 of a guess, 1 of a network that is always right."""
@@ -206,7 +206,7 @@ def of_task(found: Tracking, task: str) -> str:
         if arm.tests:
             means = [statistics.fmean(arm.values(length)) for length in lengths]
             counts = [sum(value >= GOOD for value in arm.values(length)) for length in lengths]
-            shown = [f"{mean:.3f}, {count} of {len(arm.tests)}" for mean, count in zip(means, counts, strict=True)]
+            shown = [f"{mean:.3f}, {count} of {arm.ended}" for mean, count in zip(means, counts, strict=True)]
             more = [
                 "" if arm.rate is None else number(arm.rate),
                 f"{arm.window} of {arm.tried[1]}",
@@ -222,15 +222,16 @@ def of_task(found: Tracking, task: str) -> str:
 
 def _state(study: Finished) -> str:
     """What is not there yet, and what the rest took."""
-    part = [f"{MODELS[arm.name]} ({len(arm.tests)} of {arm.wanted} seeds)" for arm in study.arms
+    part = [f"{MODELS[arm.name]} ({arm.ended} of {arm.wanted} seeds)" for arm in study.arms
             if arm.tests and not arm.is_whole]  # fmt: skip
     going = [f"{MODELS[arm.name]} ({arm.tried[0]} of {arm.tried[1]} rates)" for arm in study.arms
              if not arm.tests and arm.tried[0]]  # fmt: skip
     early = [f"{MODELS[arm.name]} ({arm.tried[0]} of {arm.tried[1]} rates)" for arm in study.arms
              if arm.tests and arm.tried[0] < arm.tried[1]]  # fmt: skip
+    out = [f"{MODELS[arm.name]} ({arm.diverged} of {arm.wanted} seeds)" for arm in study.arms if arm.diverged]
     none = [MODELS[arm.name] for arm in study.arms if not arm.tests and not arm.tried[0]]
     missing = [(part, "With fewer seeds than planned"), (early, "With rates still to try"),
-               (going, "Rate not chosen or not tested yet"), (none, "Missing")]  # fmt: skip
+               (going, "Rate not chosen or not tested yet"), (out, "Diverged"), (none, "Missing")]  # fmt: skip
     told = "".join(f"{what}: {', '.join(names)}. " for names, what in missing if names)
     rates = sorted({rate for arm in study.arms for rate in arm.rates})  # the config's may have changed since
     told += f"Rates tried: {', '.join(map(number, rates))}. " if rates else ""

@@ -12,6 +12,7 @@ import yaml
 
 from lit_rnn.commands.study import plan
 from lit_rnn.commands.study.subject import read_study
+from lit_rnn.runs import endings
 from tests.kept import keep
 
 ROOT = Path(__file__).parents[3]
@@ -35,7 +36,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     arms = {
         "copying-chain": {
             "base": "nonnormal_paper/copying_500/chain.yaml",
-            "grid": {"model.init_args.alpha": [1.02, 1.0, 0.5, 2.0]},
+            "grid": {"model.init_args.alpha": [1.02, 1.0, 0.5, 2.0, 3.0]},
         },
         "copying-orthogonal": {"base": "nonnormal_paper/copying_500/orthogonal.yaml"},
     }
@@ -52,6 +53,9 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
         rows = "".join(f"{19 + 20 * place},{loss},0.5\n" for place, loss in enumerate(losses))
         (run / "metrics.csv").write_text(f"step,val/loss,val/recall\n{rows}")
         (run / "versions.json").write_text('{"commit": "0123456789", "platform": "Linux"}')
+    out = folder / "runs" / "copying-chain-alpha=2.0-seed=1"
+    out.mkdir()
+    endings.note_divergence(out, endings.DivergedError("The loss is nan"))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert collect.main(["runs", "results/nonnormal/runs.json", "--study", str(study)]) == 0
@@ -61,24 +65,44 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 
 def test_counts_stand_beside_the_published_ones(content: dict[str, object]) -> None:
-    """Two of three chains and the one orthogonal network succeed, against the paper; of [[a, c], [0, a]] d is c."""
+    """Two of four chains, of which one diverged, and the one orthogonal network succeed, against the paper.
+
+    Of [[a, c], [0, a]] d is c.
+    """
     text = starts.section(content)
     lines = [line for line in text.splitlines() if line[:2] in ("- ", "| ")]
     assert lines[0].startswith("- **Does not hold here**: on copying, T = 500 non-normal starts succeed more often")
-    assert lines[1].startswith("- Holds here: on copying, T = 500 normal starts become non-normal in training (1 of 1")
+    assert lines[0].endswith("(chain 2 of 4, orthogonal 1 of 1).")
+    assert lines[1].startswith("- Holds here: on copying, T = 500 normal starts become non-normal in training (Henrici")
+    assert lines[1].endswith("rose by more than 0.01 in 1 of 1 successful runs).")
     rows = [line for line in lines if line.startswith("| copying")]
-    assert rows[0] == r"| copying, T = 500 | chain | 2 of 3 | 46 of 462 \[confirmed\] | 0 ± 0 | 2 ± 0 |  |"
+    assert rows[0] == r"| copying, T = 500 | chain | 2 of 4 | 46 of 462 \[confirmed\] | 0 ± 0 | 2 ± 0 |  |"
     assert rows[1] == r"| copying, T = 500 | fbchain | not yet | 11 of 462 \[confirmed\] |  |  |  |"
     assert rows[2] == r"| copying, T = 500 | orthogonal | 1 of 1 | 0 of 594 \[confirmed\] | 0 | 3 |  |"
     assert r"| adding, T = 750 | orthogonal | not yet |  |  |  | 2.74 ± 0.07 \[confirmed\] |" in text
-    assert "1 of 5 runs are missing. 4 trainings of commit 0123456 on Linux took 0.0 hours. By hand." in text
+    assert "Missing: 1 of 6 runs. Diverged, and so no success: 1. 4 trainings of commit 0123456 on Linux" in text
+    assert "took 0.0 hours. By hand." in text
 
 
 def test_every_number_moves_the_section(content: dict[str, object]) -> None:
     before = starts.section(content)
     text = json.dumps(content)
-    for old, new in (("0.019]", "0.021]"), ('"after": 3.0', '"after": 4.0'), ('"before": 0.0', '"before": 0.5'),
-                     ('"seconds": 36.0', '"seconds": 9036.0'), ("0123456789", "1123456789")):  # fmt: skip
+    changes = [
+        ('"success": true', '"success": false'),
+        ('"after": 3.0', '"after": 4.0'),
+        ('"before": 0.0', '"before": 0.5'),
+        ('"seconds": 36.0', '"seconds": 9036.0'),
+        ("0123456789", "1123456789"),
+    ]
+    for old, new in changes:
         assert old in text
         assert starts.section(json.loads(text.replace(old, new, 1))) != before, old
     assert "No run of" in starts.section(None)
+
+
+def test_rounding_is_no_rise_and_no_success_at_all_decides_nothing(content: dict[str, object]) -> None:
+    text = json.dumps(content)
+    still = starts.section(json.loads(text.replace('"after": 3.0', '"after": 0.001')))
+    assert "- **Does not hold here**: on copying, T = 500 normal starts become" in still and "in 0 of 1 succ" in still
+    none = starts.section(json.loads(text.replace('"success": true', '"success": false')))
+    assert "hold" not in none and "Holds" not in none and "| orthogonal | 0 of 1 |" in none

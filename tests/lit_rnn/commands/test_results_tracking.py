@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -170,10 +171,33 @@ def test_what_diverged_has_been_tried(made: Path, tmp_path: Path) -> None:
     test.write_text(json.dumps(json.loads(test.read_text()) | {"loss": float("nan")}))
     assert collect.main(["runs", "results/tracking/parity.json", "--study", str(tmp_path / "parity.yaml")]) == 0
     content = json.loads((made / "tracking" / "parity.json").read_text())
-    assert content["diverged"] == ["exprnn-lr=0.01"]
+    assert content["diverged"] == [{"setting": "exprnn-lr=0.01", "seed": 1}]
     assert [run["test"]["loss"] for run in content["runs"] if run["run"] == "lstm-lr=0.1-seed=1"] == [None]
     arm = next(arm for arm in studies.read(made / "tracking" / "parity.json").arms if arm.name == "exprnn")
     assert arm.tried == (2, 2) and arm.rates == (0.1,)
+
+
+def test_a_further_seed_that_diverged_has_not_succeeded(made: Path, tmp_path: Path) -> None:
+    """Of minGRU's seeds 1 and 2 of three."""
+    run = tmp_path / "runs" / "mingru-lr=0.01-seed=3"
+    shutil.rmtree(run)
+    run.mkdir()
+    endings.note_divergence(run, endings.DivergedError("The loss is nan"))
+    assert collect.main(["runs", "results/tracking/parity.json", "--study", str(tmp_path / "parity.yaml")]) == 0
+    text = tracking.page(tracking.read_all(made / "tracking"), "", "")
+    assert "| MinGRU | 0.97 (2/3) → 0.96 (2/3) |" in text and "Diverged: MinGRU (1 of 3 seeds). Missing" in text
+    assert "fewer seeds" not in text
+
+
+@pytest.mark.parametrize(("succeeded", "whole"), [(True, False), (False, True)])
+def test_seeds_for_successes_alone_are_not_missed(made: Path, succeeded: bool, whole: bool) -> None:
+    path = made / "tracking" / "parity.json"
+    content = json.loads(path.read_text())
+    content["best"]["if_success"] = True
+    content["runs"] = [run | {"success": succeeded} for run in content["runs"] if run["seed"] == 1]
+    path.write_text(json.dumps(content))
+    arm = next(arm for arm in studies.read(path).arms if arm.name == "lstm")
+    assert (arm.is_whole, arm.ended, arm.wanted) == (whole, 1, 1 if whole else 3)
 
 
 def test_every_model_and_task_of_the_studies_has_a_name() -> None:
