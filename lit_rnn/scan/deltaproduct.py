@@ -8,7 +8,7 @@ there again.
 from __future__ import annotations
 
 import ctypes
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -38,13 +38,16 @@ class _Shape(ctypes.Structure):
     ]
 
 
-def runs_deltaproduct(cell: Cell) -> bool:
-    """Whether deltaproduct.cpp computes what ``cell`` does, and can here."""
+def is_deltaproduct(cell: Cell) -> TypeGuard[DeltaProductCell]:
+    """Whether deltaproduct.cpp computes what ``cell`` does."""
     if not isinstance(cell, DeltaProductCell):
         return False
-    if any(getattr(type(cell), name) is not getattr(DeltaProductCell, name) for name in _SAID_IN):
-        return False
-    return runs_natively("deltaproduct", cell.scale.dtype, cell.scale.device)
+    return all(getattr(type(cell), name) is getattr(DeltaProductCell, name) for name in _SAID_IN)
+
+
+def runs_deltaproduct(cell: Cell) -> bool:
+    """Whether it does, and can here."""
+    return is_deltaproduct(cell) and runs_natively("deltaproduct", cell.scale.dtype, cell.scale.device)
 
 
 def run_deltaproduct(

@@ -7,6 +7,7 @@ import itertools
 import torch
 
 from lit_rnn.cells.base import Cell
+from lit_rnn.scan.deltaproduct import is_deltaproduct
 from lit_rnn.scan.fused import kind_of
 from lit_rnn.scan.gpu import CAPABILITY, has_triton, processors_of
 from lit_rnn.scan.plans import is_gated
@@ -23,7 +24,7 @@ def _of_the_cell(asked: str, cell: Cell) -> str | None:
     plain = kind_of(cell) is not None
     if asked in ("fused", "triton", "streamed") and not plain:
         return "is not a plain recurrence"
-    if asked == "native" and not plain and not is_gated(cell):
+    if asked == "native" and not (plain or is_gated(cell) or is_deltaproduct(cell)):
         return "is none of the cells written in C++"
     if asked == "torch":
         return "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)"

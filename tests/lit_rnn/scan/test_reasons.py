@@ -17,6 +17,7 @@ from lit_rnn.scan.run import choose_backend
 CPU, CUDA, META = torch.device("cpu"), torch.device("cuda"), torch.device("meta")
 PLAIN, GATED, SLOW = cells.ExpRNNCell(3, 4), cells.LSTMCell(3, 4), cells.NRUCell(3, 4, 9, use_relu=True)
 HALF, HALF_GATED = cells.VanillaRNNCell(3, 4).half(), cells.LSTMCell(3, 4).bfloat16()
+PRODUCT = cells.DeltaProductCell(3, 4, heads=1).half()
 GPU: dict[str, Any] = {"gpu": True}
 SINGLE = "runs in float32 or float64"
 NONE, THERE = "alone (torch finds none on this machine)", "alone (trainer.accelerator: gpu)"
@@ -26,6 +27,7 @@ CASES: list[tuple[str, Cell, torch.device, dict[str, Any], str]] = [
     ("native", PLAIN, CUDA, {}, "is on cuda, but native runs on a CPU alone (trainer.accelerator: cpu)"),
     ("native", HALF, CPU, {}, f"is in float16, but native {SINGLE}"),
     ("native", HALF_GATED, CPU, {}, f"is in bfloat16, but native {SINGLE}"),
+    ("native", PRODUCT, CPU, {}, f"is in float16, but native {SINGLE}"),
     ("native", PLAIN, CPU, {"library": None}, f"cannot run by native without {reasons._COMPILER}"),
     ("torch", PLAIN, CPU, {}, "is none of the cells that torch has (tanh and relu VanillaRNN, plain LSTM, GRU)"),
     ("parallel", GATED, CPU, {}, "is none of the cells that run so: LRU, LinOSS, MinGRU, MinLSTM and DeltaProduct"),
