@@ -85,9 +85,10 @@ class Pool:
         A signal that asks to stop is passed on, the runs save, and they are waited for.
         """
         waiting, ended = iter(runs), dict[Run, int]()
+        asks = True  # what to run next may have to be read off every run's files: not ten times a second
         try:
             while True:
-                while len(self.going) < self.processes and (run := next(waiting, None)) is not None:
+                while asks and len(self.going) < self.processes and (run := next(waiting, None)) is not None:
                     self._start(run)
                 if not self.going:
                     return ended
@@ -95,7 +96,8 @@ class Pool:
                 if self.look is not None:
                     for run, (process, _) in self.going.items():
                         self.look(run, process)
-                ended |= self._collect()
+                new = self._collect()
+                ended, asks = ended | new, bool(new)
         except BaseException:  # whatever it is, no run stays behind
             stopping.leave(*SIGNALS)
             for process, _ in self.going.values():
