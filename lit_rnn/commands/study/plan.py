@@ -191,12 +191,19 @@ def _from_config(run: Run, place: Path) -> str | None:
     if path is None:
         return "it holds no config.yaml"
     held = {key: value for key, value in _flat(read_yaml(path, "config"), "") if _is_plain(key, value)}
-    given: dict[str, Any] = {}
+    written: dict[str, Any] = {}
     for base in run.setting.bases:
-        given |= _leaves(Path(base).read_text())
-    given |= {key: _number(parse_yaml(value, key)) for key, value in _options(run.arguments()).items()}
+        written |= _leaves(Path(base).read_text())
+    written |= {key: _number(parse_yaml(value, key)) for key, value in _options(run.arguments()).items()}
+    in_full = {_short(key): key for key in held}
+    given = {in_full.get(_short(key), key): value for key, value in written.items()}
     both = [key for key, value in given.items() if _is_plain(key, value) and key in held]
     return _first({key: held[key] for key in both}, {key: given[key] for key in both}, "")
+
+
+def _short(key: str) -> str:
+    """A key as an option may be written: model.alpha is model.init_args.alpha."""
+    return key.replace("init_args.", "")
 
 
 def _is_plain(key: str, value: Any) -> bool:
@@ -215,9 +222,9 @@ def drifted(runs: Sequence[Run], folder: Path) -> list[str]:
         firsts = {_version(folder / run.name): run for run in reversed(ours)}
         held: dict[str, dict[Any, str]] = {}  # what the configs say, by key, and the first run with each value
         for run in reversed(firsts.values()) if len(firsts) > 1 else ():
-            varied = {key.removesuffix(".class_path") for key, _ in run.setting.values}
+            varied = {_short(key).removesuffix(".class_path") for key, _ in run.setting.values}
             for key, value in _resolved(folder / run.name):
-                if not any(f"{key}.".startswith(f"{one}.") for one in varied):
+                if not any(f"{_short(key)}.".startswith(f"{one}.") for one in varied):
                     held.setdefault(key, {}).setdefault(value, run.name)
         told += [
             f"{arm} has runs of different {key}: "

@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +109,9 @@ def test_a_run_that_no_plan_names_is_taken_at_its_configs_word(study: Write) -> 
     (FOLDER / run.name / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match=rf"{LR} was 0.02, and is 0.01"):
         plan.check([run], FOLDER, {})
+    (short,) = study(grid={"model.optimizer.lr": [0.01]}).runs
+    with pytest.raises(UserError, match=rf"{LR} was 0.02, and is 0.01"):
+        plan.check([short], FOLDER, {})
 
 
 def test_a_run_keeps_its_place_where_its_name_changes(study: Write) -> None:
@@ -151,6 +154,8 @@ def test_a_default_that_changed_between_runs_is_told(study: Write) -> None:
         (FOLDER / run.name / "config.yaml").write_text(yaml.safe_dump(config))
         (FOLDER / run.name / "versions.json").write_text(json.dumps({"commit": commit}))
     assert plan.drifted(one.runs, FOLDER) == []
+    short = study(grid={"model.lam": [1.0, 2.0]}, seeds=[1, 2])
+    assert plan.drifted(short.runs, FOLDER) == []
     (FOLDER / one.runs[2].name / "versions.json").write_text('{"commit": "a"}')
     (line,) = plan.drifted(one.runs, FOLDER)
     first, last = one.runs[0].name, one.runs[3].name
@@ -270,6 +275,26 @@ def test_an_arm_of_which_all_have_diverged_has_nothing_ahead(study: Write) -> No
     one = study(grid={LR: [1.0]}, best={"seeds": [3], "test": True})
     diverge(one.runs[0])
     assert ahead(one, FOLDER) == [] and every(one, FOLDER) == one.runs and undecided(one, FOLDER) == ["study"]
+
+
+def test_what_is_next_is_asked_for_again_only_once_a_run_has_ended(
+    study: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer may be in the files of every run, and a process may be free for hours."""
+    first, last = study(seeds=[1, 2]).runs
+    monkeypatch.setattr(local, "command", lambda *_: [sys.executable, "-S", "-c", "import time; time.sleep(0.5)"])
+    FOLDER.mkdir(parents=True)
+    ended: list[Run] = []
+    asked: list[Run | None] = []
+
+    def runs() -> Iterator[Run | None]:
+        for one in (first, None, None, None, last):
+            asked.append(one if ended or one is first else None)
+            yield asked[-1]
+
+    pool = local.Pool(FOLDER, 2, 1, lambda run, *_: ended.append(run))
+    assert pool.run_all(runs()) == {first: 0} == dict.fromkeys(ended, 0)
+    assert asked == [first, None, None], "with the first, with it going, and once more when it had ended"
 
 
 def test_how_runs_failed_is_told(study: Write) -> None:
