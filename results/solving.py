@@ -29,7 +29,7 @@ def _share(run: Run) -> float | None:
 
 
 def ranked(comparison: Comparison) -> Comparison:
-    """The groups that took the fewest updates first; then the others, the lowest loss first."""
+    """Those of which the largest share solved it first, then the fewest updates; the others by their loss."""
     end = share(comparison)
     if end is None:
         return replace(comparison, groups=tuple(comparison.best_first))

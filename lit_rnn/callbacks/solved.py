@@ -20,12 +20,12 @@ class Solved(EarlyStopping):
         below_chance: The share, between 0 and 1.
 
     Raises:
-        UserError: if the share is none.
+        UserError: if it is not.
     """
 
     def __init__(self, below_chance: float = 0.1) -> None:
         require(0 < below_chance < 1, "below_chance of Solved", below_chance, "a share of chance between 0 and 1")
-        super().__init__("val/loss", patience=sys.maxsize, check_finite=False)  # a loss that is none ends it elsewhere
+        super().__init__("val/loss", patience=sys.maxsize, check_finite=False)  # NaN ends it elsewhere
         self.below_chance = below_chance
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
