@@ -21,7 +21,6 @@ from datamodules.errors import require
 from lit_rnn import cells
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.linear import StateSpaceCell
-from lit_rnn.scan.checks import check
 from lit_rnn.scan.drive import Drive, DriveGradients, drive_by, drive_of
 from lit_rnn.scan.native import Memory, addresses, function, packed, packed_shape, readable, runs_natively
 from lit_rnn.scan.packed import Blocks, Trail, ends, size, split, together
@@ -155,11 +154,9 @@ def _add_by_matrix(by: Tensor, product: Product, states: Tensor, delta: Tensor) 
 def _add_outer(to: Tensor, a: Tensor, b: Tensor) -> None:
     """Adds a^T b to (m, n), from a (rows, m) and b (rows, n): on AMD's processors torch's takes twice as long."""
     (rows, m), n = a.shape, b.shape[1]
-    for name, tensor, shape in (("A sum", to, (m, n)), ("Gradients", a, (rows, m)), ("States", b, (rows, n))):
-        check(name, tensor, shape, to.dtype, torch.device("cpu"))
-        require(tensor.stride(1) == 1, f"The stride of {name}", tensor.stride(), "that of rows in one piece")
+    memory = ("Gradients", a, (rows, m)), ("States", b, (rows, n)), ("A sum", to, (m, n))
+    at = addresses((Memory(*part, apart=True) for part in memory), to.dtype)
     numbers = rows, m, a.stride(0), n, b.stride(0), to.stride(0), torch.get_num_threads()
-    at = (ctypes.c_void_p(tensor.data_ptr()) for tensor in (a, b, to))
     function("gated", "outer", to.dtype)((ctypes.c_int * len(numbers))(*numbers), *at)
 
 

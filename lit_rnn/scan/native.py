@@ -129,12 +129,14 @@ class Memory(NamedTuple):
     tensor: Tensor | None
     shape: tuple[int, ...]
     dtype: torch.dtype | None = None  # None: that of the other tensors
+    apart: bool = False  # whether its rows, each in one piece, may lie apart
 
     def address(self, dtype: torch.dtype) -> ctypes.c_void_p:
-        """Raises `UserError` unless the tensor is contiguous, of this shape and type, and on the CPU."""
+        """Raises `UserError` unless the tensor is contiguous, or ``apart``, of this shape and type, and on the CPU."""
         tensor = check(self.name, self.tensor, self.shape, self.dtype or dtype, torch.device("cpu"))
-        plain = tensor.is_contiguous() and _written_out(tensor) is tensor
-        require(plain, f"The stride of {self.name}", tensor.stride(), "that of contiguous memory")
+        whole = tensor.stride(-1) == 1 if self.apart else tensor.is_contiguous()
+        accepted = "that of rows in one piece" if self.apart else "that of contiguous memory"
+        require(whole and _written_out(tensor) is tensor, f"The stride of {self.name}", tensor.stride(), accepted)
         return ctypes.c_void_p(tensor.data_ptr())
 
 

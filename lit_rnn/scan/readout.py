@@ -92,7 +92,6 @@ def _call(
     first, last = (
         [None if t is None else Memory(what, t, tuple(shape)) for what, t, *shape in part] for part in (before, behind)
     )
-    at = addresses([*first, Memory("x", x, (N, I)), *weights, *last], h.dtype)
-    at.insert(len(first), ctypes.c_void_p(h.data_ptr()))  # whose rows may lie apart
+    at = addresses([*first, Memory("h", h, (N, seen), apart=True), Memory("x", x, (N, I)), *weights, *last], h.dtype)
     numbers = N, torch.get_num_threads(), seen, h.stride(0), n, I
     function("readout", name, h.dtype)((ctypes.c_int * len(numbers))(*numbers), *at)

@@ -388,6 +388,17 @@ def test_no_address_of_what_it_is_not(tensor: Any) -> None:
     assert Memory("The drive", torch.zeros(4, 3), (4, 3)).address(torch.float32).value
 
 
+def test_rows_that_may_lie_apart_are_each_in_one_piece() -> None:
+    wide = torch.zeros(4, 5)
+    address = Memory("h", wide[:, 1:4], (4, 3), apart=True).address(torch.float32)
+    assert address.value == wide.data_ptr() + 4
+    for tensor in (torch.zeros(3, 4).mT, wide[:, ::2], torch._neg_view(torch.zeros(4, 3)), wide[:, :3].double().half()):
+        with pytest.raises(UserError, match="h"):
+            Memory("h", tensor, (4, 3), apart=True).address(torch.float32)
+    with pytest.raises(UserError, match="contiguous"):
+        Memory("h", wide[:, 1:4], (4, 3)).address(torch.float32)
+
+
 @pytest.mark.skipif(native.library("plain") is None, reason="no C++ compiler on this machine")
 def test_packing_takes_no_other_matrix() -> None:
     for M in (torch.zeros(3, 4), torch.zeros(4, 3).half(), torch.zeros(4, 3, device="meta"), torch.zeros(12)):
