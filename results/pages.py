@@ -28,7 +28,6 @@ from lit_rnn.commands.compare.measure import (
     by_rate,
     compare,
     successes,
-    updates_until,
 )
 from lit_rnn.commands.compare.measure import names as run_names
 from lit_rnn.commands.compare.page import SPREAD, rates_table, shown, table
@@ -180,18 +179,6 @@ def clock(comparison: Comparison) -> str:
     return f"Seconds are wall clock, pauses included, measured on: {plain_markdown(told)}.\n\n"
 
 
-def milestones(comparison: Comparison) -> Table | None:
-    """Updates until the validation loss was below half and a tenth of chance; None where no run got there."""
-    rows: list[list[str]] = []
-    for name, group in zip(run_names(comparison.groups), comparison.groups, strict=True):
-        found = [updates_until(group, share * comparison.chance) for share in (0.5, 0.1)]
-        rows.append([name, *(shown(one, group) or "not reached" for one in found)])
-    if all(row[1] == "not reached" for row in rows):
-        return None
-    header = ["run", "half of chance", "a tenth of chance"]
-    return Table(header, rows, title="Updates until the validation loss was first below")
-
-
 def still_better(comparison: Comparison) -> str:
     """Whose best checkpoint, which was tested, is the last one."""
     named = zip(run_names(comparison.groups), comparison.groups, strict=True)
@@ -214,14 +201,14 @@ def label(group: Group) -> str:
 
 
 def _titles(comparisons: Sequence[Comparison]) -> list[str]:
-    """The tasks' names, with the files they read, and what differs in their data where a task has several tables."""
+    """The tasks' names, with what they read or how long it is, and what differs where a task has several tables."""
     titles = []
     for one in comparisons:
         others = [other.data for other in comparisons if other.task == one.task]
-        files = [key for key in ("files", "path") if one.data.get(key)]
+        told = [key for key in ("files", "path", "delay", "length") if one.data.get(key)]
         differing = [key for key in one.data if any(other.get(key) != one.data[key] for other in others)]
-        told = ", ".join(f"{key} {words(one.data[key])}" for key in dict.fromkeys(files + differing))
-        titles.append(f"{one.task} ({told})" if told else one.task)
+        named = ", ".join(f"{key} {words(one.data[key])}" for key in dict.fromkeys(told + differing))
+        titles.append(f"{one.task} ({named})" if named else one.task)
     return titles
 
 
@@ -281,7 +268,7 @@ def overview(results: Results, docs: str) -> str:
         made = table(comparison, published=True)
         parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")
         parts += [clock(comparison), still_better(comparison)]
-        parts += [f"{one.markdown()}\n\n" for one in (milestones(comparison), rates_table(comparison)) if one]
+        parts += [f"{one.markdown()}\n\n" for one in (solving.milestones(comparison), rates_table(comparison)) if one]
         parts.append(f"![Loss against steps on {comparison.task}; the dashed line is chance]({docs}{picture})\n\n")
     parts += [tracking.link(results.tracking, docs), robustness.link(results.robustness, docs)]
     parts.append("## Every published figure\n\nOne page a paper, ours beside it:\n\n")

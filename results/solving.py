@@ -1,4 +1,4 @@
-"""Tasks whose runs end once they have solved them: after how many updates, model by task."""
+"""After how many updates a loss was low; model by task, of tasks whose runs end once they have solved them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lit_rnn.commands.compare.measure import Comparison, Group, updates_until
+from lit_rnn.commands.compare.measure import Comparison, Group, Spread, names, updates_until
 from lit_rnn.commands.compare.subject import Run
-from lit_rnn.report.tables import Table, number, spread
+from lit_rnn.report.tables import Table, number
 
 RULE = """Updates until a validation found the loss below a share of chance, where a run ends: mean ± sample standard
 deviation over the seeds that got there, and how many did. Further seeds were run only for models whose first got to
@@ -64,6 +64,27 @@ def cell(group: Group, comparison: Comparison) -> str:
     assert end is not None
     solved, half = (updates_until(group, part * comparison.chance) for part in (end, 0.5))
     if solved is not None:
-        return f"{spread(solved.mean, solved.std)} ({solved.number} of {len(group.runs)})"
-    came = f"; half of chance after {spread(half.mean, half.std)} ({half.number} of {len(group.runs)})" if half else ""
+        return _counted(solved, group)
+    came = f"; half of chance after {_counted(half, group)}" if half else ""
     return f"not in {group.steps[1]:,}{came}"
+
+
+def _counted(found: Spread, group: Group) -> str:
+    return f"{_updates(found)} ({found.number} of {len(group.runs)})"
+
+
+def _updates(found: Spread) -> str:
+    return f"{found.mean:,.0f}" if found.std is None else f"{found.mean:,.0f} ± {found.std:,.0f}"
+
+
+def milestones(comparison: Comparison) -> Table | None:
+    """Updates until the validation loss was below half and a tenth of chance; None where no run got there."""
+    rows: list[list[str]] = []
+    for name, group in zip(names(comparison.groups), comparison.groups, strict=True):
+        found = [updates_until(group, part * comparison.chance) for part in (0.5, 0.1)]
+        told = [one and (_updates(one) if one.number == len(group.runs) else _counted(one, group)) for one in found]
+        rows.append([name, *(one or "not reached" for one in told)])
+    if all(row[1] == "not reached" for row in rows):
+        return None
+    header = ["run", "half of chance", "a tenth of chance"]
+    return Table(header, rows, title="Updates until the validation loss was first below")

@@ -63,7 +63,7 @@ def test_the_fewest_updates_of_all_seeds_come_first(made: Path) -> None:
     results = pages.read(made)
     text = pages.headline(results.comparisons)
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
-    assert rows[0][1] == r"copy\_memory: updates to 0.1 of chance"
+    assert rows[0][1] == r"copy\_memory (delay 9): updates to 0.1 of chance"
     assert rows[2:6] == [
         ["ExpRNN, n = 8", "250 ± 71 (2 of 2)"],
         ["NRU, n = 8", "100 (1 of 2)"],
@@ -71,6 +71,13 @@ def test_the_fewest_updates_of_all_seeds_come_first(made: Path) -> None:
         ["GRU, n = 8", "not in 400"],
     ]
     assert rows[6] == ["chance loss", "1"] and solving.RULE in text
+    (table,) = (solving.milestones(one) for one in results.comparisons)
+    assert table is not None and [row[1:] for row in table.rows] == [
+        ["150 ± 71", "250 ± 71"],
+        ["200 ± 141", "100 (1 of 2)"],
+        ["300", "not reached"],
+        ["not reached", "not reached"],
+    ]
     late = "".join(map(pages.still_better, results.comparisons))
     assert "c-seed=1" in late and "d-seed=1" in late and "a" not in late.partition("better: ")[2].split(", ")
 
