@@ -66,7 +66,7 @@ def cell(group: Group, comparison: Comparison) -> str:
     if solved is not None:
         return _counted(solved, group)
     came = f"; half of chance after {_counted(half, group)}" if half else ""
-    return f"not in {group.steps[1]:,}{came}"
+    return f"not in {group.steps[1]:,} (0 of {len(group.runs)}){came}"
 
 
 def _counted(found: Spread, group: Group) -> str:

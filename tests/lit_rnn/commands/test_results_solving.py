@@ -67,8 +67,8 @@ def test_the_fewest_updates_of_all_seeds_come_first(made: Path) -> None:
     assert rows[2:6] == [
         ["ExpRNN, n = 8", "250 ± 71 (2 of 2)"],
         ["NRU, n = 8", "100 (1 of 2)"],
-        ["LSTM, n = 8", "not in 400; half of chance after 300 (1 of 1)"],
-        ["GRU, n = 8", "not in 400"],
+        ["LSTM, n = 8", "not in 400 (0 of 1); half of chance after 300 (1 of 1)"],
+        ["GRU, n = 8", "not in 400 (0 of 1)"],
     ]
     assert rows[6] == ["chance loss", "1"] and solving.RULE in text
     (table,) = (solving.milestones(one) for one in results.comparisons)
