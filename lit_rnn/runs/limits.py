@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import Logger
 
 from datamodules import SequenceDataModule
 from datamodules.errors import UserError, require
@@ -22,6 +23,7 @@ LARGEST = 2**63 - 1
 _FLOAT = torch.finfo(torch.float32).max
 _PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
 _BASES: dict[str, type] = {"model": SequenceModel, "data": SequenceDataModule}
+_ADDED: dict[str, type] = {"callbacks": Callback, "logger": Logger}  # to the trainer
 _PATHS = ("run_dir", "ckpt_path")
 
 
@@ -54,11 +56,19 @@ def check_parsed(config: Mapping[str, Any]) -> None:
     """
     check_values(config)
     check_places(config)
-    model, data = (loaded(config[key]["class_path"], base) for key, base in _BASES.items())
-    sections = (("model.init_args", model), ("data.init_args", data), ("trainer", Trainer))
-    for key, cls in sections if isinstance(config["trainer"], Mapping) else sections[:2]:
-        part, _, inner = key.partition(".")
-        given = (config[part].get(inner) if inner else config[part]) or {}
+    sections = [
+        (f"{key}.init_args", loaded(config[key]["class_path"], base), config[key].get("init_args"))
+        for key, base in _BASES.items()
+    ]
+    if isinstance(trainer := config["trainer"], Mapping):
+        sections.append(("trainer", Trainer, trainer))
+        for key, base in _ADDED.items():  # one, a list, or none; a logger may be true
+            some = trainer.get(key)
+            for one in some if isinstance(some, list) else [some]:
+                if isinstance(one, Mapping):
+                    sections.append((f"trainer.{key}", loaded(one["class_path"], base), one.get("init_args")))
+    for key, cls, options in sections:
+        given = options or {}
         takes: dict[str, inspect.Parameter] = {}
         for above in () if cls is None else reversed(cls.__mro__):  # the last to name an option says what it takes
             takes |= inspect.signature(above.__init__).parameters if "__init__" in vars(above) else {}  # type: ignore[misc]

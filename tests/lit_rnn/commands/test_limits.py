@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -147,3 +148,11 @@ def test_optimizer_that_the_parser_describes_in_its_own_words(refused: Any, conf
 def test_null_where_one_of_several_kinds_belongs(refused: Any) -> None:
     sentence = refused("fit", "-c", "text/lstm_quick.yaml", "--data.carry", "null")
     assert "data.init_args.carry is null, but it must be true or false or a number" in sentence
+
+
+def test_null_among_the_options_of_a_callback_or_logger(refused: Any) -> None:
+    solved = {"class_path": "Solved", "init_args": {"below_chance": None}}
+    logger = {"class_path": "CSVLogger", "init_args": {"save_dir": "logs", "flush_logs_every_n_steps": None}}
+    for key, added, option in (("callbacks", [solved], "below_chance"), ("logger", logger, "flush_logs_every_n_steps")):
+        sentence = refused("fit", "-c", "quickstart.yaml", f"--trainer.{key}", json.dumps(added))
+        assert f"trainer.{key}.{option} is null, but it must be" in sentence
