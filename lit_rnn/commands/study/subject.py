@@ -13,7 +13,7 @@ from typing import Any, Literal
 from datamodules.errors import UserError, as_in_yaml, held, require
 from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.quiet import quiet_lightning
-from lit_rnn.commands.study.search.space import Search, only, read_search, text
+from lit_rnn.commands.study.search.space import Search, check_option, only, read_search, text
 from lit_rnn.files import check_name, file_name, read_yaml
 
 KEYS = ("base", "grid", "seeds", "arms", "success", "best", "search")
@@ -174,7 +174,7 @@ def _different(seeds: Any) -> bool:
 
 def _best(given: Any, seeds: Sequence[int]) -> Best:
     """``best:``, whose seeds come beside those of the search for the best."""
-    require(isinstance(given, dict), "best", given, "a mapping with seeds and test")
+    require(isinstance(given, dict), "best", given, "a mapping with seeds, test and if_success")
     only(given, ("seeds", "test", "if_success"), "best")
     more, test, if_success = given.get("seeds", []), given.get("test", False), given.get("if_success", False)
     accepted = f"a list of different {SEEDS}, none of which is in seeds, {list(seeds)}"
@@ -224,6 +224,7 @@ def _settings(arm: str, what: Mapping[str, Any], common: Mapping[str, Any]) -> l
     for where, given in (("grid", common.get("grid") or {}), (f"arms.{arm}.grid", what.get("grid") or {})):
         require(isinstance(given, dict), where, given, "a mapping from options to lists of values")
         for key, values in given.items():
+            check_option(str(key), where)
             some = isinstance(values, list) and len(values) > 0
             require(some, f"{where}.{key}", values, "a list with at least one value")
             grid[str(key)] = values

@@ -121,6 +121,9 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Any) ->
         ({"grid": {"data.init_args.delay": [3, -1]}}, "delay"),
         ({"grid": {LR: [0.1, -1.0]}}, "Invalid learning rate"),
         ({"grid": {"trainer.devices": [1, "many"]}}, "devices"),
+        ({"grid": {"seed_everything": [1, 2]}}, "grid.seed_everything cannot vary, .*: list the seeds under seeds"),
+        ({"arms": {"a": {"grid": {"run_dir": ["b"]}}}}, "arms.a.grid.run_dir cannot vary, .* --study_dir"),
+        ({"search": {"trials": 1, "space": {"threads": {"int": [1, 2]}}}}, "search.space.threads cannot vary"),
     ],
 )
 def test_bad_files_are_refused_before_anything_starts(study: Any, keys: dict[str, Any], named: str) -> None:

@@ -20,6 +20,13 @@ PRUNERS: dict[str, tuple[str, ...]] = {  # and their options, all whole numbers
     "successive_halving": ("min_resource", "reduction_factor", "min_early_stopping_rate"),
 }
 OBJECTIVES = ("loss", "metric")
+_OF_THE_STUDY = {
+    "seed_everything": "list the seeds under seeds",
+    "run_dir": "choose the folder with --study_dir",
+    "threads": "choose their number with --threads",
+    "resume": "give the command again to go on",
+    "ckpt_path": "give the command again to go on",
+}
 _FORMS = "{float: [low, high]} or {int: [low, high]}, where log: true may follow, or {choice: [values]}"
 
 
@@ -99,6 +106,12 @@ def only(given: Mapping[str, Any], accepted: Sequence[str], where: str) -> None:
             raise UserError(f"{where} has the key {key!r}{meant}, but its keys are {', '.join(accepted)}.")
 
 
+def check_option(key: str, where: str) -> None:
+    """Refuse an option that a study gives every run itself: a value of it would be overridden, without a word."""
+    if key in _OF_THE_STUDY:
+        raise UserError(f"{where}.{key} cannot vary, as the study gives it to every run: {_OF_THE_STUDY[key]}.")
+
+
 def read_search(given: Any, arms: Mapping[str, Any]) -> Search:
     """The search of a study file; ``arms`` holds what stands in each arm of the study, whose own ``space`` is added.
 
@@ -143,6 +156,8 @@ def _pruner(given: Any) -> tuple[str, dict[str, int]]:
 
 def _space(given: Any, where: str) -> list[Dimension]:
     require(isinstance(given, Mapping), where, given, f"a mapping from config keys to {_FORMS}")
+    for key in given:
+        check_option(str(key), where)
     return [_dimension(str(key), what, f"{where}.{key}") for key, what in given.items()]
 
 
