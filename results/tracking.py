@@ -245,9 +245,9 @@ def _state(study: Finished) -> str:
 RULE = f"""Of each model and task the accuracy on the test split, mean over seeds, at the length of training and at 4
 times it; in brackets the seeds that reached {GOOD:g}. The learning rate is the one of three with the best validation
 loss of seed 1, and the checkpoint of each seed the first with its best validation accuracy; nothing is chosen on the
-test split. All models of a task have the same updates and rates to try, and as nearly the same number of parameters as
-whole units, and at most 256 of them, allow. The budget is small: a model that does not succeed here may do so with more
-updates.
+test split. In the sentences above a model succeeds where more than half of its seeds do. All models of a task have
+the same updates and rates to try, and as nearly the same number of parameters as whole units, and at most 256 of
+them, allow. The budget is small: a model that does not succeed here may do so with more updates.
 """
 
 
