@@ -196,7 +196,7 @@ def still_better(comparison: Comparison) -> str:
 def label(group: Group) -> str:
     """The model with what makes it that model."""
     options = group.runs[0].options("model")
-    named = [f"{key} {options[key]}" for key in ("init", "rebase_every") if options.get(key) is not None]
+    named = [f"{key} {options[key]}" for key in ("init", "rebase_every", "t_max") if options.get(key) is not None]
     return ", ".join([group.model, f"n = {group.size}", *named])
 
 
@@ -241,7 +241,8 @@ def _going(results: Results) -> str:
         return ""
     rows = [(f"results/{folder}", *rest) for folder, *rest in results.going]
     made = Table(["run", "model", "done", "commit it began with"], rows, texts=4)
-    return f"## In progress\n\nNo result before a run has ended.\n\n{made.markdown()}\n\n"
+    about = "No result before a run has ended; one that diverged has none."
+    return f"## In progress or diverged\n\n{about}\n\n{made.markdown()}\n\n"
 
 
 def _finished(results: Results) -> str:
