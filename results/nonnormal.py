@@ -142,13 +142,17 @@ def _better(one: Sequence[float], other: Sequence[float]) -> str:
     return f"the orthogonal network is read better at {count} of {len(one)} lags"
 
 
+def verdict(holds: bool, text: str) -> str:
+    """A line of the paper's page about one of its claims."""
+    return f"- {'Holds here' if holds else '**Does not hold here**'}: {plain_markdown(text)}.\n"
+
+
 def section(found: Mapping[str, Any] | None) -> str:
     """Of the paper's page: what does not hold here first, the picture, the numbers."""
     if found is None:
         return ""
     told = sorted(_claims(found), key=lambda one: one[1])
-    verdicts = {True: "Holds here", False: "**Does not hold here**"}
-    lines = [f"- {verdicts[holds]}: {plain_markdown(f'{said} ({by}).')}\n" for said, holds, by in told]
+    lines = [verdict(holds, f"{said} ({by})") for said, holds, by in told]
     rows = []
     for one in FISHER:
         exact = [one.closed_form(lag) for lag in range(N)]

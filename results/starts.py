@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import studies
+from nonnormal import verdict
 
 from lit_rnn.files import read_json
 from lit_rnn.published import published
@@ -84,8 +85,7 @@ def section(found: Mapping[str, Any] | None) -> str:
     if found is None:
         told = "No run of `campaign/nonnormal.yaml` has been collected yet: the published counts stand below."
         return f"{title}{told}\n\n"
-    verdicts = {True: "Holds here", False: "**Does not hold here**"}
-    lines = [f"- {verdicts[holds]}: {plain_markdown(text)}.\n" for holds, text in _claims(found)]
+    lines = [verdict(holds, text) for holds, text in _claims(found)]
     rows = []
     for task, (name, _) in TASKS.items():
         for start in STARTS:
