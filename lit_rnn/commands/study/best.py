@@ -86,9 +86,10 @@ def every(study: Study, folder: Path | None = None) -> list[Run]:
     """All that a study runs; what follows for a best setting that is not known yet, for the longest of its arm."""
     found = []
     out = frozenset() if folder is None else diverged(study.runs, folder)
+    lost = {run.setting for run in out}
     for arm in study.arms:
         found += [run for run in study.runs if run.setting.arm == arm]
-        settings = [one for one in study.settings if one.arm == arm and one not in {run.setting for run in out}]
+        settings = [one for one in study.settings if one.arm == arm and one not in lost]
         if study.best is not None and settings:
             best = None if folder is None else best_setting(study, arm, folder, out)
             found += followed(study, best, folder) if best and folder else study.following(longest(settings))
