@@ -16,7 +16,7 @@ from typing import Any
 
 from datamodules.errors import UserError, as_in_yaml, one_line
 
-_OURS = ("datamodules", "lit_rnn")
+OURS = ("datamodules", "lit_rnn")
 _LIBRARIES = ("torch", "pytorch_lightning", "lightning_fabric")
 
 
@@ -28,7 +28,7 @@ def class_path(cls: type) -> str:
 def own_module(name: str) -> str | None:
     """The module of a class of the user's own, from its import path; None for short names and shipped classes."""
     module = name.rpartition(".")[0]
-    return None if not module or module.partition(".")[0] in (*_OURS, *_LIBRARIES) else module
+    return None if not module or module.partition(".")[0] in (*OURS, *_LIBRARIES) else module
 
 
 def subclasses(base: type) -> Iterator[type[Any]]:
@@ -60,7 +60,7 @@ def full_name(name: str, base: type) -> str:
     A class that this project ships comes first, then one of torch's or Lightning's: what others have under the same
     name must be named in full. Any other name comes back as it is.
     """
-    for packages in (_OURS, _LIBRARIES) if name.isidentifier() and name[0] != "_" else ():
+    for packages in (OURS, _LIBRARIES) if name.isidentifier() and name[0] != "_" else ():
         among = [cls for cls in subclasses(base) if cls.__name__ == cls.__qualname__ == name]
         paths = {_public_path(cls) for cls in among if cls.__module__.partition(".")[0] in packages}
         if len(paths) == 1:

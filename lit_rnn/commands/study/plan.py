@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.errors import UserError, as_in_yaml
+from lit_rnn.class_paths import OURS
 from lit_rnn.commands.study.local import has_diverged
 from lit_rnn.commands.study.subject import Run
 from lit_rnn.files import parse_yaml, read_json, read_yaml, write_json
@@ -158,7 +159,8 @@ def _first(was: Mapping[str, Any], now: Mapping[str, Any], where: str) -> str | 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
     """Options and their values; not the base configs, which may lie elsewhere in another copy of lit_rnn."""
     pairs = itertools.zip_longest(arguments[::2], arguments[1::2], fillvalue="")
-    return {key.removeprefix("--"): value for key, value in pairs if key != "-c"}
+    named = {key.removeprefix("--"): value for key, value in pairs if key != "-c"}
+    return {key: _meant(value, key) if key.endswith("class_path") else value for key, value in named.items()}
 
 
 @functools.cache
@@ -172,15 +174,21 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         for name, item in value.items():
             yield from _flat(item, f"{key}.{name}" if key else str(name))
     else:
-        yield key, _number(value)
+        yield key, _meant(value, key)
 
 
-def _number(value: Any) -> Any:
-    """A number, which YAML reads as text where it has no point: 1e-3."""
+def _meant(value: Any, key: str) -> Any:
+    """What is written in more than one way in one: 1e-3, which YAML reads as text, and a shipped class in full."""
     if isinstance(value, list):
-        return [_number(one) for one in value]
+        return [_meant(one, key) for one in value]
+    if isinstance(value, Mapping):
+        return {name: _meant(one, str(name)) for name, one in value.items()}
+    if not isinstance(value, str):
+        return value
+    if key.endswith("class_path"):
+        return value.rpartition(".")[2] if value.partition(".")[0] in OURS else value
     try:
-        return float(value) if isinstance(value, str) else value
+        return float(value)
     except ValueError:
         return value
 
@@ -194,7 +202,7 @@ def _from_config(run: Run, place: Path) -> str | None:
     written: dict[str, Any] = {}
     for base in run.setting.bases:
         written |= _leaves(Path(base).read_text())
-    written |= {key: _number(parse_yaml(value, key)) for key, value in _options(run.arguments()).items()}
+    written |= {key: _meant(parse_yaml(value, key), key) for key, value in _options(run.arguments()).items()}
     in_full = {_short(key): key for key in held}
     given = {in_full.get(_short(key), key): value for key, value in written.items()}
     both = [key for key, value in given.items() if _is_plain(key, value) and key in held]

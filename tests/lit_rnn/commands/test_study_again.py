@@ -82,6 +82,23 @@ def test_how_a_base_config_is_written_is_no_change(study: Write) -> None:
     assert plan.difference(entry, run) == "it has 2 base configs, and had 1"
 
 
+def test_a_shipped_class_is_the_same_by_its_short_name(study: Write) -> None:
+    """And in a list, and on the command line; a class of torch's or geoopt's of that name is another."""
+
+    def run_of(optimizer: str, callback: str = "Solved", grid: str = "Adam") -> Run:
+        init = {"optimizer": {"class_path": optimizer}}
+        base = {"model": {"init_args": init}, "trainer": {"callbacks": [{"class_path": callback}]}}
+        Path("base.yaml").write_text(yaml.safe_dump(base))
+        (run,) = study(grid={"model.init_args.other.class_path": [grid]}).runs
+        return run
+
+    entry = plan.planned(run_of("RiemannianAdam"))
+    full = run_of("lit_rnn.optim.RiemannianAdam", "lit_rnn.callbacks.Solved", "lit_rnn.optim.Adam")
+    assert plan.difference(entry, full) is None
+    for other in (run_of("geoopt.optim.RiemannianAdam"), run_of("RiemannianAdam", "mine.Solved")):
+        assert plan.difference(entry, other) is not None
+
+
 @pytest.mark.parametrize("done", [finish, begin, diverge])
 def test_a_run_that_has_begun_keeps_its_options(study: Write, done: Callable[[Run], None]) -> None:
     """One that only began would go on with other options, and stand in the table as if it always had them."""
