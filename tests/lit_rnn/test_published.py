@@ -106,6 +106,7 @@ def test_models_and_options_that_exist_here_are_named_as_here() -> None:
         ("timit", "expRNN", 224, "val", "5.34", "unconfirmed"),
         ("speech_spectrum", "GORU, Householder", 64, "test", "43.0", "secondary"),
         ("speech_spectrum", "uRNN", 108, "test", NO_VALUE, "secondary"),
+        ("penn_treebank_char", "3-layer LSTM, AWD recipe, by third parties", None, "test", "1.182", "secondary"),
     ],
 )
 def test_some_figures(task: str, name: str, size: int, split: str, value: str, status: str) -> None:
