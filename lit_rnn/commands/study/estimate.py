@@ -16,7 +16,7 @@ from typing import Any
 from datamodules.errors import UserError
 from lit_rnn.class_paths import loaded
 from lit_rnn.commands.study.local import pinned
-from lit_rnn.commands.study.subject import Run, Setting, resolved
+from lit_rnn.commands.study.subject import Run, Setting, numbers, resolved
 from lit_rnn.files import read_json
 from lit_rnn.runs.results import read_result
 
@@ -86,21 +86,17 @@ def budget(runs: Sequence[Run]) -> str:
 
     Tests are counted beside.
     """
-    tests = sum(run.command == "test" for run in runs)
-    runs = [run for run in runs if run.command == "fit"]
-    beside = f" and {tests:,} tests" if tests else ""
+    trainings = [run for run in runs if run.command == "fit"]
     told: dict[tuple[Any, ...], tuple[int, int]] = {}
     updates = epochs = 0
-    for run in runs:
+    for run in trainings:
         key = (run.setting.arm, str(_amounts(run.setting)))
         if key not in told:
             told[key] = _told(resolved(run.setting))
         updates, epochs = updates + told[key][0], epochs + told[key][1]
     parts = [f"{updates:,} updates"] if updates else []
     parts += [f"{epochs:,} epochs of data that has to be read first"] if epochs else []
-    if not runs:
-        return f"0 runs{beside}"
-    return f"{len(runs):,} runs{beside}, {' and '.join(parts) or 'without an end of their own'}"
+    return f"{numbers(runs)}, {' and '.join(parts) or 'without an end of their own'}" if trainings else numbers(runs)
 
 
 def longest(settings: Sequence[Setting]) -> Setting:

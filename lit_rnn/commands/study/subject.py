@@ -61,6 +61,14 @@ class Run:
         return [*self.setting.arguments(), "--seed_everything", str(self.seed)]
 
 
+def numbers(runs: Sequence[Run]) -> str:
+    """How many they are, in words: 6 runs and 1 test."""
+    tests = sum(run.command == "test" for run in runs)
+    trainings = len(runs) - tests
+    parts = [f"{trainings:,} run{'s' * (trainings != 1)}"] if trainings or not tests else []
+    return " and ".join([*parts, *([f"{tests:,} test{'s' * (tests != 1)}"] if tests else [])])
+
+
 @dataclass(frozen=True)
 class Best:
     """What only the best setting of each arm is worth: more seeds, and a test of all of its runs.

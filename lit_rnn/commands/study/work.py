@@ -13,7 +13,7 @@ from datamodules.errors import UserError
 from lit_rnn.commands.study import local, plan
 from lit_rnn.commands.study.best import Queue, ahead, diverged, every, undecided
 from lit_rnn.commands.study.estimate import budget, estimate, took
-from lit_rnn.commands.study.subject import Run, Study
+from lit_rnn.commands.study.subject import Run, Study, numbers
 from lit_rnn.files import make_folder, remove_partial
 from lit_rnn.report.console import new_console
 from lit_rnn.runs.endings import FailedError, stopping
@@ -59,8 +59,8 @@ def run_left(study: Study, folder: Path, processes: int, threads: int, estimated
     left, planned = ahead(study, folder), every(study, folder)
     finished = [run for run in planned if local.is_done(run, folder)]
     out = diverged([run for run in planned if run.command == "fit"], folder)
-    parts = [f"{len(finished)} finished", *([f"{len(out)} diverged"] if out else []), f"{len(left)} to go"]
-    print(f"{len(planned)} runs in {folder}: {', '.join(parts)}, {processes} side by side")
+    parts = [f"{numbers(finished)} finished", *([f"{len(out)} diverged"] if out else []), f"{numbers(left)} to go"]
+    print(f"{numbers(planned)} in {folder}: {', '.join(parts)}, {processes} side by side")
     if not left:
         return []
     if estimated:

@@ -198,7 +198,7 @@ def test_a_study_runs_is_summed_up_and_goes_on(
     with pytest.raises(FailedError, match=r"2 of 4 runs failed.*study-val_check_interval=99999-seed=1"):
         run_study(name, "--processes", "2")
     out = capsys.readouterr().out
-    assert "4 runs in runs/study: 1 finished, 3 to go, 2 side by side" in out and "about 0:0" in out
+    assert "4 runs in runs/study: 1 run finished, 3 runs to go, 2 side by side" in out and "about 0:0" in out
     assert out.count("failed (status 2)") == 2
     (good,) = json.loads((folder / "study.json").read_text())["settings"]
     losses = []
@@ -406,7 +406,9 @@ def test_a_study_with_a_best_goes_on_and_waits(study: Any) -> None:
     assert left == ["a-lr=0.1-seed=3", "test of a-lr=0.1-seed=1", "test of a-lr=0.1-seed=2"]
 
 
-def test_a_study_with_a_best_is_taken_up_again(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_with_a_best_is_taken_up_again(
+    study: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What followed for the best was not known at the first start: it is the study's own all the same."""
     folder = Path("runs/study")
 
@@ -421,13 +423,17 @@ def test_a_study_with_a_best_is_taken_up_again(study: Any, monkeypatch: pytest.M
     monkeypatch.setattr(work, "estimate", lambda *_: (1.0, "others"))
     monkeypatch.setattr(work, "report", lambda *_: None)
     plan = by_rates(study)
-    run_study("study.yaml")
+    run_study("study.yaml", "--processes", "2")
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first == ("10 runs and 6 tests in runs/study: 0 runs finished, 10 runs and 6 tests to go, 2 side by side")
     followed = folder / "a-lr=0.1-seed=3"
     assert (followed / "fit.json").is_file() and ahead(plan, folder) == []
     Path("elsewhere").mkdir()  # as another copy of lit_rnn has them
     Path("base.yaml").rename("elsewhere/base.yaml")
     assert by_rates(study, base="elsewhere/base.yaml").runs[0].arguments() != plan.runs[0].arguments()
-    run_study("study.yaml")
+    run_study("study.yaml", "--processes", "2")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "10 runs and 6 tests in runs/study: 10 runs and 6 tests finished, 0 runs to go, 2 side by side"
     changed = json.loads((folder / "plan.json").read_text())
     changed[followed.name]["arguments"].append("--other")
     (folder / "plan.json").write_text(json.dumps(changed))
@@ -600,8 +606,8 @@ def test_the_budget_is_told_before_any_data_is_read(study: Any, capsys: pytest.C
     by_hand = (
         ({"seeds": [1, 2, 3]}, "3 runs, 24 updates"),
         ({"grid": {"trainer.max_epochs": [1, 5]}}, "2 runs, 24 updates"),
-        ({"grid": {"trainer.max_epochs": [5], "trainer.max_steps": [7]}}, "1 runs, 7 updates"),
-        ({"grid": {"trainer.accumulate_grad_batches": [3], "trainer.limit_train_batches": [0.5]}}, "1 runs, 2 updates"),
+        ({"grid": {"trainer.max_epochs": [5], "trainer.max_steps": [7]}}, "1 run, 7 updates"),
+        ({"grid": {"trainer.accumulate_grad_batches": [3], "trainer.limit_train_batches": [0.5]}}, "1 run, 2 updates"),
         ({"grid": {"data": ["PixelDigits"]}, "seeds": [1, 2]}, "2 runs, 4 epochs of data that has to be read first"),
     )
     for keys, told in by_hand:
