@@ -69,6 +69,11 @@ class Published:
         """The value in the metric's own unit: 94.9 % is 0.949. None where the run did not converge."""
         return None if self.value == NO_VALUE else float(self._in_unit(self.value))
 
+    @property
+    def decimals(self) -> int:
+        """How many are printed of a number, in the metric's own unit: three of 94.9 %."""
+        return 0 if self.value == NO_VALUE else len(str(self._in_unit(self.value)).partition(".")[2])
+
     def _in_unit(self, text: str) -> Decimal:
         """All printed digits are kept: 95.0 % is 0.950."""
         return Decimal(text).scaleb(-2 if self.unit == "%" else 0)

@@ -18,13 +18,13 @@ import robustness
 import solving
 import starts
 import tracking
+from differences import by_label, label, said_first, standing
 
 from lit_rnn.commands.compare.measure import (
     NEAR,
     Comparison,
     Group,
     beside,
-    best_by_validation,
     by_rate,
     compare,
     successes,
@@ -49,7 +49,6 @@ PAPERS = {  # page: its title, and the papers that it is about
     "others": ("Other papers", ()),
 }
 NOTE = "<!-- Written by `python results/pages.py` from results/ and lit_rnn/published.yaml: do not edit. -->"
-FAR = 0.01  # a share that differs by more disagrees; of other metrics a twentieth
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     comparisons, names = [one for one, _ in going_on], [name for _, name in going_on]
     cells: dict[str, list[str]] = {}
     for column, comparison in enumerate(comparisons):
-        for name, groups in _by_label(comparison).items():
+        for name, groups in by_label(comparison).items():
             cells.setdefault(name, [""] * len(comparisons))[column] = _headline_cell(groups, comparison)
     header = ["model", *(f"{name}: test/{one.metric}" for name, one in zip(names, comparisons, strict=True))]
     chance = ["chance loss", *(number(one.chance) for one in comparisons)]
@@ -141,25 +140,8 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     return "\n".join([made.markdown(), "", f"{SPREAD}.", *(["", solved] if solved else [""])])
 
 
-def _by_label(comparison: Comparison) -> dict[str, list[Group]]:
-    """The groups of each model, the best model first, by what stands for it in the headline."""
-    found: dict[str, list[Group]] = {}
-    for group in comparison.groups:
-        found.setdefault(label(group), []).append(group)
-    if all(len(groups) == 1 for groups in found.values()):
-        return found
-    stand = {name: _standing(groups, comparison) for name, groups in found.items()}
-    order = [id(group) for group in comparison.groups]
-    return {name: found[name] for name in sorted(found, key=lambda name: order.index(id(stand[name])))}
-
-
-def _standing(groups: Sequence[Group], comparison: Comparison) -> Group:
-    """Of several settings of a model the best on validation: nothing is chosen on a test set."""
-    return best_by_validation(groups, comparison.higher_is_better) or groups[0]
-
-
 def _headline_cell(groups: Sequence[Group], comparison: Comparison) -> str:
-    group = _standing(groups, comparison)
+    group = standing(groups, comparison)
     parts = [shown(group.test, group) or "not tested"]
     parts[0] += f", {len(group.runs)} seeds" if len(group.runs) > 1 else ", one seed"
     if len(groups) > 1:
@@ -193,13 +175,6 @@ def still_better(comparison: Comparison) -> str:
     return f"{told}: {plain_markdown(', '.join(late))}.\n\n" if late else ""
 
 
-def label(group: Group) -> str:
-    """The model with what makes it that model."""
-    options = group.runs[0].options("model")
-    named = [f"{key} {options[key]}" for key in ("init", "rebase_every", "t_max") if options.get(key) is not None]
-    return ", ".join([group.model, f"n = {group.size}", *named])
-
-
 def _titles(comparisons: Sequence[Comparison]) -> list[str]:
     """The tasks' names, with what they read or how long it is, and what differs where a task has several tables."""
     titles = []
@@ -210,30 +185,6 @@ def _titles(comparisons: Sequence[Comparison]) -> list[str]:
         named = ", ".join(f"{key} {words(one.data[key])}" for key in dict.fromkeys(told + differing))
         titles.append(f"{one.task} ({named})" if named else one.task)
     return titles
-
-
-def disagreements(comparisons: Sequence[Comparison], papers: Sequence[str] | None = None) -> list[str]:
-    """A sentence for each published figure that ours is `FAR` from, and by more than two standard deviations over
-    seeds where there are several."""
-    found = []
-    for comparison in comparisons:
-        for groups in _by_label(comparison).values():
-            group = _standing(groups, comparison)
-            for entry in beside(group, comparison):
-                if group.test is None or entry.number is None or (papers is not None and entry.paper not in papers):
-                    continue
-                far = max(2 * (group.test.std or 0), FAR if entry.unit == "%" else 0.05 * abs(entry.number))
-                if abs(group.test.mean - entry.number) > far:
-                    ours = f"{label(group)} on {comparison.task}: ours {shown(group.test, group)}"
-                    found.append(f"{ours}, published {entry} ({entry.paper}).")
-    return found
-
-
-def _disagree(comparisons: Sequence[Comparison], papers: Sequence[str] | None = None) -> str:
-    found = disagreements(comparisons, papers)
-    rule = f"by more than {FAR} of a share or 5 % of another metric, and than two standard deviations over seeds"
-    lines = "".join(f"- {plain_markdown(sentence)}\n" for sentence in found)
-    return f"**Where ours disagrees with what was published** ({rule}):\n\n{lines}\n" if found else ""
 
 
 def _going(results: Results) -> str:
@@ -262,7 +213,7 @@ def _statuses() -> str:
 
 def overview(results: Results, docs: str) -> str:
     """RESULTS.md, and the first page in docs/results/; ``docs`` leads from the page to that folder."""
-    parts = [f"{NOTE}\n\n# Results\n\n", _disagree(results.comparisons), headline(results.comparisons), "\n"]
+    parts = [f"{NOTE}\n\n# Results\n\n", said_first(results.comparisons), headline(results.comparisons), "\n"]
     parts += [_going(results)]
     names = _titles(results.comparisons)
     for name, comparison, picture in zip(names, results.comparisons, _pictures(results.comparisons), strict=True):
@@ -286,8 +237,8 @@ def paper(page: str, results: Results) -> str:
     named = [name for _, names in PAPERS.values() for name in names]
     entries = [one for one in published() if (one.paper in papers if papers else one.paper not in named)]
     about = papers or tuple(dict.fromkeys(one.paper for one in entries))
-    parts = [f"{NOTE}\n\n# {title}\n\n", _disagree(results.comparisons, about)]
-    parts.append("`ours` is empty where we have no run of the same model, size and protocol.\n\n")
+    parts = [f"{NOTE}\n\n# {title}\n\n", said_first(results.comparisons, about)]
+    parts.append("`ours` is empty where we have no run of the same model and size on that task.\n\n")
     if page == nonnormal.PAPER:
         parts += [starts.section(results.starts), nonnormal.section(results.memory)]
     pictures = _pictures(results.comparisons)
@@ -317,7 +268,7 @@ def _ours(entry: Published, comparisons: Sequence[Comparison]) -> str:
     ]
     for comparison in comparisons:
         groups = [group for group in comparison.groups if entry in beside(group, comparison, entry.split)]
-        group = _standing(groups, comparison) if groups else None
+        group = standing(groups, comparison) if groups else None
         value = None if group is None else group.test if entry.split == "test" else group.value
         if group is not None and value is not None:
             when = [] if entry.split == "test" else ["after the last epoch"]

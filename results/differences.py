@@ -1,0 +1,118 @@
+"""Where ours differs from a published figure, which every page says first; which setting stands for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import datamodules
+from datamodules.pixels import PixelDataModule
+from lit_rnn.commands.compare.measure import Comparison, Group, Spread, beside, best_by_validation
+from lit_rnn.commands.compare.page import shown
+from lit_rnn.published import Published
+from lit_rnn.report.tables import plain_markdown
+
+
+def label(group: Group) -> str:
+    """The model with what makes it that model."""
+    options = group.runs[0].options("model")
+    named = [f"{key} {options[key]}" for key in ("init", "rebase_every", "t_max") if options.get(key) is not None]
+    return ", ".join([group.model, f"n = {group.size}", *named])
+
+
+def by_label(comparison: Comparison) -> dict[str, list[Group]]:
+    """The groups of each model, the best model first, by what stands for it in the headline."""
+    found: dict[str, list[Group]] = {}
+    for group in comparison.groups:
+        found.setdefault(label(group), []).append(group)
+    if all(len(groups) == 1 for groups in found.values()):
+        return found
+    stand = {name: standing(groups, comparison) for name, groups in found.items()}
+    order = [id(group) for group in comparison.groups]
+    return {name: found[name] for name in sorted(found, key=lambda name: order.index(id(stand[name])))}
+
+
+def standing(groups: Sequence[Group], comparison: Comparison) -> Group:
+    """Of several settings of a model the best on validation: nothing is chosen on a test set."""
+    return best_by_validation(groups, comparison.higher_is_better) or groups[0]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Our test figure, and a published one that it can stand beside."""
+
+    group: Group
+    comparison: Comparison
+    ours: Spread
+    theirs: Published
+    value: float  # theirs, in the metric's own unit
+
+    @property
+    def is_same(self) -> bool:
+        """To the digits that are printed."""
+        return f"{self.ours.mean:.{self.theirs.decimals}f}" == f"{self.value:.{self.theirs.decimals}f}"
+
+    @property
+    def is_worse(self) -> bool:
+        return not self.is_same and (self.ours.mean < self.value) == self.comparison.higher_is_better
+
+    @property
+    def sentence(self) -> str:
+        gap = abs(self.ours.mean - self.value)
+        seeds = f"{len(self.group.runs)} seeds" if len(self.group.runs) > 1 else "one seed"
+        ours = f"{label(self.group)} on {self.comparison.task}: ours {shown(self.ours, self.group)} ({seeds})"
+        how = f"{gap:.2g} {'worse' if self.is_worse else 'better'}"
+        within = self.ours.std is not None and gap <= 2 * self.ours.std
+        how += ", within two standard deviations over seeds" if within else ""
+        return f"{ours}, published {self.theirs} ({self.theirs.paper}): {how}."
+
+    @property
+    def protocols(self) -> str:
+        """What differs, in the words of both."""
+        return f"Ours: {_protocol(self.group)}. Theirs: {self.theirs.protocol}."
+
+
+def _protocol(group: Group) -> str:
+    """How the runs of a group were trained, and which of their checkpoints was tested."""
+    run = group.runs[0]
+    options, trainer = run.options("data"), run.config["trainer"]
+    cls = getattr(datamodules, str(run.config["data"]["class_path"]).rpartition(".")[2])
+    told = []
+    if issubclass(cls, PixelDataModule):
+        pixels = cls(**options)
+        seed = pixels.permutation_seed
+        told += [f"permutation {f'of seed {seed}' if isinstance(seed, int) else seed}"] if pixels.permute else []
+        told.append(f"{pixels.val_size:,} of the training images kept for validation")
+    told += [f"batch {options['batch_size']}"] if "batch_size" in options else []
+    told += [f"{trainer['max_epochs']} epochs"] if (trainer.get("max_epochs") or 0) > 0 else []
+    return f"{', '.join(told)}; the test set is read once, by the checkpoint that is best on validation"
+
+
+def pairs(comparisons: Sequence[Comparison], papers: Sequence[str] | None = None) -> list[Pair]:
+    """Every published test figure of ``papers`` that ours can stand beside, of every paper if None."""
+    found = []
+    for comparison in comparisons:
+        for groups in by_label(comparison).values():
+            group = standing(groups, comparison)
+            for entry in beside(group, comparison):
+                if group.test is not None and entry.number is not None and (papers is None or entry.paper in papers):
+                    found.append(Pair(group, comparison, group.test, entry, entry.number))
+    return found
+
+
+def said_first(comparisons: Sequence[Comparison], papers: Sequence[str] | None = None) -> str:
+    """A sentence for each figure that ours differs from, with both protocols on the page of its paper."""
+    found = pairs(comparisons, papers)
+    worse = [one for one in found if one.is_worse]
+    better = [one for one in found if not one.is_worse and not one.is_same]
+    counts = [f"{word} than {len(some)}" for word, some in (("worse", worse), ("better", better)) if some]
+    if not counts:
+        return ""
+    told = f"{' and '.join(counts)} of the {len(found)} published figures"
+    if len(found) == 1:
+        told = f"{'worse' if worse else 'better'} than the one published figure"
+    lines = [f"**Ours is {told} that it can stand beside:**\n\n"]
+    for one in (*worse, *better):
+        detail = f" {one.protocols}" if papers is not None else ""
+        lines.append(f"- {plain_markdown(one.sentence + detail)}\n")
+    return "".join([*lines, "\n"])
