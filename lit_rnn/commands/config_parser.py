@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -17,6 +18,7 @@ from datamodules import SequenceDataModule, Task
 from datamodules.errors import UserError
 from lit_rnn import blame, callbacks  # noqa: F401  # callbacks, so that configs may name them by short names
 from lit_rnn.commands.arguments import complete
+from lit_rnn.commands.dropped import dropped, empty_mappings
 from lit_rnn.commands.sentences import explain
 from lit_rnn.files import check_yaml
 from lit_rnn.models import SequenceModel
@@ -134,7 +136,13 @@ class ConfigCLI(LightningCLI):
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        self.config = parser.parse_args(args)  # type: ignore[arg-type]  # `run` gives a list
+        assert isinstance(args, list)  # as `run` gives
+        if suspects := empty_mappings(args):
+            whole = parser.parse_args([part for part in args if not part.startswith("--print_config")])
+            for key, cls in itertools.chain.from_iterable(dropped(one, whole[self._command]) for one in suspects):
+                option = {"class_path": cls, "init_args": {key.rpartition(".")[2]: None}}
+                raise _RefusedError(f"Option '{key}' is not accepted" + (f"\nGiven value: {option}" if cls else ""))
+        self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a checkpoint's hyperparameters must not beat the command line; `fit` compares them."""

@@ -172,12 +172,15 @@ def _no_key(path: str, arguments: Sequence[str], message: str) -> str:
     if base is not None and place not in BASES:  # an option of an optimizer, say
         accepted = _options_of(_holder(message, option) or _class_named(place, arguments), base)
     elif top == "trainer" and below:
-        accepted = [name for name in inspect.signature(Trainer).parameters if name != "self"]
+        options = [name for name in inspect.signature(Trainer).parameters if name != "self"]
+        first = below.partition(".")[0]
+        path, below, accepted = (path, below, []) if first in options else (f"{top}.{first}", first, options)
     elif top in BASES and below:
         accepted = _accepted(top, arguments)
     else:
         accepted = ["config", "seed_everything", "model", "data", "trainer"]
         accepted += ["run_dir", "resume", "threads", "ckpt_path", "debug"]
+        accepted = [name for name in accepted if name != top]  # --debug is no key of a file
         below = top
     return f"{path} is not a key{_instead(below.rpartition('.')[2], accepted)}"
 

@@ -31,6 +31,7 @@ PLACES: dict[str, type] = {
 GROUPS = "model.init_args.group_optimizers"
 _WORDS = ("strategy", "accelerator", "plugins", "profiler")  # options of the Trainer that would take a class too
 _SECTIONS = ("model", "data", "trainer")
+_OF_A_CLASS = ("class_path", "init_args", "dict_kwargs")
 _LISTS = ("trainer.callbacks", "trainer.logger")  # where several classes may stand
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _FOLDERS = ("dirpath", "save_dir", "log_dir", "root_dir", "dir")
@@ -106,6 +107,12 @@ def check_named(value: Any, key: str = "", where: str = "") -> None:
             require(named, f"{where}{place}.class_path", name, "a class's name")
             mapped = isinstance(options, Mapping | None)
             require(mapped, f"{where}{place}.init_args", options, "a mapping from options to values")
+            beside = next((name for name in given if name not in _OF_A_CLASS), None)
+            if beside is not None and given.keys() & set(_OF_A_CLASS):
+                raise UserError(
+                    f"{where}{place}.{beside} is not a key; accepted: {', '.join(_OF_A_CLASS)}: an option of the class "
+                    "belongs in init_args."
+                )
         else:
             accepted = "a class's name, or a mapping with class_path and init_args"
             accepted += ", or a list of such" if place in _LISTS else ""

@@ -1,0 +1,71 @@
+"""Keys that the parser would drop without a word: those that are none, above a mapping that holds nothing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from lit_rnn.files import parse_yaml
+from lit_rnn.runs.config import listed, read_config, walk
+
+Dropped = tuple[str, str | None]  # a key, and the class whose option it would be, if it would be one's
+
+
+def empty_mappings(arguments: Sequence[str]) -> list[dict[str, Any]]:
+    """Of the configs and options of a command line, those in which a mapping holds nothing."""
+    found = []
+    for option, value in itertools.pairwise(arguments):
+        if option == "--config":
+            given = read_config(Path(value))
+        elif option.startswith("--") and "{" in value:
+            given = {option.removeprefix("--"): parse_yaml(value, option)}
+        else:
+            continue
+        if any(isinstance(part, Mapping) and not part for _, part in walk(given, "")):
+            found.append(given)
+    return found
+
+
+def dropped(given: Any, parsed: Any, key: str = "") -> Iterator[Dropped]:
+    """The keys of ``given`` that are not in ``parsed``, under which there is no value, or none but empty mappings.
+
+    The parser refuses other keys that it does not know. Options of a class that another config replaced are left out.
+
+    Args:
+        given: What one config says under ``key``.
+        parsed: What all of them come to there, defaults included.
+        key: Dotted.
+    """
+    for one in (one for one in listed(given) if isinstance(one, Mapping)):
+        there = [place for place in listed(parsed) if isinstance(place, Namespace | dict) and _fits(one, place)]
+        yield from min((list(_dropped_in(one, place, key)) for place in there), key=len, default=[])
+
+
+def _fits(one: Mapping[str, Any], place: Any) -> bool:
+    """Whether a mapping speaks of this place: of several in a list, and of one that may have another class by now."""
+    named = one.get("class_path")
+    return named is None or str(named).rpartition(".")[2] == str(place.get("class_path")).rpartition(".")[2]
+
+
+def _dropped_in(one: Mapping[str, Any], place: Any, key: str) -> Iterator[Dropped]:
+    for name, value in one.items():
+        first, _, rest = str(name).removesuffix("+").partition(".")
+        value = {rest: value} if rest else value
+        path, parts = (f"{key}.{first}" if key else first), vars(place) if isinstance(place, Namespace) else place
+        if "class_path" in parts and first not in ("class_path", "init_args", "dict_kwargs"):  # short, as in an option
+            yield from _dropped_in({"init_args": {first: value}}, place, key)
+        elif first == "init_args":
+            for lost, cls in dropped(value, parts.get(first) or Namespace(), path):
+                yield lost, cls or (parts["class_path"] if lost.rpartition(".")[0] == path else None)
+        elif first in parts:
+            yield from dropped(value, parts[first], path)
+        elif isinstance(place, Namespace) and first != "dict_kwargs" and _is_empty(value):
+            yield path, None
+
+
+def _is_empty(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(_is_empty(inner) for inner in value.values())

@@ -1,0 +1,103 @@
+"""A key that is none is refused where it holds an empty mapping, too, which the parser loses without a word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from jsonargparse import Namespace
+
+from datamodules import UserError
+from lit_rnn.commands.config_parser import resolve
+from lit_rnn.commands.dropped import dropped
+from lit_rnn.commands.fit.trial import try_out
+from lit_rnn.commands.study import command
+
+STOP = {"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss", "odd": {}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"odd": {}}, ["odd is not a key; accepted: ", "seed_everything"]),
+        ({"trainer": {"max_epoch": {"a": {}}}}, ["trainer.max_epoch is not a key (did you mean max_epochs?)"]),
+        ({"model": {"init_args": {"layer": {}}}}, ["model.init_args.layer is not a key (did you mean layers?)"]),
+        ({"trainer": {"callbacks": [STOP]}}, ["trainer.callbacks.init_args.odd is not a key; accepted: monitor"]),
+        ({"data": {"class_path": "CopyMemory", "dely": {}}}, ["data.dely is not a key", "class_path, init_args"]),
+        ({"debug": {}}, ["debug is not a key; accepted: config"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_key_above_nothing_is_refused_in_a_file(
+    refused: Any, config: Any, changes: dict[str, Any], words: list[str]
+) -> None:
+    sentence = refused("fit", "-c", config(**changes), "--run_dir", "r")
+    assert all(word in sentence for word in words), sentence
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "key"),
+    [
+        ("--model.odd", "{}", "model.init_args.odd"),
+        ("--model.optimizer", "{class_path: Adam, init_args: {odd: {}}}", "model.init_args.optimizer.init_args.odd"),
+        ("--trainer.strategy", "{class_path: DDPStrategy, init_args: {odd: {}}}", "trainer.strategy.init_args.odd"),
+    ],
+)
+def test_a_key_above_nothing_is_refused_on_the_command_line(
+    refused: Any, config: Any, option: str, value: str, key: str
+) -> None:
+    assert refused("fit", "-c", config(), option, value).startswith(f"lit_rnn: {key} is not a key")
+
+
+def test_an_option_may_hold_nothing(config: Any) -> None:
+    """What takes a mapping takes an empty one, and `init_args` and `dict_kwargs` need no option."""
+    empty = {
+        "model": {"init_args": {"group_optimizers": {}}},
+        "trainer": {"callbacks": [{"class_path": "ModelSummary", "init_args": {}, "dict_kwargs": {}}]},
+    }
+    found = resolve(["-c", config(**empty)])
+    assert not found["model"]["init_args"]["group_optimizers"] and "ModelSummary" in str(found["trainer"]["callbacks"])
+
+
+def test_a_study_names_the_run_whose_base_holds_such_a_key(
+    config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arms = {"a": {}, "b": {"base": config("odd.yaml", odd={"inner": {}})}}
+    Path("study.yaml").write_text(yaml.safe_dump({"base": config(), "arms": arms}))
+    with pytest.raises(UserError, match=r"run b-seed=1: odd is not a key; accepted: "):
+        command.run("study", ["study.yaml"], try_out)
+    assert not Path("runs").exists()
+
+
+def test_what_has_been_dropped() -> None:
+    """By hand: in lists and dictionaries, under dotted and short keys, and below a class that was replaced."""
+    adam = Namespace(class_path="torch.optim.Adam", init_args=Namespace(lr=0.1))
+    stop = Namespace(class_path="pl.EarlyStopping", init_args=Namespace(monitor="a", mode={}))
+    model = Namespace(class_path="x.LSTM", init_args=Namespace(size=1, groups={"other": adam}))
+    parsed = Namespace(model=model, trainer=Namespace(callbacks=[stop, Namespace(class_path="b.Timer")], time=None))
+
+    def lost(given: Any) -> list[tuple[str, str | None]]:
+        return list(dropped(given, parsed))
+
+    assert lost({"model": {"init_args": {"size": {}, "groups": {"other": {}}}}, "trainer": {"time": {"a": {}}}}) == []
+    assert lost({"model": {"class_path": "GRU", "init_args": {"odd": {}}}}) == [], "replaced by another config"
+    assert lost({"model": {"class_path": "LSTM", "init_args": {"odd": {}}}}) == [("model.init_args.odd", "x.LSTM")]
+    assert lost({"model.odd": {}}) == [("model.init_args.odd", "x.LSTM")] == lost({"model.init_args": {"odd": {}}})
+    groups = {"other": {"class_path": "Adam", "init_args": {"odd": {"a": {}, "b": {}}}}}
+    path = "model.init_args.groups.other.init_args.odd"
+    assert lost({"model": {"init_args": {"groups": groups}}}) == [(path, "torch.optim.Adam")]
+    assert lost({"trainer": {"callbacks": ["Timer", {"class_path": "Timer", "init_args": {"odd": {}}}]}}) == [
+        ("trainer.callbacks.init_args.odd", "b.Timer")
+    ]
+    assert lost({"trainer.callbacks+": {"class_path": "EarlyStopping", "init_args": {"mode": {}}}}) == []
+    assert lost({"trainer.callbacks.mode": {}}) == [], "of the one that has it"
+    assert [key for key, _ in lost({"trainer.callbacks.odd": {}})] == ["trainer.callbacks.init_args.odd"]
+    assert lost({"odd": {"a": {"b": {}}}, "a.b": {}, "trainer": {"odd": {}}}) == [
+        ("odd", None),
+        ("a", None),
+        ("trainer.odd", None),
+    ]
+    assert lost({"odd": {"a": 1}, "model": {"init_args": {"odd": []}}}) == [], "which the parser refuses itself"
