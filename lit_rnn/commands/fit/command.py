@@ -120,6 +120,7 @@ class CLI(ConfigCLI):
         self._added = [*chosen(given), *(loggers if isinstance(loggers, list) else [])]
         added = told_of_answers(self.config[command], self.run_dir, self.datamodule, command)
         self.trainer_defaults["callbacks"] += added
+        settings.check_states(chosen(given), self.trainer_defaults["callbacks"])
         with settings.in_sentences(given["precision"]):
             trainer = super().instantiate_trainer(
                 default_root_dir=str(self.run_dir),

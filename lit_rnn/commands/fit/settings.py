@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import os
 import re
@@ -17,6 +18,7 @@ from lightning_fabric.plugins.environments.mpi import MPIEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, Timer, WeightAveraging
 from pytorch_lightning.strategies import StrategyRegistry
@@ -244,6 +246,36 @@ def check_callbacks(chosen: Sequence[Any], model: SequenceModel, validates: bool
         if isinstance(callback, EarlyStopping | ModelCheckpoint) and monitor is not None:
             names = measured_names(model.task, lengths) if validates else []
             _check_monitor(f"{key}: the monitor of {name}", monitor, model, [f"val/{name}" for name in names])
+
+
+def check_states(chosen: Sequence[Any], added: Sequence[Any]) -> None:
+    """Refuse callbacks that a checkpoint would keep one state for.
+
+    Args:
+        chosen: The callbacks that the config names.
+        added: Those that the run has beside them.
+
+    Raises:
+        UserError: naming the callback.
+    """
+    ours = {callback.state_key for callback in added if _keeps_state(callback)}
+    seen: set[str] = set()
+    for callback in filter(_keeps_state, chosen):
+        name, key = type(callback).__name__, callback.state_key
+        monitors = "monitor" in inspect.signature(type(callback)).parameters
+        what, instead = (f" with the monitor {callback.monitor}", ", or give it another") if monitors else ("", "")
+        if key in ours:
+            raise UserError(f"trainer.callbacks names {name}{what}, which every run has: leave it out{instead}.")
+        if key in seen:
+            why = "but a checkpoint keeps one state for both: leave one out"
+            raise UserError(f"trainer.callbacks names {name} twice{what}, {why}{instead}.")
+        seen.add(key)
+
+
+def _keeps_state(callback: Callback) -> bool:
+    """Whether a checkpoint keeps something of it, under its state key."""
+    own = (getattr(type(callback), name, None) for name in ("state_dict", "load_state_dict"))
+    return any(method not in (Callback.state_dict, Callback.load_state_dict) for method in own)
 
 
 def _check_monitor(key: str, monitor: str, model: SequenceModel, validated: Sequence[str]) -> None:
