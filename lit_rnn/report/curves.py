@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from numpy.typing import NDArray
 
 from lit_rnn.report.style import GUIDE, look
 from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.results import ended_early
 
 
 def draw_curves(axes: Axes, runs: Sequence[tuple[str, Path]], chance: float) -> None:
@@ -38,17 +42,44 @@ def draw_curves(axes: Axes, runs: Sequence[tuple[str, Path]], chance: float) -> 
 def draw_means(axes: Axes, groups: Sequence[tuple[str, Sequence[Path]]], chance: float) -> None:
     """Validation loss of named groups of run folders: the mean over runs, their range as a band, chance as a line.
 
-    A mean ends where the shortest of its curves ends.
+    A run that ended before the others, as when it had solved its task, has a cross at its last loss. There the mean
+    breaks, and goes on as that of the others: it would rise, though no run's loss does, or hide those that go on.
     """
+    crossed = False
     for number, (name, folders) in enumerate(groups):
-        curves = [read_curve(folder / "metrics.csv", "val/loss") for folder in folders]
-        length = min(len(losses) for _, losses in curves)
-        losses = np.array([losses[:length] for _, losses in curves])
-        steps, line = curves[0][0][:length], look(number, length)
-        axes.plot(steps, losses.mean(0), **line, label=name)
-        axes.fill_between(steps, losses.min(0), losses.max(0), color=line["color"], alpha=0.15, linewidth=0)
-    axes.set(xlabel="optimizer steps", ylabel="validation loss", title="mean and range over seeds")
+        curves = [dict(zip(*read_curve(folder / "metrics.csv", "val/loss"), strict=True)) for folder in folders]
+        last = max((max(curve) for curve in curves if curve), default=0)
+        parts = _parts([curve for curve in curves if curve])
+        steps = [step for part, _ in parts for step in (*part, math.nan)]  # which no line crosses
+        line = look(number, len(steps))
+        mean, low, high = (
+            [value for _, losses in parts for value in (*over(losses, 0), math.nan)]
+            for over in (np.mean, np.min, np.max)
+        )
+        axes.plot(steps, mean, **line, label=name)
+        axes.fill_between(steps, low, high, color=line["color"], alpha=0.15, linewidth=0)
+        for folder, curve in zip(folders, curves, strict=True):
+            if curve and (max(curve) < last or ended_early(folder)):
+                axes.plot(max(curve), curve[max(curve)], color=line["color"], marker="x", markersize=7, label="_")
+                crossed = True
+    over = "the seeds that still run" if crossed else "seeds"
+    axes.set(xlabel="optimizer steps", ylabel="validation loss", title=f"mean and range over {over}")
+    if crossed:
+        axes.plot([], [], color=GUIDE, marker="x", markersize=7, linestyle="", label="a seed that ended early")
     draw_chance(axes, chance)
+
+
+def _parts(curves: Sequence[Mapping[int, float]]) -> list[tuple[list[int], NDArray[np.float64]]]:
+    """Steps, and the losses there of the curves that reach them (curves, steps), from each end of a curve to the next.
+
+    The loss by step of each curve, which has some; of different steps those that all have are taken.
+    """
+    parts = []
+    for start, end in itertools.pairwise([0, *sorted({max(curve) for curve in curves})]):
+        there = [curve for curve in curves if max(curve) >= end]
+        steps = [step for step in sorted(there[0]) if start <= step <= end and all(step in curve for curve in there)]
+        parts.append((steps, np.array([[curve[step] for step in steps] for curve in there])))
+    return parts
 
 
 def draw_chance(axes: Axes, chance: float) -> None:

@@ -23,6 +23,12 @@ def is_finished(folder: Path, command: str = "fit") -> bool:
         return False
 
 
+def ended_early(folder: Path) -> bool:
+    """Whether a finished run ended before its last epoch or step, as when it had solved its task."""
+    path = folder / "fit.json"
+    return path.is_file() and "ended_early" in read_json(path)
+
+
 def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
     """The numbers that a finished run left in its folder.
 

@@ -21,7 +21,7 @@ def draw(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], fol
 
 
 def _against_steps(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], folder: Path) -> Path:
-    """Validation loss against steps of the best settings: mean over seeds, with the range as a band."""
+    """Validation loss against steps of the best settings, as `draw_means` draws it."""
     figure = style.new_figure(7.5, 4.6)
     axes = figure.subplots()
     finished = [row for row in rows if not row["diverged"]]
