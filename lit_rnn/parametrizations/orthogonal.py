@@ -99,10 +99,10 @@ class OrthogonalMap(KeepsKind, ABC):
 
     def computed(self, matrix: Callable[[], Tensor]) -> Tensor:
         """What ``matrix`` gives, run and cast as told above."""
-        dtype = next(self.parameters()).dtype
-        with torch.autocast(next(self.parameters()).device.type, enabled=False):
+        like = next(self.parameters())
+        with torch.autocast(like.device.type, enabled=False):
             W = matrix()
-        if self.double_precision and dtype.itemsize < W.dtype.itemsize:
+        if self.double_precision and like.dtype.to_real().itemsize < W.dtype.to_real().itemsize:
             return W.to(torch.complex64 if W.is_complex() else torch.float32)
         return W
 

@@ -50,7 +50,7 @@ class SkewMap(OrthogonalMap):
         self.symmetric = nn.Parameter(torch.zeros(len(rows))) if unitary else None
         base = None
         if trivialized:  # in float64: the base carries its rounding error for the whole run
-            base = self.map(double(generator)).to(torch.complex64 if unitary else start.dtype)
+            base = self.map(double(generator)).to(start.dtype.to_complex() if unitary else start.dtype)
         self.register_buffer("base", base)
 
     @abstractmethod

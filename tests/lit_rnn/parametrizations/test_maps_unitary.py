@@ -14,7 +14,15 @@ import torch
 from torch import nn
 from torch.func import functional_call
 
-from lit_rnn.parametrizations import Cayley, Exponential, RestrictedUnitary, Rotations, UnitaryScaledCayley, drift
+from lit_rnn.parametrizations import (
+    Cayley,
+    Exponential,
+    FreeUnitary,
+    RestrictedUnitary,
+    Rotations,
+    UnitaryScaledCayley,
+    drift,
+)
 from tests.oracles.maps import (
     FFT,
     TUNABLE,
@@ -218,8 +226,22 @@ def test_single_precision_stays_unitary_under_autocast(build: Callable[[], Any])
 def test_moved_to_double_precision_a_fresh_map_is_unitary_to_its_rounding(build: Callable[[], Any]) -> None:
     """Module.double() leaves complex tensors alone: a base point has to be brought along, and made unitary again."""
     module = build().double()
-    assert module().dtype == C128
-    assert defect(value(module)) < 1e-12
+    for computed_in_double in (False, True):  # which asks for no more than is there
+        module.double_precision = computed_in_double
+        assert module().dtype == C128
+        assert defect(value(module)) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["exp trivialized", "cayley trivialized", "free"])
+def test_built_where_double_precision_is_the_default(name: str) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        module = (SINGLE | {"free": lambda: FreeUnitary(8)})[name]()
+        assert {tensor.dtype.to_real() for tensor in (*module.parameters(), *module.on_group())} == {torch.float64}
+        assert module().dtype == C128
+        assert defect(value(module)) < 1e-12
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 # -- drift -----------------------------------------------------------------------------------------
