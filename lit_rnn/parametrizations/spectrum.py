@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from datamodules.errors import UserError, require
+from lit_rnn.dtypes import as_plain
 from lit_rnn.parametrizations.orthogonal import double
 
 Constraint = Literal["none", "spectral_norm", "spectral_radius"]
@@ -103,6 +104,11 @@ class _SpectralRadius(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            raise UserError(
+                "The spectral radius gives no gradients of gradients (they would silently lack a part): set "
+                "model.init_args.recurrent_constraint to none or spectral_norm."
+            )
         return gradient[..., None, None] * ctx.saved_tensors[0]
 
 
@@ -138,9 +144,10 @@ def constrain_recurrent(cell: Any, kind: Constraint, bound: float = 1.0) -> None
     require(kind in get_args(Constraint), key, kind, f"one of {', '.join(get_args(Constraint))}")
     if kind == "none":
         return
-    layer = getattr(cell, "recurrent", None)
-    if not isinstance(layer, nn.Linear):
-        why = "builds W by a map of its own" if cell.recurrent_matrices() else "has no recurrent matrix"
+    layer, matrices = getattr(cell, "recurrent", None), cell.recurrent_matrices()
+    square = isinstance(layer, nn.Linear) and layer.out_features % layer.in_features == 0
+    if not isinstance(layer, nn.Linear) or not matrices or not square:
+        why = "builds W by a map of its own" if matrices else "has no recurrent matrix"
         raise UserError(f"{key} is {kind!r}, but it must be 'none': {type(cell).__name__} {why}.")
     constraint = BOUNDS[kind](bound, layer.out_features // layer.in_features)
     parametrize.register_parametrization(layer, "weight", constraint)
@@ -148,5 +155,5 @@ def constrain_recurrent(cell: Any, kind: Constraint, bound: float = 1.0) -> None
 
 def spectral_norm_penalty(cells: Iterable[Any]) -> Tensor:
     """Half the sum of squared spectral norms over the cells' recurrent matrices (Yoshida and Miyato 2017)."""
-    matrices = [W for cell in cells for W in cell.recurrent_matrices().values()]
+    matrices = [as_plain(W) for cell in cells for W in cell.recurrent_matrices().values()]
     return torch.stack([torch.linalg.matrix_norm(W, ord=2).square() for W in matrices]).sum() / 2

@@ -116,6 +116,9 @@ def test_gradients() -> None:
             free = start.clone().requires_grad_()
             (gradient,) = torch.autograd.grad(bound(0.5)(free).square().sum(), free)
             assert bool(gradient.isfinite().all())
+    W = ginibre(4).requires_grad_()
+    with pytest.raises(UserError, match="no gradients of gradients"):  # d^2 rho would lack what x and y change
+        torch.autograd.grad(spectral_radius_with_gradient(W), W, create_graph=True)
 
 
 def test_a_pull_on_the_leading_eigenvalues_does_not_shrink_the_others() -> None:
@@ -170,6 +173,9 @@ def test_what_cannot_be_constrained_is_refused() -> None:
     for name in ("ExpRNN", "ScoRNN", "NnRNN", "LipschitzRNN", "AntisymmetricRNN"):
         with pytest.raises(UserError, match=r"recurrent_constraint is 'spectral_radius', but it must be 'none'"):
             getattr(models, name)(task, 8, recurrent_constraint="spectral_radius")
+    for sizes in ((155, 50), (5, 4), (4, 4)):  # a matrix (p, r) is no W, whatever its shape
+        with pytest.raises(UserError, match="'none': StatisticalRUCell has no recurrent matrix"):
+            models.StatisticalRU(task, 4, *sizes, recurrent_constraint="spectral_norm")
     with pytest.raises(UserError, match="norm_penalty"):
         models.LSTM(task, 4, norm_penalty=-1.0)
 
@@ -183,6 +189,16 @@ def test_the_penalty_is_half_the_squared_norms() -> None:
     spectral_norm_penalty([cell]).backward()
     U, s, Vh = torch.linalg.svd(W.weight.detach())
     torch.testing.assert_close(W.weight.grad, s[0] * torch.outer(U[:, 0], Vh[0]))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_penalty_of_coarse_weights_is_computed_in_single_precision(dtype: torch.dtype) -> None:
+    cell = LSTMCell(2, 5).to(dtype)
+    penalty = spectral_norm_penalty([cell])
+    exact = sum(norm(W) ** 2 for W in cell.recurrent_matrices().values()) / 2
+    assert float(penalty.detach()) == pytest.approx(exact, rel=1e-6)
+    penalty.backward()
+    assert cell.recurrent.weight.grad is not None and bool(cell.recurrent.weight.grad.any())
 
 
 # ---- in a model
