@@ -14,6 +14,7 @@ from datamodules.errors import require
 from datamodules.task import Task
 from lit_rnn.activations import NonlinearityOrModReLU
 from lit_rnn.cells import Cell, LayerNormRNNCell, VanillaRNNCell
+from lit_rnn.dtypes import as_plain
 from lit_rnn.init import Fill, chain_, dense_, fbchain_, gaussian_, identity_, orthogonal_, source_
 from lit_rnn.models.base import SequenceModel
 
@@ -35,8 +36,8 @@ def growth(W: Tensor, steps: int) -> float:
     power, best = W.double(), 0.0
     chosen = {steps, min(steps, len(W) - 1)}  # a chain is at its largest just before it ends
     for k in sorted(chosen | {2**i for i in range(steps.bit_length())}):
-        largest = torch.linalg.matrix_norm(torch.linalg.matrix_power(power, k), 2).item() if k else 1.0
-        best = max(best, largest if math.isfinite(largest) else math.inf)
+        W_k = torch.linalg.matrix_power(power, k)
+        best = max(best, torch.linalg.matrix_norm(W_k, 2).item() if W_k.isfinite().all() else math.inf)
     return best
 
 
@@ -142,5 +143,6 @@ class VanillaRNN(SequenceModel):
         strength = self.options.orthogonal_penalty
         if not strength:
             return None
-        matrices = [matrix for cell in self.cell_list() for matrix in cell.recurrent_matrices().values()]
-        return strength * sum(((W.mT @ W).sub(torch.eye(len(W), device=W.device)) ** 2).sum() for W in matrices)
+        matrices = [as_plain(matrix) for cell in self.cell_list() for matrix in cell.recurrent_matrices().values()]
+        with torch.autocast(self.device.type, enabled=False):  # W^T W - I cancels
+            return strength * sum(((W.mT @ W).sub(torch.eye(len(W), device=W.device)) ** 2).sum() for W in matrices)

@@ -303,3 +303,22 @@ def test_a_start_that_explodes_is_told(init: Any, options: dict[str, float]) -> 
     expected = 1.2**99 if init == "chain" else np.linalg.norm(np.linalg.matrix_power(W, 500), 2)
     assert factor == pytest.approx(expected, rel=0.01)
     VanillaRNN(task, 100, "tanh", init, **options)  # saturates: no warning, which would be an error here
+
+
+def test_a_start_that_overflows_is_told() -> None:
+    with pytest.warns(UserWarning, match="growth of inf over 1000 steps"):
+        VanillaRNN(CopyMemory(delay=980).task, 8, "relu", "gaussian", lam=9.0)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def test_the_orthogonal_penalty_is_that_of_the_weights_as_they_are(precision: str) -> None:
+    """W^T W - I cancels: of an orthogonal W in float32, a product in bfloat16 leaves a gradient of 0.1."""
+    model = VanillaRNN(CopyMemory(delay=5).task, 64, orthogonal_penalty=1.0)
+    if precision == "bf16-true":
+        model.bfloat16()
+    W = model.cell_list()[0].recurrent_matrices()["recurrent"].detach().double()
+    exact = (W.T @ W - torch.eye(64, dtype=torch.float64)).square().sum()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
+        penalty = model.penalty()
+    assert penalty is not None
+    torch.testing.assert_close(penalty.detach().double(), exact, rtol=1e-3, atol=1e-9)
