@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import math
 import shutil
 import sys
 from collections import Counter
@@ -27,6 +28,8 @@ from lit_rnn.commands.compare.measure import (
     beside,
     by_rate,
     compare,
+    higher_is_better,
+    learning_rate,
     successes,
 )
 from lit_rnn.commands.compare.measure import names as run_names
@@ -135,9 +138,20 @@ def headline(comparisons: Sequence[Comparison]) -> str:
         for name, groups in by_label(comparison).items():
             cells.setdefault(name, [""] * len(comparisons))[column] = _headline_cell(groups, comparison)
     header = ["model", *(f"{name}: test/{one.metric}" for name, one in zip(names, comparisons, strict=True))]
-    chance = ["chance loss", *(number(one.chance) for one in comparisons)]
+    chance = ["chance loss", *(_chance(one) for one in comparisons)]
     made = Table(header, [*([name, *row] for name, row in cells.items()), chance])
     return "\n".join([made.markdown(), "", f"{SPREAD}.", *(["", solved] if solved else [""])])
+
+
+def _chance(comparison: Comparison) -> str:
+    """The loss of a guess, and what it is in the metric's unit where that follows from it."""
+    told, classes = number(comparison.chance), math.exp(comparison.chance)
+    if comparison.metric.startswith("bits_per_"):
+        return f"{told} ({number(comparison.chance / math.log(2))} bits)"
+    alike = (
+        comparison.metric == "accuracy" and round(classes) > 1 and math.isclose(classes, round(classes), rel_tol=1e-6)
+    )
+    return f"{told} (accuracy {number(1 / round(classes))})" if alike else told
 
 
 def _headline_cell(groups: Sequence[Group], comparison: Comparison) -> str:
@@ -159,6 +173,22 @@ def clock(comparison: Comparison) -> str:
     kinds = sorted(set(by_run.values()))
     told = kinds[0] if len(kinds) == 1 else "; ".join(f"{name}: {kind}" for name, kind in by_run.items())
     return f"Seconds are wall clock, pauses included, measured on: {plain_markdown(told)}.\n\n"
+
+
+def trained(comparison: Comparison) -> str:
+    """Batch, optimizer and rate of every run, and where the rest stands."""
+    found: dict[str, list[str]] = {}
+    for name, group in zip(run_names(comparison.groups), comparison.groups, strict=True):
+        options, rate = group.runs[0].options("model"), learning_rate(group)
+        batch = group.runs[0].options("data").get("batch_size")
+        how = [] if batch is None else [f"batch {batch}"]
+        if rate is not None:
+            how.append(f"{str(options['optimizer']['class_path']).rpartition('.')[2]} at {rate:g}")
+        found.setdefault(", ".join(how) or "the defaults", []).append(name)
+    told = plain_markdown("; ".join(f"{how} ({', '.join(names)})" for how, names in found.items()))
+    folders = sorted({run.folder.parent.name for group in comparison.groups for run in group.runs})
+    places = ", ".join(f"`results/{folder}/`" for folder in folders)
+    return f"Trained with {told}; the rates of parts of a model, and all else, are in the configs in {places}.\n\n"
 
 
 def still_better(comparison: Comparison) -> str:
@@ -211,15 +241,32 @@ def _statuses() -> str:
 # ---- pages
 
 
+def _about(results: Results, docs: str) -> str:
+    """What has been run, and the words of the tables."""
+    groups = [group for comparison in results.comparisons for group in comparison.groups]
+    if not groups:
+        return ""
+    runs, models = sum(len(group.runs) for group in groups), len({group.model for group in groups})
+    tasks = len({one.task for one in results.comparisons})
+    return (
+        f"{runs} runs have ended, of {models} models on {tasks} task{'s' * (tasks > 1)}, beside the studies of "
+        f"[tracking]({docs}tracking.md) and of [robustness]({docs}robustness.md). n is the hidden size, val the "
+        "validation split, on which the tested checkpoint is the best, and chance the loss of a guess. What is what: "
+        f"[Models]({docs}../models/index.md), [Data]({docs}../data.md). A published figure has its "
+        "[status](#every-published-figure) behind it.\n\n"
+    )
+
+
 def overview(results: Results, docs: str) -> str:
     """RESULTS.md, and the first page in docs/results/; ``docs`` leads from the page to that folder."""
-    parts = [f"{NOTE}\n\n# Results\n\n", said_first(results.comparisons), headline(results.comparisons), "\n"]
+    parts = [f"{NOTE}\n\n# Results\n\n", said_first(results.comparisons), _about(results, docs)]
+    parts += [headline(results.comparisons), "\n"]
     parts += [_going(results)]
     names = _titles(results.comparisons)
     for name, comparison, picture in zip(names, results.comparisons, _pictures(results.comparisons), strict=True):
         made = table(comparison, published=True)
         parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")
-        parts += [clock(comparison), still_better(comparison)]
+        parts += [trained(comparison), clock(comparison), still_better(comparison)]
         parts += [f"{one.markdown()}\n\n" for one in (solving.milestones(comparison), rates_table(comparison)) if one]
         parts.append(f"![Loss against steps on {comparison.task}; the dashed line is chance]({docs}{picture})\n\n")
     parts += [tracking.link(results.tracking, docs), robustness.link(results.robustness, docs)]
@@ -245,7 +292,7 @@ def paper(page: str, results: Results) -> str:
     for task in dict.fromkeys(entry.task for entry in entries):
         rows: list[list[Any]] = []
         notes: dict[str, str] = {}
-        for entry in (one for one in entries if one.task == task):
+        for entry in _best_first([one for one in entries if one.task == task]):
             note = f"{entry.paper}, {entry.where}. Protocol: {entry.protocol}. Read in: {entry.source}."
             mark = notes.setdefault(note, f"({len(notes) + 1})")
             ours = _ours(entry, results.comparisons)
@@ -259,6 +306,17 @@ def paper(page: str, results: Results) -> str:
                 parts.append(f"![Loss against steps on {task}; the dashed line is chance]({picture})\n\n")
     parts.append(f"The word behind a published figure is its status:\n\n{_statuses()}")
     return "".join(parts)
+
+
+def _best_first(entries: Sequence[Published]) -> list[Published]:
+    """Of each metric and split, those that come first; what did not converge comes last."""
+    order = list(dict.fromkeys((one.split, one.metric) for one in entries))
+
+    def rank(one: Published) -> tuple[int, float]:
+        value = math.inf if one.number is None else one.number * (-1 if higher_is_better(one.metric) else 1)
+        return order.index((one.split, one.metric)), value
+
+    return sorted(entries, key=rank)
 
 
 def _ours(entry: Published, comparisons: Sequence[Comparison]) -> str:

@@ -233,6 +233,7 @@ def _state(study: Study) -> str:
               for one in study.settings}  # fmt: skip
     broken = [f"{name}, {check} ({count})" for name, counts in failed.items() for check, count in counts.items()]
     told += f"Failed checks of the evaluation, over all seeds: {'; '.join(broken) or 'none'}. "
+    told += "Where a check failed, a stronger attack may find a lower worst case. " if broken else ""
     attacks = sum(run["attack"]["seconds"] for run in study.runs)
     return plain_markdown(f"{told}{studies.cost(study.runs)}, and their attacks {attacks / 3600:.1f} hours.") + "\n"
 
@@ -242,13 +243,14 @@ SOURCE = """Asked in the spirit of Sengupta and Friston 2018, "How Robust are De
 checked. What they say is above; which networks, data, perturbations and sizes stand behind it is not known, so that no
 figure of the paper stands here, and what each claim is asked by is our choice.
 """
-RULE = """Worst case: the share of test examples that no attack fools at this size or a smaller one. Mean ± sample
-standard deviation over seeds. ε½ is the size at which half of the clean accuracy is gone. Weights are those of the best
-validation loss. ρ is the spectral radius, σ the spectral norm, d Henrici's departure over the Frobenius norm (0 is
-normal), ρ_0.01 the pseudospectral radius (ρ + 0.01 if W is normal), β the distance to instability (0 if ρ is 1 or more)
-and K a lower bound on the Kreiss constant, which in turn bounds the largest norm of a power of W from below (∞ if ρ is
-above 1). Of several matrices, such as those of gates, each is the largest, and β the smallest; for gated networks they
-do not decide stability.
+RULE = """Worst case: the share of test examples that no attack fools at this size or a smaller one: one gradient step
+(FGSM), PGD (projected gradient descent, on the loss and on the margin), a random search without gradients, and uniform
+draws. Mean ± sample standard deviation over seeds. ε½ is the size at which half of the clean accuracy is gone. Weights
+are those of the best validation accuracy. ρ is the spectral radius, σ the spectral norm, d Henrici's departure over the
+Frobenius norm (0 is normal), ρ_0.01 the pseudospectral radius (ρ + 0.01 if W is normal), β the distance to instability
+(0 if ρ is 1 or more) and K a lower bound on the Kreiss constant, which in turn bounds the largest norm of a power of W
+from below (∞ if ρ is above 1). Of several matrices, such as those of gates, each is the largest, and β the smallest;
+for gated networks they do not decide stability.
 """
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from lit_rnn.commands.compare.measure import Comparison, Group, Spread, names, updates_until
 from lit_rnn.commands.compare.subject import Run
-from lit_rnn.report.tables import Table, number
+from lit_rnn.report.tables import Table, number, plain_markdown
 
 RULE = """Updates until a validation found the loss below a share of chance, where a run ends: mean ± sample standard
 deviation over the seeds that got there, and how many did. Further seeds were run only for models whose first got to
@@ -55,7 +55,23 @@ def headline(comparisons: Sequence[Comparison], titles: Sequence[str], label: Ca
     rows = [[name, *cells[name]] for name in dict.fromkeys(order)]
     header = ["model", *(f"{title}: updates to {number(share(one))} of chance" for one, title in chosen)]
     chance = ["chance loss", *(number(one.chance) for one, _ in chosen)]
-    return f"{Table(header, [*rows, chance]).markdown()}\n\n{RULE}\n"
+    told = "".join(f"{_in_short(one, title)}\n\n" for one, title in chosen)
+    return f"{told}{Table(header, [*rows, chance]).markdown()}\n\n{RULE}\n"
+
+
+def _in_short(comparison: Comparison, title: str) -> str:
+    """Which models solved it, the fastest first."""
+    end = share(comparison)
+    assert end is not None
+    parts: dict[str, list[str]] = {"in every seed by": [], "in some by": [], "in none by": []}
+    for group in comparison.groups:
+        solved = updates_until(group, end * comparison.chance)
+        kind = (
+            "in none by" if solved is None else "in every seed by" if solved.number == len(group.runs) else "in some by"
+        )
+        parts[kind].append(group.model)
+    told = "; ".join(f"{kind} {', '.join(dict.fromkeys(models))}" for kind, models in parts.items() if models)
+    return plain_markdown(f"{title}, solved (loss below {number(end)} of chance): {told}.")
 
 
 def cell(group: Group, comparison: Comparison) -> str:

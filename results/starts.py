@@ -24,7 +24,7 @@ Run = Mapping[str, Any]
 
 
 def with_henrici(content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """A study's runs with Henrici's departure of W, not divided by its norm, before training and at the best loss."""
+    """A study's runs with Henrici's departure of W, not divided by its norm, before training and in best.ckpt."""
     return {**content, "runs": [{**run, "henrici": _henrici(folder / run["run"])} for run in content["runs"]]}
 
 

@@ -247,7 +247,10 @@ times it; in brackets the seeds that reached {GOOD:g}. The learning rate is the 
 loss of seed 1, and the checkpoint of each seed the first with its best validation accuracy; nothing is chosen on the
 test split. In the sentences above a model succeeds where more than half of its seeds do. All models of a task have
 the same updates and rates to try, and as nearly the same number of parameters as whole units, and at most 256 of
-them, allow. The budget is small: a model that does not succeed here may do so with more updates.
+them, allow. The budget is small: a model that does not succeed here may do so with more updates. A source marked
+unconfirmed is recalled, and was found in nothing that could be read; the others were read, at least in abstract.
+A5 and S5: products of even permutations of five things, and of all of them. MQAR: recall of several values, each by its
+key.
 """
 
 

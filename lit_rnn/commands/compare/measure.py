@@ -44,6 +44,11 @@ _BITS = ("bits_per_symbol", "bits_per_character", "bits_per_byte", "bits_per_wor
 _LOWER = frozenset(["loss", "cross_entropy", *_BITS, "perplexity", "mse", "rmse", "mae", "henrici"])
 
 
+def higher_is_better(metric: str) -> bool:
+    """The direction of a metric."""
+    return metric not in _LOWER
+
+
 @dataclass(frozen=True)
 class Spread:
     """A mean, the sample standard deviation (n - 1 in its denominator; None of one value), and how many values."""
@@ -145,7 +150,7 @@ class Comparison:
 
     @property
     def higher_is_better(self) -> bool:
-        return self.metric not in _LOWER
+        return higher_is_better(self.metric)
 
     @property
     def best_first(self) -> list[Group]:

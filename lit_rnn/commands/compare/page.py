@@ -31,8 +31,8 @@ SPREAD = "±: sample standard deviation over seeds"
 def table(comparison: Comparison, published: bool = False, best_first: bool = False) -> Table:
     """A row for each group; the test column is empty until ``test`` has run."""
     split, metric = comparison.split, comparison.metric
-    published = published and bool(published_on(comparison))  # else there would be an empty column
     groups = comparison.best_first if best_first else comparison.groups
+    published = published and any(beside(group, comparison) for group in groups)  # else the column would be empty
     several = any(len(group.runs) > 1 for group in groups)
     header = ["run", "model", *(["seeds"] if several else []), "parameters", "steps", f"{split}/loss"]
     header += [f"{split}/{metric}", *(f"at {length:,}" for length in comparison.lengths), f"test/{metric}", "seconds"]

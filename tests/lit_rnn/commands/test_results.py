@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,10 @@ def test_means_best_first_chance_and_published_stand_in_the_headline(made: Path,
     assert r"0.920 ± 0.010, 3 seeds; published 0.949 \[secondary\]" in table[2]
     assert r"not tested, one seed; published 0.795 \[secondary\]" in table[3]
     assert table[4].startswith("| NRU, n = 212") and r"0.95, one seed; published 0.9538 \[unconfirmed\]" in table[4]
-    assert table[5].split() == ["|", "chance", "loss", "|", "2.303", "|", "2.303", "|"]
+    assert table[5] == "| chance loss | 2.303 (accuracy 0.1) | 2.303 (accuracy 0.1) |"
+    assert (
+        "5 runs have ended, of 3 models on 1 task, beside the studies of [tracking](docs/results/tracking.md)" in text
+    )
     assert "sample standard deviation over seeds" in text and re.search(r"\d+ of 70 epochs", text)
     first = text[text.index("# Results") : text.index("| model |")]
     assert "**Ours is worse than 2 of the 2 published figures that it can stand beside:**" in first, "said first"
@@ -136,6 +140,25 @@ def test_what_differs_from_a_published_figure_is_judged_by_its_printed_digits(ma
     assert ": 0.0023 worse, within two standard deviations over seeds.\n" in both and both.index(
         "0.0023 worse"
     ) < both.index("0.0002 better")
+
+
+def test_chance_stands_in_the_unit_of_the_metric_where_it_follows(made: Path) -> None:
+    """Of 1.0 nat: no share of equal classes; in bits 1 / ln 2."""
+    one = replace(pages.read(made).comparisons[0], chance=1.0)
+    assert [pages._chance(replace(one, metric=metric)) for metric in ("accuracy", "bits_per_byte", "mse")] == [
+        "1",
+        "1 (1.443 bits)",
+        "1",
+    ]
+
+
+def test_published_figures_stand_best_first(made: Path) -> None:
+    """Within a metric and split; of bits the fewest first, and what did not converge last."""
+    lines = [line.split(" | ") for line in pages.paper("others", pages.read(made)).splitlines() if " | test/" in line]
+    spectrum = [line[4].split()[0] for line in lines if line[4].endswith(r"\[secondary\]") and line[3] == "test/mse"]
+    assert spectrum[:2] == ["43.0", "45.7"] and spectrum[-2:] == ["59.6", "did"]
+    bits = [float(line[4].split()[0]) for line in lines if line[3] == r"test/bits\_per\_character"]
+    assert bits == sorted(bits) and len(bits) > 20
 
 
 def test_whose_best_is_the_last_validation_is_told(made: Path, tmp_path: Path) -> None:
@@ -181,11 +204,18 @@ def test_of_several_rates_validation_chooses_and_the_window_is_told(tmp_path: Pa
         numbers |= {"loss": 0.5, "chance": 2.0, "metric": "accuracy", "seconds": 1.0}
         (run / "fit.json").write_text(json.dumps({**numbers, "value": value}))
         (run / "test.json").write_text(json.dumps({**numbers, "split": "test", "value": test}))
-        options = {"hidden_size": 170, "init": "cayley", "optimizer": {"init_args": {"lr": rate}}}
+        options = {
+            "hidden_size": 170,
+            "init": "cayley",
+            "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": rate}},
+        }
         config = {
             "seed_everything": 1,
             "model": {"class_path": "lit_rnn.models.ExpRNN", "init_args": options},
-            "data": {"class_path": "datamodules.PixelMNIST", "init_args": {"permute": True, "protocol": "common"}},
+            "data": {
+                "class_path": "datamodules.PixelMNIST",
+                "init_args": {"permute": True, "protocol": "common", "batch_size": 9},
+            },
             "trainer": {"max_epochs": 2},
         }
         (run / "config.yaml").write_text(yaml.safe_dump(config))
@@ -200,6 +230,7 @@ def test_of_several_rates_validation_chooses_and_the_window_is_told(tmp_path: Pa
     )
     (told,) = [line for line in text.splitlines() if line.startswith("- ExpRNN")]
     assert r"ours 0.75 (one seed), published 0.949 \[secondary\]" in told
+    assert "Trained with batch 9, Adam at 0.1 (a); batch 9, Adam at 0.01 (b); batch 9, Adam at 0.001 (c); " in text
     assert "| ExpRNN | 170 | 16,415 | 3 from 0.001 to 0.1 | 0.01 | 0.8 | 2 of 3 |" in text
     # half of chance is 1.0, a tenth 0.2: of the losses at 20 updates 1.0 is not below 1.0, 0.91 and 0.901 are
     assert "| a | 40 | 40 |" in text and "| b | 20 | 40 |" in text and "| c | 20 | 40 |" in text
