@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from verdicts import verdict
+
 from lit_rnn.files import make_folder, read_json, write_file
-from lit_rnn.report.tables import Table, plain_markdown
+from lit_rnn.report.tables import Table
 
 PAPER = "nonnormal"  # its page
 PICTURE = "nonnormal-memory.svg"
@@ -140,11 +142,6 @@ def _claims(found: Mapping[str, Any]) -> list[tuple[str, bool, str]]:
 def _better(one: Sequence[float], other: Sequence[float]) -> str:
     count = sum(first > second for first, second in zip(one, other, strict=True))
     return f"the orthogonal network is read better at {count} of {len(one)} lags"
-
-
-def verdict(holds: bool, text: str) -> str:
-    """A line of the paper's page about one of its claims."""
-    return f"- {'Holds here' if holds else '**Does not hold here**'}: {plain_markdown(text)}.\n"
 
 
 def section(found: Mapping[str, Any] | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import studies
 from attacked import HELD, MODELS, NUMBERS, TASKS, Setting, Study, column
 from scipy.stats import spearmanr
+from verdicts import verdict
 
 from lit_rnn.commands.attack.words import percent, size_words
 from lit_rnn.report.tables import Table, number, plain_markdown
@@ -144,14 +145,13 @@ def claims(found: Mapping[str, Study]) -> str:
         )
         said = f"{claim.said}. Asked here: {claim.asked}. "
         if no:
-            also = f" It does for these. {yes}." if yes else ""
-            against.append((f"{said}{no}.{also}", "**Does not hold here**"))
+            also = f". It does for these. {yes}" if yes else ""
+            against.append(verdict(False, f"{said}{no}{also}"))
         elif yes:
-            held.append((f"{said}{yes}.", "Holds here"))
+            held.append(verdict(True, f"{said}{yes}"))
         else:
             waiting.append(claim.said)
-    open_ = [(f"{'; '.join(waiting)}.", "Not measured yet")] if waiting else []
-    return "".join(f"- {verdict}: {plain_markdown(text)}\n" for text, verdict in [*against, *held, *open_])
+    return "".join([*against, *held, *([verdict(None, "; ".join(waiting))] if waiting else [])])
 
 
 def _first_up(text: str) -> str:

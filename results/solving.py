@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from lit_rnn.commands.compare.measure import Comparison, Group, Spread, names, updates_until
 from lit_rnn.commands.compare.subject import Run
 from lit_rnn.report.tables import Table, number, plain_markdown
+from lit_rnn.runs.config import listed, section
 
 RULE = """Updates until a validation found the loss below a share of chance, where a run ends: mean ± sample standard
 deviation over the seeds that got there, and how many did. Further seeds were run only for models whose first got to
@@ -23,9 +23,11 @@ def share(comparison: Comparison) -> float | None:
 
 
 def _share(run: Run) -> float | None:
-    callbacks: Sequence[Mapping[str, Any]] = (run.config.get("trainer") or {}).get("callbacks") or []
-    solved = [one for one in callbacks if str(one.get("class_path")).rpartition(".")[2] == "Solved"]
-    return (solved[0].get("init_args") or {}).get("below_chance", 0.1) if solved else None
+    for one in listed(section(run.config, "trainer").get("callbacks")):
+        named = one if isinstance(one, Mapping) else {"class_path": one}
+        if str(named.get("class_path")).rpartition(".")[2] == "Solved":
+            return float((named.get("init_args") or {}).get("below_chance", 0.1))
+    return None
 
 
 def ranked(comparison: Comparison) -> Comparison:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import studies
-from nonnormal import verdict
+from verdicts import verdict
 
 from lit_rnn.files import read_json
 from lit_rnn.published import published

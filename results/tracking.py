@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studies import Arm, Finished, cost, read
+from verdicts import verdict
 
 from lit_rnn.report.tables import Table, number, plain_markdown
 
@@ -151,18 +152,16 @@ def claims(found: Tracking) -> str:
     against, held, waiting = [], [], []
     for claim in CLAIMS:
         where = "the length of training" if claim.times == 1 else f"{claim.times} times the length of training"
-        said = f"{claim.said} ({plain_markdown(claim.source)})"
+        said = f"{claim.said} ({claim.source})"
         no, yes = judged(claim, found)
         if no:
             also = f"; it holds for {', '.join(yes)}" if yes else ""
-            against.append(
-                f"- **Does not hold here**: {said}. Seeds that succeeded at {where}: {', '.join(no)}{also}.\n"
-            )
+            against.append(verdict(False, f"{said}. Seeds that succeeded at {where}: {', '.join(no)}{also}"))
         elif yes:
-            held.append(f"- Holds here: {said}. Seeds that succeeded at {where}: {', '.join(yes)}.\n")
+            held.append(verdict(True, f"{said}. Seeds that succeeded at {where}: {', '.join(yes)}"))
         else:
             waiting.append(said)
-    open_ = [f"- Not measured yet: {'; '.join(waiting)}.\n"] if waiting else []
+    open_ = [verdict(None, "; ".join(waiting))] if waiting else []
     return "".join([*against, _orthogonal(found), *held, *open_])
 
 

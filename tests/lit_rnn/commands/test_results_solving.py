@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,3 +115,21 @@ def test_every_run_of_a_folder_is_collected(
     assert yaml.safe_load(Path("results/copying/a-seed=2/config.yaml").read_text())["seed_everything"] == 2
     (tmp_path / "empty").mkdir()
     assert collect.main(["empty", "results/other"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "share"),
+    [
+        (SOLVED, 0.1),
+        (SOLVED[0] | {"init_args": {"below_chance": 0.5}}, 0.5),  # one, without a list
+        ([{"class_path": "Solved"}], 0.1),
+        (["lit_rnn.callbacks.LastCheckpoint", "Solved"], 0.1),
+        ("Solved", 0.1),
+        ([{"class_path": "lit_rnn.callbacks.WatchMatrices", "init_args": {"budget": 0.5}}], None),
+        (None, None),
+    ],
+    ids=str,
+)
+def test_a_share_however_a_config_names_it(callbacks: Any, share: float | None) -> None:
+    assert solving._share(SimpleNamespace(config={"trainer": {"callbacks": callbacks}})) == share
+    assert solving._share(SimpleNamespace(config={})) is None

@@ -1,0 +1,12 @@
+"""The word before what a paper says: whether it holds here."""
+
+from __future__ import annotations
+
+from lit_rnn.report.tables import plain_markdown
+
+_WORDS = {True: "Holds here", False: "**Does not hold here**", None: "Not measured yet"}
+
+
+def verdict(holds: bool | None, text: str) -> str:
+    """A line of a page about a claim, or about several that have not been measured; ``text`` has no full stop."""
+    return f"- {_WORDS[holds]}: {plain_markdown(text)}.\n"
