@@ -80,7 +80,12 @@ def _inside_the_disk(study: Study) -> tuple[list[str], list[str]]:
         if one.held == "spectral_radius":
             left = [f"{HELD[other.held]}: {percent(other.worst(AT))} %" for other in study.settings
                     if other.arm == one.arm and other.held]  # fmt: skip
-            (held if one.worst(AT) < HALF else against).append(f"{MODELS[one.arm]} ({', '.join(left)})")
+            free = next((other for other in study.settings if (other.arm, other.held) == (one.arm, "none")), None)
+            told = ", ".join(left)
+            if free is not None:  # the claim is of the held network alone
+                more = "more" if one.worst(AT) > free.worst(AT) else "no more"
+                told += f"; with {HELD['spectral_radius']} {more} robust than free"
+            (held if one.worst(AT) < HALF else against).append(f"{MODELS[one.arm]} ({told})")
     return against, held
 
 
