@@ -207,8 +207,7 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
 def _curves(axes: Any, curves: Mapping[str, Sequence[float]], look: Callable[[int, int], Mapping[str, Any]]) -> None:
     names = list(dict.fromkeys([*(one.name for one in FISHER), *(one.name for one in DECODED)]))
     for name, curve in curves.items():
-        place = names.index(name) if name in names[: len(FISHER)] else 3  # an orthogonal network has one look
-        axes.plot(range(len(curve)), curve, label=name, **look(place, len(curve)))
+        axes.plot(range(len(curve)), curve, label=name, **look(names.index(name), len(curve)))
 
 
 def main(folder: Path) -> None:

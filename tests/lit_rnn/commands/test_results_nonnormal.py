@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from lit_rnn import analysis
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.study.subject import read_study
+from lit_rnn.report import style
 
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "results"))
@@ -83,6 +85,22 @@ def test_the_page_says_what_holds_and_moves_with_the_numbers(found: dict[str, An
     other["fisher"]["chain, α = 1"]["total"] = 101.0
     assert "**Does not hold here**: it is at most the number of units" in nonnormal.section(other)
     assert nonnormal.section(None) == ""
+
+
+def test_every_network_has_one_look_of_its_own(
+    found: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In all panels: orthogonal networks of two gains are two networks."""
+    looks: dict[str, set[tuple[Any, ...]]] = {}
+
+    def gather(figure: Figure, path: Path) -> None:
+        for line in (line for axes in figure.axes for line in axes.lines):
+            looks.setdefault(str(line.get_label()), set()).add((line.get_color(), line.get_marker()))
+
+    monkeypatch.setattr(style, "save", gather)
+    nonnormal.draw(found, tmp_path / "memory.svg")
+    assert looks.keys() == {one.name for one in (*nonnormal.FISHER, *nonnormal.DECODED)}
+    assert all(len(of_one) == 1 for of_one in looks.values()) and len(set.union(*looks.values())) == len(looks) == 6
 
 
 def test_the_campaign_ends_a_run_that_is_a_success_and_begins_with_the_most_telling() -> None:
