@@ -116,7 +116,9 @@ def trained(comparison: Comparison) -> str:
     told = plain_markdown("; ".join(f"{how} ({', '.join(names)})" for how, names in found.items()))
     folders = sorted({run.folder.parent.name for group in comparison.groups for run in group.runs})
     places = ", ".join(f"`results/{folder}/`" for folder in folders)
-    return f"Trained with {told}; the rates of parts of a model, and all else, are in the configs in {places}.\n\n"
+    rest = "the rates of parts of a model, and all else, are in the configs in"
+    searched = "" if by_rate(comparison) else " No rate was searched here."
+    return f"Trained with {told}; {rest} {places}.{searched}\n\n"
 
 
 def still_better(comparison: Comparison) -> str:
@@ -176,12 +178,15 @@ def _about(results: Results, docs: str) -> str:
         return ""
     runs, models = sum(len(group.runs) for group in groups), len({group.model for group in groups})
     tasks = len({one.task for one in results.comparisons})
+    alone = " carry false: each chunk of tbptt symbols is read alone, from an empty state."
+    alone = alone if any("carry" in one.data for one in results.comparisons) else ""
     return (
         f"{runs} runs have ended, of {models} models on {tasks} task{'s' * (tasks > 1)}, beside the studies of "
         f"[tracking]({docs}tracking.md) and of [robustness]({docs}robustness.md). n is the hidden size, val the "
         "validation split, on which the tested checkpoint is the best, and chance the loss of a guess. What is what: "
-        f"[Models]({docs}../models/index.md), [Data]({docs}../data.md). A published figure has its "
-        "[status](#every-published-figure) behind it.\n\n"
+        f"[Models]({docs}../models/index.md), [Data]({docs}../data.md); what is planned: "
+        f"[The campaign]({docs}../experiments.md#the-campaign). A published figure has its "
+        f"[status](#every-published-figure) behind it.{alone}\n\n"
     )
 
 
@@ -213,7 +218,8 @@ def paper(page: str, results: Results) -> str:
     entries = [one for one in published() if (one.paper in papers if papers else one.paper not in named)]
     about = papers or tuple(dict.fromkeys(one.paper for one in entries))
     parts = [f"{NOTE}\n\n# {title}\n\n", said_first(results.comparisons, about)]
-    parts.append("`ours` is empty where we have no run of the same model and size on that task.\n\n")
+    parts.append("`ours` is empty where we have no run of the same model and size on that task. ")
+    parts.append(f"The word behind a published figure is its status:\n\n{_statuses()}\n")
     if page == nonnormal.PAPER:
         parts += [starts.section(results.starts), nonnormal.section(results.memory)]
     pictures = _pictures(results.comparisons)
@@ -232,7 +238,6 @@ def paper(page: str, results: Results) -> str:
         for comparison, picture in zip(results.comparisons, pictures, strict=True):
             if comparison.task == task:
                 parts.append(f"![Loss against steps on {task}; the dashed line is chance]({picture})\n\n")
-    parts.append(f"The word behind a published figure is its status:\n\n{_statuses()}")
     return "".join(parts)
 
 
