@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar, Self, cast, get_args
@@ -181,6 +182,7 @@ class SequenceModel(KeepsKind, Training):
         check_size(self)
         self._build(input_init)
         self.meters = Meters(self.task)
+        self._warn_of_unread()
 
     def _save_primitives(self, given: dict[str, Any]) -> None:
         """Keep the constructor's arguments for the checkpoint, as primitives, and ours where it hides some of them."""
@@ -251,21 +253,40 @@ class SequenceModel(KeepsKind, Training):
 
         `training_options` are left out, and the task; an option that nobody put there counts.
         """
-        lineage = [base for base in reversed(cls.__mro__) if issubclass(base, SequenceModel)]
-        harmless = frozenset[str]().union(*(vars(base).get("training_options", ()) for base in lineage))
-        defaults = {
-            name: parameter.default
-            for base in lineage
-            for name, parameter in inspect.signature(base.__init__).parameters.items()
-            if parameter.default is not inspect.Parameter.empty
-        }
+        harmless = frozenset[str]().union(*(vars(base).get("training_options", ()) for base in cls._lineage()))
         return {
             key: list(value) if isinstance(value, tuple) else value
-            for key, value in {**defaults, **options}.items()
+            for key, value in {**cls._defaults(), **options}.items()
             if key not in harmless and key != "task" and not key.startswith("_")
         }
 
+    @classmethod
+    def _lineage(cls) -> list[type[SequenceModel]]:
+        return [base for base in reversed(cls.__mro__) if issubclass(base, SequenceModel)]
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        """Of the options of this class, where one has one."""
+        return {
+            name: parameter.default
+            for base in cls._lineage()
+            for name, parameter in inspect.signature(base.__init__).parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+
+    def _warn_of_unread(self) -> None:
+        """Tell of options that are not at their default and that the others leave without effect."""
+        defaults = self._defaults()
+        for key, beside in self.unread().items():
+            value = self.options[key]
+            if value != defaults[key]:
+                warnings.warn(f"model.init_args.{key} is {value!r}, which has no effect with {beside}.", stacklevel=2)
+
     # ---- what an architecture says, beside `after_step`
+
+    def unread(self) -> dict[str, str]:
+        """Options that have no effect beside the others, and beside which: {"capacity": "layout: fft"}."""
+        return {"constraint_bound": "recurrent_constraint: none"} if self.options.recurrent_constraint == "none" else {}
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Parameters by group name, a partition. Here: ``recurrent`` and ``other``."""

@@ -93,6 +93,10 @@ class DtrivRNN(ExpRNN):
             require(every is None or every >= 1, f"model.init_args.{key}", every, accepted)
         super().__init__(task, hidden_size, **kwargs)
 
+    def unread(self) -> dict[str, str]:
+        never = self.options.rebase_every is None
+        return super().unread() | ({"project_every": "rebase_every: null"} if never else {})
+
     def not_averaged(self) -> str | None:
         if self.options.rebase_every is None:
             return None

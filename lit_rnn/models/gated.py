@@ -10,6 +10,10 @@ from lit_rnn.cells import Cell, GateInit, GRUCell, JANETCell, LSTMCell, NRUCell,
 from lit_rnn.models.base import SequenceModel
 
 
+def _unread_by_chrono(options: Any) -> dict[str, str]:
+    return {"chrono_integers": "t_max: null"} if options.t_max is None else {"forget_bias": f"t_max: {options.t_max}"}
+
+
 class LSTM(SequenceModel):
     """Long short-term memory (Hochreiter and Schmidhuber 1997; Gers et al. 2000), with chrono and chain starts.
 
@@ -50,6 +54,9 @@ class LSTM(SequenceModel):
         alone = "null, or another width where there are several layers, without residual and bidirectional"
         require(last_hidden_size is None or layers, key, last_hidden_size, alone)
         super().__init__(task, hidden_size, **kwargs)
+
+    def unread(self) -> dict[str, str]:
+        return super().unread() | _unread_by_chrono(self.options)
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
@@ -123,6 +130,9 @@ class JANET(SequenceModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(task, hidden_size, **kwargs)
+
+    def unread(self) -> dict[str, str]:
+        return super().unread() | _unread_by_chrono(self.options)
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options

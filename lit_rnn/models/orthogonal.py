@@ -219,6 +219,10 @@ class FullURNN(URNN):
         return "W itself is averaged, and a mean of unitary matrices is not unitary (ExpRNN with unitary averages A)"
 
 
+def _unread_by_rotations(options: Any) -> dict[str, str]:
+    return {"capacity": "layout: fft"} if options.layout == "fft" else {}
+
+
 class EURNN(OneRateRNN):
     """EURNN: W layers of 2x2 rotations, complex or real (Jing et al. 2017).
 
@@ -241,6 +245,9 @@ class EURNN(OneRateRNN):
         **kwargs: Any,
     ) -> None:
         super().__init__(task, hidden_size, **kwargs)
+
+    def unread(self) -> dict[str, str]:
+        return super().unread() | _unread_by_rotations(self.options)
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
@@ -272,6 +279,9 @@ class GORU(OneRateRNN):
         **kwargs: Any,
     ) -> None:
         super().__init__(task, hidden_size, **kwargs)
+
+    def unread(self) -> dict[str, str]:
+        return super().unread() | _unread_by_rotations(self.options)
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options

@@ -68,6 +68,10 @@ class Training(Network, LightningModule, ABC):
     # ---- optimizer and scheduler
 
     def configure_optimizers(self) -> Any:
+        complex_ones = any(parameter.is_complex() for parameter in self.parameters())
+        scaled = self._trainer is not None and self.trainer.precision == "16-mixed"
+        accepted = f"bf16-mixed: torch scales no complex gradients, and {type(self).__name__} has some"
+        require(not (scaled and complex_ones), "trainer.precision", "16-mixed", accepted)
         options = self.group_options()
         groups = [
             {**group, **options.get(group["name"], {})} for group in optim.named_groups(self, self.parameter_groups())

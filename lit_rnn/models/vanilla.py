@@ -92,6 +92,11 @@ class VanillaRNN(SequenceModel):
         super().__init__(task, hidden_size, **kwargs)
         self._warn_of_growth()
 
+    def unread(self) -> dict[str, str]:
+        init = self.options.init
+        gains = ("alpha", "beta") if init == "fbchain" else ("alpha",) if init == "chain" else ("lam",)
+        return super().unread() | {key: f"init: {init}" for key in ("lam", "alpha", "beta") if key not in gains}
+
     def _warn_of_growth(self) -> None:
         """Tell of a start that explodes over the task's length; tanh and LayerNorm hold it down."""
         options, length = self.options, self.task.length
