@@ -24,13 +24,21 @@ def largest(A: Any) -> Any:
     return max(abs(z).abs_upper() for z in A.entries())
 
 
-def sum_of_powers(W: Any, middle: Any) -> Any:
-    """sum_{k >= 0} W^k M (W^k)^H by doubling: S <- S + P S P^H, P <- P^2 with P = W^(2^i)."""
+def sum_of_powers(W: Any, middle: Any, floor: Any) -> Any:
+    """sum_{k >= 0} W^k M (W^k)^H by doubling: S <- S + P S P^H, P <- P^2 with P = W^(2^i).
+
+    Done where what is added is below 1e-20 of M, whose eigenvalues are at least ``floor``, in every direction.
+    """
     total, power = middle, W
     for _ in range(64):
         more = power * total * adjoint(power)
         total = total + more
-        if largest(more) <= 1e-20 * largest(total):
+        if W.nrows() * largest(more) <= 1e-20 * floor:
             break
         power = power * power
     return total
+
+
+def trace(A: Any) -> Any:
+    """Sum of the diagonal's real parts."""
+    return sum(A[i, i].real for i in range(A.nrows()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,17 +18,22 @@ from lit_rnn.analysis.arrays import Real, back, near_one, square, times_power_of
 from lit_rnn.analysis.eigen import is_nilpotent, spectral_radius
 
 _WELL_CONDITIONED = 1e10  # leaves six digits
-_BITS = 384
+_BITS, _MOST_BITS = 384, 2**14
+_SETTLED = 1e-10
 
 
-def _sum_of_powers(W: NDArray[Any], middle: NDArray[Any]) -> NDArray[Any]:
-    """sum_{k >= 0} W^k M (W^k)^H by doubling: S <- S + P S P^H, P <- P^2 with P = W^(2^i)."""
+def _sum_of_powers(W: NDArray[Any], middle: NDArray[Any], floor: float) -> NDArray[Any]:
+    """sum_{k >= 0} W^k M (W^k)^H by doubling: S <- S + P S P^H, P <- P^2 with P = W^(2^i).
+
+    Done where what is added is below rounding of M, whose eigenvalues are at least ``floor``, in every direction: next
+    to the largest entry alone, a part that dies slowly could be cut off behind one that is amplified and gone.
+    """
     total, power = middle, W
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is left to more than doubles
         for _ in range(64):
             more = power @ total @ power.conj().T
             total = total + more
-            if np.abs(more).max() <= 1e-17 * np.abs(total).max():
+            if len(W) * np.abs(more).max() <= 1e-17 * floor:
                 break
             power = power @ power
     return total
@@ -49,7 +54,7 @@ def _stable(W: ArrayLike | Tensor) -> NDArray[Any]:
 
 def _covariance(W: NDArray[Any]) -> tuple[NDArray[Any], bool]:
     """C of noise 1, and whether float64 can invert it."""
-    C = _sum_of_powers(W, np.eye(len(W)))
+    C = _sum_of_powers(W, np.eye(len(W)), 1.0)
     return C, bool(np.isfinite(C).all() and np.linalg.cond(C) < _WELL_CONDITIONED)
 
 
@@ -63,7 +68,8 @@ def fisher_memory_curve(W: ArrayLike | Tensor, v: ArrayLike | Tensor, horizon: i
 
     How much the state of h_t = W h_{t-1} + v s_t + z_t, z ~ N(0, noise I), tells about the signal k steps ago. The
     sum over all k is 1 for every normal W with |v| = 1, and at most n. Where the noise adds up too unevenly for float64
-    to invert C (strong feedback along a long chain), 384 bits do it, in seconds at n = 100.
+    to invert C (strong feedback along a long chain), Arb does it with as many bits as its bounds of the error ask for,
+    mostly 384: seconds at n = 100.
 
     Args:
         W: (n, n), with a spectral radius below 1, or nilpotent (a chain of any gain).
@@ -72,7 +78,7 @@ def fisher_memory_curve(W: ArrayLike | Tensor, v: ArrayLike | Tensor, horizon: i
         noise: Variance of the noise.
 
     Raises:
-        UserError: where C diverges.
+        UserError: where C diverges, or 16,384 bits are too few.
 
     Source: Ganguli, Huh and Sompolinsky 2008; Orhan and Pitkow 2020, section 2.
     """
@@ -100,37 +106,65 @@ def total_fisher_memory(W: ArrayLike | Tensor, v: ArrayLike | Tensor, noise: flo
     C, invertible = _covariance(W)
     if invertible:
         inverse = scipy.linalg.solve(C, np.eye(len(W)), assume_a="pos")
-        total = float((signal.conj() @ _sum_of_powers(W.conj().T, inverse) @ signal).real)
+        all_lags = _sum_of_powers(W.conj().T, inverse, 1 / float(np.trace(C).real))
+        total = float((signal.conj() @ all_lags @ signal).real)
     else:
         total = _total_in_high_precision(W, signal)
     return back(total / noise, 2 * exponent)
 
 
 def _curve_in_high_precision(W: NDArray[Any], v: NDArray[Any], horizon: int) -> Real:
-    import flint  # slow to import, and rarely needed
+    from lit_rnn.analysis import exact  # needs flint: slow to import, and rarely needed
 
-    from lit_rnn.analysis import exact
-
-    with flint.ctx.workprec(_bits(W)):
+    def curve() -> list[Any]:
         A, signal = exact.matrix(W), exact.matrix(v)
-        inverse = exact.sum_of_powers(A, exact.matrix(np.eye(len(W)))).inv()
-        curve = []
+        inverse = exact.sum_of_powers(A, exact.matrix(np.eye(len(W))), 1).inv()
+        found = []
         for _ in range(horizon):
-            curve.append(complex((exact.adjoint(signal) * inverse * signal)[0, 0]).real)
+            found.append((exact.adjoint(signal) * inverse * signal)[0, 0].real)
             signal = A * signal
-    return np.array(curve)
+        return found
+
+    return _with_enough_bits(curve, _bits(W))
 
 
 def _total_in_high_precision(W: NDArray[Any], v: NDArray[Any]) -> float:
-    import flint  # slow to import, and rarely needed
+    from lit_rnn.analysis import exact  # needs flint: slow to import, and rarely needed
 
-    from lit_rnn.analysis import exact
-
-    with flint.ctx.workprec(_bits(W)):
+    def total() -> list[Any]:
         A, signal = exact.matrix(W), exact.matrix(v)
-        inverse = exact.sum_of_powers(A, exact.matrix(np.eye(len(W)))).inv()
-        total = exact.adjoint(signal) * exact.sum_of_powers(exact.adjoint(A), inverse) * signal
-        return complex(total[0, 0]).real
+        C = exact.sum_of_powers(A, exact.matrix(np.eye(len(W))), 1)
+        all_lags = exact.sum_of_powers(exact.adjoint(A), C.inv(), 1 / exact.trace(C))
+        return [(exact.adjoint(signal) * all_lags * signal)[0, 0].real]
+
+    return float(_with_enough_bits(total, _bits(W))[0])
+
+
+def _with_enough_bits(find: Callable[[], list[Any]], bits: int) -> Real:
+    """What ``find`` gives, with twice the bits until Arb's bounds of its errors are small."""
+    import flint
+
+    while True:
+        with flint.ctx.workprec(bits):
+            try:
+                found = find()
+            except ZeroDivisionError:  # not invertible, as far as these bits tell
+                found = []
+            values, errors = (np.array([float(part) for part in parts]) for parts in _balls(found))
+        if len(found) and (errors <= _SETTLED * np.abs(values) + 1e-20 * np.abs(values).max()).all():
+            return values
+        require(
+            bits < _MOST_BITS,
+            "W",
+            f"a matrix whose noise {bits:,} bits do not tell apart",
+            "one nearer to normal: its powers grow and cancel too much for its Fisher memory to be computed",
+        )
+        bits = min(2 * bits, _MOST_BITS)
+
+
+def _balls(found: list[Any]) -> tuple[list[Any], list[Any]]:
+    """Middles and radii."""
+    return [one.mid() for one in found], [one.rad() for one in found]
 
 
 def decoder_memory(
@@ -168,14 +202,16 @@ def decoder_memory(
     """
     W = square(W)
     n = len(W)
-    steps = max(n, *(lag + 1 for lag in lags)) if steps is None else steps
+    v = vector(v, n)
+    require(bool(np.isrealobj(W) and np.isrealobj(v)), "W, v", "complex", "real: [Re | Im] of a complex network")
+    steps = max(n, *(lag + 1 for lag in lags), 1) if steps is None else steps
     require(len(lags) > 0 and all(0 <= k < steps for k in lags), "lags", list(lags), f"lags from 0 to {steps - 1}")
     require(nonlinearity in NONLINEARITIES, "nonlinearity", nonlinearity, f"one of {', '.join(NONLINEARITIES)}")
     require(noise >= 0, "noise", noise, "0 or positive")
     require(samples >= 4, "samples", samples, "at least 4")
     generator = torch.Generator().manual_seed(seed)
     f = NONLINEARITIES[nonlinearity]
-    recurrent, source = torch.from_numpy(W), torch.from_numpy(vector(v, n))
+    recurrent, source = torch.from_numpy(W), torch.from_numpy(v)
     signals = torch.randn(steps, samples, generator=generator, dtype=torch.float64)
     h = torch.zeros(samples, n, dtype=torch.float64)
     for s in signals:

@@ -87,6 +87,37 @@ def test_a_permuted_or_rotated_chain_remembers_the_same() -> None:
     np.testing.assert_allclose(curve, expected, atol=1e-9)
 
 
+# -- Fisher: noise that adds up unevenly -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("gain", [1e3, 1e9, 1e12, 1e100])
+def test_a_slow_unit_beside_an_amplified_pulse_is_summed_to_its_end(gain: float) -> None:
+    """The pulse's square outgrew all else, and the slow unit's noise was cut off after a few of its steps."""
+    W = np.array([[0, gain, 0], [0, 0, 0], [0, 0, 0.99]])
+    slow = np.eye(3)[2]
+    np.testing.assert_allclose(fisher_memory_curve(W, slow, 3), 0.0199 * 0.99 ** (2.0 * np.arange(3)), rtol=1e-9)
+    assert total_fisher_memory(W, slow) == pytest.approx(1, rel=1e-9)
+
+
+def test_bits_are_added_until_they_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """384 bits gave 48 and 5e20 for the same total of 1.9 above the diagonal, n = 100."""
+    monkeypatch.setattr("lit_rnn.analysis.memory._BITS", 32)
+    curve, expected = fisher_memory_curve(chain(20, 1.9), first(20), 20), chain_curve(20, 1.9, 20)
+    np.testing.assert_allclose(curve, expected, rtol=1e-9)
+    assert total_fisher_memory(chain(20, 1.9), first(20)) == pytest.approx(expected.sum(), rel=1e-9)
+    W = 1.9 * np.triu(np.ones((20, 20)), 1)
+    v = np.eye(20)[-1]
+    assert total_fisher_memory(W, v) == pytest.approx(fisher_memory_curve(W, v, 20).sum(), rel=1e-9)
+
+
+def test_too_few_bits_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_rnn.analysis.memory._BITS", 16)
+    monkeypatch.setattr("lit_rnn.analysis.memory._MOST_BITS", 16)
+    for ask in (lambda W: fisher_memory_curve(W, first(20), 3), lambda W: total_fisher_memory(W, first(20))):
+        with pytest.raises(UserError, match="noise"):
+            ask(1.9 * np.triu(np.ones((20, 20)), 1))
+
+
 # -- Fisher: normal and general matrices -----------------------------------------------------------
 
 
@@ -300,3 +331,9 @@ def test_bad_options_are_refused() -> None:
         decoder_memory(W, v, [0], noise=-1.0)
     with pytest.raises(UserError):
         decoder_memory(W, v, [-1])
+    with pytest.raises(UserError, match="lags"):
+        decoder_memory(W, v, [])
+    with pytest.raises(UserError, match="complex"):
+        decoder_memory(1j * W, v, [0])
+    with pytest.raises(UserError, match="complex"):
+        decoder_memory(W, 1j * v, [0])
