@@ -18,6 +18,7 @@ from lit_rnn.analysis.eigen import (
     is_nilpotent,
     numerical_radius,
     numerical_range,
+    rounding_of_radius,
     singular_values,
     spectral_norm,
     spectral_radius,
@@ -33,7 +34,6 @@ from lit_rnn.analysis.pseudospectra import (
     pseudospectral_abscissa,
     pseudospectral_radius,
     pseudospectrum,
-    rounding_of_radius,
 )
 from lit_rnn.analysis.resolvent import smallest_singular_values
 from lit_rnn.analysis.steps import StepMap, flat_state

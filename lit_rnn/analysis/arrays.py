@@ -14,6 +14,8 @@ from datamodules.errors import require
 Real = NDArray[np.float64]
 Complex = NDArray[np.complex128]
 
+ROUNDING = float(np.finfo(np.float64).eps)
+
 
 def array(given: ArrayLike | torch.Tensor, name: str) -> NDArray[Any]:
     """float64, or complex128 where complex; finite numbers only."""
@@ -48,7 +50,8 @@ def near_one(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
 
     LAPACK's eigenvalues need it too: those of 1e150 [[0, 1], [-1, 0]] came out as 1.5e138.
     """
-    exponent = math.frexp(float(np.abs(values).max(initial=0.0)))[1]
+    parts = (values.real, values.imag) if np.iscomplexobj(values) else (values,)  # whose modulus may overflow
+    exponent = math.frexp(max(float(np.abs(part).max(initial=0.0)) for part in parts))[1]
     return times_power_of_two(values, -exponent), exponent
 
 

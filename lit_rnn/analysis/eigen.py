@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Complex, Real, back, near_one, square, times_power_of_two
+from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, back, near_one, square, times_power_of_two
 
 Precision = Literal["auto", "double", "high"]
 
@@ -143,13 +143,37 @@ def eigenvalue_condition_numbers(W: ArrayLike | Tensor) -> Real:
     How fast the pseudospectrum grows about the eigenvalue. In float64: where they are beyond 1e8 they are estimates.
     """
     A, _ = near_one(square(W))
+    if _is_normal(A, ROUNDING):
+        return np.ones(len(A))
     values, conditions = _conditions(A)
     return conditions[_matched(eigenvalues(A), values)]
 
 
-def eigenvector_condition(W: ArrayLike | Tensor) -> float:
-    """kappa(V) = |V| |V^-1| of the unit eigenvectors; |W^k| <= kappa(V) rho^k. Infinite or huge for a defective W."""
-    vectors = scipy.linalg.eig(near_one(square(W))[0])[1]
+def rounding_of_radius(n: int, precision: float = ROUNDING) -> float:
+    """How far rounding may move a spectral radius of 1: ten times sqrt(n) ``precision``, or n u of the computation."""
+    return 10 * max(n * ROUNDING, math.sqrt(n) * precision)
+
+
+def _is_normal(A: NDArray[Any], precision: float) -> bool:
+    """Up to rounding: what is above the diagonal of its Schur form is no more than that, next to |A|_F."""
+    T = scipy.linalg.schur(A, output="complex")[0]
+    return bool(np.linalg.norm(np.triu(T, 1)) <= rounding_of_radius(len(A), precision) * np.linalg.norm(A))
+
+
+def eigenvector_condition(W: ArrayLike | Tensor, precision: float = ROUNDING) -> float:
+    """kappa(V) = |V| |V^-1| of the unit eigenvectors; |W^k| <= kappa(V) rho^k. Infinite or huge for a defective W.
+
+    1 for a W that is normal up to rounding. The eigenvectors that LAPACK finds of it need not be orthogonal where an
+    eigenvalue is repeated, like the ones of a product of few reflections: any basis of the eigenspace will do.
+
+    Args:
+        W: (n, n).
+        precision: To which relative accuracy W's entries are what was meant.
+    """
+    A, _ = near_one(square(W))
+    if _is_normal(A, precision):
+        return 1.0
+    vectors = scipy.linalg.eig(A)[1]
     singular = np.linalg.svd(vectors, compute_uv=False)
     return float(singular[0] / singular[-1]) if singular[-1] > 0 else math.inf
 

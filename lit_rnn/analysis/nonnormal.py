@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
@@ -46,12 +48,25 @@ def henrici(W: ArrayLike | Tensor, normalized: bool = False, precision: Precisio
     A, exponent = near_one(square(W))
     size = float(np.linalg.norm(A))
     if precision in ("auto", "high") and not eigenvalues_trusted(A):
-        values = np.abs(eigenvalues(A, precision))
-        departure = float(np.sqrt(max(size**2 - float((values**2).sum()), 0.0)))
+        departure = float(np.sqrt(_square_of_departure(A, precision)))
     else:
         eigenvalues(A, precision)  # refuses an unknown precision, and warns
         departure = float(np.linalg.norm(np.triu(schur(A)[0], 1)))
     return departure / size if normalized and size else back(departure, exponent)
+
+
+def _square_of_departure(A: NDArray[Any], precision: Precision) -> float:
+    """Block by block, as what is in one may be lost next to another's eigenvalues."""
+    total, outside = 0.0, np.abs(A)
+    for block in irreducible_blocks(A):
+        inside = np.ix_(block, block)
+        B, outside[inside] = A[inside], 0.0
+        if eigenvalues_trusted(B):
+            total += float(np.linalg.norm(np.triu(schur(B)[0], 1))) ** 2
+        else:
+            values = np.abs(eigenvalues(B, precision))
+            total += max(float(np.linalg.norm(B)) ** 2 - float((values**2).sum()), 0.0)
+    return total + float((outside**2).sum())
 
 
 def feedforward_profile(W: ArrayLike | Tensor) -> Real:

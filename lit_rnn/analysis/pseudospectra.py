@@ -19,18 +19,19 @@ from scipy.optimize import brentq, minimize
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Complex, Real, square
+from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, square
 from lit_rnn.analysis.eigen import (
     IllConditionedWarning,
     eigenvalues,
     eigenvector_condition,
     numerical_radius,
     numerical_range,
+    rounding_of_radius,
     spectral_norm,
     spectral_radius,
 )
 from lit_rnn.analysis.nonnormal import schur
-from lit_rnn.analysis.resolvent import MEMORY, ROUNDING, dense, inverse_lanczos, scaled, smallest_singular_values
+from lit_rnn.analysis.resolvent import MEMORY, dense, inverse_lanczos, scaled, smallest_singular_values
 
 _FEW = 16  # points at which dense SVDs are as fast as the Lanczos process
 _MOST_CAYLEY = 1e3  # entry of a Cayley transform: digits that it may cost
@@ -312,11 +313,6 @@ def distance_to_instability(W: ArrayLike | Tensor) -> float:
         eps = sigma
         angles = _Set(A, T, eps).arcs(radius, float(angles[best])) if eps else angles[:0]
     return scale * eps
-
-
-def rounding_of_radius(n: int, precision: float = ROUNDING) -> float:
-    """How far rounding may move a spectral radius of 1: ten times sqrt(n) ``precision``, or n u of the computation."""
-    return 10 * max(n * ROUNDING, math.sqrt(n) * precision)
 
 
 def kreiss_lower_bound(W: ArrayLike | Tensor, precision: float = ROUNDING) -> float:

@@ -10,11 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Complex, Real, array, square
+from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, array, square
 from lit_rnn.analysis.nonnormal import schur
 
 MEMORY = 256 * 2**20  # bytes
-ROUNDING = float(np.finfo(np.float64).eps)
 
 _WIDEST = 1024  # columns that stay in the cache's reach
 _VECTORS = 12  # of n complex numbers that one z takes on its way

@@ -10,10 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Real, square
+from lit_rnn.analysis.arrays import ROUNDING, Real, square
 from lit_rnn.analysis.eigen import eigenvector_condition, numerical_radius, spectral_norm, spectral_radius
 from lit_rnn.analysis.pseudospectra import kreiss_from_radius, pseudospectral_radius
-from lit_rnn.analysis.resolvent import ROUNDING
 
 _LEVELS = np.geomspace(1e-5, 1, 6)  # eps as a share of |W|
 _MOST_CONDITION = 1e8  # of eigenvectors in float64

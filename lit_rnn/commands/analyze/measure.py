@@ -44,7 +44,7 @@ def spectrum(matrix: Matrix, settings: Settings, box: Box) -> Finding:
         "spectral_abscissa": float(values.real.max()),
         "spectral_norm": analysis.spectral_norm(W),
         "numerical_radius": analysis.numerical_radius(W),
-        "eigenvector_condition": analysis.eigenvector_condition(W),
+        "eigenvector_condition": analysis.eigenvector_condition(W, matrix.precision),
     }
 
 

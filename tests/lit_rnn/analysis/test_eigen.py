@@ -188,6 +188,19 @@ def test_normal_matrices_are_perfectly_conditioned(W: np.ndarray) -> None:
     np.testing.assert_allclose(eigenvalue_condition_numbers(W), 1, atol=1e-10)
 
 
+@pytest.mark.parametrize("values", [[1.0] * 6 + [-1.0] * 6, [1j] * 4 + [0.5] * 8, [0.7] * 11 + [0.2]])
+def test_a_repeated_eigenvalue_does_not_make_a_normal_matrix_worse(values: list[complex]) -> None:
+    """LAPACK's eigenvectors of it are not orthogonal: 20 for products of two reflections, n = 32."""
+    Q = unitary(12, 1, True)
+    W = (Q * np.array(values)) @ Q.conj().T
+    assert eigenvector_condition(W) == 1
+    np.testing.assert_array_equal(eigenvalue_condition_numbers(W), 1)
+    noisy = W + 1e-7 * np.random.default_rng(0).standard_normal((12, 12))
+    assert eigenvector_condition(noisy) > 1.5
+    assert eigenvector_condition(noisy, precision=1.2e-7) == 1
+    assert eigenvector_condition([[0.9, 1.0], [0.0, 0.8]], precision=1.2e-7) == pytest.approx(20.0498756211)
+
+
 @pytest.mark.parametrize("n", [2, 3, 8])
 @pytest.mark.parametrize("value", [0.0, 1.0, 0.5j])
 def test_a_defective_matrix_has_no_eigenvector_basis(n: int, value: complex) -> None:

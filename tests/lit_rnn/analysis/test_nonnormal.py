@@ -287,6 +287,15 @@ def test_bad_matrices_are_refused_in_one_sentence(call: Callable[..., object], W
     assert "\n" not in str(error.value)
 
 
+def test_a_small_departure_is_not_lost_next_to_large_eigenvalues() -> None:
+    """1 + 1e-18 - 1 is 0: the block whose eigenvalues double precision gets wrong has its own difference."""
+    W = np.diag([1.0, 0.0, 0.0])
+    W[1, 2], W[2, 1] = 1e-9, 1e-27
+    assert henrici(W) == pytest.approx(1e-9, rel=1e-9)
+    W[0, 1] = 3e-9
+    assert henrici(W, normalized=True) == pytest.approx(1e-9 * math.sqrt(10), rel=1e-9)
+
+
 def test_bad_options_are_refused() -> None:
     W = chain(4, 1.0)
     with pytest.raises(UserError, match="quadruple"):

@@ -54,6 +54,12 @@ def test_the_rotation_of_the_issue() -> None:
         assert analysis.spectral_radius(W * scale) == pytest.approx(scale, rel=1e-14)
 
 
+def test_a_complex_number_whose_modulus_a_double_cannot_hold() -> None:
+    W = np.array([[0, 1.7e308 * (1 + 1j)], [0, 0]])
+    assert analysis.henrici(W, normalized=True) == pytest.approx(1)
+    assert analysis.commutator_norm(W) == pytest.approx(math.sqrt(2))
+
+
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("matrix", ["rotation", "random", "complex", "triangular"])
 @pytest.mark.parametrize("name", LINEAR)
