@@ -230,7 +230,7 @@ def _state(study: Study) -> str:
     examples = sorted({run["attack"]["samples"] for run in study.runs})
     asked = study.asked
     told += (
-        f"Attacked: {', '.join(f'{count:,}' for count in examples)} test examples, "
+        f"Seeds of each: {len(study.seeds)}. Attacked: {', '.join(f'{count:,}' for count in examples)} test examples, "
         f"{asked['steps']} steps of PGD from {asked['restarts']} starts, {asked['queries']} queries, "
         f"{asked['draws']} draws of noise. "
     )

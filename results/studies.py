@@ -111,8 +111,11 @@ def cost(runs: Sequence[Mapping[str, Any]]) -> str:
     """
     commits = sorted({str(run["versions"]["commit"])[:7] for run in runs})
     platforms = sorted({str(run["versions"]["platform"]) for run in runs})
+    threads = sorted({int(run["versions"]["threads"]) for run in runs if run["versions"].get("threads")})
+    one = f" with {' or '.join(map(str, threads))} thread{'s' * (threads != [1])}" if threads else ""
     hours = sum(run["fit"]["seconds"] for run in runs) / 3600
-    return f"{len(runs)} trainings of commit {', '.join(commits)} on {', '.join(platforms)} took {hours:.1f} hours"
+    where = f"on {', '.join(platforms)}{one}"
+    return f"{len(runs)} trainings of commit {', '.join(commits)} {where} took {hours:.1f} hours"
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def by_hand(folder: Path) -> Path:
         numbers |= {"steps": 9, "loss": 0.5, "chance": 2.3, "value": clean, "seconds": 36.0}
         (run / "fit.json").write_text(json.dumps(numbers))
         (run / "metrics.csv").write_text("step,val/loss,val/accuracy\n9,0.5,0.9\n")
-        (run / "versions.json").write_text('{"commit": "0123456789", "platform": "Linux"}')
+        (run / "versions.json").write_text('{"commit": "0123456789", "platform": "Linux", "threads": 1}')
         (run / "attack").mkdir()
         checks = [
             {"name": "clean accuracy", "passed": True},
@@ -153,7 +153,8 @@ def test_means_spreads_and_what_is_missing(made: Path) -> None:
         "over all seeds: VanillaRNN, free, more steps (1). " in text
         and "Not begun: MNIST in order, permuted MNIST." in text
     )
-    assert "3 trainings of commit 0123456 on Linux took 0.0 hours, and their attacks 0.6 hours." in text
+    assert "Seeds of each: 2. Attacked: " in text and "lower worst case. 3 trainings" in text
+    assert "3 trainings of commit 0123456 on Linux with 1 thread took 0.0 hours, and their attacks 0.6 hours." in text
 
 
 def test_every_number_moves_the_page(made: Path) -> None:
