@@ -24,6 +24,7 @@ from lit_rnn.cells import (
 )
 from lit_rnn.init import SKEW_INITS, SkewInitName
 from lit_rnn.models.base import SequenceModel
+from lit_rnn.optim import split_off
 from lit_rnn.parametrizations import OrthogonalMap, SchurForm, UnitaryScaledCayley
 from lit_rnn.parametrizations.rotations import RotationLayout
 from lit_rnn.parametrizations.schur import UpperEntries
@@ -326,7 +327,8 @@ class HouseholderRNN(OneRateRNN):
 class NnRNN(OrthogonalRNN):
     """nnRNN: W = P (Theta + T) P^T, held near orthogonal by a penalty and by decay (Kerg et al. 2019).
 
-    Three groups: ``recurrent`` (the generator of P), ``upper`` (T, with its own decay), ``other``.
+    Four groups: ``recurrent`` (the generator of P), ``upper`` (T, with its own decay), ``blocks`` (Theta, at the rate
+    of the rest, never decayed: that would pull gamma to 0), ``other``.
 
     Args:
         task: The Task, or its dict.
@@ -364,17 +366,25 @@ class NnRNN(OrthogonalRNN):
         return [module for module in self.modules() if isinstance(module, SchurForm)]
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        recurrent = [form.basis.skew for form in self._forms()]
-        upper = [form.upper for form in self._forms()]
-        taken = {id(parameter) for parameter in (*recurrent, *upper)}
-        return {
-            "recurrent": recurrent,
-            "upper": upper,
-            "other": [parameter for parameter in self.parameters() if id(parameter) not in taken],
+        forms = self._forms()
+        ours = {
+            "recurrent": [form.basis.skew for form in forms],
+            "upper": [form.upper for form in forms],
+            "blocks": [parameter for form in forms for parameter in (form.angles, form.gains)],
         }
+        taken = {id(parameter) for group in ours.values() for parameter in group}
+        return {**ours, "other": [parameter for parameter in self.parameters() if id(parameter) not in taken]}
 
     def group_options(self) -> dict[str, dict[str, Any]]:
-        return {**super().group_options(), "upper": {"weight_decay": self.options.upper_decay}}
+        own = {"upper": {"weight_decay": self.options.upper_decay}, "blocks": {"weight_decay": 0.0}}
+        return {**super().group_options(), **own}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        groups = self.parameter_groups()
+        blocks, other = ({id(parameter) for parameter in groups[name]} for name in ("blocks", "other"))
+        were = [id(parameter) in blocks for parameter in self.parameters() if id(parameter) in blocks | other]
+        split_off(checkpoint, "blocks", "other", were, self.group_options()["blocks"])
+        super().on_load_checkpoint(checkpoint)
 
     def penalty(self) -> Tensor | None:
         if not self.options.gain_penalty:

@@ -1,7 +1,7 @@
 """Optimizers as checkpoints keep them, by named parameter groups, on the orthogonal group, and as other libraries."""
 
 from lit_rnn.optim.grouped import GroupedOptimizer, build_optimizer
-from lit_rnn.optim.groups import named_groups
+from lit_rnn.optim.groups import named_groups, split_off
 from lit_rnn.optim.riemannian import (
     RiemannianAdam,
     RiemannianOptimizer,
@@ -32,5 +32,6 @@ __all__ = [
     "options_of",
     "retract",
     "riemannian_gradient",
+    "split_off",
     "to_primitives",
 ]

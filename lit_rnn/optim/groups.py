@@ -23,3 +23,34 @@ def named_groups(module: nn.Module, groups: Mapping[str, Sequence[nn.Parameter]]
     if wrong:
         raise RuntimeError(f"Optimizer groups must hold each parameter exactly once, but: {', '.join(wrong)}.")
     return [{"name": name, "params": list(parameters)} for name, parameters in groups.items() if parameters]
+
+
+def split_off(
+    checkpoint: dict[str, Any], name: str, of: str, moved: Sequence[bool], options: Mapping[str, Any]
+) -> None:
+    """Put a group ``name`` before the group ``of`` into a checkpoint that was made when it was a part of that.
+
+    Args:
+        checkpoint: Lightning's; the states of optimizers and schedulers are changed in place, where there are any.
+        name: The new group's.
+        of: That of the old one.
+        moved: Which of the old one's parameters are in the new one.
+        options: Optimizer options of the new one, where they are not those of the old one.
+    """
+    for saved in checkpoint.get("optimizer_states", ()):
+        groups = saved["param_groups"]
+        names = [group.get("name") for group in groups]
+        place = names.index(of) if of in names else 0
+        if name in names or len(groups[place]["params"]) != len(moved):  # of another network: for others to refuse
+            continue
+        theirs, rest = (
+            [number for number, move in zip(groups[place]["params"], moved, strict=True) if move == wanted]
+            for wanted in (True, False)
+        )
+        groups.insert(place, {**groups[place], "name": name, "params": theirs, **options})
+        groups[place + 1]["params"] = rest
+        for schedule in checkpoint.get("lr_schedulers", ()):
+            for value in schedule.values():
+                by_group = isinstance(value, list) and len(value) == len(names)
+                if by_group and all(isinstance(number, int | float) for number in value):
+                    value.insert(place, value[place])

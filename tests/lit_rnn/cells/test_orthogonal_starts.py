@@ -1,5 +1,6 @@
 """How orthogonal and unitary cells start, and the models around them: manifold, groups, penalties, odd sizes."""
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -194,13 +195,23 @@ def test_nnrnn_penalises_gains_in_the_loss_and_not_in_the_log(monkeypatch: pytes
 
 
 def test_nnrnn_decays_only_what_lies_above_the_blocks() -> None:
-    model = models.NnRNN(PixelMNIST().task, 8, upper_decay=0.25)
-    decays = {
-        group["name"]: (group["weight_decay"], group["params"]) for group in model.configure_optimizers().param_groups
-    }
-    decayed = [p for decay, params in decays.values() if decay for p in params]
-    assert [id(p) for p in decayed] == [id(model.cells[0].recurrent.upper)]
-    assert 0.25 in [decay for decay, _ in decays.values()]
+    """Of W, whatever the optimizer decays: a step of AdamW without gradients leaves gamma and theta where they are."""
+    for optimizer in (torch.optim.RMSprop, functools.partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)):
+        model = models.NnRNN(PixelMNIST().task, 8, upper_decay=0.25, optimizer=optimizer)
+        form = model.cells[0].recurrent
+        stepped = model.configure_optimizers()
+        of_W = {id(parameter) for parameter in form.parameters()}
+        decayed = {
+            id(p): group["weight_decay"] for group in stepped.param_groups for p in group["params"] if id(p) in of_W
+        }
+        assert {name: decayed[id(p)] for name, p in form.named_parameters() if decayed[id(p)]} == {"upper": 0.25}
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        stepped.step()
+        moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
+        assert not {name for name in moved if "recurrent" in name}  # T is 0
+        assert ("decoder.weight" in moved) == (optimizer is not torch.optim.RMSprop)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from datamodules import CopyMemory, PixelDigits, Task, UserError
-from lit_rnn.models import GRU, LSTM, DtrivRNN, ExpRNN, VanillaRNN, load
+from lit_rnn.models import GRU, LSTM, DtrivRNN, ExpRNN, NnRNN, VanillaRNN, load
 from tests.trainers import quiet_trainer
 
 BUILD: dict[str, Any] = {
@@ -201,3 +201,36 @@ def test_a_model_of_python_is_tested_by_the_command_line(
 def test_digits_in_python(tmp_path: Path) -> None:
     data = PixelDigits(batch_size=600)
     assert equal(load(trained(model := GRU(data.task, 4), data, tmp_path)), model)
+
+
+@pytest.mark.parametrize("own", [None, {"recurrent": functools.partial(torch.optim.SGD, lr=1e-2)}])
+def test_nnrnn_goes_on_from_before_theta_was_a_group(
+    own: Any, data: CopyMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it always had been: nothing decays here, and so the same numbers move by the same rules."""
+
+    def model() -> NnRNN:
+        torch.manual_seed(0)
+        scheduler = functools.partial(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+        return NnRNN(data.task, 4, optimizer=ADAM, lr_scheduler=scheduler, group_optimizers=own)
+
+    whole = model()
+    trained(whole, data, tmp_path / "whole", epochs=2)
+
+    def with_theta_in_other(self: NnRNN) -> Any:
+        groups = dict(named(self))
+        of_theta = {id(parameter) for parameter in groups.pop("blocks")}
+        taken = {id(parameter) for name in ("recurrent", "upper") for parameter in groups[name]}
+        other = [parameter for parameter in self.parameters() if id(parameter) not in taken]
+        assert of_theta < {id(parameter) for parameter in other}
+        return {**groups, "other": other}
+
+    named = NnRNN.parameter_groups
+    with monkeypatch.context() as before:
+        before.setattr(NnRNN, "parameter_groups", with_theta_in_other)
+        path = trained(model(), data, tmp_path / "half")
+    kept = torch.load(path, weights_only=True)
+    assert [group["name"] for group in kept["optimizer_states"][0]["param_groups"]] == ["recurrent", "upper", "other"]
+    back = model()
+    quiet_trainer(max_epochs=2, default_root_dir=tmp_path).fit(back, datamodule=data, ckpt_path=path)
+    assert back.optimizer_steps == 8 and equal(back, whole)
