@@ -100,18 +100,18 @@ class Threat:
         return self.project(self.x + delta)
 
 
-def check_bounds(x: Tensor, bounds: Sequence[float] | None) -> Bounds | None:
+def check_bounds(x: Tensor, bounds: Sequence[float] | None, key: str = "bounds") -> Bounds | None:
     """The box as two floats.
 
     Raises:
-        UserError: if it is empty, or an input lies outside it.
+        UserError: naming ``key``, if it is empty, or an input lies outside it.
     """
     if bounds is None:
         return None
-    require(len(bounds) == 2 and bounds[0] < bounds[1], "bounds", bounds, "a lower and a higher number")
+    require(len(bounds) == 2 and bounds[0] < bounds[1], key, bounds, "a lower and a higher number")
     low, high = float(bounds[0]), float(bounds[1])
     inside = bool(((x >= low) & (x <= high)).all())
-    require(inside, "bounds", bounds, "a box that holds the inputs" if inside else _range_of(x))
+    require(inside, key, bounds, "a box that holds the inputs" if inside else _range_of(x))
     return low, high
 
 

@@ -45,11 +45,12 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """sigma and votes of randomised smoothing, and on how many of the examples it is tried."""
+    """sigma and votes of randomised smoothing, on how many of the examples it is tried, and the seed of its noise."""
 
     sigma: float
     draws: int
     samples: int
+    seed: int
 
 
 class Network(Protocol):
@@ -128,7 +129,7 @@ def _smoothing(network: Network, e: Examples, sizes: Sequence[float], chosen: Sm
     count = min(chosen.samples, len(e.x))
     if count == 0:
         return Certificate("smoothing", 2.0, "Not asked for: --smoothing_samples is 0.", of_model=False)
-    found = smooth_certify(network, e.x[:count], chosen.sigma, n=chosen.draws, lengths=e.lengths)
+    found = smooth_certify(network, e.x[:count], chosen.sigma, n=chosen.draws, seed=chosen.seed, lengths=e.lengths)
     right = found.label == e.y[:count].cpu().numpy()
     words = (
         f"Of the smoothed classifier, not of the model: sigma {chosen.sigma:g}, {chosen.draws:,} votes, "

@@ -17,6 +17,7 @@ from datamodules.errors import require
 from lit_rnn.class_paths import class_path
 from lit_rnn.models import SequenceModel, load, read_checkpoint
 from lit_rnn.robustness import Examples, off_by
+from lit_rnn.robustness.attacks import check_bounds
 from lit_rnn.robustness.objective import Wrong
 from lit_rnn.runs.checkpoints import find_checkpoint, folder_of
 from lit_rnn.runs.data import check_data, read_data
@@ -89,6 +90,7 @@ def read_subject(options: argparse.Namespace, given: dict[str, Any]) -> Subject:
     if symbols is None:
         bounds, measured = (tuple(options.bounds), False) if options.bounds else (data.bounds, data.bounds is None)
         bounds = bounds or (float(x[mask].min()), float(x[mask].max()))
+        check_bounds(x[mask], bounds, "--bounds")  # of all examples, before a folder is made
     elif options.bounds:
         raise UserError("--bounds is given, but inputs are symbols, which have none: leave it out.")
     examples = Examples(

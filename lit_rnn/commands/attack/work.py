@@ -43,7 +43,7 @@ def one(options: argparse.Namespace, given: dict[str, Any], console: Console) ->
     if subject.folder is not None and options.out is None:
         refuse_links(subject.folder)
     claim(out)
-    smoothing = Smoothing(options.smoothing_sigma, options.smoothing_draws, options.smoothing_samples)
+    smoothing = Smoothing(options.smoothing_sigma, options.smoothing_draws, options.smoothing_samples, options.seed)
     outcome = run_all(subject, shots, effort, smoothing, options.seed, console)
     write(outcome, out, as_asked(options, given))
     show(outcome, console)

@@ -22,13 +22,14 @@ from datamodules.pixels import PixelDataModule
 from lit_rnn.class_paths import class_path
 from lit_rnn.commands.attack.many.findings import short
 from lit_rnn.commands.attack.many.measure import correlations, half_size, over_seeds, shown_sizes
+from lit_rnn.commands.attack.many.page import table_of
 from lit_rnn.commands.attack.many.subject import setting_of
 from lit_rnn.commands.attack.measure import Outcome, halving
 from lit_rnn.commands.attack.pictures import image_of
 from lit_rnn.commands.attack.work import as_asked
 from lit_rnn.models import LSTM, SequenceModel, VanillaRNN
-from lit_rnn.robustness import AttackResult
-from lit_rnn.robustness.certified import Certificate, soundness
+from lit_rnn.robustness import AttackResult, Examples
+from lit_rnn.robustness.certified import Certificate, Smoothing, certificates, soundness
 from lit_rnn.robustness.worst import interval
 from tests.pictures import checked
 
@@ -303,6 +304,19 @@ def test_images_are_shown_as_they_were(pixels: int) -> None:
         np.testing.assert_array_equal(image_of(permuted, z[k])[..., 0], x[k].view(8, 8).numpy())
 
 
+def test_smoothing_is_drawn_by_the_seed() -> None:
+    torch.manual_seed(0)
+    model, x = VanillaRNN(PixelDigits(**DIGITS).task, 8), torch.rand(40, 8, 8)
+    examples = Examples(model, x, model(x).argmax(1), torch.ones_like(x).bool(), (0.0, 1.0))
+
+    def holds(seed: int) -> list[float]:
+        sizes = {2.0: np.linspace(0, 0.1, 40).tolist()}
+        *_, smoothed = certificates(model, examples, sizes, Smoothing(0.1, 30, 40, seed))
+        return [float(some.mean()) for some in smoothed.holds.values()]
+
+    assert holds(1) == holds(1) != holds(2)
+
+
 def test_where_half_of_the_accuracy_is_lost() -> None:
     worst = [{"norm": "2", "eps": eps, "accuracy": a} for eps, a in ((0.5, 0.8), (1.0, 0.2), (2.0, 0.0))]
     report = {"clean": {"accuracy": 0.9}, "worst_case": [{"norm": "inf", "eps": 0.1, "accuracy": 0.7}, *worst]}
@@ -322,6 +336,9 @@ def test_means_spreads_and_rank_correlations() -> None:
     first, second = over_seeds(rows)
     assert first["clean"] == pytest.approx(0.8) and first["clean_std"] == pytest.approx(0.1 * math.sqrt(2))
     assert (first["runs"], second["half_2"], second["clean_std"]) == (2, 3.5, 0)
+    (beyond,) = over_seeds([rows[0], {**rows[1], "half_2": None}])  # the mean of those that fell is no mean of both
+    assert (beyond["half_2"], beyond["half_2_std"], beyond["half_2_number"]) == (1.0, None, 1)
+    assert table_of([beyond], ["clean", "half_2"]).rows == [["a", 2, "80.0 ± 14.1", "1 (1 of 2)"]]
     ((half, key, rank, p, count),) = correlations(rows)
     assert (half, key, rank, count) == ("half_2", "spectral_norm", -1.0, 4) and p == 0
     assert short("gru-recurrent_constraint=none-lr=0.1") == "gru, none, 0.1"
@@ -386,7 +403,8 @@ def test_a_study(cli: Any, trained: SequenceModel, tmp_path: Path, monkeypatch: 
         (["--run_dir", "run", "--eps", 1.5], ["eps", "1.5", "the width of the data's range"]),
         (["--run_dir", "run", "--eps", -0.1], ["eps is -0.1"]),
         (["--run_dir", "run", "--eps", "much"], ["--eps", "much"]),
-        (["--run_dir", "run", "--eps", 0.1, "--bounds", 0, 0.5], ["bounds", "holds the inputs"]),
+        (["--run_dir", "run", "--eps", 0.1, "--bounds", 0, 0.5], ["--bounds", "holds the inputs"]),
+        (["--run_dir", "run", "--attacks", "noise", "--bounds", 0, 0.5], ["--bounds", "holds the inputs"]),
         (["--run_dir", "run", "--norms", "1"], ["--norms", "inf or 2"]),
         (["--run_dir", "run", "--attacks", "dgp"], ["--attacks", "dgp", "pgd"]),
         (["--run_dir", "run", "--attacks", "swaps"], ["swaps", "the inputs are values", "pgd"]),

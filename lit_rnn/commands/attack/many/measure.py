@@ -54,7 +54,7 @@ def row_of(run: Path, report: Report) -> Row:
 
 
 def over_seeds(rows: Sequence[Row]) -> list[Row]:
-    """Mean and sample standard deviation over the seeds of each setting on each task."""
+    """Mean and sample standard deviation over the seeds of each setting on each task, and how many have the number."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["setting"]), []).append(row)
@@ -65,6 +65,7 @@ def over_seeds(rows: Sequence[Row]) -> list[Row]:
             numbers = [row[key] for row in ours if row.get(key) is not None]
             summary[key] = statistics.fmean(numbers) if numbers else None
             summary[f"{key}_std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
+            summary[f"{key}_number"] = len(numbers)
         found.append(summary)
     return found
 
@@ -73,7 +74,7 @@ def numeric(rows: Sequence[Row]) -> list[str]:
     """The columns of numbers, in order."""
     names = ("clean", "worst_", "half_", *SPECTRAL, "failed_checks")
     keys = dict.fromkeys(key for row in rows for key in row)
-    return [key for key in keys if key.startswith(names) and not key.endswith("_std")]
+    return [key for key in keys if key.startswith(names) and not key.endswith(("_std", "_number"))]
 
 
 def shown_sizes(rows: Sequence[Row]) -> tuple[list[str], list[str]]:

@@ -25,13 +25,14 @@ def table_of(settings: Sequence[Row], columns: Sequence[str], title: str = "") -
 
 
 def _spread(summary: Mapping[str, Any], key: str) -> str:
-    """Mean and, over several seeds, standard deviation."""
+    """Mean and, over several seeds, standard deviation; how many have the number where some have not."""
     mean, std = summary.get(key), summary.get(f"{key}_std")
     if mean is None:
         return "beyond" if key.startswith("half_") else ""
     if key == "clean" or key.startswith("worst_"):
         return percent(mean) if std is None else f"{percent(mean)} ± {percent(std)}"
-    return spread(mean, std)
+    number, runs = summary[f"{key}_number"], summary["runs"]
+    return spread(mean, std) + ("" if number == runs else f" ({number} of {runs})")
 
 
 def _row(run: Path) -> Row:
@@ -49,8 +50,9 @@ def collect(runs: Sequence[Path], out: Path, console: Console) -> None:
     page = Page("Many runs under attack")
     page.text(
         "Accuracies in %, the worst case per example, mean ± standard deviation over seeds. ε½: the size at which the "
-        "worst case has lost half of the clean accuracy. Spectral numbers are the largest of a model's recurrent "
-        "matrices. In the spirit of Sengupta and Friston 2018, whose own tables could not be checked."
+        "worst case has lost half of the clean accuracy; a run that has not at any size is no part of the mean. "
+        "Spectral numbers are the largest of a model's recurrent matrices. In the spirit of Sengupta and Friston 2018, "
+        "whose own tables could not be checked."
     )
     for task in dict.fromkeys(row["task"] for row in rows):
         ours, singles = ([r for r in some if r["task"] == task] for some in (settings, rows))
