@@ -107,6 +107,7 @@ class Summary(Callback):
             "loss": None if loss is None else float(loss),
             "chance": task.chance,
             "metric": task.metric,
+            "higher_is_better": task.higher_is_better,
             "value": None if metric is None else float(metric),
             "seconds": round(self.seconds, 1),
         }

@@ -45,7 +45,7 @@ _LOWER = frozenset(["loss", "cross_entropy", *_BITS, "perplexity", "mse", "rmse"
 
 
 def higher_is_better(metric: str) -> bool:
-    """The direction of a metric."""
+    """The direction of a metric of ours, or of a published one."""
     return metric not in _LOWER
 
 
@@ -150,7 +150,9 @@ class Comparison:
 
     @property
     def higher_is_better(self) -> bool:
-        return higher_is_better(self.metric)
+        """As the runs say, whose metric may be any class of torchmetrics; those of old versions do not say."""
+        told = [run.fit.get("higher_is_better") for group in self.groups for run in group.runs]
+        return next((one for one in told if isinstance(one, bool)), higher_is_better(self.metric))
 
     @property
     def best_first(self) -> list[Group]:

@@ -117,6 +117,7 @@ def test_fit_json_is_the_end_of_metrics(run: Path) -> None:
     assert result["value"] == pytest.approx(float(last["val/accuracy"]), rel=1e-6)
     assert (result["model"], result["task"], result["steps"], result["split"]) == ("DtrivRNN", "copy_memory", 8, "val")
     assert result["chance"] == pytest.approx(10 * np.log(8) / 25)
+    assert (result["metric"], result["higher_is_better"]) == ("accuracy", True)
 
 
 @pytest.mark.parametrize("name", ["best.ckpt", "last.ckpt"])

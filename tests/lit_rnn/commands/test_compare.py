@@ -147,6 +147,14 @@ def test_best_first(make: Make) -> None:
     assert [group.name for group in other.best_first] == ["e", "d"]
 
 
+@pytest.mark.parametrize(("higher", "first"), [(False, "b"), (True, "a")])
+def test_the_run_says_which_way_its_metric_is_better(make: Make, higher: bool, first: str) -> None:
+    """Any class of torchmetrics may be the metric, and of most only the task knew the direction."""
+    odd = {"metric": "MeanAbsolutePercentageError", "higher_is_better": higher}
+    (one,) = compared(make("a", 0.9, **odd), make("b", 0.5, **odd))
+    assert one.best_first[0].name == measure.best_by_validation(one.groups, one.higher_is_better).name == first  # type: ignore[union-attr]
+
+
 # ---- what is comparable
 
 
