@@ -53,7 +53,7 @@ FORKING = (
     "tests/lit_rnn/runs/",
     "tests/test_golden.py",
     "tests/lit_rnn/commands/test_fuzz.py",
-    "tests/lit_rnn/commands/test_study.py",
+    "tests/lit_rnn/commands/study/test_runs.py",
     "tests/lit_rnn/commands/test_no_memory.py",
     "tests/lit_rnn/loggers/test_wandb.py",
     "tests/lit_rnn/models/test_objectives.py",

@@ -5,91 +5,55 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
 
 from datamodules import UserError
-from lit_rnn.commands.study import export, local, measure, page, plan, work
+from lit_rnn.commands.study import local, measure, page, plan, work
 from lit_rnn.commands.study.best import Queue, ahead, best_setting, diverged, every, undecided
-from lit_rnn.commands.study.subject import Run, Study, read_study
-from lit_rnn.runs.checkpoints import last_checkpoint
-from lit_rnn.runs.endings import DivergedError, note_divergence
+from lit_rnn.commands.study.subject import Run
 from lit_rnn.runs.lock import Lock
+from tests.lit_rnn.commands.study.made import BASE, FOLDER, LR, Planned, begin, diverge, finish
 
-LR = "model.init_args.optimizer.init_args.lr"
-BASE = {"model": {"class_path": "VanillaRNN", "init_args": {"hidden_size": 6}}, "trainer": {"max_epochs": 2}}
-FOLDER = Path("runs/study")
-ROOT = Path(__file__).parents[3]
-Write = Callable[..., Study]
-
-
-@pytest.fixture
-def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes study.yaml beside base.yaml, and reads it."""
-    monkeypatch.chdir(tmp_path)
-    Path("base.yaml").write_text(yaml.safe_dump(BASE))
-
-    def write(**keys: Any) -> Study:
-        Path("study.yaml").write_text(yaml.safe_dump({"base": "base.yaml", **keys}, sort_keys=False))
-        return read_study("study.yaml")
-
-    return write
-
-
-def finish(run: Run, loss: float = 0.5) -> None:
-    place = FOLDER / run.name
-    place.mkdir(parents=True, exist_ok=True)
-    numbers = {"model": "VanillaRNN", "task": "copy", "metric": "accuracy", "parameters": 1, "steps": 2, "chance": 1.0}
-    (place / f"{run.command}.json").write_text(json.dumps(numbers | {"loss": loss, "value": 0.5, "seconds": 1.0}))
-    (place / "metrics.csv").write_text(f"step,val/loss\n1,{loss}\n")
-
-
-def begin(run: Run) -> None:
-    last_checkpoint(FOLDER / run.name).parent.mkdir(parents=True)
-    last_checkpoint(FOLDER / run.name).touch()
-
-
-def diverge(run: Run) -> None:
-    (FOLDER / run.name).mkdir(parents=True, exist_ok=True)
-    note_divergence(FOLDER / run.name, DivergedError("The loss is nan at step 3."))
+ROOT = Path(__file__).parents[4]
 
 
 # ---- what the runs are
 
 
-def test_how_a_base_config_is_written_is_no_change(study: Write) -> None:
+def test_how_a_base_config_is_written_is_no_change(planned: Planned) -> None:
     """Comments, order, flow style and 2.0e+0 for 2 say the same; old plans, which hold the text, too."""
-    (run,) = study().runs
+    (run,) = planned().runs
     entry = plan.planned(run)
-    Path("base.yaml").write_text("# more\ntrainer: {max_epochs: 2e0}\n" + yaml.safe_dump({"model": BASE["model"]}))
+    more = "# more\ntrainer: {val_check_interval: 4, max_epochs: 2e0, accelerator: cpu, log_every_n_steps: 1}\n"
+    Path("base.yaml").write_text(more + yaml.safe_dump({"model": BASE["model"], "data": BASE["data"]}))
     assert entry["configs"] != plan.planned(run)["configs"] and plan.difference(entry, run) is None
-    Path("base.yaml").write_text(yaml.safe_dump(BASE | {"trainer": {"max_epochs": 3}}))
+    others = {key: value for key, value in BASE["trainer"].items() if key != "max_epochs"}
+    Path("base.yaml").write_text(yaml.safe_dump(BASE | {"trainer": others | {"max_epochs": 3}}))
     assert plan.difference(entry, run) == "trainer.max_epochs was 2 in base.yaml, and is 3"
-    Path("base.yaml").write_text(yaml.safe_dump({"model": BASE["model"]}))
+    Path("base.yaml").write_text(yaml.safe_dump(BASE | {"trainer": others}))
     assert plan.difference(entry, run) == "trainer.max_epochs was 2 in base.yaml, and is not given"
     Path("base.yaml").write_text(yaml.safe_dump(BASE))
-    (run,) = study(grid={LR: [0.1]}).runs
+    (run,) = planned(grid={LR: [0.1]}).runs
     assert plan.difference(entry, run) == f"{LR} was not given, and is '0.1'"
-    (run,) = study(base=["base.yaml", "base.yaml"]).runs
+    (run,) = planned(base=["base.yaml", "base.yaml"]).runs
     assert plan.difference(entry, run) == "it has 2 base configs, and had 1"
 
 
-def test_a_shipped_class_is_the_same_by_its_short_name(study: Write) -> None:
+def test_a_shipped_class_is_the_same_by_its_short_name(planned: Planned) -> None:
     """And in a list, and on the command line; a class of torch's or geoopt's of that name is another."""
 
     def run_of(optimizer: str, callback: str = "Solved", grid: str = "Adam") -> Run:
         init = {"optimizer": {"class_path": optimizer}}
         base = {"model": {"init_args": init}, "trainer": {"callbacks": [{"class_path": callback}]}}
         Path("base.yaml").write_text(yaml.safe_dump(base))
-        (run,) = study(grid={"model.init_args.other.class_path": [grid]}).runs
+        (run,) = planned(grid={"model.init_args.other.class_path": [grid]}).runs
         return run
 
     entry = plan.planned(run_of("RiemannianAdam"))
@@ -100,22 +64,22 @@ def test_a_shipped_class_is_the_same_by_its_short_name(study: Write) -> None:
 
 
 @pytest.mark.parametrize("done", [finish, begin, diverge])
-def test_a_run_that_has_begun_keeps_its_options(study: Write, done: Callable[[Run], None]) -> None:
+def test_a_run_that_has_begun_keeps_its_options(planned: Planned, done: Callable[[Run], None]) -> None:
     """One that only began would go on with other options, and stand in the table as if it always had them."""
-    old = study(grid={"model.init_args.lam": [1.0]})
+    old = planned(grid={"model.init_args.lam": [1.0]})
     plan.claim(old.runs, FOLDER)
     done(old.runs[0])
     told = (FOLDER / "plan.json").read_bytes()
-    new = study(grid={"model.init_args.lam": [2.0]})
+    new = planned(grid={"model.init_args.lam": [2.0]})
     with pytest.raises(UserError, match=r"run with other options .*lam was '1.0', and is '2.0'.*--study_dir") as error:
         plan.claim(new.runs, FOLDER)
     assert "\n" not in str(error.value) and (FOLDER / "plan.json").read_bytes() == told
     plan.claim(old.runs, FOLDER)
 
 
-def test_a_run_that_no_plan_names_is_taken_at_its_configs_word(study: Write) -> None:
+def test_a_run_that_no_plan_names_is_taken_at_its_configs_word(planned: Planned) -> None:
     """As `--only` leaves it, or a plan of an earlier version, or one that was removed."""
-    (run,) = study(grid={LR: [0.01]}).runs
+    (run,) = planned(grid={LR: [0.01]}).runs
     finish(run)
     config = {"seed_everything": 1, **BASE, "run_dir": "elsewhere"}
     init = {"hidden_size": 6, "optimizer": {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 0.01}}}
@@ -126,39 +90,39 @@ def test_a_run_that_no_plan_names_is_taken_at_its_configs_word(study: Write) -> 
     (FOLDER / run.name / "config.yaml").write_text(yaml.safe_dump(config))
     with pytest.raises(UserError, match=rf"{LR} was 0.02, and is 0.01"):
         plan.check([run], FOLDER, {})
-    (short,) = study(grid={"model.optimizer.lr": [0.01]}).runs
+    (short,) = planned(grid={"model.optimizer.lr": [0.01]}).runs
     with pytest.raises(UserError, match=rf"{LR} was 0.02, and is 0.01"):
         plan.check([short], FOLDER, {})
 
 
-def test_a_run_keeps_its_place_where_its_name_changes(study: Write) -> None:
+def test_a_run_keeps_its_place_where_its_name_changes(planned: Planned) -> None:
     """A grid of one value does not stand in the name: with a second, or one less again, the runs are the same."""
-    one = study(grid={LR: [0.1]})
+    one = planned(grid={LR: [0.1]})
     plan.claim(one.runs, FOLDER)
     finish(one.runs[0], 0.25)
     local.log(FOLDER, one.runs[0]).write_text("done\n")
-    two = study(grid={LR: [0.1, 0.2]})
+    two = planned(grid={LR: [0.1, 0.2]})
     assert plan.claim(two.runs, FOLDER) == ["study-seed=1 is study-lr=0.1-seed=1 now"]
     assert [row["loss"] for row in measure.results(two, FOLDER)] == [0.25]
     assert not (FOLDER / "study-seed=1").exists() and local.log(FOLDER, two.runs[0]).read_text() == "done\n"
     assert plan.read(FOLDER).keys() == {run.name for run in two.runs}
-    plan.claim(study(grid={LR: [0.1]}).runs, FOLDER)
+    plan.claim(planned(grid={LR: [0.1]}).runs, FOLDER)
     assert [row["loss"] for row in measure.results(one, FOLDER)] == [0.25]
 
 
-def test_a_folder_with_another_study_is_refused(study: Write) -> None:
+def test_a_folder_with_another_study_is_refused(planned: Planned) -> None:
     """Two files of one name in different folders have the same default folder; the table of one would replace that
     of the other."""
-    plan.claim(study(arms={"a": {}, "b": {"grid": {LR: [0.1]}}}).runs, FOLDER)
-    other = study(arms={"c": {"grid": {LR: [0.2]}}})
+    plan.claim(planned(arms={"a": {}, "b": {"grid": {LR: [0.1]}}}).runs, FOLDER)
+    other = planned(arms={"c": {"grid": {LR: [0.2]}}})
     with pytest.raises(UserError, match=r"holds another study, with the runs a-seed=1 and others and none of this one"):
         plan.claim(other.runs, FOLDER)
-    plan.claim(study(arms={"b": {"grid": {LR: [0.1]}}, "c": {}}).runs, FOLDER)
+    plan.claim(planned(arms={"b": {"grid": {LR: [0.1]}}, "c": {}}).runs, FOLDER)
 
 
-def test_a_default_that_changed_between_runs_is_told(study: Write) -> None:
+def test_a_default_that_changed_between_runs_is_told(planned: Planned) -> None:
     """What the grid varies, seeds and places are no such thing, nor is an option that only the new version has."""
-    one = study(grid={"model.init_args.lam": [1.0, 2.0]}, seeds=[1, 2])
+    one = planned(grid={"model.init_args.lam": [1.0, 2.0]}, seeds=[1, 2])
     for run, commit, lam, decay in zip(one.runs, "aabb", (1.0, 1.0, 2.0, 2.0), (0.0, 0.0, 0.0, 0.1), strict=True):
         finish(run)
         model = {"class_path": "lit_rnn.models.VanillaRNN", "init_args": {"lam": lam, "decay": decay}}
@@ -171,7 +135,7 @@ def test_a_default_that_changed_between_runs_is_told(study: Write) -> None:
         (FOLDER / run.name / "config.yaml").write_text(yaml.safe_dump(config))
         (FOLDER / run.name / "versions.json").write_text(json.dumps({"commit": commit}))
     assert plan.drifted(one.runs, FOLDER) == []
-    short = study(grid={"model.lam": [1.0, 2.0]}, seeds=[1, 2])
+    short = planned(grid={"model.lam": [1.0, 2.0]}, seeds=[1, 2])
     assert plan.drifted(short.runs, FOLDER) == []
     (FOLDER / one.runs[2].name / "versions.json").write_text('{"commit": "a"}')
     (line,) = plan.drifted(one.runs, FOLDER)
@@ -179,8 +143,8 @@ def test_a_default_that_changed_between_runs_is_told(study: Write) -> None:
     assert line == f"study has runs of different model.init_args.decay: 0.0 (as {first}), 0.1 (as {last})"
 
 
-def test_a_damaged_plan_is_told(study: Write) -> None:
-    (run,) = study().runs
+def test_a_damaged_plan_is_told(planned: Planned) -> None:
+    (run,) = planned().runs
     FOLDER.mkdir(parents=True)
     for damaged in ('{"study-seed=1": []}', '{"study-seed=1": {"arguments": [1], "configs": []}}', "{"):
         (FOLDER / "plan.json").write_text(damaged)
@@ -215,9 +179,9 @@ def said_by_another(call: Callable[[], object]) -> str:
         return file.read().decode()
 
 
-def test_one_command_at_a_time_works_at_a_study(study: Write) -> None:
+def test_one_command_at_a_time_works_at_a_study(planned: Planned) -> None:
     """A second one, or a task of an array that is under way, would run the same runs."""
-    one = study(seeds=[1, 2])
+    one = planned(seeds=[1, 2])
 
     def work_at_it() -> None:
         with work.alone(FOLDER):
@@ -234,24 +198,17 @@ def test_one_command_at_a_time_works_at_a_study(study: Write) -> None:
     assert said_by_another(work_at_it) == ""
 
 
-def test_runs_end_with_the_study() -> None:
+def test_runs_end_with_the_planned() -> None:
     """However it is killed: the next command would find them at work."""
     assert local.pinned(2)["LIT_RNN_LAUNCHER"] == str(os.getpid())
-
-
-def test_a_slurm_script_stands_a_folder_of_any_name(study: Write) -> None:
-    """A space would end an option, and % begins what Slurm fills in."""
-    script = export.slurm(study(), Path("my runs/50%"), 1)["study.sbatch"].splitlines()
-    assert "#SBATCH --output='my runs/50%%/%x-%a.out'" in script
-    assert shlex.split(script[-1])[-5:-1] == ["my runs/50%", "--threads", "1", "--only"]
 
 
 # ---- how they have ended
 
 
-def test_a_run_that_has_diverged_is_a_result(study: Write) -> None:
+def test_a_run_that_has_diverged_is_a_result(planned: Planned) -> None:
     """It is not run again, its setting is out, and it counts in the table, where it is no success."""
-    one = study(grid={LR: [0.1, 1.0]}, seeds=[1, 2], best={"seeds": [3], "test": True}, success={"below": 0.3})
+    one = planned(grid={LR: [0.1, 1.0]}, seeds=[1, 2], best={"seeds": [3], "test": True}, success={"below": 0.3})
     low, high = (one.runs[:2], one.runs[2:])
     for run in (*low, high[0]):
         finish(run, 0.5 if run in low else 0.25)
@@ -288,17 +245,17 @@ def test_a_run_that_has_diverged_is_a_result(study: Write) -> None:
     assert diverged(one.runs, FOLDER) == frozenset()
 
 
-def test_an_arm_of_which_all_have_diverged_has_nothing_ahead(study: Write) -> None:
-    one = study(grid={LR: [1.0]}, best={"seeds": [3], "test": True})
+def test_an_arm_of_which_all_have_diverged_has_nothing_ahead(planned: Planned) -> None:
+    one = planned(grid={LR: [1.0]}, best={"seeds": [3], "test": True})
     diverge(one.runs[0])
     assert ahead(one, FOLDER) == [] and every(one, FOLDER) == one.runs and undecided(one, FOLDER) == ["study"]
 
 
 def test_what_is_next_is_asked_for_again_only_once_a_run_has_ended(
-    study: Write, monkeypatch: pytest.MonkeyPatch
+    planned: Planned, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer may be in the files of every run, and a process may be free for hours."""
-    first, last = study(seeds=[1, 2]).runs
+    first, last = planned(seeds=[1, 2]).runs
     monkeypatch.setattr(local, "command", lambda *_: [sys.executable, "-S", "-c", "import time; time.sleep(0.5)"])
     FOLDER.mkdir(parents=True)
     ended: list[Run] = []
@@ -314,8 +271,8 @@ def test_what_is_next_is_asked_for_again_only_once_a_run_has_ended(
     assert asked == [first, None, None], "with the first, with it going, and once more when it had ended"
 
 
-def test_how_runs_failed_is_told(study: Write) -> None:
-    one = study(best={"seeds": [2], "test": True})
+def test_how_runs_failed_is_told(planned: Planned) -> None:
+    one = planned(best={"seeds": [2], "test": True})
     run, test = one.runs[0], Run(one.settings[0], 1, "test")
     log = local.log(FOLDER, run)
     assert local.how_ended(2, FOLDER, run) == f"failed (status 2), see {log}"

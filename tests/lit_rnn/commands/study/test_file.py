@@ -1,0 +1,107 @@
+"""A study's file: the grid, and what is refused before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from datamodules import UserError
+from lit_rnn.commands.study.subject import read_study, resolved
+from tests.lit_rnn.commands.study.made import LR, Write, run_study
+
+
+def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Write) -> None:
+    arms = {"a": {"grid": {"model.init_args.lam": [0.9, 1.0]}}, "b": {"grid": {"model.init_args.init": ["identity"]}}}
+    plan = read_study(study(grid={LR: [0.1, 0.01, 0.001]}, seeds=[3, 5], arms=arms))
+    assert len(plan.settings) == 3 * 2 + 3 and len(plan.runs) == 18
+    assert plan.runs[0].name == "a-lr=0.1-lam=0.9-seed=3" and plan.runs[1].name == "a-lr=0.1-lam=0.9-seed=5"
+    assert plan.runs[-1].name == "b-lr=0.001-seed=5"
+    last = plan.runs[-1].arguments()
+    expected = f"-c base.yaml --{LR} 0.001 --model.init_args.init identity --seed_everything 5"
+    assert last == expected.split()
+    assert resolved(plan.settings[-1])["model"]["init_args"]["init"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        ({"grids": {}}, "grids"),
+        ({"grid": {LR: []}}, LR),
+        ({"grid": {LR: 0.1}}, LR),
+        ({"seeds": [1, 1]}, "seeds"),
+        ({"seeds": "1"}, "seeds"),
+        ({"base": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"base": []}, "base"),
+        ({"base": None}, "base is not given"),
+        ({"base": 3}, "base is 3"),
+        ({"base": ["base.yaml", None]}, "a config or a list of them"),
+        ({"arms": {"a": {"base": {"model": 1}}}}, "a config or a list of them"),
+        ({"arms": {"a": {"grids": {}}}}, "grids"),
+        ({"success": {"under": 1}}, "under"),
+        ({"success": {"below": "low"}}, "success.below is 'low'"),
+        ({"success": {"below": True}}, "success.below is true"),
+        ({"success": {"below": -1.0}}, "success.below"),
+        ({"success": {"below": ".inf"}}, "success.below"),
+        ({"success": {"below_chance": [0.5]}}, "success.below_chance"),
+        ({"success": {"below": 1.0, "below_chance": 0.5}}, "not both"),
+        ({"best": [2]}, "best"),
+        ({"best": {}}, "something follows"),
+        ({"best": {"seed": [2]}}, "seed"),
+        ({"best": {"seeds": [2, 2]}}, "best.seeds"),
+        ({"best": {"seeds": [-1]}}, "whole numbers from 0 to 4294967295, none"),
+        ({"seeds": [2**32]}, "different whole numbers from 0 to 4294967295"),
+        ({"best": {"seeds": [1]}}, "none of which is in seeds"),
+        ({"best": {"seeds": [2], "test": "yes"}}, "best.test is 'yes'"),
+        ({"best": {"seeds": [2], "if_success": 1}}, "best.if_success is 1"),
+        ({"best": {"test": True, "if_success": True}}, "at least one seed beside if_success"),
+        (
+            {"best": {"test": True}, "search": {"trials": 1, "space": {LR: {"float": [0.1, 1]}}}},
+            "left out beside search",
+        ),
+        ({"grid": {"model.init_args.lam": [1.0, "1.0"]}}, "lam=1.0"),
+        ({"grid": {"model.init_args.lamb": [1.0]}}, "lamb"),
+        ({"grid": {"model.init_args.hidden_size": [6, "many"]}}, "hidden_size"),
+        ({"grid": {"model.init_args.hidden_size": [6, -1]}}, "hidden_size=-1-seed=1: .*hidden_size is -1"),
+        ({"grid": {"data.init_args.delay": [3, -1]}}, "delay"),
+        ({"grid": {LR: [0.1, -1.0]}}, "Invalid learning rate"),
+        ({"grid": {"trainer.devices": [1, "many"]}}, "devices"),
+        ({"grid": {"seed_everything": [1, 2]}}, "grid.seed_everything cannot vary, .*: list the seeds under seeds"),
+        ({"arms": {"a": {"grid": {"run_dir": ["b"]}}}}, "arms.a.grid.run_dir cannot vary, .* --study_dir"),
+        ({"search": {"trials": 1, "space": {"threads": {"int": [1, 2]}}}}, "search.space.threads cannot vary"),
+    ],
+)
+def test_bad_files_are_refused_before_anything_starts(study: Write, keys: dict[str, Any], named: str) -> None:
+    with pytest.raises(UserError, match=named) as error:
+        run_study(study(**keys))
+    assert "\n" not in str(error.value)
+    assert not Path("runs").exists()
+
+
+def test_a_threshold_without_a_point_is_a_number(study: Write) -> None:
+    """YAML 1.1 reads 1e-1 as text; the runs would be over before a comparison with it failed."""
+    Path("study.yaml").write_text("base: base.yaml\nsuccess: {below: 1e-1}\n")
+    assert read_study("study.yaml").below == 0.1
+    Path("study.yaml").write_text("base: base.yaml\nsuccess: {below_chance: 2e-1}\n")
+    plan = read_study("study.yaml")
+    assert plan.below is None and plan.below_chance == 0.2
+
+
+def test_other_bad_input(study: Write) -> None:
+    name = study()
+    for options in (
+        ["nowhere.yaml"],
+        [name, "--only", "1"],
+        [name, "--threads", "0"],
+        [name, "--processes", "-1"],
+        [name, "--processes", "0"],
+    ):
+        with pytest.raises(UserError):
+            run_study(*options)
+    Path("study.yaml").write_text("base: [")
+    with pytest.raises(UserError, match="not YAML"):
+        run_study("study.yaml")
+    Path("study.yaml").write_text("")
+    with pytest.raises(UserError, match="mapping"):
+        run_study("study.yaml")
