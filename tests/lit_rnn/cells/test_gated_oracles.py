@@ -188,14 +188,15 @@ def test_torchs_own_layers_weight_for_weight() -> None:
 # ---- corners of the NRU
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])  # to the second, 1e-12 is 0
 @pytest.mark.parametrize("use_relu", [False, True])
-def test_a_zero_row_has_a_finite_gradient(use_relu: bool) -> None:
-    cell = NRUCell(I, N, 4, 4, use_relu=use_relu)
+def test_a_zero_row_has_a_finite_gradient(use_relu: bool, dtype: torch.dtype) -> None:
+    cell = NRUCell(I, N, 4, 4, use_relu=use_relu).to(dtype)
     with torch.no_grad():
         for linear in (cell.write, cell.erase):
             linear.weight.zero_()
             linear.bias.copy_(torch.tensor([-1.0] * 4 + [1.0] * 4) if use_relu else torch.zeros(8))
-    y, (_, m) = scan(cell, torch.randn(4, B, I))
+    y, (_, m) = scan(cell, torch.randn(4, B, I).to(dtype))
     assert not m.any()
     (y.sum() + m.sum()).backward()
     for parameter in cell.parameters():
