@@ -260,6 +260,7 @@ def numerical_radius(W: ArrayLike | Tensor, angles: int = 128) -> float:
 
     The largest support over a grid of directions, its best local maxima refined.
     """
+    require(angles >= 1, "angles", angles, "a whole number of at least 1")
     A, exponent = near_one(square(W))
     step = 2 * math.pi / angles
     grid = np.array([_support(A, k * step) for k in range(angles)])

@@ -75,7 +75,8 @@ def lipschitz_bound(cell: nn.Module, decoder: nn.Linear | Tensor, steps: int) ->
     with np.errstate(over="ignore"):
         powers = np.sum(np.power(np.float64(W), 2.0 * np.arange(steps)))
     D = decoder.weight if isinstance(decoder, nn.Linear) else decoder
-    return _norm(D) * _norm(cell.input.weight) * math.sqrt(float(powers))
+    ends = _norm(D) * _norm(cell.input.weight)
+    return ends * math.sqrt(float(powers)) if ends else 0.0  # not 0 times inf
 
 
 def certified_radius(margin: ArrayLike, lipschitz: float) -> np.ndarray:

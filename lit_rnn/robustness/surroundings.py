@@ -45,10 +45,14 @@ def gradients_in_time(examples: Examples) -> tuple[dict[str, np.ndarray], np.nda
 
 
 def nearest_other_class(examples: Examples) -> float | None:
-    """Median L2 distance of an example to the nearest one of another class, among these."""
+    """Median L2 distance of an example to the nearest one of another class, among these.
+
+    In what may be changed: noise that is held behind an image keeps no attack from the other image.
+    """
     if not examples.x.is_floating_point():
         return None
-    x, y = examples.x[:_NEAREST].flatten(1).double(), examples.y[:_NEAREST]
+    free = examples.mask[:_NEAREST]
+    x, y = examples.x[:_NEAREST].where(free, 0).flatten(1).double(), examples.y[:_NEAREST]
     distance = torch.cdist(x, x).masked_fill(y[:, None] == y, math.inf).amin(1)
     distance = distance[distance.isfinite()]
     return float(distance.median()) if len(distance) else None

@@ -463,6 +463,8 @@ def test_unknown_options_are_refused(call: Callable[..., object]) -> None:
         call(np.eye(3), precision="quadruple")
     with pytest.raises(UserError, match="guess"):
         spectral_radius(np.eye(3), method="guess")
+    with pytest.raises(UserError, match="angles"):
+        numerical_radius(np.eye(3), angles=0)
 
 
 @pytest.mark.parametrize("call", CALLS, ids=name)

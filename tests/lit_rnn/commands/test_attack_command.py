@@ -339,6 +339,8 @@ def test_means_spreads_and_rank_correlations() -> None:
     (beyond,) = over_seeds([rows[0], {**rows[1], "half_2": None}])  # the mean of those that fell is no mean of both
     assert (beyond["half_2"], beyond["half_2_std"], beyond["half_2_number"]) == (1.0, None, 1)
     assert table_of([beyond], ["clean", "half_2"]).rows == [["a", 2, "80.0 ± 14.1", "1 (1 of 2)"]]
+    (nothing,) = over_seeds([{**rows[0], "clean": 0.0, "half_2": None}])  # right: no half of it, at any size
+    assert [table_of([some], ["half_2"]).rows[0][-1] for some in (nothing, {**nothing, "clean": 0.9})] == ["", "beyond"]
     ((half, key, rank, p, count),) = correlations(rows)
     assert (half, key, rank, count) == ("half_2", "spectral_norm", -1.0, 4) and p == 0
     assert short("gru-recurrent_constraint=none-lr=0.1") == "gru, none, 0.1"

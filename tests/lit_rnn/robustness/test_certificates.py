@@ -85,6 +85,14 @@ def test_the_bound_of_a_scalar_linear_network_is_attained(steps: int) -> None:
     assert float(gradient.norm()) == pytest.approx(exact, rel=1e-12)
 
 
+def test_a_decoder_of_zeros_bounds_whatever_grows_before_it() -> None:
+    cell = VanillaRNNCell(1, 1, nonlinearity="identity").double()
+    with torch.no_grad():
+        cell.recurrent.weight.fill_(2.0)
+    assert lipschitz_bound(cell, torch.ones(1, 1, dtype=F64), 1000) == math.inf
+    assert lipschitz_bound(cell, torch.zeros(1, 1, dtype=F64), 1000) == 0
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("seed", range(3))
 def test_no_jacobian_and_no_attack_beats_the_lipschitz_bound(name: str, seed: int) -> None:

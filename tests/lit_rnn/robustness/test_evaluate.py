@@ -14,7 +14,7 @@ from datamodules import Adding, CopyMemory, Denoise, PixelDigits, PixelMNIST, Se
 from datamodules.errors import UserError
 from lit_rnn.models import GRU, LSTM, SequenceModel, VanillaRNN
 from lit_rnn.robustness import ATTACKS, Effort, Examples, check_size, clean, evaluate, off_by, refusal, worst_case
-from lit_rnn.robustness.surroundings import gradients_in_time
+from lit_rnn.robustness.surroundings import gradients_in_time, nearest_other_class
 
 SMALL = {"train_samples": 8, "val_samples": 8, "test_samples": 8, "batch_size": 8, "seed": 0}
 QUICK = Effort(steps=3, restarts=2, queries=6, draws=3)
@@ -168,3 +168,13 @@ def test_zero_gradients_count_from_the_first_input_that_is_not_0() -> None:
         zero, _ = gradients_in_time(Examples(network, x, y, free, batch_size=batch_size))
         # nothing read yet; the second is alive, the third dies at its last step; 1 of 3 that have begun
         np.testing.assert_allclose(zero["cross_entropy"], [np.nan, 1 / 2, 1 / 3], rtol=1e-12)
+
+
+def test_the_nearest_of_another_class_is_near_in_what_may_change() -> None:
+    """By hand: 0, 1 and 3 along one entry; noise is held in the other, and no attack is kept away by it."""
+    x = torch.tensor([[[0.0, 50]], [[1.0, -50]], [[3.0, 0]]])
+    mask = torch.tensor([True, False]).expand(3, 1, 2)
+    assert nearest_other_class(Examples(torch.nn.Identity(), x, torch.tensor([0, 1, 0]), mask)) == 1
+    assert nearest_other_class(Examples(torch.nn.Identity(), x, torch.tensor([0, 1, 1]), mask)) == 1
+    assert nearest_other_class(Examples(torch.nn.Identity(), x, torch.tensor([0, 0, 1]), mask)) == 2
+    assert nearest_other_class(Examples(torch.nn.Identity(), x, torch.tensor([1, 1, 1]), mask)) is None

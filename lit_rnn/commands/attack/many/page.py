@@ -28,7 +28,7 @@ def _spread(summary: Mapping[str, Any], key: str) -> str:
     """Mean and, over several seeds, standard deviation; how many have the number where some have not."""
     mean, std = summary.get(key), summary.get(f"{key}_std")
     if mean is None:
-        return "beyond" if key.startswith("half_") else ""
+        return "beyond" if key.startswith("half_") and summary["clean"] else ""  # 0 has no half
     if key == "clean" or key.startswith("worst_"):
         return percent(mean) if std is None else f"{percent(mean)} ± {percent(std)}"
     number, runs = summary[f"{key}_number"], summary["runs"]
