@@ -58,6 +58,7 @@ FORKING = (
     "tests/lit_rnn/loggers/test_wandb.py",
     "tests/lit_rnn/models/test_objectives.py",
     "tests/lit_rnn/robustness/test_training.py",
+    "tests/lit_rnn/security/test_names_and_links.py",
 )
 # Files with tests of ten seconds come where the second of two workers begins, so that none is left with one at the end.
 LONG = (

@@ -13,8 +13,10 @@ import pytest
 import yaml
 
 from datamodules import UserError
+from lit_rnn.commands.study import local
 from lit_rnn.files import refuse_links
 from lit_rnn.models import load
+from tests.forked import Subprocess
 
 BAD_NAMES = [
     *("", ".", "..", "../victim", "a/b", "/tmp/victim", "a\\b", "..\\victim", "victim/", "./victim"),
@@ -218,8 +220,13 @@ def test_links_that_stay_inside_are_fine(run: Path, cli: Callable[..., Any], tmp
 
 @pytest.mark.usefixtures("_no_pictures")
 def test_the_study_of_a_linked_folder_is_fine(
-    config: Callable[..., str], cli: Callable[..., Any], outside: Path, tmp_path: Path
+    config: Callable[..., str],
+    cli: Callable[..., Any],
+    outside: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(local, "subprocess", Subprocess)
     study = write_study(tmp_path, config, arms={"one": {"grid": {"model.init_args.hidden_size": [4]}}})
     (tmp_path / "out").symlink_to(outside)
     (outside / "inside").symlink_to("file")

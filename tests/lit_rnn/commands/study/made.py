@@ -30,8 +30,9 @@ Write = Callable[..., str]  # the keys of study.yaml to its name
 Planned = Callable[..., Study]  # the same, read
 
 
-def run_study(*options: str) -> None:
-    command.run("study", options, try_out)
+def run_study(*options: str, tried: bool = True) -> None:
+    """The command; ``tried``, with a trial of every value first, which takes longest."""
+    command.run("study", options, try_out if tried else lambda arguments, here: None)
 
 
 def by_rates(study: Write, **keys: Any) -> Study:

@@ -105,14 +105,14 @@ def test_a_study_with_a_best_is_taken_up_again(
     Path("elsewhere").mkdir()  # as another copy of lit_rnn has them
     Path("base.yaml").rename("elsewhere/base.yaml")
     assert by_rates(study, base="elsewhere/base.yaml").runs[0].arguments() != plan.runs[0].arguments()
-    run_study("study.yaml", "--processes", "2")
+    run_study("study.yaml", "--processes", "2", tried=False)
     last = capsys.readouterr().out.splitlines()[-1]
     assert last == "10 runs and 6 tests in runs/study: 10 runs and 6 tests finished, 0 runs to go, 2 side by side"
     changed = json.loads((FOLDER / "plan.json").read_text())
     changed[followed.name]["arguments"].append("--other")
     (FOLDER / "plan.json").write_text(json.dumps(changed))
     with pytest.raises(UserError, match=rf"{followed} is a finished run with other options"):
-        run_study("study.yaml")
+        run_study("study.yaml", tried=False)
 
 
 def test_more_seeds_only_for_a_success(study: Write) -> None:

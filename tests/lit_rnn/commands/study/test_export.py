@@ -44,14 +44,14 @@ def test_what_other_schedulers_are_given(study: Write, capsys: pytest.CaptureFix
     }
     assert sweep["command"][:7] == ["${env}", "python", "-m", "lit_rnn", "fit", "-c", "base.yaml"]
     assert sweep["command"][-1] == "${args}"
-    run_study(name, "--export", "slurm", "--threads", "3")
+    run_study(name, "--export", "slurm", "--threads", "3", tried=False)
     script = Path("runs/study/study.sbatch").read_text()
     assert json.loads(Path("runs/study/plan.json").read_text()).keys() == {run.name for run in read_study(name).runs}
     assert "#SBATCH --array=0-7\n" in script and "#SBATCH --cpus-per-task=3\n" in script
     words = shlex.split(script.splitlines()[-1])
     assert words[:4] == ["python", "-m", "lit_rnn", "study"] and words[-2:] == ["--only", "$SLURM_ARRAY_TASK_ID"]
     capsys.readouterr()
-    run_study(name, "--dry_run", "--only", "5")
+    run_study(name, "--dry_run", "--only", "5", tried=False)
     told = capsys.readouterr().out
     assert told.startswith("0: python -m lit_rnn fit -c base.yaml ") and "--model.init_args.lam 0.5" in told
     assert export.sweeps(read_study(name)).keys() == {"sweep-a.yaml", "sweep-b.yaml"}

@@ -81,18 +81,18 @@ def test_a_study_runs_is_summed_up_and_goes_on(
     render(monkeypatch)
     plan = json.loads((FOLDER / "plan.json").read_text())
     assert {run.name for run in read_study(less).runs} <= plan.keys()
-    run_study(less)
+    run_study(less, tried=False)
     assert (FOLDER / "study.png").stat().st_size > 10_000 and not (FOLDER / "study_lr.png").exists()
     assert [run["seed"] for run in json.loads((FOLDER / "study.json").read_text())["runs"]] == [1, 2]
 
     # other options, or another base, are refused where runs have finished
     study(grid=grid | {LR: [0.02]}, seeds=[1, 2])
     with pytest.raises(UserError, match="other options"):
-        run_study(name)
+        run_study(name, tried=False)
     study(grid=grid, seeds=[1, 2])
     Path("base.yaml").write_text(yaml.safe_dump(BASE | {"trainer": {"max_epochs": 3, "accelerator": "cpu"}}))
     with pytest.raises(UserError, match="--study_dir"):
-        run_study(name)
+        run_study(name, tried=False)
     assert first.stat().st_mtime_ns == kept
 
 
