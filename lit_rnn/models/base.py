@@ -286,7 +286,10 @@ class SequenceModel(KeepsKind, Training):
 
     def unread(self) -> dict[str, str]:
         """Options that have no effect beside the others, and beside which: {"capacity": "layout: fft"}."""
-        return {"constraint_bound": "recurrent_constraint: none"} if self.options.recurrent_constraint == "none" else {}
+        o = self.options
+        unread = {"constraint_bound": "recurrent_constraint: none"} if o.recurrent_constraint == "none" else {}
+        own = "group_optimizers.recurrent, whose rate is its own"
+        return unread | ({"recurrent_lr_ratio": own} if "recurrent" in (o.group_optimizers or ()) else {})
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Parameters by group name, a partition. Here: ``recurrent`` and ``other``."""

@@ -123,6 +123,10 @@ class SLSTM(SequenceModel):
         return SLSTMCell(input_size, o.hidden_size)
 
 
+# what multiplies the state depends on the input alone
+_UNREAD = {"recurrent_lr_ratio": "a recurrence that has no parameters"}
+
+
 class MinGRU(SequenceModel):
     """minGRU: a GRU whose one gate does not see the state (Feng et al. 2024).
 
@@ -135,6 +139,9 @@ class MinGRU(SequenceModel):
 
     def __init__(self, task: dict[str, Any] | Task, hidden_size: int, positive: bool = True, **kwargs: Any) -> None:
         super().__init__(task, hidden_size, **kwargs)
+
+    def unread(self) -> dict[str, str]:
+        return super().unread() | _UNREAD
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
@@ -163,6 +170,9 @@ class MinLSTM(SequenceModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(task, hidden_size, **kwargs)
+
+    def unread(self) -> dict[str, str]:
+        return super().unread() | _UNREAD
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options
@@ -262,6 +272,9 @@ class DeltaProduct(SequenceModel):
         **kwargs: Any,
     ) -> None:
         super().__init__(task, hidden_size, **kwargs)
+
+    def unread(self) -> dict[str, str]:
+        return super().unread() | _UNREAD
 
     def build_cell(self, input_size: int) -> Cell:
         o = self.options

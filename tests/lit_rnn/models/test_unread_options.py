@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch.optim import SGD
 
 from datamodules import Adding, UserError
 from lit_rnn import models
@@ -22,6 +23,21 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [  # unread, then
     ("LSTM", {"chrono_integers": True}, {"chrono_integers": True, "t_max": 5}, "chrono_integers is True, .* null"),
     ("JANET", {"forget_bias": 2.0, "t_max": 5}, {"forget_bias": 2.0}, "forget_bias is 2.0, .* t_max: 5"),
     ("JANET", {"chrono_integers": True}, {"chrono_integers": True, "t_max": 5}, "chrono_integers is True, .* null"),
+    ("MinGRU", {"recurrent_lr_ratio": 0.5}, {}, "recurrent_lr_ratio is 0.5, .* no parameters"),
+    ("MinLSTM", {"recurrent_lr_ratio": 0.5}, {}, "recurrent_lr_ratio is 0.5, .* no parameters"),
+    ("DeltaProduct", {"recurrent_lr_ratio": 0.5}, {}, "recurrent_lr_ratio is 0.5, .* no parameters"),
+    (
+        "GRU",
+        {"recurrent_lr_ratio": 0.5, "group_optimizers": {"recurrent": SGD}},
+        {"recurrent_lr_ratio": 0.5},
+        "recurrent_lr_ratio is 0.5, .* its own",
+    ),
+    (
+        "ScuRNN",
+        {"phase_lr_ratio": 0.5, "group_optimizers": {"phase": SGD}},
+        {"phase_lr_ratio": 0.5},
+        "phase_lr_ratio is 0.5, .* its own",
+    ),
     (
         "GRU",
         {"constraint_bound": 0.5},

@@ -157,14 +157,15 @@ def rates(model: Any) -> dict[str, float]:
 
 def test_scurnns_three_optimizers() -> None:
     own = {"recurrent": functools.partial(RMSprop, lr=1e-4), "phase": functools.partial(Adagrad, lr=1e-5)}
-    model = ScuRNN(
-        TASK,
-        6,
-        recurrent_lr_ratio=0.5,
-        phase_lr_ratio=0.5,
-        optimizer=functools.partial(Adam, lr=1e-3),
-        group_optimizers=own,
-    )
+    with pytest.warns(UserWarning, match=r"_lr_ratio is 0\.5, which has no effect with group_optimizers"):
+        model = ScuRNN(
+            TASK,
+            6,
+            recurrent_lr_ratio=0.5,
+            phase_lr_ratio=0.5,
+            optimizer=functools.partial(Adam, lr=1e-3),
+            group_optimizers=own,
+        )
     optimizer = model.configure_optimizers()
     assert isinstance(optimizer, GroupedOptimizer)
     parts = {group["name"]: type(part) for part, group in zip(optimizer.parts, optimizer.param_groups, strict=True)}
