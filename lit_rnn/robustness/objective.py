@@ -101,8 +101,10 @@ class Objective:
         at all of them). ``rows`` says which rows of ``scored`` and ``lengths`` the inputs are.
         """
         outputs = read(self.model, x, self.lengths if rows is None or self.lengths is None else self.lengths[rows])
-        losses = self.loss(outputs, y)
         scored = self.scored if rows is None or self.scored is None else self.scored[rows]
+        if scored is not None:  # what stands where nothing is asked, -1 or nan perhaps, is no target
+            y = y.where(scored.view(*scored.shape, *[1] * (y.dim() - scored.dim())), 0)
+        losses = self.loss(outputs, y)
         if losses.dim() > 1:
             weight = torch.ones_like(losses) if scored is None else scored.to(losses)
             losses = (losses * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1)

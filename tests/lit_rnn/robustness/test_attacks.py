@@ -215,6 +215,21 @@ def test_who_is_fooled() -> None:
     assert Objective(lambda x: x, "squared_error")(numbers, to)[1].tolist() == [False] * 3, "numbers have no line"
 
 
+@pytest.mark.parametrize(
+    ("blank", "loss"), [(-1, "cross_entropy"), (-1, "margin"), (9, "margin"), (math.nan, "squared_error")]
+)
+def test_what_stands_at_steps_that_are_not_scored_does_not_matter(blank: float, loss: str) -> None:
+    """A nan there made every gradient nan, so that no attack moved: a perfect robustness."""
+    x = torch.rand(3, 4, 2, generator=torch.Generator().manual_seed(0))
+    scored = torch.tensor([[False, True, False, True]]).expand(3, 4)
+    y = torch.ones(3, 4, dtype=torch.long) if loss != "squared_error" else torch.ones(3, 4, 2)
+    shown = scored if y.dim() == 2 else scored[..., None]
+    for attack in (fgsm, pgd, random_search):
+        moved = attack(lambda x: x, x, y.where(shown, blank), 0.1, loss=loss, scored=scored)
+        assert torch.equal(moved, attack(lambda x: x, x, y, 0.1, loss=loss, scored=scored))
+        assert (moved != x)[:, scored[0]].all()
+
+
 def test_only_scored_steps_count() -> None:
     x = torch.zeros(2, T, I, dtype=F64)
     scored = torch.tensor([[True, True, False, False, False], [False, False, False, True, False]])
