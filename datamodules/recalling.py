@@ -167,11 +167,11 @@ class InductionHeads(LengthDataModule):
         )
 
     def changeable(self, inputs: Tensor) -> Tensor:
-        """All but the marker and what stands behind its first."""
+        """What follows the symbol that is asked, but the last marker: one before could become the first marker."""
         marked = inputs == self.alphabet
-        behind = marked.roll(1, -1)
-        behind[..., 0] = False
-        return ~(marked | behind)
+        free = torch.zeros_like(marked)
+        free[..., 2:] = (marked.cumsum(-1) > 0)[..., :-2]
+        return free & ~marked
 
     def words_at(self, length: int) -> int:
         return length

@@ -163,7 +163,7 @@ def check_size(examples: Examples, name: str, norm: float, eps: float) -> None:
     if unit == "ball":
         Threat(examples.x[:1], eps, norm, examples.bounds, examples.mask[:1])
     elif unit == "swaps":
-        free = int(examples.mask.flatten(1).sum(1).min())
+        free = int(examples.mask.flatten(1).sum(1).max())  # those that have fewer take as many as they have
         whole = float(eps).is_integer() and 0 <= eps <= free
         require(whole, "eps", eps, f"a whole number of swaps, from 0 to the {free} symbols that may be changed")
     elif unit == "share":

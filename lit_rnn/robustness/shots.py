@@ -35,7 +35,7 @@ def default_attacks(examples: Examples) -> list[str]:
 def default_sizes(examples: Examples, unit: str, norm: float) -> list[float]:
     """Sizes that reach from hardly visible to hopeless, in the units of the inputs."""
     if unit == "swaps":
-        free = int(examples.mask.flatten(1).sum(1).min())
+        free = int(examples.mask.flatten(1).sum(1).max())
         return [swaps for swaps in _SWAPS if swaps <= free]
     width = 1.0 if examples.bounds is None else examples.bounds[1] - examples.bounds[0]
     if unit == "ball" and norm == math.inf:

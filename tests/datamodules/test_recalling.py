@@ -94,8 +94,12 @@ def test_the_symbol_behind_the_first_marker_is_asked() -> None:
         assert inputs[places[-1] + 1] == label < 4
     assert set(places) == set(range(10))  # the last symbol that can be asked is at T - 2
     assert math.isclose(data.task.chance, math.log(4))
-    x = torch.tensor([[1, 4, 2, 0, 4]])
-    assert data.changeable(x).tolist() == [[True, False, False, True, False]]
+    x = torch.tensor([[1, 4, 2, 0, 4], [4, 0, 1, 2, 4], [0, 0, 4, 2, 4]])
+    assert data.changeable(x).int().tolist() == [[0, 0, 0, 1, 0], [0, 0, 1, 1, 0], [0] * 5]
+    # any symbol there, the marker too, leaves the question and its answer
+    inputs, labels = (part for part in data.split("val")[np.arange(40)])
+    changed = torch.where(data.changeable(inputs), torch.randint_like(inputs, 5), inputs)
+    assert all(row[row.index(4) + 1] == label for row, label in zip(changed.tolist(), labels.tolist(), strict=True))
 
 
 def test_scattered_symbols_are_copied_in_order() -> None:
