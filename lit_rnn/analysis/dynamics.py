@@ -29,7 +29,8 @@ def lyapunov_spectrum(jacobians: Iterable[ArrayLike | Tensor], warmup: int = 0) 
     """Exponents lambda_i = mean over t of log |R_ii|, in natural log per step, descending, (n,).
 
     Q_t R_t = J_t Q_{t-1} with Q_0 = I, every step, in float64. Their sum is the mean of log |det J_t|, for every T. The
-    mean over T steps has a bias of O(1 / T), less if Q has turned into place first. A singular J_t gives -inf.
+    mean over T steps has a bias of O(1 / T), less if Q has turned into place first. A singular J_t gives -inf, or where
+    rounding leaves something of a zero its logarithm: -36 or so in that step.
     lambda > 0: small differences grow, by e^lambda a step.
 
     Args:
