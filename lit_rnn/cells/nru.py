@@ -50,7 +50,7 @@ class NRUCell(Cell):
     A step costs products of (B, H + M) with (H + M, H) and (H + M, 2k + 4s), and per sequence 2 M multiplications where
     k divides s and ``use_relu`` is off, else 2 k M and the rows' norms.
     Every map starts at U(-1/sqrt(fan in), 1/sqrt(fan in)), torch's default. (H + M + I + 1) H + 2 (H + M + 1)(2s + k)
-    numbers in the released form.
+    numbers in the released form, 2H more with ``layer_norm``.
 
     Source: Chandar et al. 2019, "Towards Non-saturating Recurrent Units for Modelling Long-term Dependencies".
 

@@ -56,8 +56,8 @@ class VanillaRNN(SequenceModel):
         input_init: Start of V: ``gaussian`` (std 0.9 / sqrt(n)), ``source`` (0.9 times the rectangular identity: input
             k drives only unit k), ``xavier`` (here normal with gain sqrt 2, the NRU paper's) or another name of
             `SequenceModel`; null or ``cell``: source for chains, else gaussian.
-        input_bias: Start of b: ``zero``, or ``torch``: U(-1/sqrt(I), 1/sqrt(I)) whatever V starts at, as in the nnRNN
-            paper's RNN-orth.
+        input_bias: Start of b: ``zero`` (but with ``input_init: torch``, which draws b, too), or ``torch``:
+            U(-1/sqrt(I), 1/sqrt(I)) whatever V starts at, as in the nnRNN paper's RNN-orth.
         layer_norm: LayerNorm inside f: with relu and xavier the RNN-orth and RNN-id of the NRU paper.
         linear: f = identity, as ``nonlinearity: identity``; b stays, in what the input gives.
         orthogonal_penalty: c; c |W^T W - I|_F^2 is added to the training loss (Vorontsov et al. 2017).
