@@ -8,6 +8,7 @@
 // Rows and heads do not depend on one another: threads have some of their own, and never meet.
 
 #include "rows.h"
+#include "threads.h"
 
 namespace {
 

@@ -13,6 +13,7 @@
 #include "linear.h"
 #include "nru.h"
 #include "rivals.h"
+#include "threads.h"
 
 namespace {
 

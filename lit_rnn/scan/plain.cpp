@@ -8,6 +8,7 @@
 //
 // Complex states are 2n real numbers, [Re | Im], as the outputs show them.
 
+#include "threads.h"
 #include "vectors.h"
 
 namespace {

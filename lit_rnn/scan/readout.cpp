@@ -6,6 +6,7 @@
 // gradients by the weights apart.
 
 #include "rows.h"
+#include "threads.h"
 
 namespace {
 

@@ -4,6 +4,7 @@
 // A layer is y_i = D_i x_i + E_i x_p(i), p(p(i)) = i. Rows do not depend on one another: each goes through a step alone,
 // in memory that stays in the cache. Complex states are 2n real numbers, [Re | Im], and D and E as well.
 
+#include "threads.h"
 #include "vectors.h"
 
 namespace {
