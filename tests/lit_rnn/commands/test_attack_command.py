@@ -343,6 +343,11 @@ def test_means_spreads_and_rank_correlations() -> None:
     assert [table_of([some], ["half_2"]).rows[0][-1] for some in (nothing, {**nothing, "clean": 0.9})] == ["", "beyond"]
     ((half, key, rank, p, count),) = correlations(rows)
     assert (half, key, rank, count) == ("half_2", "spectral_norm", -1.0, 4) and p == 0
+    # one that never falls has the highest rank, here against the trend: 1 - 6 (9 + 1 + 1 + 9 + 0) / 120
+    ((*_, rank, _, count),) = correlations([*rows, {**rows[0], "half_2": None, "spectral_norm": 4.0}])
+    assert (rank, count) == (pytest.approx(0.0), 5)
+    ((*_, rank, _, count),) = correlations([*rows, {**rows[0], "clean": 0.0, "half_2": None, "spectral_norm": 4.0}])
+    assert (rank, count) == (-1.0, 4)
     assert short("gru-recurrent_constraint=none-lr=0.1") == "gru, none, 0.1"
     assert setting_of(Path("x/a-lr=0.1-seed=2")) == ("a-lr=0.1", "2") and setting_of(Path("mine")) == ("mine", "")
 
