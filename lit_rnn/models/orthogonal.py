@@ -384,6 +384,7 @@ class NnRNN(OrthogonalRNN):
         return {**super().group_options(), **own}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also of a checkpoint from when Theta was part of the group ``other``."""
         groups = self.parameter_groups()
         blocks, other = ({id(parameter) for parameter in groups[name]} for name in ("blocks", "other"))
         were = [id(parameter) in blocks for parameter in self.parameters() if id(parameter) in blocks | other]
