@@ -17,6 +17,7 @@ def label(group: Group) -> str:
     """The model with what makes it that model."""
     options = group.runs[0].options("model")
     named = [f"{key} {options[key]}" for key in ("init", "rebase_every", "t_max") if options.get(key) is not None]
+    named += ["never rebased"] if "rebase_every" in options and options["rebase_every"] is None else []
     return ", ".join([group.model, f"n = {group.size}", *named])
 
 
