@@ -19,6 +19,7 @@ _NEAREST = 1000  # examples among which the nearest of another class is looked f
 def gradients_in_time(examples: Examples) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Where gradients are exactly zero, by loss, and how large that of the last loss is, by time step.
 
+    Its mean is over the examples of which something may be changed at the step: others, which have ended, have none.
     Zeros count from the first input of an example that is not 0; a step with none is nan. Until then the state of a
     network without biases is 0, which is the kink of ReLU and modReLU: an attack that starts at random leaves it.
     """
@@ -26,7 +27,7 @@ def gradients_in_time(examples: Examples) -> tuple[dict[str, np.ndarray], np.nda
         return {}, np.zeros(0)
     losses: list[LossName] = ["cross_entropy", "margin"] if examples.classes else [examples.loss]
     parts: dict[str, list[np.ndarray]] = {loss: [] for loss in losses}
-    sizes, counts, slopes = [], [], []
+    counts, slopes, reached = [], [], []
     for e in examples.batches():
         begun = (e.x != 0).any(-1, keepdim=True).cumsum(1) > 0
         counted = expand_mask(e.x, e.mask) & begun
@@ -36,12 +37,13 @@ def gradients_in_time(examples: Examples) -> tuple[dict[str, np.ndarray], np.nda
             parts[loss].append(fraction.nan_to_num().cpu().numpy())
         with frozen(e.model, e.x.device):
             gradient, _, _ = slope(Objective(e.model, losses[-1], scored=e.scored, lengths=e.lengths), e.x, e.y)
-        slopes.append((gradient * e.mask).norm(dim=-1).mean(0).double().cpu().numpy())
-        sizes.append(len(e.x))
+        slopes.append((gradient * e.mask).norm(dim=-1).double().sum(0).cpu().numpy())
+        reached.append(e.mask.any(-1).sum(0).cpu().numpy())
     total = np.stack(counts).sum(0, dtype=np.float64)
     total[total == 0] = np.nan
     zero = {loss: (np.array(some) * counts).sum(0) / total for loss, some in parts.items()}
-    return zero, np.average(slopes, axis=0, weights=sizes)
+    of = np.sum(reached, axis=0, dtype=np.float64)
+    return zero, np.sum(slopes, axis=0) / np.where(of > 0, of, np.nan)
 
 
 def nearest_other_class(examples: Examples) -> float | None:

@@ -49,7 +49,7 @@ class Outcome:
         certificates: Those that were tried.
         checks: Of the evaluation's honesty.
         zero_gradients: By loss, the share of exactly zero gradients at each time step; nan where none was measured.
-        slopes: (T,) mean norm of the loss's gradient at each time step; empty for swaps.
+        slopes: (T,) mean norm of the loss's gradient at each time step, nan where nothing may change; empty for swaps.
         matrices: Spectral numbers by recurrent matrix.
         seconds: What it took.
         seed: Of everything drawn.

@@ -178,3 +178,16 @@ def test_the_nearest_of_another_class_is_near_in_what_may_change() -> None:
     assert nearest_other_class(Examples(torch.nn.Identity(), x, torch.tensor([0, 1, 1]), mask)) == 1
     assert nearest_other_class(Examples(torch.nn.Identity(), x, torch.tensor([0, 0, 1]), mask)) == 2
     assert nearest_other_class(Examples(torch.nn.Identity(), x, torch.tensor([1, 1, 1]), mask)) is None
+
+
+def test_gradients_in_time_are_means_over_the_examples_that_reach_there() -> None:
+    """The margin of a sum and its negative grows by 2 with every real entry, however many sequences have ended."""
+    lengths, x = torch.tensor([4, 2, 1]), torch.rand(3, 5, 1)
+    real = (torch.arange(5) < lengths[:, None])[..., None]
+
+    def model(x: Tensor, lengths: Tensor) -> Tensor:
+        total = x.where((torch.arange(5) < lengths[:, None])[..., None], 0).sum((1, 2))
+        return torch.stack((total, -total), dim=1)
+
+    e = Examples(model, x.where(real, 0), torch.zeros(3, dtype=torch.long), real, lengths=lengths, batch_size=2)
+    np.testing.assert_allclose(gradients_in_time(e)[1], [2, 2, 2, 2, math.nan])
