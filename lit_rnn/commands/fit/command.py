@@ -47,6 +47,7 @@ class CLI(ConfigCLI):
     def before_instantiate_classes(self) -> None:
         self.config[self.subcommand] = config = plain(self.config[self.subcommand])
         limits.check_parsed(config.as_dict())
+        settings.check_dict_kwargs(config.as_dict())
         use_threads(config.threads)
         torch.set_flush_denormal(True)  # vanishing gradients are denormal, and x86 is up to 15 times slower on those
         settings.check_written(config.trainer, str(self.subcommand))
@@ -114,13 +115,12 @@ class CLI(ConfigCLI):
         given, command = self._get(self.config_init, "trainer"), str(self.subcommand)
         name = run_name(self.model, self.config[command].seed_everything)
         lengths = list(self.datamodule.other_tasks())
-        settings.check_callbacks(chosen(given), self.model, given["limit_val_batches"] != 0, lengths)
-        self.trainer_defaults["callbacks"] = run_callbacks(self.run_dir, self.model, given, command)
+        added = run_callbacks(self.run_dir, self.model, given, command)
+        added += told_of_answers(self.config[command], self.run_dir, self.datamodule, command)
+        settings.check_callbacks(chosen(given), added, self.model, given["limit_val_batches"] != 0, lengths)
+        self.trainer_defaults["callbacks"] = added
         loggers = run_loggers(self.run_dir, given["logger"], command, name)
         self._added = [*chosen(given), *(loggers if isinstance(loggers, list) else [])]
-        added = told_of_answers(self.config[command], self.run_dir, self.datamodule, command)
-        self.trainer_defaults["callbacks"] += added
-        settings.check_states(chosen(given), self.trainer_defaults["callbacks"])
         with settings.in_sentences(given["precision"]):
             trainer = super().instantiate_trainer(
                 default_root_dir=str(self.run_dir),

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ from lit_rnn.class_paths import loaded
 from lit_rnn.memory import machine_memory
 from lit_rnn.models import OrthogonalRNN, SequenceModel
 from lit_rnn.models.objectives import measured_names
-from lit_rnn.runs.config import listed
+from lit_rnn.runs.config import listed, walk
 
 _REFUSED = {
     "StochasticWeightAveraging": "it gives all groups one learning rate, and saves other weights than it validates; "
@@ -185,6 +185,23 @@ def check_probabilities(task: Task) -> None:
     require(task.classifies, "probabilities", True, accepted)
 
 
+def check_dict_kwargs(config: Mapping[str, Any]) -> None:
+    """Refuse what goes past the options of a class that takes no others: building it would fail.
+
+    Raises:
+        UserError: naming the key.
+    """
+    for key, value in walk(config, ""):
+        given = value.get("dict_kwargs") if isinstance(value, Mapping) else None
+        cls = loaded(value["class_path"], object) if given else None
+        if cls is None:
+            continue
+        others = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(cls).parameters.values())
+        passed_on = cls.__module__.startswith(("lit_rnn.", "datamodules."))  # to a class that takes no others
+        accepted = f"left out: {cls.__name__} takes its options by init_args alone"
+        require(others and not passed_on, f"{key}.dict_kwargs", given, accepted)
+
+
 def write_out_optimizer(model: Any) -> None:
     """Put the optimizer that a model takes by default into its config, so that config.yaml says what ran."""
     options, cls = model.init_args, loaded(model.class_path, SequenceModel)
@@ -224,11 +241,18 @@ def in_sentences(precision: Any) -> Iterator[None]:
         raise UserError(f"trainer.precision is {precision!r}, but it must be {accepted}.") from warning
 
 
-def check_callbacks(chosen: Sequence[Any], model: SequenceModel, validates: bool, lengths: Sequence[int] = ()) -> None:
-    """Refuse callbacks that would train or report something other than what the config says.
+def check_callbacks(
+    chosen: Sequence[Any],
+    added: Sequence[Any],
+    model: SequenceModel,
+    validates: bool,
+    lengths: Sequence[int] = (),
+) -> None:
+    """Refuse callbacks that would train or report something other than what the config says, or not resume as it was.
 
     Args:
         chosen: The callbacks that the config names.
+        added: Those that the run has beside them.
         model: What they would watch.
         validates: Whether there is a validation split.
         lengths: Others than that of training at which that is measured.
@@ -246,14 +270,11 @@ def check_callbacks(chosen: Sequence[Any], model: SequenceModel, validates: bool
         if isinstance(callback, EarlyStopping | ModelCheckpoint) and monitor is not None:
             names = measured_names(model.task, lengths) if validates else []
             _check_monitor(f"{key}: the monitor of {name}", monitor, model, [f"val/{name}" for name in names])
+    check_states(chosen, added)
 
 
 def check_states(chosen: Sequence[Any], added: Sequence[Any]) -> None:
-    """Refuse callbacks that a checkpoint would keep one state for.
-
-    Args:
-        chosen: The callbacks that the config names.
-        added: Those that the run has beside them.
+    """Refuse callbacks that a checkpoint would keep one state for, as `check_callbacks` does.
 
     Raises:
         UserError: naming the callback.

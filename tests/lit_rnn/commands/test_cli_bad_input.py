@@ -62,6 +62,16 @@ pytestmark = pytest.mark.usefixtures("_no_pictures")
             ["trainer.callbacks.patiense", "did you mean patience?"],
             id="callback",
         ),
+        pytest.param(
+            {"model": {"dict_kwargs": {"hiden_size": 8}}},
+            ["model.dict_kwargs is {'hiden_size': 8}", "ExpRNN", "init_args"],
+            id="beside the options",
+        ),
+        pytest.param(
+            {"trainer": {"callbacks": [{"class_path": "Timer", "dict_kwargs": {"patience": 1}}]}},
+            ["trainer.callbacks.dict_kwargs is {'patience': 1}", "Timer", "init_args"],
+            id="beside the options of a callback",
+        ),
     ],
 )
 def test_misspelt_key_in_a_file(refused: Any, config: Any, changes: dict[str, Any], words: list[str]) -> None:
