@@ -138,15 +138,21 @@ def shared_legend(figure: Figure | SubFigure, axes: Iterable[Axes]) -> None:
 
 
 def key_below(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:
-    """A legend below all axes of a figure, in as few rows as there is room for, to be read row by row."""
+    """A legend below all axes of a figure, in as few rows as there is room for, to be read row by row.
+
+    A figure grows by what the legend takes of it beyond a quarter.
+    """
     short = {"handlelength": 1.2, "columnspacing": 1.2} if any(isinstance(one, Patch) for one in handles) else {}
     for rows in range(1, len(handles) + 1):
         columns = -(-len(handles) // rows)
         ordered = [handle for column in range(columns) for handle in handles[column::columns]]
         made = figure.legend(handles=ordered, loc="outside lower center", ncols=columns, **short)
-        if columns == 1 or made.get_window_extent(_renderer(figure)).width <= 0.97 * figure.bbox.width:
-            return
+        box = made.get_window_extent(_renderer(figure))
+        if columns == 1 or box.width <= 0.97 * figure.bbox.width:
+            break
         made.remove()
+    if handles and isinstance(figure, Figure) and (more := box.height - figure.bbox.height / 4) > 0:
+        figure.set_figheight(figure.get_figheight() + more / figure.dpi)
 
 
 def _renderer(part: Figure | SubFigure) -> Any:

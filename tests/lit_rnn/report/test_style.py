@@ -128,6 +128,18 @@ def test_a_shared_legend_names_each_once_and_fits() -> None:
     assert len(figure.legends[0].get_texts()) == 5
 
 
+def test_many_names_below_make_the_picture_longer_and_not_the_axes_shorter() -> None:
+    figure = drawn(
+        lambda axes: [axes.plot(X, k * X, label=f"a setting with a long name, number {k}") for k in range(15)]
+    )
+    style.shared_legend(figure, figure.axes)
+    style.finish(figure)
+    check_picture(figure)
+    figure.canvas.draw()
+    assert figure.axes[0].bbox.height > figure.axes[0].bbox.width / 3
+    assert figure.bbox.width == drawn(lambda axes: axes.plot(X, X)).bbox.width
+
+
 def test_ticks_are_whole_numbers() -> None:
     figure = drawn(lambda axes: axes.plot([0, 5e-9, 1e-8], [1e5, 2e5, 3e5]))
     style.finish(figure)
