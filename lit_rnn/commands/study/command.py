@@ -35,6 +35,9 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
     require(processes >= 1, "--processes", processes, "a whole number of at least 1")
     if study.search is not None:
         return searching.run(study, folder, processes, options, check)
+    if options.export:  # whose tasks count all runs of the file
+        require(options.only is None, "--only", options.only, "left out with --export, which is for all runs")
+        require(not options.dry_run, "--dry_run", True, "left out with --export, which runs nothing")
     if options.only is not None:
         last = len(study.runs) - 1
         require(0 <= options.only <= last, "--only", options.only, f"a run from 0 to {last}")

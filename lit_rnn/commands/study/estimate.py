@@ -46,10 +46,11 @@ def amount(trainer: Mapping[str, Any], batches: int, val_batches: int) -> Amount
     if isinstance(interval, int) and not isinstance(interval, bool) and every is None:
         checks = whole // interval  # over the borders of epochs
     else:
-        inside = 1
-        if isinstance(interval, int | float) and interval > 0:
-            inside = batches // interval if isinstance(interval, int) else batches // max(1, int(batches * interval))
-        checks = whole // batches // int(every or 1) * inside
+        share = interval if isinstance(interval, int | float) and interval > 0 else 1.0
+        gap = share if isinstance(share, int) else max(1, int(batches * share))
+        ended, rest = divmod(whole, batches)
+        of_last = rest // gap if (ended + 1) % int(every or 1) == 0 else 0  # an epoch that max_steps ends inside
+        checks = ended // int(every or 1) * (batches // gap) + of_last
     return Amount(whole, checks * each, math.ceil(whole / batches))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -114,25 +115,34 @@ def against_rate(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, 
     """Best losses of all seeds against the learning rate, by everything else that varies; the best line first.
 
     A seed without a finite loss is NaN, so that its rate has no mean; a line without any other loss is left out.
-    Empty where the grid has no learning rate (an option that ends in ``lr``), or one value of it.
+    Empty where the grid has no learning rate (an option that ends in ``lr``), or one value of it. Arms whose own grid
+    has none have no line.
     """
-    keys = [key for key in options_of(rows[0]) if key.rpartition(".")[2] == "lr"] if rows else []
-    if len(keys) != 1 or len({row[keys[0]] for row in rows}) < 2:
+    given = [options_of(row) for row in rows]
+    keys = [[key for key in options if key.rpartition(".")[2] == "lr"] for options in given]
+    rates = [_rate(row[own[0]]) if len(own) == 1 else None for row, own in zip(rows, keys, strict=True)]
+    rated = [(row, rate) for row, rate in zip(rows, rates, strict=True) if rate is not None]
+    if any(len(own) > 1 for own in keys) or len({rate for _, rate in rated}) < 2:
         return {}
-    rate = keys[0]
-    others = [key for key in options_of(rows[0]) if key != rate]
-    others = [key for key in others if len({str(row.get(key)) for row in rows}) > 1]
+    others = dict.fromkeys(key for options, own in zip(given, keys, strict=True) for key in options if key not in own)
+    varied = [key for key in others if len({str(row.get(key)) for row, _ in rated}) > 1]
     several = len({row["arm"] for row in rows}) > 1  # of one arm the name is the file's, and tells nothing
     lines: dict[str, dict[float, list[float]]] = {}
-    for row in rows:
-        varying = [f"{key.rpartition('.')[2]}={text(row[key])}" for key in others if key in row]
+    for row, rate in rated:
+        varying = [f"{key.rpartition('.')[2]}={text(row[key])}" for key in varied if key in row]
         name = ", ".join([row["arm"], *varying] if several or not varying else varying)
-        if isinstance(row[rate], int | float):
-            loss = math.nan if row["best_loss"] is None else row["best_loss"]
-            lines.setdefault(name, {}).setdefault(float(row[rate]), []).append(loss)
+        loss = math.nan if row["best_loss"] is None else row["best_loss"]
+        lines.setdefault(name, {}).setdefault(rate, []).append(loss)
     ranks = {name: min(rank(losses) for losses in line.values()) for name, line in lines.items()}
     drawn = [name for name, line in lines.items() if any(math.isfinite(loss) for one in line.values() for loss in one)]
     return {name: sorted(lines[name].items()) for name in sorted(drawn, key=lambda name: ranks[name])}
+
+
+def _rate(given: Any) -> float | None:
+    """A learning rate, which YAML reads as text where it has no point: 1e-3."""
+    with contextlib.suppress(TypeError, ValueError):
+        return None if isinstance(given, bool) else float(given)
+    return None
 
 
 def write(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], folder: Path) -> None:

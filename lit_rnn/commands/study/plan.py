@@ -11,6 +11,7 @@ from typing import Any
 from datamodules.errors import UserError, as_in_yaml
 from lit_rnn.class_paths import OURS
 from lit_rnn.commands.study.local import has_diverged
+from lit_rnn.commands.study.search.space import short
 from lit_rnn.commands.study.subject import Run
 from lit_rnn.files import parse_yaml, read_json, read_yaml, write_json
 from lit_rnn.runs.checkpoints import is_started
@@ -203,15 +204,10 @@ def _from_config(run: Run, place: Path) -> str | None:
     for base in run.setting.bases:
         written |= _leaves(Path(base).read_text())
     written |= {key: _meant(parse_yaml(value, key), key) for key, value in _options(run.arguments()).items()}
-    in_full = {_short(key): key for key in held}
-    given = {in_full.get(_short(key), key): value for key, value in written.items()}
+    in_full = {short(key): key for key in held}
+    given = {in_full.get(short(key), key): value for key, value in written.items()}
     both = [key for key, value in given.items() if _is_plain(key, value) and key in held]
     return _first({key: held[key] for key in both}, {key: given[key] for key in both}, "")
-
-
-def _short(key: str) -> str:
-    """A key as an option may be written: model.alpha is model.init_args.alpha."""
-    return key.replace("init_args.", "")
 
 
 def _is_plain(key: str, value: Any) -> bool:
@@ -230,9 +226,9 @@ def drifted(runs: Sequence[Run], folder: Path) -> list[str]:
         firsts = {_version(folder / run.name): run for run in reversed(ours)}
         held: dict[str, dict[Any, str]] = {}  # what the configs say, by key, and the first run with each value
         for run in reversed(firsts.values()) if len(firsts) > 1 else ():
-            varied = {_short(key).removesuffix(".class_path") for key, _ in run.setting.values}
+            varied = {short(key).removesuffix(".class_path") for key, _ in run.setting.values}
             for key, value in _resolved(folder / run.name):
-                if not any(f"{_short(key)}.".startswith(f"{one}.") for one in varied):
+                if not any(f"{short(key)}.".startswith(f"{one}.") for one in varied):
                     held.setdefault(key, {}).setdefault(value, run.name)
         told += [
             f"{arm} has runs of different {key}: "

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from datamodules.errors import UserError, as_in_yaml, held, require
 from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.quiet import quiet_lightning
-from lit_rnn.commands.study.search.space import Search, check_option, only, read_search, text
+from lit_rnn.commands.study.search.space import Search, check_option, only, read_search, refuse_twice, text
 from lit_rnn.files import check_name, file_name, read_yaml
 
 KEYS = ("base", "grid", "seeds", "arms", "success", "best", "search")
@@ -204,6 +204,8 @@ def _search(content: Mapping[str, Any], arms: Mapping[str, Any], settings: Seque
         space = [one.key for one in search.spaces[setting.arm]]
         for key, _ in setting.values:
             require(key not in space, "search.space", key, "in the space or in the grid, not in both")
+        drawn = {one.key: one.choices or (None,) for one in search.spaces[setting.arm]}
+        refuse_twice({key: (value,) for key, value in setting.values} | drawn, "search.space with grid")
     if len(settings) > len(arms):
         raise UserError(
             "grid gives an option several values, but beside search it may give each only one: what is to be chosen "
@@ -236,6 +238,7 @@ def _settings(arm: str, what: Mapping[str, Any], common: Mapping[str, Any]) -> l
             some = isinstance(values, list) and len(values) > 0
             require(some, f"{where}.{key}", values, "a list with at least one value")
             grid[str(key)] = values
+    refuse_twice(grid, f"arms.{arm}.grid with grid")
     settings = []
     for combination in itertools.product(*grid.values()):
         values = dict(zip(grid, combination, strict=True))

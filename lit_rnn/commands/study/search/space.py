@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,6 +104,36 @@ def only(given: Mapping[str, Any], accepted: Sequence[str], where: str) -> None:
         if key not in accepted:
             meant = did_you_mean(str(key), accepted)
             raise UserError(f"{where} has the key {key!r}{meant}, but its keys are {', '.join(accepted)}.")
+
+
+def short(key: str) -> str:
+    """A key as an option may be written: model.alpha is model.init_args.alpha."""
+    return key.replace("init_args.", "")
+
+
+def refuse_twice(options: Mapping[str, Sequence[Any]], where: str) -> None:
+    """Refuse options, each with its values, of which a later one would override an earlier one without a word.
+
+    So it is with two spellings of one key, and with a mapping that holds what has a key of its own before it.
+    """
+    before: dict[str, str] = {}
+    for key, values in options.items():
+        for place in {place for value in values for place in _places(value, short(key))}:
+            if place in before:
+                raise UserError(
+                    f"{where}: {before[place]} and {key} are one option, and the second would win whatever the first "
+                    "says: give it once."
+                )
+        before |= dict.fromkeys((place for value in values for place in _places(value, short(key))), key)
+
+
+def _places(value: Any, key: str) -> Iterator[str]:
+    """The keys, in short, of all plain values in a value."""
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _places(item, key if name == "init_args" else f"{key}.{name}")
+    else:
+        yield key
 
 
 def check_option(key: str, where: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from datamodules.errors import UserError
 from lit_rnn.commands.fit import command as cli
 from lit_rnn.commands.study import export
 from lit_rnn.commands.study.subject import read_study
@@ -55,6 +56,14 @@ def test_what_other_schedulers_are_given(study: Write, capsys: pytest.CaptureFix
     told = capsys.readouterr().out
     assert told.startswith("0: python -m lit_rnn fit -c base.yaml ") and "--model.init_args.lam 0.5" in told
     assert export.sweeps(read_study(name)).keys() == {"sweep-a.yaml", "sweep-b.yaml"}
+
+
+@pytest.mark.parametrize("option", [["--only", "0"], ["--dry_run"]])
+def test_what_is_exported_is_the_whole_study(study: Write, option: list[str]) -> None:
+    """Of --only 5 the array would have had one task, and that run 0."""
+    with pytest.raises(UserError, match=f"{option[0]} .*left out with --export"):
+        run_study(study(), "--export", "slurm", *option, tried=False)
+    assert not Path("runs").exists()
 
 
 def test_a_slurm_script_stands_a_folder_of_any_name(study: Write) -> None:

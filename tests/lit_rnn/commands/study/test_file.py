@@ -69,6 +69,18 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Write) 
         ({"grid": {"trainer.devices": [1, "many"]}}, "devices"),
         ({"grid": {"seed_everything": [1, 2]}}, "grid.seed_everything cannot vary, .*: list the seeds under seeds"),
         ({"arms": {"a": {"grid": {"run_dir": ["b"]}}}}, "arms.a.grid.run_dir cannot vary, .* --study_dir"),
+        (
+            {"grid": {LR: [0.1, 1.0]}, "arms": {"a": {"grid": {"model.optimizer.lr": [0.5]}}}},
+            f"{LR} and model.optimizer.lr are one option",
+        ),
+        (
+            {"grid": {LR: [0.1], "model.optimizer": [{"class_path": "SGD", "init_args": {"lr": 0.5}}]}},
+            f"{LR} and model.optimizer are one option",
+        ),
+        (
+            {"grid": {"model.optimizer.lr": [0.1]}, "search": {"trials": 1, "space": {LR: {"float": [0.1, 1]}}}},
+            "are one option",
+        ),
         ({"search": {"trials": 1, "space": {"threads": {"int": [1, 2]}}}}, "search.space.threads cannot vary"),
     ],
 )

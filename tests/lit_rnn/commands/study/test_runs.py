@@ -181,3 +181,12 @@ def test_losses_against_the_learning_rate(tmp_path: Path, monkeypatch: pytest.Mo
     assert drawn() == 2
     assert measure.against_rate(rows[:1]) == {} and measure.against_rate([]) == {}
     assert measure.against_rate([{**row, "other.lr": 1} for row in rows]) == {}, "of two rates none is the rate"
+
+
+def test_the_arms_of_a_study_have_grids_of_their_own() -> None:
+    """One without a rate has no line; what only the second varies keeps its runs apart; 1e-1 is text in YAML 1.1."""
+    row = {"arm": "a", "best_loss": 1.0, LR: "1e-1"}
+    gains = [{"arm": "b", "best_loss": 2.0 + gain, LR: 0.1, "m.gain": gain} for gain in (1, 2)]
+    rows = [row, {**row, LR: "1e-2"}, *gains, {"arm": "c", "best_loss": 0.5}]
+    expected = {"a": [(0.01, [1.0]), (0.1, [1.0])], "b, gain=1": [(0.1, [3.0])], "b, gain=2": [(0.1, [4.0])]}
+    assert measure.against_rate(rows) == measure.against_rate(rows[::-1]) == expected
