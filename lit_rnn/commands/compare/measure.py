@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import statistics
@@ -11,35 +10,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from datamodules.errors import as_in_yaml
-from lit_rnn.commands.compare.subject import Run, completed
+from lit_rnn.commands.compare.subject import PLACES, Run, completed, key_of, setting
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.results import other_lengths
 
-# Options that change neither what is measured nor what is learnt
-_PLACES = frozenset(
-    ("seed", "root", "num_workers", "on_device", "verify", "backend", "checkpoint_every", "default_root_dir")
-)
-_TRAINER = frozenset(
-    (
-        "default_root_dir",
-        "logger",
-        "enable_progress_bar",
-        "enable_model_summary",
-        "enable_checkpointing",
-        "log_every_n_steps",
-        "accelerator",
-        "devices",
-        "num_nodes",
-        "strategy",
-        "num_sanity_val_steps",
-        "profiler",
-    )
-)
 # Options of the data that change what is learnt, but not what is measured
 _SIZES = {"batch_size", "train_samples", "val_samples", "test_samples", "reuse", "tbptt", "carry"}
-_TRAINING = _PLACES | _SIZES | {"val_lengths", "curriculum"}
+_TRAINING = PLACES | _SIZES | {"val_lengths", "curriculum"}
 _BITS = ("bits_per_symbol", "bits_per_character", "bits_per_byte", "bits_per_word")
 _LOWER = frozenset(["loss", "cross_entropy", *_BITS, "perplexity", "mse", "rmse", "mae", "henrici"])
 
@@ -183,7 +162,7 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     tables: dict[str, list[Run]] = {}
     for run in completed(runs):
         fit = run.fit
-        tables.setdefault(_key(fit["task"], _chance(run), fit["metric"], run.split, _measured(run)), []).append(run)
+        tables.setdefault(key_of(fit["task"], _chance(run), fit["metric"], run.split, _measured(run)), []).append(run)
     return [
         Comparison(
             str(ours[0].fit["task"]),
@@ -201,7 +180,7 @@ def _groups(runs: Sequence[Run]) -> list[list[Run]]:
     """A run whose seed is in its group already is no further seed of it: it stands by itself."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        key = _setting(run)
+        key = setting(run)
         if run.seed in [one.seed for one in groups.get(key, [])]:
             key = str(run.folder)
         groups.setdefault(key, []).append(run)
@@ -219,24 +198,6 @@ def _measured(run: Run) -> dict[str, Any]:
     # chunks that each stand alone: how far back a symbol sees is theirs
     kept = {"tbptt", "carry"} if options.get("carry", True) in (False, 0) else set()
     return {key: value for key, value in sorted(options.items(), key=str) if key not in _TRAINING - kept}
-
-
-def _setting(run: Run) -> str:
-    """What runs of one group share: the whole config but for seed and places, and the size of the network."""
-    if not run.config:
-        return str(run.folder)
-    config = {key: _without(run.config.get(key), _PLACES) for key in ("model", "data")}
-    return _key(config, _without(run.config.get("trainer"), _TRAINER), run.fit["parameters"])
-
-
-def _without(value: Any, keys: frozenset[str]) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _without(item, keys) for key, item in value.items() if key not in keys}
-    return [_without(item, keys) for item in value] if isinstance(value, list) else value
-
-
-def _key(*values: Any) -> str:
-    return json.dumps(values, sort_keys=True, default=str)
 
 
 def apart(comparisons: Sequence[Comparison]) -> list[str]:
@@ -338,7 +299,7 @@ def _but_rate(run: Run) -> str:
     options = run.options("model")
     optimizer = {**options["optimizer"], "init_args": {**_optimizer(run), "lr": None}}
     model = {**run.config["model"], "init_args": {**options, "optimizer": optimizer}}
-    return _setting(replace(run, config={**run.config, "model": model}))
+    return setting(replace(run, config={**run.config, "model": model}))
 
 
 def updates_until(group: Group, loss: float) -> Spread | None:

@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import glob
 import inspect
-from collections.abc import Collection, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from datamodules.errors import UserError
-from lit_rnn.files import read_yaml
-from lit_rnn.runs.folder import newest_config
+from lit_rnn.files import read_json, read_yaml
+from lit_rnn.runs.folder import damaged_configs, newest_config, numbered
 from lit_rnn.runs.results import read_result, runs_below
+
+# Options that change neither what is measured nor what is learnt
+PLACES = frozenset(
+    ("seed", "root", "num_workers", "on_device", "verify", "backend", "checkpoint_every", "default_root_dir")
+)
+_TRAINER = frozenset(
+    (
+        "default_root_dir",
+        "logger",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "enable_checkpointing",
+        "log_every_n_steps",
+        "accelerator",
+        "devices",  # how many processes there are is told apart
+        "num_nodes",
+        "strategy",
+        "num_sanity_val_steps",
+        "profiler",
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -25,12 +47,14 @@ class Run:
         fit: The numbers of ``fit.json``.
         test: Those of ``test.json``, once ``test`` has run.
         config: What it was told; empty where there is no config.
+        before: Options that it began with, and that a resume has changed.
     """
 
     folder: Path
     fit: Mapping[str, Any]
     test: Mapping[str, Any] | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
+    before: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def seed(self) -> Any:
@@ -40,6 +64,22 @@ class Run:
     def split(self) -> str:
         """What the numbers of training were measured on."""
         return str(self.fit.get("split", "val"))
+
+    @property
+    def processes(self) -> int:
+        """That share a step: a batch is of each. Where the config leaves it to the machine, those that it took."""
+        trainer = self.config.get("trainer")
+        trainer = trainer if isinstance(trainer, Mapping) else {}
+        devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes") or 1
+        if isinstance(devices, str) and "," in devices:
+            devices = [one for one in devices.split(",") if one.strip()]
+        if isinstance(devices, list):
+            return len(devices) * int(nodes)
+        if str(devices).isdecimal():
+            return int(devices) * int(nodes)
+        path = (numbered(self.folder, "versions.json") or [None])[-1]  # type: ignore[list-item]
+        told = read_json(path).get("devices") if path is not None else None
+        return max(1, len(told or [])) * int(nodes)
 
     def options(self, section: str) -> dict[str, Any]:
         """The ``init_args`` of the config's model or data."""
@@ -71,7 +111,51 @@ def read_run(folder: Path) -> Run:
     config = {} if path is None else read_yaml(path, "config")
     if not isinstance(config, dict):
         raise UserError(f"config {path} is damaged (it holds no keys): recreate it or remove it.")
-    return Run(folder, fit, test, config)
+    return Run(folder, fit, test, config, _before(folder, path))
+
+
+def setting(run: Run) -> str:
+    """What runs of one group share: the whole config but for seed and places, the size of the network, how many
+    processes share a step, and what a resume has changed."""
+    if not run.config:
+        return str(run.folder)
+    config = {key: _without(run.config.get(key), PLACES) for key in ("model", "data")}
+    trainer = _without(run.config.get("trainer"), _TRAINER)
+    return key_of(config, trainer, run.fit["parameters"], run.processes, run.before)
+
+
+def _without(value: Any, keys: frozenset[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _without(item, keys) for key, item in value.items() if key not in keys}
+    return [_without(item, keys) for item in value] if isinstance(value, list) else value
+
+
+def key_of(*values: Any) -> str:
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def _before(folder: Path, newest: Path | None) -> tuple[dict[str, Any], ...]:
+    """What earlier configs of a run, which was resumed with another, said otherwise; its limits may well be raised."""
+    left_out = PLACES | _TRAINER | {"max_epochs", "max_steps", "max_time"}
+
+    def told(path: Path) -> dict[str, Any]:
+        config = read_yaml(path, "config")
+        parts = {key: config.get(key) for key in ("model", "data", "trainer")} if isinstance(config, dict) else {}
+        return dict(_flat(_without(parts, left_out), ""))
+
+    damaged = damaged_configs(folder)
+    earlier = [path for path in numbered(folder, "config.yaml") if path not in (newest, *damaged)]
+    now = told(newest) if newest is not None and earlier else {}
+    differing = [{key: value for key, value in told(path).items() if now.get(key, value) != value} for path in earlier]
+    return tuple(one for one in differing if one)
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _flat(item, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
 
 
 def completed(runs: Sequence[Run]) -> list[Run]:

@@ -125,6 +125,22 @@ def test_what_is_a_seed_of_one_setting(make: Make) -> None:
     ]
 
 
+def test_what_trained_otherwise_is_no_seed(make: Make) -> None:
+    """A batch is of each process; a resume may change a rate, and may as well go on for longer."""
+    for seed, devices in enumerate([1, "1", "auto", 2, "0,1", [0, 1], "auto"], 1):
+        make(f"a-seed={seed}", seed=seed, trainer={"devices": devices})
+    Path("a-seed=7/versions.json").write_text(json.dumps({"devices": ["one", "another"]}))
+    for seed, (key, was) in enumerate([("lr", 0.1), ("lr", 0.1), ("lr", 0.2)], 8):
+        folder = make(f"a-seed={seed}", seed=seed, options={key: 0.2}, trainer={"devices": 1})
+        text = (folder / "config.yaml").read_text()
+        (folder / "config-2.yaml").write_text(text)
+        (folder / "config.yaml").write_text(text.replace("lr: 0.2", f"lr: {was}").replace("epochs: 2", "epochs: 1"))
+    make("a-seed=11", seed=11, options={"lr": 0.2}, trainer={"devices": 1})
+    (one,) = compared(*(Path(f"a-seed={seed}") for seed in range(1, 12)))
+    found = [[run.seed for run in group.runs] for group in one.groups]
+    assert found == [[1, 2, 3], [4, 5, 6, 7], [8, 9], [10, 11]]
+
+
 def test_groups_of_one_name_are_told_apart(make: Make) -> None:
     """By the folder above; where that is the same too, by the path."""
     make("s/a-seed=1", size=1)
