@@ -17,6 +17,7 @@ from lit_rnn.activations import NONLINEARITIES, ComplexModReLU, ModReLU, modrelu
 from lit_rnn.cells import PlainCell, UnitaryCell
 from lit_rnn.parametrizations.orthogonal import double
 from lit_rnn.robustness.state import Model, frozen, read
+from lit_rnn.scan.checks import is_just
 
 # ---- the plain RNN's Lipschitz bound
 
@@ -33,7 +34,7 @@ def _plain(cell: nn.Module, what: str) -> PlainCell:
 
 def _require_nonexpansive(activation: Any) -> None:
     """f is 1-Lipschitz: the plain ones; modReLU where no b is positive, so that it is a soft threshold."""
-    if isinstance(activation, ModReLU):
+    if isinstance(activation, ModReLU) and (is_just(activation, ModReLU) or is_just(activation, ComplexModReLU)):
         worst = activation.bias.detach().max().item()
         require(
             worst <= 0,
@@ -192,7 +193,7 @@ def smooth_certify(
 
 def _monotone(activation: Any) -> Callable[[Tensor], Tensor]:
     """f, if it never falls: the plain ones, and real modReLU for every b (its jump at zero is upwards for b > 0)."""
-    if isinstance(activation, ModReLU) and not isinstance(activation, ComplexModReLU):
+    if isinstance(activation, ModReLU) and is_just(activation, ModReLU):
         bias = double(activation.bias)
         return lambda z: modrelu(z, bias)
     if activation not in NONLINEARITIES.values():

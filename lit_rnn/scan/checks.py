@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.errors import UserError
 from lit_rnn.cells.base import Cell, State
@@ -75,6 +75,15 @@ def _continues(part: object, own: Tensor, W: Tensor | None) -> bool:
     if part.is_complex() != own.is_complex() or not (part.is_complex() or part.is_floating_point()):
         return False
     return torch.is_autocast_enabled(part.device.type) or (W is not None and part.dtype.to_real() == W.dtype.to_real())
+
+
+def is_just(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a call of ``module`` is the ``forward`` of ``kind`` and no more: no other one, and no hook.
+
+    A backend that reads a module's numbers instead of calling it asks first.
+    """
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return type(module).forward is kind.forward and "forward" not in vars(module) and not any(hooks)
 
 
 def _name(dtype: torch.dtype) -> str:

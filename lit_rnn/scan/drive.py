@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lit_rnn.cells.base import Cell
 from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.scan import packed
+from lit_rnn.scan.checks import is_just
 from lit_rnn.scan.packed import Blocks, Part
 
 # Numbers in a part: few enough to stay in the cache, enough for the products over its steps to be large.
@@ -87,7 +88,7 @@ def halves(z: Tensor) -> Tensor:
 
 def is_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     """Whether its weight and bias say all that ``module`` does."""
-    return type(module).forward is nn.Linear.forward and not (module._forward_hooks or module._forward_pre_hooks)
+    return is_just(module, nn.Linear)
 
 
 class DriveGradients:

@@ -14,7 +14,7 @@ from lit_rnn.activations import COMPLEX_EPS, LEAK, NONLINEARITIES, ComplexModReL
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
-from lit_rnn.scan.checks import described
+from lit_rnn.scan.checks import described, is_just
 from lit_rnn.scan.drive import drive_of, halves
 from lit_rnn.scan.gpu import Triton
 from lit_rnn.scan.packed import Blocks, ends
@@ -56,7 +56,8 @@ def kind_of(cell: Cell) -> str | None:
         return None
     activation = cell.activation
     if isinstance(activation, ModReLU):
-        return COMPLEX if isinstance(activation, ComplexModReLU) else "modrelu"
+        known = {COMPLEX: ComplexModReLU, "modrelu": ModReLU}
+        return next((name for name, kind in known.items() if is_just(activation, kind)), None)
     if activation is identity and isinstance(cell, UnitaryCell):
         return COMPLEX  # with b = 0: relu(r) / r is 1
     return next((name for name, f in NONLINEARITIES.items() if f is activation), None)

@@ -14,6 +14,7 @@ from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.gated import GRUCell, LSTMCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.scan.checks import check
+from lit_rnn.scan.drive import is_linear
 from lit_rnn.scan.recurrence import refuse_a_graph
 
 _PLAIN: dict[Any, Any] = {torch.tanh: torch.rnn_tanh, torch.relu: torch.rnn_relu}
@@ -21,6 +22,8 @@ _PLAIN: dict[Any, Any] = {torch.tanh: torch.rnn_tanh, torch.relu: torch.rnn_relu
 
 def kernel_of(cell: Cell) -> Any:
     """torch's function that computes ``cell``, None where there is none."""
+    if not is_linear(getattr(cell, "input", cell)):
+        return None
     if type(cell) is LSTMCell and cell.peephole is None and cell.output is None:
         return torch.lstm
     if type(cell) is GRUCell and cell.candidate_bias is not None:

@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from lit_rnn import cells
-from lit_rnn.activations import NONLINEARITIES
+from lit_rnn.activations import NONLINEARITIES, ModReLU
 from lit_rnn.cells.base import Cell
 from lit_rnn.cells.linear import Constant
+from lit_rnn.scan.checks import is_just
 from lit_rnn.scan.recurrence import KINDS
 
 KERNELS = (
@@ -238,11 +239,15 @@ def _linear_kind(cell: Cell) -> type[Cell] | None:
 def is_gated(cell: Cell) -> bool:
     """Whether gated.cpp computes what ``cell`` does."""
     if isinstance(cell, cells.NRUCell):
-        plain = cell.separable and isinstance(cell.norm, nn.Identity) and _nru_sizes(cell)[0] <= _LONGEST
+        plain = cell.separable and is_just(cell.norm, nn.Identity) and _nru_sizes(cell)[0] <= _LONGEST
     elif isinstance(cell, cells.LayerNormRNNCell):
-        plain = cell.activation in NONLINEARITIES.values()
+        norm: nn.Module = cell.norm
+        whole = isinstance(norm, nn.LayerNorm) and norm.weight is not None and norm.bias is not None
+        plain = cell.activation in NONLINEARITIES.values() and whole and is_just(norm, nn.LayerNorm)
+    elif isinstance(cell, cells.GORUCell):
+        plain = is_just(cell.activation, ModReLU)
     elif isinstance(cell, cells.StatisticalRUCell):
-        plain = len(cell.alphas) <= NUMBERS
+        plain = len(cell.alphas) <= NUMBERS and cell.summary.bias is not None and is_just(cell.summary, nn.Linear)
     else:
         plain = True
     return plain and (type(cell).step in _PARTS or _linear_kind(cell) is not None)

@@ -12,7 +12,7 @@ from datamodules.errors import require
 from lit_rnn.cells.base import Cell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.parametrizations import Rotations
-from lit_rnn.scan.checks import described
+from lit_rnn.scan.checks import described, is_just
 from lit_rnn.scan.drive import drives_by_inputs
 from lit_rnn.scan.native import Memory, readable, runs_natively
 from lit_rnn.scan.plain import Steps
@@ -31,8 +31,10 @@ class Layers(NamedTuple):
 
 def layers_of(cell: Cell) -> Layers | None:
     """The layers of a cell's rotations where `Rotated` takes them and is faster than their product."""
-    rotations = cell.recurrent if isinstance(cell, PlainCell) else None
-    if not isinstance(rotations, Rotations) or len(rotations.partners) * UNITS_PER_LAYER > rotations.size:
+    rotations = cell.recurrent if isinstance(cell, PlainCell) and type(cell).weights is PlainCell.weights else None
+    if not isinstance(rotations, Rotations) or not is_just(rotations, Rotations):
+        return None
+    if len(rotations.partners) * UNITS_PER_LAYER > rotations.size:
         return None
     able = runs_natively("rotations", rotations.theta.dtype, rotations.theta.device)
     if not able or not drives_by_inputs(cell):  # a drive of the cell's own may want W
