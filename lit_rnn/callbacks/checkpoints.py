@@ -165,8 +165,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # once more: a run may have had nothing left but its end. Not where the weights are a mean by now:
         # the checkpoint of the epoch's end holds those that training goes on with, too
-        averages = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
-        if not self._inside_epoch and not averages:
+        if not self._inside_epoch and not _averages(trainer):
             self._save(trainer)
         if self._is_asked(trainer):
             stopping.signum = self._signal
@@ -176,6 +175,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking and self._is_asked(trainer):
+            for average in _averages(trainer):  # has its mean in the model's place until the validation ends
+                average.on_validation_epoch_end(trainer, pl_module)
             self._save(trainer)  # whoever goes on validates from the beginning
             self._stop_if_asked(trainer)
 
@@ -193,3 +194,9 @@ class LastCheckpoint(Checkpoint):
         used = (trainer.lightning_module, trainer.datamodule)  # type: ignore[attr-defined]
         own = sorted({type(one).__module__ for one in used if own_module(class_path(type(one)))})
         return how_to_go_on(self.path.parent.parent, own)
+
+
+def _averages(trainer: Trainer) -> list[WeightAveraging]:
+    """The callbacks that validate means of the weights, the last to put its mean in place first."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning at run time
+    return [callback for callback in reversed(callbacks) if isinstance(callback, WeightAveraging)]

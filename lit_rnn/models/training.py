@@ -97,11 +97,14 @@ class Training(Network, LightningModule, ABC):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """As Lightning, but ``value`` also clips complex gradients, their real and imaginary parts apart."""
+        """As Lightning, but ``value`` also clips complex gradients, their real and imaginary parts apart.
+
+        A bound of 0, or a negative one, clips nothing, which is what Lightning means by it.
+        """
         if gradient_clip_val is None or gradient_clip_algorithm != "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
             return
-        for group in optimizer.param_groups:
+        for group in optimizer.param_groups if gradient_clip_val > 0 else ():
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     parameter.grad = parameter.grad.resolve_conj()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import signal
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -98,10 +100,18 @@ def test_a_mean_of_what_is_free_is_orthogonal(cli: Any, config: Any, model: str)
     assert maps and all(module.drift() < 2e-6 for module in maps)
 
 
-def test_the_average_resumes_as_it_was(cli: Any, config: Any) -> None:
+def test_the_average_resumes_as_it_was(cli: Any, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an epoch, and from inside a validation, which has the mean in the model's place."""
     path = config(trainer={"callbacks": callback("EMAWeightAveraging", decay=0.5)})
     assert cli("fit", "-c", path, "--run_dir", "whole").status == 0
     assert cli("fit", "-c", path, "--run_dir", "half", "--trainer.max_epochs", 1).status == 0
+
+    def asked(*_: Any) -> int:
+        return signal.SIGTERM if inspect.stack()[2].function == "on_validation_batch_end" else 0
+
+    with monkeypatch.context() as patched:
+        patched.setattr("lit_rnn.callbacks.checkpoints.largest", asked)
+        assert cli("fit", "-c", path, "--run_dir", "half", "--ckpt_path", "last").status == 128 + signal.SIGTERM
     assert cli("fit", "-c", path, "--run_dir", "half", "--ckpt_path", "last").status == 0
     first, second = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True) for run in ("whole", "half"))
     for key in ("state_dict", "current_model_state"):
@@ -208,6 +218,18 @@ def test_value_clipping_bounds_real_and_imaginary_parts() -> None:
         else:
             expected = given[name].clip(-0.25, 0.25)
         assert torch.equal(parameter.grad, expected), name
+
+
+@pytest.mark.parametrize("bound", [0, -1.0])
+def test_no_bound_clips_no_value(bound: float) -> None:
+    """As in Lightning, where 0 switches clipping off."""
+    from lit_rnn.models import VanillaRNN
+
+    model = VanillaRNN({**_TASK}, 4)
+    model.decoder.bias.grad = torch.tensor([1.0, -2.0, 3.0])[: len(model.decoder.bias)]
+    given = model.decoder.bias.grad.clone()
+    model.configure_gradient_clipping(model.configure_optimizers(), bound, "value")
+    assert torch.equal(model.decoder.bias.grad, given)
 
 
 def test_value_clipping_in_a_run(cli: Any, config: Any) -> None:
