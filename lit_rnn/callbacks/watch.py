@@ -74,7 +74,7 @@ class Account:
         if self.expected > self.allowance:
             return False
         epochs = self.expected * epoch / (self.share * self.seconds)  # that pay for one watch
-        return epoch % 2 ** max(math.ceil(math.log2(epochs)), 0) == 0
+        return epoch % 2 ** math.ceil(math.log2(max(epochs, 1.0))) == 0
 
     @contextmanager
     def paying(self) -> Iterator[None]:

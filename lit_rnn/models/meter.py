@@ -27,7 +27,7 @@ class WeightedMean(Metric):
 
     def update(self, value: Tensor, weight: int) -> None:
         if weight:  # the mean of nothing is NaN
-            self.total += value * weight
+            self.total += value.to(self.total.dtype) * weight  # a sum over a batch is infinite in float16
             self.weight += weight
 
     def compute(self) -> Tensor:

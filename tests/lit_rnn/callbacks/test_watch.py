@@ -191,6 +191,11 @@ def test_the_share_holds_at_every_moment(epoch_seconds: float, seconds: float, s
     assert len(seen) >= affordable / 3 - 2, "a safety of 1.5, and periods that are powers of two"
 
 
+def test_a_watch_that_takes_no_time_is_due_at_every_epoch() -> None:
+    """As where there is no matrix to watch."""
+    assert simulated(0.02, 5.0, lambda _: 0.0, 0.0, 6) == ([3, 4, 5, 6], 0.0)
+
+
 def test_epochs_of_a_slower_machine_are_among_those_of_a_faster_one() -> None:
     slow, _ = simulated(0.02, 5.0, lambda _: 3.0, 0.1, 500)
     fast, _ = simulated(0.02, 5.0, lambda _: 0.3, 0.1, 500)

@@ -20,6 +20,7 @@ from torchmetrics.text import Perplexity
 from datamodules import Adding, CopyMemory, Task, UserError
 from datamodules.batch import Parts
 from lit_rnn.models import VanillaRNN
+from lit_rnn.models.meter import WeightedMean
 from lit_rnn.models.objectives import METRICS, Meters, better, metric_words
 from tests.forked import forked_ranks
 from tests.lit_rnn.runs.test_resume import differences, rows, state
@@ -288,6 +289,14 @@ def test_moved_to_another_dtype() -> None:
         loss.update(torch.tensor(1.0), 1)
     assert loss.weight == 300
     assert model.double().meters.of("val")["loss"].total.dtype == torch.float64
+
+
+def test_a_loss_in_half_precision() -> None:
+    """2.5 of 40,000 terms sum up to more than float16 holds."""
+    meter = WeightedMean()
+    for value in (2.5, 3.5):
+        meter.update(torch.tensor(value, dtype=torch.float16), 40_000)
+    assert meter.compute() == 3.0
 
 
 RECORDER = '''
