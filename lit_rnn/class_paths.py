@@ -127,10 +127,10 @@ def trust(names: Sequence[str]) -> None:
         try:
             try:
                 importlib.import_module(name)
-            except ModuleNotFoundError:
-                if len(parts) == 1:
+            except ModuleNotFoundError as error:
+                if len(parts) == 1 or error.name != name:  # what the module itself imports may be missing
                     raise
-                importlib.import_module(".".join(parts[:-1]))
+                getattr(importlib.import_module(".".join(parts[:-1])), parts[-1])
         except Exception as error:  # whatever a module does when it is imported
             raise UserError(
                 f"--trust {name} cannot be imported ({type(error).__name__}: {one_line(error)}): "

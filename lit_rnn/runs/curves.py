@@ -6,6 +6,8 @@ import csv
 import io
 from pathlib import Path
 
+from datamodules.errors import UserError, one_line
+
 
 def parse_rows(content: bytes) -> tuple[list[str], list[dict[str, str]], str | None]:
     """Columns and rows of a metrics.csv, and what is wrong with it, if anything is.
@@ -26,9 +28,16 @@ def parse_rows(content: bytes) -> tuple[list[str], list[dict[str, str]], str | N
 
 
 def read_curve(metrics: Path, column: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one column of a metrics.csv, where it has values; two empty lists if there is none."""
+    """Steps and values of one column of a metrics.csv, where it has values; two empty lists if there is none.
+
+    Raises:
+        UserError: if a value is no number.
+    """
     if not metrics.is_file():
         return [], []
     rows = parse_rows(metrics.read_bytes())[1]
-    points = [(int(row["step"]) + 1, float(row[column])) for row in rows if row.get(column)]
+    try:
+        points = [(int(row["step"]) + 1, float(row[column])) for row in rows if row.get(column)]
+    except ValueError as error:
+        raise UserError(f"{metrics} is damaged ({one_line(error)}): recreate it or remove it.") from error
     return [step for step, _ in points], [value for _, value in points]

@@ -75,7 +75,7 @@ def _is_cut(path: Path) -> bool:
 
 def _numbered(name: str) -> list[Path]:
     """The folders runs/<name>-<number> that exist, oldest first."""
-    found = [path for path in RUNS.glob(f"{name}-*") if path.name[len(name) + 1 :].isdigit()]
+    found = [path for path in RUNS.glob(f"{name}-*") if path.name[len(name) + 1 :].isdecimal()]
     return sorted(found, key=lambda path: int(path.name[len(name) + 1 :]))
 
 

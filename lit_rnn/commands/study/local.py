@@ -42,9 +42,16 @@ def has_diverged(folder: Path, run: Run) -> bool:
     if is_diverged(folder / run.name):
         return True
     path = log(folder, run)
-    lines = path.read_bytes()[-100_000:].decode(errors="replace").split("\n") if path.is_file() else []
+    lines = _end(path).decode(errors="replace").split("\n") if path.is_file() else []
     said = any(line.startswith(_DIVERGED) for line in [line for line in lines if line.strip()][-1:])
     return said and (folder / run.name).is_dir() and not is_done(Run(run.setting, run.seed), folder)
+
+
+def _end(path: Path) -> bytes:
+    """The end of a file, which may be too large for memory."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 100_000))
+        return file.read()
 
 
 def how_ended(status: int, folder: Path, run: Run) -> str:

@@ -15,17 +15,34 @@ def table(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]]) ->
     """
     tested = ["test"] if "test_mean" in settings[0] else []
     out = ["diverged"] if any(s["diverged"] for s in settings) else []
-    known = next(row for row in rows if not row["diverged"])
+    known = [row for row in rows if not row["diverged"]]
+    chances = list(dict.fromkeys(number(row["chance"]) for row in sorted(known, key=lambda row: row["chance"])))
+    metrics = {row["metric"] for row in known}  # settings may be of several tasks
     lines = [
         [
             s["setting"],
             s["runs"],
-            *(spread(s[f"{key}_mean"], s[f"{key}_std"]) for key in ("loss", "best_loss", "value", *tested)),
+            *(_shown(s, key) for key in ("loss", "best_loss", "value", *tested)),
             *(s[key] for key in out),
             f"{s['successes']}/{s['runs']}",
         ]
         for s in settings
     ]
-    header = ["setting", "runs", "val loss", "best", *[known["metric"], *tested], *out, "succeeded"]
-    title = f"chance loss {number(known['chance'])}; mean ± standard deviation over seeds"
+    header = [
+        "setting",
+        "runs",
+        "val loss",
+        "best",
+        *[metrics.pop() if len(metrics) == 1 else "metric", *tested],
+        *out,
+        "succeeded",
+    ]
+    title = f"chance loss {' to '.join(dict.fromkeys((chances[0], chances[-1])))}; mean ± standard deviation over seeds"
     return Table(header, lines, title=title)
+
+
+def _shown(setting: dict[str, Any], key: str) -> str:
+    """Mean and spread, and of how many runs where not all have the number: one that diverged, or was not tested."""
+    count, runs = setting[f"{key}_number"], setting["runs"]
+    lacking = f" ({count} of {runs})" if 0 < count < runs else ""
+    return f"{spread(setting[f'{key}_mean'], setting[f'{key}_std'])}{lacking}"

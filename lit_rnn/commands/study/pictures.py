@@ -10,6 +10,7 @@ from typing import Any
 from lit_rnn.commands.study.measure import against_rate
 from lit_rnn.report import style
 from lit_rnn.report.curves import draw_chance, draw_means
+from lit_rnn.report.tables import number
 
 _DRAWN = len(style.COLOURS)
 
@@ -28,13 +29,21 @@ def _against_steps(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, 
     settings = [one for one in settings if one["setting"] in {row["setting"] for row in finished}]
     names = [setting["setting"] for setting in settings[:_DRAWN]]
     runs = {name: [folder / row["run"] for row in finished if row["setting"] == name] for name in names}
-    draw_means(axes, [(_label(name, rows), runs[name]) for name in names], finished[0]["chance"])
+    chances = _chances([row for row in finished if row["setting"] in names])
+    draw_means(axes, [(_label(name, rows), runs[name]) for name in names], chances[0])
+    for chance in chances[1:]:
+        draw_chance(axes, chance)
     if len(settings) > _DRAWN:
         axes.set_title(f"the {_DRAWN} best of {len(settings)} settings: {axes.get_title()}")
     style.shared_legend(figure, [axes])
     path = folder / "study.png"
     style.save(figure, path)
     return path
+
+
+def _chances(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """Each that can be told from the others; several where settings are of several tasks."""
+    return list({number(row["chance"]): row["chance"] for row in rows}.values())
 
 
 def _label(name: str, rows: Sequence[dict[str, Any]]) -> str:
@@ -51,14 +60,15 @@ def _against_rate(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
         return []
     figure = style.new_figure(7.5, 4.6)
     axes = figure.subplots()
-    for number, (name, line) in enumerate(list(lines.items())[:_DRAWN]):
-        means, shown = [statistics.fmean(losses) for _, losses in line], style.look(number)
+    for place, (name, line) in enumerate(list(lines.items())[:_DRAWN]):
+        means, shown = [statistics.fmean(losses) for _, losses in line], style.look(place)
         axes.plot([rate for rate, _ in line], means, **shown | {"marker": ""}, label="_")
         axes.plot([], [], **shown, label=name)
         dots = [(rate, loss) for rate, losses in line for loss in losses]
         axes.plot(*zip(*dots, strict=True), **shown | {"linestyle": ""}, label="_")
     axes.set(xlabel="learning rate", ylabel="best validation loss", xscale="log", title="mean and seeds")
-    draw_chance(axes, next(row["chance"] for row in rows if not row["diverged"]))
+    for chance in _chances([row for row in rows if not row["diverged"]]):
+        draw_chance(axes, chance)
     if len(lines) > _DRAWN:
         axes.set_title(f"the {_DRAWN} best of {len(lines)} lines: {axes.get_title()}")
     style.shared_legend(figure, [axes])

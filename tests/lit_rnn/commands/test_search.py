@@ -494,6 +494,12 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
 # ---- tables and pictures
 
 
+def test_a_search_without_a_complete_trial_has_failed() -> None:
+    """Exit status 1: its file is sound."""
+    with pytest.raises(FailedError, match="no trial has come to its end"):
+        searching._report(read_study("studies/quickstart.yaml"), [], Path("runs/s"))
+
+
 def found(arm: str, values: list[float | None], higher: bool = False, importance: Any = None) -> Found:
     rows = [
         Row(number, "complete" if value is not None else "pruned", {"m.lr": 0.1}, value, (), "")

@@ -275,6 +275,8 @@ def test_taking_back_leaves_other_runs_alone(tmp_path: Path, monkeypatch: pytest
     first.take_back()
     first.release()
     assert [path.name for path in Path("runs").iterdir()] == ["x-2"] and proposed("x") == Path("runs/x-3")
+    Path("runs/x-²").mkdir()  # a digit, and no number
+    assert proposed("x") == Path("runs/x-3")
     second.take_back()
     second.release()
     shutil.rmtree("runs")

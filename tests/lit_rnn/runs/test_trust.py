@@ -23,6 +23,7 @@ from lit_rnn.commands.study.local import command as run_command
 from lit_rnn.commands.study.subject import read_study
 from lit_rnn.models import ExpRNN, VanillaRNN, load, read_checkpoint
 from lit_rnn.runs import config as run_config
+from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.results import read_result
 
 FIT = ["fit", "--model", "ExpRNN", "--model.hidden_size", "4", "--data", "CopyMemory", "--data.delay", "3"]
@@ -77,7 +78,12 @@ def test_shipped_classes_by_both_paths_and_own_ones_by_trust(evil: Path) -> None
     assert type(load(path)).__name__ == "OwnRNN"  # it is loaded now
     with pytest.raises(UserError, match="no loaded SequenceModel"):
         load(checkpoint(evil.parent / "b.ckpt", "subprocess.Popen"), trust=["subprocess"])
-    for name in ("nowhere_module", "./own_module.py", "own_module.Nothing.More"):
+    Path("own_package").mkdir()
+    Path("own_package/part.py").write_text("import nowhere_module\n")
+    for name in (
+        *("nowhere_module", "./own_module.py", "own_module.Nothing.More", "own_module.OwnNRN"),
+        "own_package.part",  # is there, but not what it imports
+    ):
         with pytest.raises(UserError, match="--trust"):
             class_paths.trust([name])
 
@@ -301,6 +307,9 @@ def test_damaged_numbers_are_a_sentence(tmp_path: Path) -> None:
         (tmp_path / "fit.json").write_text(text)
         with pytest.raises(UserError, match="damaged"):
             read_result(tmp_path)
+    (tmp_path / "metrics.csv").write_text("step,val/loss\n0,0.5\n1,O.5\n")
+    with pytest.raises(UserError, match=r"metrics\.csv is damaged .*O\.5"):
+        read_curve(tmp_path / "metrics.csv", "val/loss")
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "fit.json").touch()
     (tmp_path / "plan.json").write_text("{")

@@ -36,7 +36,7 @@ def run(
 
     Raises:
         UserError: if Optuna is not installed, or the storage cannot be used, or holds another search.
-        FailedError: if trials failed.
+        FailedError: if trials failed, or none has come to its end.
     """
     search = study.search
     assert search is not None
@@ -143,7 +143,7 @@ def _report(study: Study, arms: Sequence[Arm], folder: Path) -> None:
 
     found = [summed_up(arm) for arm in arms]
     if all(one.best is None for one in found):
-        raise UserError(f"no trial has come to its end; the logs are in {folder}.")
+        raise FailedError(f"no trial has come to its end; the logs are in {folder}.")
     measure.write(found, folder)
     console = new_console()
     for table in page.tables(found):

@@ -239,7 +239,7 @@ def test_a_run_that_has_diverged_is_a_result(planned: Planned) -> None:
     assert (found["runs"], found["diverged"], found["successes"]) == (2, 1, 1)
     assert (found["loss_mean"], found["loss_number"]) == (0.25, 1)
     shown = page.table(rows, measure.over_seeds(rows)).markdown()
-    assert "diverged" in shown and "1/2" in shown
+    assert "diverged" in shown and "1/2" in shown and "| 0.25 (1 of 2) |" in shown
     assert "diverged" not in page.table(rows[:2], measure.over_seeds(rows[:2])).markdown()
     finish(high[1])  # as by hand, from its checkpoint
     assert diverged(one.runs, FOLDER) == frozenset()

@@ -144,7 +144,7 @@ def test_a_best_is_known_where_what_is_missing_has_diverged(study: Write) -> Non
     assert undecided(plan, FOLDER) == ["b"]
     for line, left in (("lit_rnn: The loss is nan at step 3.", []), ("Killed", ["b"])):
         (FOLDER / last.name).mkdir(parents=True, exist_ok=True)
-        local.log(FOLDER, last).write_text(f"epoch 1\n{line}\n")
+        local.log(FOLDER, last).write_text("a step\n" * 20_000 + f"{line}\n")
         assert undecided(plan, FOLDER) == left
     equal = best_setting(plan, "a", FOLDER)
     assert equal is not None and equal.name == "a-lr=0.1", "the first of two with the same losses"

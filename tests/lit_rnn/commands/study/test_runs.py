@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from datamodules import UserError
-from lit_rnn.commands.study import estimate, local, measure, pictures
+from lit_rnn.commands.study import estimate, local, measure, page, pictures
 from lit_rnn.commands.study.subject import read_study
 from lit_rnn.runs.endings import FailedError
 from tests.forked import Subprocess
@@ -181,6 +181,23 @@ def test_losses_against_the_learning_rate(tmp_path: Path, monkeypatch: pytest.Mo
     assert drawn() == 2
     assert measure.against_rate(rows[:1]) == {} and measure.against_rate([]) == {}
     assert measure.against_rate([{**row, "other.lr": 1} for row in rows]) == {}, "of two rates none is the rate"
+
+
+def test_settings_of_several_tasks_have_each_its_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"run": "", "arm": "a", "seed": 1, "loss": 0.5, "best_loss": 0.5, "value": 0.5, "diverged": False}
+    row |= {"success": True, "metric": "accuracy", LR: 0.1}
+    tasks = [("a", 2.0, "accuracy"), ("b", 0.5, "mse"), ("c", 2.0 + 1e-9, "mse")]
+    rows = [{**row, "setting": name, "chance": chance, "metric": metric} for name, chance, metric in tasks]
+    made = page.table(rows, measure.over_seeds(rows))
+    assert made.title.startswith("chance loss 0.5 to 2;") and made.header[4] == "metric"
+    made = page.table(rows[:1], measure.over_seeds(rows[:1]))
+    assert made.title.startswith("chance loss 2;") and made.header[4] == "accuracy"
+    found = []
+    monkeypatch.setattr(pictures.style, "save", lambda figure, path: found.extend(figure.axes))
+    (tmp_path / "metrics.csv").write_text("step,val/loss\n0,3.0\n9,2.5\n")
+    pictures.draw(rows, measure.over_seeds(rows), tmp_path)
+    dashed = [line.get_ydata()[0] for line in found[0].get_lines() if str(line.get_label()).startswith("chance")]
+    assert sorted(dashed) == pytest.approx([0.5, 2.0])
 
 
 def test_the_arms_of_a_study_have_grids_of_their_own() -> None:
