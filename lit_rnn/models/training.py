@@ -89,6 +89,8 @@ class Training(Network, LightningModule, ABC):
         )
         interval = optim.interval_of(self.options.lr_scheduler, self.options.lr_scheduler_interval)
         schedule = {"scheduler": scheduler, "monitor": watched, "interval": interval}
+        if isinstance(scheduler, ReduceLROnPlateau) and watched.startswith("val/") and self._trainer is not None:
+            schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1  # it is measured no more often
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def configure_gradient_clipping(
@@ -134,7 +136,8 @@ class Training(Network, LightningModule, ABC):
             data.epoch_ended(float(own))
         for config in self.trainer.lr_scheduler_configs if self.trainer.is_last_batch else ():
             watched = metrics.get(self._watched(config.scheduler))
-            if isinstance(config.scheduler, ReduceLROnPlateau) and watched is not None:
+            due = (self.trainer.current_epoch + 1) % config.frequency == 0
+            if isinstance(config.scheduler, ReduceLROnPlateau) and due and watched is not None:
                 config.scheduler.step(float(watched))
 
     # ---- epochs
@@ -179,7 +182,8 @@ class Training(Network, LightningModule, ABC):
         trained = min(steps, trainer.num_training_batches * epochs if epochs >= 0 else math.inf)
         rounds = trained / max(1, trainer.num_training_batches) / (trainer.check_val_every_n_epoch or 1)
         validated = rounds * sum(trainer.num_val_batches)
-        self._passes = {(True, batch): int(trained), (False, batch): int(validated)}
+        if math.isfinite(trained) and math.isfinite(validated):  # loaders of a user's own may not know their length
+            self._passes = {(True, batch): int(trained), (False, batch): int(validated)}
 
     def on_train_epoch_start(self) -> None:
         self.meters.reset("train")  # they travel in checkpoints, so that an epoch goes on with its values

@@ -1,0 +1,77 @@
+"""Models in a Trainer of Lightning's own, with loaders of a user's."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import LightningDataModule, Trainer
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from lit_rnn.models import VanillaRNN
+
+TASK: dict[str, Any] = {
+    "name": "t",
+    "inputs": "values",
+    "input_size": 2,
+    "targets": "label",
+    "target_size": 3,
+    "length": 5,
+    "scored": "last",
+    "chance": 1.0,
+    "metric": "accuracy",
+    "higher_is_better": True,
+}
+
+
+class Endless(IterableDataset[tuple[Tensor, Tensor]]):
+    """Ends, but does not say when."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return iter([(torch.randn(5, 2), torch.tensor(1))] * 8)
+
+
+class Data(LightningDataModule):
+    batch_size = 4
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(Endless(), batch_size=4)
+
+    def val_dataloader(self) -> Any:
+        return DataLoader(Endless(), batch_size=4)
+
+
+def fitted(model: VanillaRNN, **options: Any) -> Trainer:
+    off: dict[str, Any] = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = Trainer(accelerator="cpu", num_sanity_val_steps=0, **off, **options)
+        trainer.fit(model, datamodule=Data())
+    return trainer
+
+
+@pytest.mark.parametrize("options", [{"max_epochs": 1}, {"max_steps": 2}, {"max_epochs": 1, "limit_val_batches": 0}])
+def test_loaders_that_do_not_know_their_length(options: dict[str, Any]) -> None:
+    assert fitted(VanillaRNN(TASK, 4), **options).global_step == 2
+
+
+def test_a_plateau_is_looked_for_where_there_was_a_validation() -> None:
+    """Of four epochs two are validated: the first gives the best loss, the second is bad, and the rate falls once."""
+    plateau = {"patience": 0, "threshold": 0.999, "factor": 0.1}
+    model = VanillaRNN(
+        TASK,
+        4,
+        optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}},
+        lr_scheduler={"class_path": "torch.optim.lr_scheduler.ReduceLROnPlateau", "init_args": plateau},
+    )
+    trainer = fitted(model, max_epochs=4, check_val_every_n_epoch=2)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05)
