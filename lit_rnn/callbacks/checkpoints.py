@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 
 from datamodules.errors import require
 from lit_rnn.class_paths import class_path, own_module
@@ -36,6 +36,31 @@ class InitialCheckpoint(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.global_step == 0 and keeps_files(trainer):
             trainer.save_checkpoint(self.path, weights_only=True)
+
+
+def _follow(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+    """Tell what keeps the best checkpoint of a run where its folder, which was moved or copied, lies now.
+
+    Lightning forgets the best where its path is another one, and a worse checkpoint would take its place.
+    """
+    run, taken = Path(trainer.default_root_dir).resolve(), trainer.ckpt_path
+    if taken is None or run not in Path(taken).resolve().parents:
+        return  # another run's, whose best is not this one's
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning at run time
+        if not isinstance(callback, ModelCheckpoint) or callback.dirpath is None:
+            continue
+        state, now = checkpoint["callbacks"].get(callback.state_key) or {}, Path(callback.dirpath)
+        was, kept = state.get("dirpath"), state.get("best_k_models")
+        if not isinstance(was, str) or not isinstance(kept, dict) or run not in now.resolve().parents:
+            continue
+        inside = [path for path in map(str, kept) if Path(path).is_relative_to(was)]
+        places = {path: str(now / Path(path).relative_to(was)) for path in inside}
+        if was == str(now) or len(places) < len(kept) or not all(Path(place).is_file() for place in places.values()):
+            continue
+        names = {key: places.get(str(state.get(key)), "") for key in ("best_model_path", "kth_best_model_path")}
+        models = {places[path]: value for path, value in kept.items()}
+        moved = {"dirpath": callback.dirpath, "best_k_models": models, "last_model_path": "", **names}
+        checkpoint["callbacks"][callback.state_key] = {**state, **moved}
 
 
 class LastCheckpoint(Checkpoint):
@@ -81,6 +106,7 @@ class LastCheckpoint(Checkpoint):
 
         The marks of the end are put back in `on_train_start`.
         """
+        _follow(trainer, checkpoint)
         fit = trainer.fit_loop
         if trainer.state.fn != "fit" or is_finished(self.path.parent.parent):
             return

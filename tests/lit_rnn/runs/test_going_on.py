@@ -9,13 +9,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import yaml
 from jsonargparse import Namespace
+from pytorch_lightning.callbacks import ModelCheckpoint
 
+from lit_rnn.callbacks.checkpoints import _follow
 from lit_rnn.commands.fit.subject import _has_ended
 from lit_rnn.models import ExpRNN
 from lit_rnn.runs.folder import Claim, proposed
@@ -45,6 +48,36 @@ def die_at(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(ExpRNN, "on_train_batch_start", on_train_batch_start, raising=False)
 
     return at
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_the_best_is_kept_where_a_run_folder_was_moved_or_copied(tmp_path: Path) -> None:
+    """Else a worse checkpoint would take its place; of another run, or where its file is not there, none is known."""
+
+    def watching(run: str) -> ModelCheckpoint:
+        place = tmp_path / run / "checkpoints"
+        return ModelCheckpoint(place, filename="best", monitor="val/accuracy", mode="max")
+
+    def resumed(run: str, start: str) -> ModelCheckpoint:
+        before, now = watching("was"), watching(run)
+        path = f"{before.dirpath}/best.ckpt"
+        before.best_model_path = before.kth_best_model_path = path
+        before.best_k_models, before.best_model_score = {path: torch.tensor(0.75)}, torch.tensor(0.75)
+        trainer = SimpleNamespace(default_root_dir=tmp_path / run, ckpt_path=tmp_path / start, callbacks=[now])
+        kept = {"callbacks": {before.state_key: before.state_dict()}}
+        _follow(trainer, kept)  # type: ignore[arg-type]
+        now.load_state_dict(kept["callbacks"][now.state_key])
+        return now
+
+    assert resumed("moved", "moved/checkpoints/last.ckpt").best_model_score is None, "its file is not there"
+    best = tmp_path / "moved" / "checkpoints" / "best.ckpt"
+    best.parent.mkdir(parents=True)
+    best.touch()
+    found = resumed("moved", "moved/checkpoints/last.ckpt")
+    assert found.best_model_score == 0.75 and found.best_k_models == {str(best): 0.75}
+    assert found.best_model_path == found.kth_best_model_path == str(best)
+    assert resumed("moved", "was/checkpoints/last.ckpt").best_model_score is None, "another run's"
+    assert resumed("was", "was/checkpoints/last.ckpt").best_model_score == 0.75
 
 
 # ---- --resume auto
