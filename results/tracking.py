@@ -32,7 +32,7 @@ TASKS = {  # by the study's file
     "a5": Asked("A5", "tracks", 1 / 60),
     "s5": Asked("S5", "tracks", 1 / 120),
     "copying": Asked("copying 200", "stores", 1 / 8),
-    "mqar": Asked("MQAR", "recalls", 1 / 80),
+    "mqar": Asked("MQAR", "recalls", 1 / 40),
     "selective_copy": Asked("selective copying", "recalls", 1 / 14),
 }
 MODELS = {

@@ -38,7 +38,7 @@ def test_every_model_has_the_same_number_of_parameters(task: str) -> None:
     assert len(study.settings) == 3 * 29 and study.seeds == (1,) and study.best == Best(seeds=(2, 3), test=True)
     section = content(f"campaign/base/tracking/task_{task}.yaml")
     data = getattr(datamodules, section["data"]["class_path"])(**section["data"]["init_args"])
-    wanted = 25_000 if task == "mqar" else 20_000
+    wanted = 22_500 if task == "mqar" else 20_000
     used = set()
     for setting in study.settings[::3]:
         own = content(f"campaign/base/tracking/{setting.arm}.yaml")["model"]
@@ -59,8 +59,8 @@ def test_all_share_updates_rates_and_batches() -> None:
     for task, section in zip(TASKS, sections, strict=True):
         data, epochs = section["data"]["init_args"], section["trainer"]["max_epochs"]
         updates = epochs * data["train_samples"] // data["batch_size"]
-        assert updates == {"mqar": 2000, "selective_copy": 2000, "copying": 1000}.get(task, 3000)
-        assert (data.get("curriculum") == CURRICULUM) == (updates == 3000)
+        assert updates == {"selective_copy": 2000, "copying": 1000}.get(task, 3000)
+        assert (data.get("curriculum") == CURRICULUM) == (updates == 3000 and task != "mqar")
         for name in (f"campaign/tracking_{task}.yaml", f"campaign/base/tracking/task_{task}.yaml"):
             assert f" {updates:,} updates of 64" in (config_folder() / name).read_text().replace("\n# ", " "), name
     studies = [content(f"campaign/tracking_{task}.yaml") for task in TASKS]
