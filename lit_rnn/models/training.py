@@ -235,7 +235,7 @@ class Training(Network, LightningModule, ABC):
             kept = {**self._noted, **kept}
         elif self.trainer.state.fn == "fit":
             kept |= resuming.note(self.trainer, self, self._validated and self.trainer.validating)
-            checkpoint["state_dict"] |= self.meters.of_all_ranks("meters.")
+            _put_in(checkpoint, self.meters.of_all_ranks("meters."))
             kept |= self.carried.note("train", self.all_gather, self.trainer.world_size)
         checkpoint["lit_rnn"] = {**kept, "data": made_on.note(self._data())}
 
@@ -260,4 +260,11 @@ class Training(Network, LightningModule, ABC):
             self.carried.take_up("train", checkpoint["lit_rnn"], self.global_rank, self.trainer.world_size)
         if self._trainer is not None and self.global_rank > 0:  # the first has the measurements of all
             self.meters.reset("train")
-            checkpoint["state_dict"] |= self.meters.state_dict(prefix="meters.")
+            _put_in(checkpoint, self.meters.state_dict(prefix="meters."))
+
+
+def _put_in(checkpoint: dict[str, Any], measured: Mapping[str, Any]) -> None:
+    """What was measured, into every state of the model: beside a mean of the weights, Lightning keeps and loads two."""
+    for key in ("state_dict", "current_model_state"):
+        if key in checkpoint:
+            checkpoint[key] |= measured

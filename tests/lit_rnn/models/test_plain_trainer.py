@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from lit_rnn.models import VanillaRNN
+from lit_rnn.models import VanillaRNN, resuming
 
 TASK: dict[str, Any] = {
     "name": "t",
@@ -75,3 +76,19 @@ def test_a_plateau_is_looked_for_where_there_was_a_validation() -> None:
     )
     trainer = fitted(model, max_epochs=4, check_val_every_n_epoch=2)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+def test_both_states_beside_an_average_have_the_measurements_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training goes on with the second, which had those of the first process alone, in every process."""
+    model, state = VanillaRNN(TASK, 4), SimpleNamespace(fn="fit")
+    model._trainer = SimpleNamespace(state=state, world_size=2, global_rank=1, validating=False, precision="32-true")  # type: ignore[assignment]
+    measured = {"meters.train_loss.total": torch.tensor(6.0), "meters.train_loss.weight": torch.tensor(3.0)}
+    monkeypatch.setattr(model.meters, "of_all_ranks", lambda _: measured)
+    monkeypatch.setattr(resuming, "note", lambda *_: {})
+    checkpoint: dict[str, Any] = {"state_dict": {**model.state_dict()}, "current_model_state": {**model.state_dict()}}
+    model.on_save_checkpoint(checkpoint)
+    for key in ("state_dict", "current_model_state"):
+        assert {name: checkpoint[key][name] for name in measured} == measured, key
+    model.on_load_checkpoint(checkpoint)  # on the second process: the first has them
+    for key in ("state_dict", "current_model_state"):
+        assert all(checkpoint[key][name] == 0 for name in measured), key
