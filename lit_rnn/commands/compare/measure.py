@@ -17,7 +17,7 @@ from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.results import other_lengths
 
 # Options of the data that change what is learnt, but not what is measured
-_SIZES = {"batch_size", "train_samples", "val_samples", "test_samples", "reuse", "tbptt", "carry"}
+_SIZES = {"batch_size", "train_samples", "val_samples", "test_samples", "reuse", "tbptt", "carry", "bucket_by_length"}
 _TRAINING = PLACES | _SIZES | {"val_lengths", "curriculum"}
 _BITS = ("bits_per_symbol", "bits_per_character", "bits_per_byte", "bits_per_word")
 _LOWER = frozenset(["loss", "cross_entropy", *_BITS, "perplexity", "mse", "rmse", "mae", "henrici"])

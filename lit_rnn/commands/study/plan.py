@@ -24,8 +24,8 @@ _OF_A_PLACE = (".seed", ".root", ".num_workers", ".on_device", ".verify", ".back
 
 
 def planned(run: Run) -> dict[str, Any]:
-    """What a run is: its options, and the texts of its base configs."""
-    return {"arguments": run.arguments(), "configs": [Path(base).read_text() for base in run.setting.bases]}
+    """What a run is: its options, and the texts of its configs."""
+    return {"arguments": run.arguments(), "configs": [Path(one).read_text() for one in run.setting.configs]}
 
 
 def read(folder: Path) -> dict[str, Planned]:
@@ -136,12 +136,15 @@ def difference(entry: Planned, run: Run) -> str | None:
     was_options, options = _options(entry["arguments"]), _options(now["arguments"])
     if was_options != options:
         return _first(was_options, options, "")
-    if entry["configs"] == now["configs"]:
+    told, texts = entry["configs"], now["configs"]
+    if len(told) == len(run.setting.bases):  # as of a plan from before overlays in a grid were in it
+        texts = texts[: len(told)]
+    if told == texts:
         return None
-    if len(entry["configs"]) != len(now["configs"]):
-        return f"it has {len(now['configs'])} base configs, and had {len(entry['configs'])}"
-    for was, text, base in zip(entry["configs"], now["configs"], run.setting.bases, strict=True):
-        if (differs := _first(_leaves(was), _leaves(text), f" in {Path(base).name}")) is not None:
+    if len(told) != len(texts):
+        return f"it has {len(texts)} base configs, and had {len(told)}"
+    for was, text, config in zip(told, texts, run.setting.configs, strict=False):
+        if (differs := _first(_leaves(was), _leaves(text), f" in {Path(config).name}")) is not None:
             return differs
     return None
 
@@ -201,8 +204,8 @@ def _from_config(run: Run, place: Path) -> str | None:
         return "it holds no config.yaml"
     held = {key: value for key, value in _flat(read_yaml(path, "config"), "") if _is_plain(key, value)}
     written: dict[str, Any] = {}
-    for base in run.setting.bases:
-        written |= _leaves(Path(base).read_text())
+    for config in run.setting.configs:
+        written |= _leaves(Path(config).read_text())
     written |= {key: _meant(parse_yaml(value, key), key) for key, value in _options(run.arguments()).items()}
     in_full = {short(key): key for key in held}
     given = {in_full.get(short(key), key): value for key, value in written.items()}

@@ -33,6 +33,11 @@ class Setting:
     values: tuple[tuple[str, Any], ...] = field(hash=False)  # a value may be a list
     name: str
 
+    @property
+    def configs(self) -> tuple[str, ...]:
+        """Every config that is read: the bases, and an overlay that is a value of the grid."""
+        return self.bases + tuple(find_config(text(value)) for key, value in self.values if key == "config")
+
     def arguments(self) -> list[str]:
         """What follows ``python -m lit_rnn fit``."""
         files = [part for base in self.bases for part in ("-c", base)]

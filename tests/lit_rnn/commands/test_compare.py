@@ -210,6 +210,8 @@ def test_data_made_on_the_device_are_the_same_data(make: Make) -> None:
 
 def test_sizes_of_splits_and_batches_keep_runs_together(make: Make) -> None:
     assert len(compared(make("a"), make("b", data={"batch_size": 3, "train_samples": 5, "num_workers": 2}))) == 1
+    (one,) = compared(make("h"), make("i", seed=2, data={"bucket_by_length": True}))
+    assert len(one.groups) == 2, "batches of similar lengths are another training, measured alike"
     assert len(compared(make("c"), make("d", data={"carry": 0.9, "tbptt": 7}), make("e", data={"carry": True}))) == 1
     assert len(compared(make("f"), make("g", data={"carry": False, "tbptt": 7}))) == 2, "chunks, each alone"
 

@@ -46,6 +46,16 @@ def test_how_a_base_config_is_written_is_no_change(planned: Planned) -> None:
     assert plan.difference(entry, run) == "it has 2 base configs, and had 1"
 
 
+def test_an_overlay_in_the_grid_is_part_of_the_plan(planned: Planned) -> None:
+    """It may be edited between two runs, as a base config may; plans of before hold none."""
+    Path("more.yaml").write_text("trainer: {max_epochs: 3}\n")
+    (run,) = planned(grid={"config": ["more.yaml"]}).runs
+    entry = plan.planned(run)
+    Path("more.yaml").write_text("trainer: {max_epochs: 4}\n")
+    assert plan.difference(entry, run) == "trainer.max_epochs was 3 in more.yaml, and is 4"
+    assert plan.difference({**entry, "configs": entry["configs"][:1]}, run) is None
+
+
 def test_a_shipped_class_is_the_same_by_its_short_name(planned: Planned) -> None:
     """And in a list, and on the command line; a class of torch's or geoopt's of that name is another."""
 
