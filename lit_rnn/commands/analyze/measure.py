@@ -27,6 +27,7 @@ EPS = (1e-4, 1e-3, 1e-2, 1e-1)
 NOISE = 0.01  # variance in every unit and step, where a decoder reads
 _MARGIN = 1.15
 _JACOBIANS = 16  # along a trajectory, of which singular values are taken
+_SAME = 1e-12  # times the largest entry: two Jacobians in float64 are the same matrix
 _WARMUP = 0.1  # of the trajectory, before Lyapunov exponents are counted
 
 
@@ -169,26 +170,39 @@ def dynamics(model: SequenceModel, batch: Batch) -> list[Finding]:
             step = analysis.StepMap(cell)
             finding["affine"] = step.is_affine(step.drive(read[:1])[0])
             x = model.joined(layer, x, scan(cell, read, lengths=lengths)[0], lengths)
-        findings.append(finding | _along_the_trajectory(analysis.each_step_jacobian(cell, read[:common]), common))
+        jacobians = analysis.each_step_jacobian(cell, read[:common])
+        findings.append(finding | _along_the_trajectory(jacobians, common, finding["affine"]))
     return findings
 
 
-def _along_the_trajectory(jacobians: Iterator[Tensor], steps: int) -> Finding:
-    """What the Jacobians of all steps show, each (B, N, N) and held one at a time."""
+def _along_the_trajectory(jacobians: Iterator[Tensor], steps: int, affine: bool) -> Finding:
+    """What the Jacobians of all steps show, each (B, N, N) and held one at a time.
+
+    Where one matrix is the Jacobian of every step, the exponents are the logarithms of its eigenvalues, no mean over
+    so many steps: with a period longer than the sequences a stable oscillator came out as chaotic.
+    """
     total: Real = np.zeros(())
     singular: list[Real] = []
+    first: Real | None = None  # as long as it is the Jacobian of every step
     looked_at = set(np.linspace(0, steps - 1, min(_JACOBIANS, steps)).round().astype(int).tolist())
 
     def watched() -> Iterator[Real]:
-        nonlocal total
+        nonlocal total, first
         for t, tensor in enumerate(jacobians):
             J = tensor.numpy()
+            if t == 0 and affine:
+                first = J[0].copy()
+            if first is not None and np.abs(J - first).max() > _SAME * np.abs(first).max():
+                first = None
             total = total + J.mean(0)
             if t in looked_at:
                 singular.append(np.linalg.svd(J, compute_uv=False))
             yield J
 
     exponents = analysis.lyapunov_spectrum(watched(), warmup=int(_WARMUP * steps))
+    if first is not None:
+        with np.errstate(divide="ignore"):  # log 0
+            exponents[:] = -np.sort(-np.log(np.abs(analysis.eigenvalues(first))))
     return {
         "lyapunov": exponents,  # (sequences, N)
         "largest_lyapunov": float(exponents[:, 0].mean()),

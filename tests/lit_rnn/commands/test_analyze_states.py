@@ -14,8 +14,10 @@ import yaml
 from scipy.optimize import brentq
 
 from datamodules import CopyMemory, Parity, PixelDigits
+from lit_rnn.analysis import lyapunov_spectrum
 from lit_rnn.class_paths import class_path
 from lit_rnn.commands.analyze import pictures
+from lit_rnn.commands.analyze.measure import dynamics
 from lit_rnn.commands.analyze.states import pictures as states_pictures
 from lit_rnn.commands.analyze.subject import matrices
 from lit_rnn.models import LRU, DeltaProduct, ExpRNN, LinOSS, SequenceModel, VanillaRNN
@@ -145,6 +147,20 @@ def test_newtons_method(cli: Any, made: Any, said: str) -> None:
     assert told["affine"] is (not said.startswith(("below", "not")))
     if said.startswith("not"):
         assert told["largest_lyapunov"] == pytest.approx(math.log(2), rel=1e-6) and "λ1 is 0.693" in text
+
+
+def test_a_stable_oscillator_is_not_chaotic() -> None:
+    """A = 0.01, dt = 1/2: modulus (1 + dt^2 A)^(-1/2), and a period of 126 steps, far longer than the sequences."""
+    model = LinOSS(task(), 2, state_size=1)
+    cell: Any = model.cell_list()[0]
+    with torch.no_grad():
+        cell.a.fill_(0.01)
+        cell.b.zero_()
+    (told,) = dynamics(model, Parity(**PARITY).split("val")[np.arange(3)])
+    assert told["lyapunov"].shape == (3, 4)
+    assert told["lyapunov"] == pytest.approx(-math.log1p(0.0025) / 2, rel=1e-5)  # the cell is of float32
+    jacobians = np.tile(np.array([[1, -0.005], [0.5, 1]]) / 1.0025, (8, 1, 1))
+    assert lyapunov_spectrum(jacobians)[0] > 0.05, "a mean over these few steps has the other sign"
 
 
 @pytest.mark.parametrize("made", [LRU, LinOSS])
