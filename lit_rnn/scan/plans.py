@@ -34,6 +34,7 @@ KERNELS = (
     "minlstm",
 )  # as in gated.cpp
 _LONGEST = 256  # as in nru.h
+_TOLD = ("beta", "step_size", "gamma", "epsilon", "alpha")  # numbers of cells; made tensors, they may learn
 NUMBERS = 16  # a cell has at most so many of them
 
 
@@ -239,7 +240,8 @@ def _linear_kind(cell: Cell) -> type[Cell] | None:
 def is_gated(cell: Cell) -> bool:
     """Whether gated.cpp computes what ``cell`` does."""
     if isinstance(cell, cells.NRUCell):
-        plain = cell.separable and is_just(cell.norm, nn.Identity) and _nru_sizes(cell)[0] <= _LONGEST
+        same = type(cell)._separate is cells.NRUCell._separate and is_just(cell.norm, nn.Identity)
+        plain = cell.separable and same and _nru_sizes(cell)[0] <= _LONGEST
     elif isinstance(cell, cells.LayerNormRNNCell):
         norm: nn.Module = cell.norm
         whole = isinstance(norm, nn.LayerNorm) and norm.weight is not None and norm.bias is not None
@@ -247,9 +249,10 @@ def is_gated(cell: Cell) -> bool:
     elif isinstance(cell, cells.GORUCell):
         plain = is_just(cell.activation, ModReLU)
     elif isinstance(cell, cells.StatisticalRUCell):
-        plain = len(cell.alphas) <= NUMBERS and cell.summary.bias is not None and is_just(cell.summary, nn.Linear)
+        same = type(cell).weights is cells.StatisticalRUCell.weights and is_just(cell.summary, nn.Linear)
+        plain = len(cell.alphas) <= NUMBERS and cell.summary.bias is not None and same
     else:
-        plain = True
+        plain = not any(isinstance(getattr(cell, name, None), Tensor) for name in _TOLD)
     return plain and (type(cell).step in _PARTS or _linear_kind(cell) is not None)
 
 

@@ -38,6 +38,22 @@ class HalfRotations(cells.RealEURNNCell):
         return super().weights() / 2
 
 
+class OtherDecays(cells.StatisticalRUCell):
+    def weights(self) -> tuple[Tensor, Tensor]:
+        W, decays = super().weights()
+        return W, decays / 2
+
+
+class HalfChange(cells.NRUCell):
+    def _separate(self, p: Tensor, q: Tensor, weights: Tensor) -> Tensor:
+        return super()._separate(p, q, weights) / 2
+
+
+class HalfMatrices(cells.DeltaProductCell):
+    def matrices(self, H: Tensor) -> Tensor:
+        return super().matrices(H) / 2
+
+
 def hooked(make: Callable[[], Cell], name: str) -> Callable[[], Cell]:
     def made() -> Cell:
         cell = make()
@@ -67,6 +83,9 @@ CHANGES: dict[str, tuple[Callable[[], Cell], Callable[[], Cell]]] = {
         replaced(lambda: cells.ScuRNNCell(I, N), "activation", HalfComplex(N)),
     ),
     "weights of rotations": (lambda: cells.RealEURNNCell(I, 40), lambda: HalfRotations(I, 40)),
+    "decays": (lambda: cells.StatisticalRUCell(I, N, 4, 3), lambda: OtherDecays(I, N, 4, 3)),
+    "what is written": (lambda: cells.NRUCell(I, N, 16, 4), lambda: HalfChange(I, N, 16, 4)),
+    "what is kept": (lambda: cells.DeltaProductCell(I, N), lambda: HalfMatrices(I, N)),
     "a norm without a bias": (
         lambda: cells.LayerNormRNNCell(I, N),
         replaced(lambda: cells.LayerNormRNNCell(I, N), "norm", nn.LayerNorm(N, eps=1.0, bias=False)),
@@ -111,9 +130,9 @@ def test_hooks_of_the_backward_are_called(make: Callable[[], Cell]) -> None:
     cell, called = seeded(make), []
     cell.get_submodule("input").register_full_backward_hook(lambda *_: called.append(1))
     for backend in ("loop", "fused", "native", "torch"):
-        if supports(backend, cell):  # type: ignore[arg-type]
+        if supports(backend, cell):
             x = torch.randn(T, B, I, dtype=torch.float64, requires_grad=True)
-            scan(cell, x, backend=backend)[0].sum().backward()  # type: ignore[arg-type]
+            scan(cell, x, backend=backend)[0].sum().backward()
             assert called.pop() and not called, backend
 
 
@@ -122,3 +141,20 @@ def test_no_bound_of_a_nonlinearity_that_is_not_known() -> None:
     cell.activation = HalfReal(N)
     with pytest.raises(UserError, match="HalfReal"):
         lipschitz_bound(cell, torch.eye(N), 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda: cells.LipschitzRNNCell(I, N), "step_size"),
+        (lambda: cells.LEMCell(I, N), "step_size"),
+        (lambda: cells.CoRNNCell(I, N), "gamma"),
+        (lambda: cells.UnICORNNCell(I, N), "alpha"),
+    ],
+)
+def test_a_number_that_is_made_a_parameter_learns(make: Callable[[], Cell], name: str) -> None:
+    cell = seeded(make)
+    setattr(cell, name, nn.Parameter(torch.tensor(0.3, dtype=torch.float64)))
+    y, _ = scan(cell, torch.randn(T, B, I, dtype=torch.float64))
+    (by,) = torch.autograd.grad(y.square().sum(), [getattr(cell, name)])
+    assert by != 0
