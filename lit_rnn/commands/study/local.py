@@ -10,7 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from lit_rnn.class_paths import own_module
 from lit_rnn.commands.study.subject import Run
+from lit_rnn.files import read_yaml
 from lit_rnn.runs.endings import SIGNALS, is_diverged, stopping
 from lit_rnn.runs.launched import LAUNCHER
 from lit_rnn.runs.results import is_finished
@@ -22,9 +24,21 @@ def command(run: Run, folder: Path, threads: int) -> list[str]:
     """The command line that starts a run, or goes on with it; or that tests its best checkpoint."""
     if run.command == "test":
         place = ["--run_dir", str(folder / run.name), "--ckpt_path", "best", "--threads", str(threads)]
-        return [sys.executable, "-m", "lit_rnn", "test", *place]
+        trusted = [part for module in _own_modules(run) for part in ("--trust", module)]
+        return [sys.executable, "-m", "lit_rnn", "test", *place, *trusted]
     place = ["--run_dir", str(folder / run.name), "--threads", str(threads), "--resume", "auto"]
     return [sys.executable, "-m", "lit_rnn", "fit", *run.arguments(), *place]
+
+
+def _own_modules(run: Run) -> list[str]:
+    """The user's own modules whose classes the study's files name: a test reads the run folder's config, for whose
+    sake none is imported."""
+    from lit_rnn.runs.config import walk  # here: torch and Lightning take seconds
+
+    given = [read_yaml(Path(config), "config") for config in run.setting.configs] + [dict(run.setting.values)]
+    named = [value for one in given for key, value in walk(one, "") if key.endswith("class_path")]
+    modules = [own_module(name) for name in named if isinstance(name, str)]
+    return list(dict.fromkeys(module for module in modules if module is not None))
 
 
 def is_done(run: Run, folder: Path) -> bool:

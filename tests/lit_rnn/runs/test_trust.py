@@ -20,7 +20,7 @@ from lit_rnn import class_paths, files
 from lit_rnn.__main__ import main
 from lit_rnn.commands.attack.many.subject import finished_runs
 from lit_rnn.commands.study.local import command as run_command
-from lit_rnn.commands.study.subject import read_study
+from lit_rnn.commands.study.subject import Run, read_study
 from lit_rnn.models import ExpRNN, VanillaRNN, load, read_checkpoint
 from lit_rnn.runs import config as run_config
 from lit_rnn.runs.curves import read_curve
@@ -253,6 +253,8 @@ def test_a_study_goes_on_with_a_class_of_its_own(tmp_path: Path, monkeypatch: py
         (tmp_path / run.name / "fit.json").unlink()  # as if it had been killed before its end
         sys.modules.pop("leaky_module")
     assert (tmp_path / run.name / "checkpoints/last.ckpt").is_file()
+    assert "--trust" not in run_command(run, tmp_path, 1)
+    assert run_command(Run(run.setting, 1, "test"), tmp_path, 1)[-2:] == ["--trust", "leaky_module"]
 
 
 @pytest.mark.parametrize("planted", ["config.yaml", "metrics.csv", "checkpoints/last.ckpt", "fit.json", "pictures"])
