@@ -33,10 +33,11 @@ def command(run: Run, folder: Path, threads: int) -> list[str]:
 def _own_modules(run: Run) -> list[str]:
     """The user's own modules whose classes the study's files name: a test reads the run folder's config, for whose
     sake none is imported."""
-    from lit_rnn.runs.config import walk  # here: torch and Lightning take seconds
+    from lit_rnn.runs.config import base_of, walk  # here: torch and Lightning take seconds
 
     given = [read_yaml(Path(config), "config") for config in run.setting.configs] + [dict(run.setting.values)]
-    named = [value for one in given for key, value in walk(one, "") if key.endswith("class_path")]
+    found = [pair for one in given for pair in walk(one, "")]
+    named = [value for key, value in found if key.endswith("class_path") or base_of(key) is not None]
     modules = [own_module(name) for name in named if isinstance(name, str)]
     return list(dict.fromkeys(module for module in modules if module is not None))
 

@@ -163,3 +163,12 @@ def test_what_a_study_with_a_best_will_do_is_told(study: Write, capsys: pytest.C
     assert told == "10 runs and 6 tests, 80 updates at most"
     test = local.command(dataclasses.replace(read_study("study.yaml").runs[0], command="test"), Path("f"), 1)
     assert test[2:] == ["lit_rnn", "test", "--run_dir", "f/a-lr=0.1-seed=1", "--ckpt_path", "best", "--threads", "1"]
+
+
+def test_the_test_of_a_class_of_the_users_own_trusts_its_module(study: Write) -> None:
+    """As its training does, whose configs are the user's word; the run folder's config is not."""
+    Path("waves.yaml").write_text("data: waves.Rising\nmodel: {init_args: {optimizer: {class_path: own.deep.Step}}}\n")
+    runs = read_study(study(base="waves.yaml", grid={"model": ["twist.Twist", "lit_rnn.models.LSTM"]}, seeds=[1])).runs
+    twist, lstm = (local.command(dataclasses.replace(run, command="test"), FOLDER, 1)[10:] for run in runs)
+    assert sorted(twist[1::2]) == ["own.deep", "twist", "waves"]
+    assert sorted(lstm[1::2]) == ["own.deep", "waves"]
