@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from datamodules.batch import within
 from datamodules.errors import require
 from lit_rnn.robustness.attacks import Bounds, Threat, fgsm, pgd, random_draws, random_search
 from lit_rnn.robustness.checks import AttackResult, Kind
@@ -54,6 +55,14 @@ class Examples:
     def classes(self) -> bool:
         """Whether classes are predicted, rather than numbers."""
         return not self.y.is_floating_point()
+
+    @property
+    def free(self) -> float:
+        """Share of the entries that may be changed, among those up to each sequence's end."""
+        mask = self.mask
+        if self.lengths is not None:
+            mask = mask[within(self.lengths, mask.shape[1]).to(mask.device)]
+        return float(mask.float().mean())
 
     @property
     def loss(self) -> LossName:

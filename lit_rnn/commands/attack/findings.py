@@ -16,14 +16,13 @@ from lit_rnn.robustness.worst import CONFIDENCE, interval
 def as_json(outcome: Outcome, about: Mapping[str, Any]) -> dict[str, Any]:
     """All numbers, each with its threat model."""
     e = outcome.subject.examples
-    free = float(e.mask.float().mean())
     return {
         **about,
         "seed": outcome.seed,
         "seconds": round(outcome.seconds, 1),
         "interval": f"Clopper-Pearson, {CONFIDENCE:.0%}",
         "bounds": e.bounds,
-        "share_that_may_be_changed": round(free, 6),
+        "share_that_may_be_changed": round(e.free, 6),
         "effort": vars(outcome.effort),
         "clean": _numbers(outcome.clean),
         "results": [_numbers(result) for result in outcome.results],

@@ -89,11 +89,10 @@ def sentences(outcome: Outcome) -> list[str]:
     """The threat model, and how to read the numbers."""
     subject = outcome.subject
     e = subject.examples
-    free = float(e.mask.float().mean())
     allowed = (
         "Every entry may be changed"
-        if free == 1
-        else f"{free:.1%} of the entries may be changed: those that do not decide the answer"
+        if e.free == 1
+        else f"{e.free:.1%} of the entries may be changed: those that do not decide the answer"
     )
     lines = [
         f"{len(e.x)} examples of the {subject.split} split, {percent(1 - outcome.clean.success)} % right without an "

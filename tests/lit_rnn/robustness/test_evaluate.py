@@ -170,6 +170,17 @@ def test_zero_gradients_count_from_the_first_input_that_is_not_0() -> None:
         np.testing.assert_allclose(zero["cross_entropy"], [np.nan, 1 / 2, 1 / 3], rtol=1e-12)
 
 
+def test_padding_is_no_entry_that_might_be_changed() -> None:
+    """Of 3 + 1 real steps of two channels, of which the second decides the answer."""
+    x, lengths = torch.zeros(2, 3, 2), torch.tensor([3, 1])
+    mask = (torch.arange(3) < lengths[:, None])[..., None].repeat(1, 1, 2)
+    y = torch.zeros(2, dtype=torch.int64)
+    assert Examples(torch.nn.Identity(), x, y, mask, lengths=lengths).free == 1
+    mask[..., 1] = False
+    assert Examples(torch.nn.Identity(), x, y, mask, lengths=lengths).free == 1 / 2
+    assert Examples(torch.nn.Identity(), x, y, mask).free == pytest.approx(1 / 3)
+
+
 def test_the_nearest_of_another_class_is_near_in_what_may_change() -> None:
     """By hand: 0, 1 and 3 along one entry; noise is held in the other, and no attack is kept away by it."""
     x = torch.tensor([[[0.0, 50]], [[1.0, -50]], [[3.0, 0]]])
