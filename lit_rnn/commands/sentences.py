@@ -63,6 +63,11 @@ def explain(message: str, arguments: Sequence[str]) -> str:
             named = re.search(r"Given value: ([\w.]+)", message)
             what = named[1] if named else "what was given"
             return f"model.init_args.{option} is {what}, but it must be a subclass of torch's {base}."
+    if key in BASES and _given(message).startswith("{'init_args'") and (named := _class_named(key, arguments)):
+        return (
+            f"{key}.class_path is {named}, but {key}.init_args stand in a config before it, where no class is named "
+            f"yet: name the class there, or give that config later."
+        )
     if re.search(r"dot import path|given class_path|subclass|is abstract", message) and not _expected(message):
         return _no_class(keys, message)
     if "Unable to load config" in message:

@@ -115,3 +115,12 @@ def test_a_mapping_that_names_none(refused: Any, tmp_path: Any, key: str, known:
     (tmp_path / "c.yaml").write_text(f"{other}\n{key}: {given}\n")
     sentence = refused("fit", "-c", "c.yaml")
     assert sentence.startswith(f"lit_rnn: {key}.class_path is missing; accepted: {known}")
+
+
+@pytest.mark.parametrize("later", [["-c", "b.yaml"], ["--model", "LSTM"]])
+def test_a_class_that_is_named_behind_its_options(refused: Any, tmp_path: Any, later: list[str]) -> None:
+    (tmp_path / "a.yaml").write_text("data: CopyMemory\nmodel: {init_args: {hidden_size: 4}}\n")
+    (tmp_path / "b.yaml").write_text("model: {class_path: LSTM}\n")
+    sentence = refused("fit", "-c", "a.yaml", *later)
+    assert sentence.startswith("lit_rnn: model.class_path is ")
+    assert "LSTM, but model.init_args stand in a config before it" in sentence
