@@ -63,10 +63,10 @@ def explain(message: str, arguments: Sequence[str]) -> str:
             named = re.search(r"Given value: ([\w.]+)", message)
             what = named[1] if named else "what was given"
             return f"model.init_args.{option} is {what}, but it must be a subclass of torch's {base}."
-    if key in BASES and _given(message).startswith("{'init_args'") and (named := _class_named(key, arguments)):
+    if key in BASES and _given(message).startswith("{'init_args'") and (later := _class_named(key, arguments)):
         return (
-            f"{key}.class_path is {named}, but {key}.init_args stand in a config before it, where no class is named "
-            f"yet: name the class there, or give that config later."
+            f"{key}.class_path is {later}, but {key}.init_args stand in a config before it, where no class is named "
+            f"yet: name the class there, or give that config behind one that names it."
         )
     if re.search(r"dot import path|given class_path|subclass|is abstract", message) and not _expected(message):
         return _no_class(keys, message)
