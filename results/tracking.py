@@ -232,6 +232,10 @@ def _state(study: Finished) -> str:
     missing = [(part, "With fewer seeds than planned"), (early, "With rates still to try"),
                (going, "Rate not chosen or not tested yet"), (out, "Diverged"), (none, "Missing")]  # fmt: skip
     told = "".join(f"{what}: {', '.join(names)}. " for names, what in missing if names)
+    sizes = [arm.parameters for arm in study.arms if arm.tests]
+    small = [f"{MODELS[arm.name]} ({arm.parameters:,})" for arm in study.arms
+             if arm.tests and arm.parameters < 0.9 * statistics.median(sizes)]  # fmt: skip
+    told += f"Of fewer parameters, with the most units that are allowed: {', '.join(small)}. " if small else ""
     rates = sorted({rate for arm in study.arms for rate in arm.rates})  # the config's may have changed since
     told += f"Rates tried: {', '.join(map(number, rates))}. " if rates else ""
     for end, which in ((max, "largest"), (min, "smallest")):

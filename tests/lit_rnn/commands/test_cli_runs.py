@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import functools
 import json
+import os
+import signal
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -411,3 +414,13 @@ def test_print_config(capsys: pytest.CaptureFixture[str], config: Any) -> None:
             main(["fit", "-c", config(), option])
         assert left.value.code == 0
         assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["hidden_size"] == 8
+
+
+@pytest.mark.parametrize("words", [["--help"], ["compare", "--help"], ["--version"]])
+def test_output_that_nobody_reads_is_no_traceback(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    """As behind `| head`; a pipe that is broken elsewhere, such as to another process, is not taken for it."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(words) == 128 + signal.SIGPIPE
