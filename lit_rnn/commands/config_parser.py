@@ -137,12 +137,23 @@ class ConfigCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)  # as `run` gives
-        if suspects := empty_mappings(args):
-            whole = parser.parse_args([part for part in args if not part.startswith("--print_config")])
-            for key, cls in itertools.chain.from_iterable(dropped(one, whole[self._command]) for one in suspects):
-                option = {"class_path": cls, "init_args": {key.rpartition(".")[2]: None}}
-                raise _RefusedError(f"Option '{key}' is not accepted" + (f"\nGiven value: {option}" if cls else ""))
+        self._refuse_dropped(parser, args)
         self.config = parser.parse_args(args)
+
+    def _refuse_dropped(self, parser: LightningArgumentParser, args: list[str]) -> None:
+        suspects = empty_mappings(args)
+        if not suspects:
+            return
+        rest = [part for part in args if not part.startswith("--print_config")]
+        try:
+            whole = parser.parse_args(rest)
+        except _RefusedError:
+            if rest == args:
+                raise
+            return  # what is printed need not be complete
+        for key, cls in itertools.chain.from_iterable(dropped(one, whole[self._command]) for one in suspects):
+            option = {"class_path": cls, "init_args": {key.rpartition(".")[2]: None}}
+            raise _RefusedError(f"Option '{key}' is not accepted" + (f"\nGiven value: {option}" if cls else ""))
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: a checkpoint's hyperparameters must not beat the command line; `fit` compares them."""

@@ -61,6 +61,13 @@ def test_an_option_may_hold_nothing(config: Any) -> None:
     assert not found["model"]["init_args"]["group_optimizers"] and "ModelSummary" in str(found["trainer"]["callbacks"])
 
 
+def test_what_is_printed_may_be_incomplete_and_hold_nothing(tmp_path: Path) -> None:
+    """As the base of a search, whose sizes its space gives."""
+    base = tmp_path / "base.yaml"
+    base.write_text("model: GRU\ndata: CopyMemory\ntrainer: {}\n")
+    assert resolve(["-c", str(base)])["model"]["class_path"] == "lit_rnn.models.GRU"
+
+
 def test_a_study_names_the_run_whose_base_holds_such_a_key(
     config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
