@@ -251,9 +251,10 @@ def send_at(monkeypatch: pytest.MonkeyPatch, signum: int, step: int) -> None:
 def test_stopped_by_a_signal(
     cli: Any, whole: Whole, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals, status: int, step: int
 ) -> None:
+    path = whole("DtrivRNN") / "c.yaml"  # made here if it is the first test that asks: no signal may stop that
     with monkeypatch.context() as patch:
         send_at(patch, signum, step)
-        done = cli("fit", "-c", whole("DtrivRNN") / "c.yaml", "--run_dir", "r")
+        done = cli("fit", "-c", path, "--run_dir", "r")
     (line,) = done.err.splitlines()
     assert done.status == status and line.startswith("lit_rnn: ") and signum.name in line and f"step {step}" in line
     assert "--ckpt_path last" in line and "--run_dir r" in line, "it does not say how to go on"
@@ -284,9 +285,10 @@ def test_stopped_by_a_signal_while_validating(cli: Any, whole: Whole, monkeypatc
         if self.optimizer_steps == 4:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    path = whole("ExpRNN") / "c.yaml"
     with monkeypatch.context() as patch:
         patch.setattr(SequenceModel, "on_validation_batch_start", on_validation_batch_start, raising=False)
-        done = cli("fit", "-c", whole("ExpRNN") / "c.yaml", "--run_dir", "r")
+        done = cli("fit", "-c", path, "--run_dir", "r")
     assert done.status == 143
     assert cli("fit", "--run_dir", "r", "--ckpt_path", "last").status == 0
     compare(whole("ExpRNN"), "r")
