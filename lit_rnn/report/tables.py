@@ -165,6 +165,11 @@ def number(value: float, digits: int = 4) -> str:
     return f"{mantissa}e{int(exponent)}"
 
 
+def lacking(count: int, runs: int) -> str:
+    """Behind a mean, of how many of the runs it is, where some have no such number: one diverged, or was not tested."""
+    return f" ({count} of {runs})" if 0 < count < runs else ""
+
+
 def spread(mean: float | None, std: float | None) -> str:
     """Mean ± standard deviation, both to the second digit of the deviation: 0.0123 ± 0.0045.
 

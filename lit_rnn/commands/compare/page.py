@@ -23,7 +23,7 @@ from lit_rnn.commands.compare.measure import (
 )
 from lit_rnn.published import STATUSES
 from lit_rnn.report.page import Page
-from lit_rnn.report.tables import Table, number, plain_markdown, spread, words
+from lit_rnn.report.tables import Table, lacking, number, plain_markdown, spread, words
 
 SPREAD = "±: sample standard deviation over seeds"
 
@@ -75,8 +75,7 @@ def shown(found: Spread | None, group: Group) -> str:
     """Mean and spread, and how many of the seeds have the number where not all have it."""
     if found is None:
         return ""
-    lacking = "" if found.number == len(group.runs) else f" ({found.number} of {len(group.runs)})"
-    return f"{spread(found.mean, found.std)}{lacking}"
+    return spread(found.mean, found.std) + lacking(found.number, len(group.runs))
 
 
 def _tested(group: Group) -> str:

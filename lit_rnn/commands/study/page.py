@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from lit_rnn.report.tables import Table, number, spread
+from lit_rnn.report.tables import Table, lacking, number, spread
 
 
 def table(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]]) -> Table:
@@ -42,7 +42,6 @@ def table(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]]) ->
 
 
 def _shown(setting: dict[str, Any], key: str) -> str:
-    """Mean and spread, and of how many runs where not all have the number: one that diverged, or was not tested."""
-    count, runs = setting[f"{key}_number"], setting["runs"]
-    lacking = f" ({count} of {runs})" if 0 < count < runs else ""
-    return f"{spread(setting[f'{key}_mean'], setting[f'{key}_std'])}{lacking}"
+    """Mean and spread, and of how many runs where not all have the number."""
+    mean = spread(setting[f"{key}_mean"], setting[f"{key}_std"])
+    return mean + lacking(setting[f"{key}_number"], setting["runs"])

@@ -14,7 +14,7 @@ from lit_rnn.commands.attack.many.pictures import draw
 from lit_rnn.commands.attack.words import SPECTRAL, percent
 from lit_rnn.files import file_name, in_whole, read_json, write_csv, write_json
 from lit_rnn.report.page import Page
-from lit_rnn.report.tables import Table, spread
+from lit_rnn.report.tables import Table, lacking, spread
 
 
 def table_of(settings: Sequence[Row], columns: Sequence[str], title: str = "") -> Table:
@@ -31,8 +31,7 @@ def _spread(summary: Mapping[str, Any], key: str) -> str:
         return "beyond" if key.startswith("half_") and summary["clean"] else ""  # 0 has no half
     if key == "clean" or key.startswith("worst_"):
         return percent(mean) if std is None else f"{percent(mean)} ± {percent(std)}"
-    number, runs = summary[f"{key}_number"], summary["runs"]
-    return spread(mean, std) + ("" if number == runs else f" ({number} of {runs})")
+    return spread(mean, std) + lacking(summary[f"{key}_number"], summary["runs"])
 
 
 def _row(run: Path) -> Row:
