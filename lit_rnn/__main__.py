@@ -33,10 +33,10 @@ COMMANDS = {
 }
 
 
-def _try_out(arguments: Sequence[str], here: bool) -> None:
+def _try_out(arguments: Sequence[str], here: bool) -> dict[str, Any]:
     from lit_rnn.commands.fit.trial import try_out  # here: torch and Lightning take seconds
 
-    try_out(arguments, here)
+    return try_out(arguments, here)
 
 
 # what a wing is given of another, as none imports another

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -20,13 +21,19 @@ class Trial(CLI):
 
     Args:
         here: Whether the run would be on this machine; else it is not asked for the run's devices.
+
+    Attributes:
+        resolved: The whole config of the run.
     """
+
+    resolved: dict[str, Any]
 
     def __init__(self, arguments: Sequence[str], here: bool) -> None:
         self._here = here
         super().__init__(arguments)
 
     def before_instantiate_classes(self) -> None:
+        self.resolved = self.config[self.subcommand].as_dict()
         trainer = self.config[self.subcommand].trainer
         settings.check_written(trainer, "fit")
         trainer.fast_dev_run = True  # leaves every folder alone
@@ -40,14 +47,18 @@ class Trial(CLI):
         self.model.configure_optimizers()
 
 
-def try_out(arguments: Sequence[str], here: bool = True) -> None:
-    """Raise `UserError` where ``fit`` with these arguments would before it has read its data."""
+def try_out(arguments: Sequence[str], here: bool = True) -> dict[str, Any]:
+    """The whole config that ``fit`` with these arguments has.
+
+    Raises:
+        UserError: where ``fit`` would before it has read its data.
+    """
     quiet_lightning()
     completed = ["fit", *complete("fit", arguments)]
     seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
     try:
         with in_sentences(completed):
-            Trial(completed, here)
+            return Trial(completed, here).resolved
     finally:
         torch.set_flush_denormal(False)
         run_folder.forget_choice()

@@ -13,7 +13,15 @@ from typing import Any, Literal
 from datamodules.errors import UserError, as_in_yaml, held, require
 from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.quiet import quiet_lightning
-from lit_rnn.commands.study.search.space import Search, check_option, only, read_search, refuse_twice, text
+from lit_rnn.commands.study.search.space import (
+    OF_THE_STUDY,
+    Search,
+    check_option,
+    only,
+    read_search,
+    refuse_twice,
+    text,
+)
 from lit_rnn.files import check_name, file_name, read_yaml
 
 KEYS = ("base", "grid", "seeds", "arms", "success", "best", "search")
@@ -257,6 +265,27 @@ def _bases(given: Any) -> list[str]:
     names = given if isinstance(given, list) else [] if given is None else [given]
     require(all(isinstance(name, str) for name in names), "base", given, "a config or a list of them")
     return names
+
+
+def overridden(study: Study, threads: int) -> list[str]:
+    """A sentence for every option of a config that has no effect, as the study gives each run another value of it.
+
+    Args:
+        study: Whose base configs and overlays are read.
+        threads: Of each run.
+    """
+    kept = {"seed_everything": {run.seed for run in study.trainings}, "threads": {threads}, "run_dir": set()}
+    told = []
+    for config in dict.fromkeys(config for setting in study.settings for config in setting.configs):
+        content = read_yaml(Path(config), "config")
+        given = content if isinstance(content, dict) else {}  # what else it may be is refused later
+        told += [
+            f"{config} says {key}: {as_in_yaml(given[key])}, which has no effect, as the study gives {key} to every "
+            f"run: {OF_THE_STUDY[key]}."
+            for key, values in kept.items()
+            if given.get(key) is not None and as_in_yaml(given[key]) not in {as_in_yaml(value) for value in values}
+        ]
+    return told
 
 
 def resolved(setting: Setting) -> dict[str, Any]:

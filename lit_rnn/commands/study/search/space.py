@@ -20,7 +20,7 @@ PRUNERS: dict[str, tuple[str, ...]] = {  # and their options, all whole numbers
     "successive_halving": ("min_resource", "reduction_factor", "min_early_stopping_rate"),
 }
 OBJECTIVES = ("loss", "metric")
-_OF_THE_STUDY = {
+OF_THE_STUDY = {
     "seed_everything": "list the seeds under seeds",
     "run_dir": "choose the folder with --study_dir",
     "threads": "choose their number with --threads",
@@ -138,8 +138,8 @@ def _places(value: Any, key: str) -> Iterator[str]:
 
 def check_option(key: str, where: str) -> None:
     """Refuse an option that a study gives every run itself: a value of it would be overridden, without a word."""
-    if key in _OF_THE_STUDY:
-        raise UserError(f"{where}.{key} cannot vary, as the study gives it to every run: {_OF_THE_STUDY[key]}.")
+    if key in OF_THE_STUDY:
+        raise UserError(f"{where}.{key} cannot vary, as the study gives it to every run: {OF_THE_STUDY[key]}.")
 
 
 def read_search(given: Any, arms: Mapping[str, Any]) -> Search:

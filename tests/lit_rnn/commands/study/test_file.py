@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from datamodules import UserError
 from lit_rnn.commands.study.subject import read_study, resolved
-from tests.lit_rnn.commands.study.made import LR, Write, run_study
+from tests.lit_rnn.commands.study.made import BASE, LR, Write, run_study
 
 
 def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Write) -> None:
@@ -82,6 +83,13 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Write) 
             "are one option",
         ),
         ({"search": {"trials": 1, "space": {"threads": {"int": [1, 2]}}}}, "search.space.threads cannot vary"),
+        ({"grid": {LR: [0.1, "1e-1"]}}, f"{LR} has the values 0.1 and 1e-1, which mean the same, .* in study: leave"),
+        ({"arms": {"a": {"grid": {"model.lam": [1, 1.0]}}}}, "model.lam has the values 1 and 1.0"),
+        (
+            {"search": {"trials": 1, "space": {LR: {"choice": [0.1, "1e-1"]}, "model.lam": {"choice": [1, 0.9]}}}},
+            f"{LR} has the values 0.1 and 1e-1",
+        ),
+        ({"grid": {"config": ["base.yaml", "./base.yaml"]}}, "config has the values base.yaml and ./base.yaml"),
     ],
 )
 def test_bad_files_are_refused_before_anything_starts(study: Write, keys: dict[str, Any], named: str) -> None:
@@ -89,6 +97,27 @@ def test_bad_files_are_refused_before_anything_starts(study: Write, keys: dict[s
         run_study(study(**keys))
     assert "\n" not in str(error.value)
     assert not Path("runs").exists()
+
+
+def test_numbers_that_an_option_tells_apart_may_both_be_tried(study: Write) -> None:
+    """One batch, or all of them: trainer.limit_val_batches takes 1 as a number and 1.0 as a share."""
+    run_study(study(grid={"trainer.limit_val_batches": [1, 1.0]}), "--dry_run")
+
+
+def test_what_a_study_overrides_is_told(study: Write) -> None:
+    Path("base.yaml").write_text(yaml.safe_dump({**BASE, "seed_everything": 7, "threads": 4, "run_dir": "there"}))
+    with pytest.warns(UserWarning) as told:
+        run_study(study(seeds=[1, 2]), "--dry_run", tried=False)
+    assert [str(one.message) for one in told] == [
+        "base.yaml says seed_everything: 7, which has no effect, as the study gives seed_everything to every run: "
+        "list the seeds under seeds.",
+        "base.yaml says threads: 4, which has no effect, as the study gives threads to every run: "
+        "choose their number with --threads.",
+        "base.yaml says run_dir: 'there', which has no effect, as the study gives run_dir to every run: "
+        "choose the folder with --study_dir.",
+    ]
+    Path("base.yaml").write_text(yaml.safe_dump({**BASE, "seed_everything": 7, "threads": 4}))
+    run_study(study(seeds=[7, 8]), "--dry_run", "--threads", "4", tried=False)  # as the study says: no warning
 
 
 def test_a_threshold_without_a_point_is_a_number(study: Write) -> None:
