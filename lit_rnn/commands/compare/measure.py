@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from datamodules.errors import as_in_yaml
-from lit_rnn.commands.compare.subject import PLACES, Run, completed, key_of, setting
+from lit_rnn.commands.compare.subject import Run, completed, key_of, setting
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
 from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.options import PLACES
 from lit_rnn.runs.results import other_lengths
 
 # Options of the data that change what is learnt, but not what is measured

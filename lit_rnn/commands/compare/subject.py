@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import inspect
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -14,28 +14,8 @@ from typing import Any
 from datamodules.errors import UserError
 from lit_rnn.files import read_json, read_yaml
 from lit_rnn.runs.folder import damaged_configs, newest_config, numbered
+from lit_rnn.runs.options import PLACES, TRAINER, flat
 from lit_rnn.runs.results import read_result, runs_below
-
-# Options that change neither what is measured nor what is learnt
-PLACES = frozenset(
-    ("seed", "root", "num_workers", "on_device", "verify", "backend", "checkpoint_every", "default_root_dir")
-)
-_TRAINER = frozenset(
-    (
-        "default_root_dir",
-        "logger",
-        "enable_progress_bar",
-        "enable_model_summary",
-        "enable_checkpointing",
-        "log_every_n_steps",
-        "accelerator",
-        "devices",  # how many processes there are is told apart
-        "num_nodes",
-        "strategy",
-        "num_sanity_val_steps",
-        "profiler",
-    )
-)
 
 
 @dataclass(frozen=True)
@@ -120,7 +100,7 @@ def setting(run: Run) -> str:
     if not run.config:
         return str(run.folder)
     config = {key: _without(run.config.get(key), PLACES) for key in ("model", "data")}
-    trainer = _without(run.config.get("trainer"), _TRAINER)
+    trainer = _without(run.config.get("trainer"), TRAINER)
     return key_of(config, trainer, run.fit["parameters"], run.processes, run.before)
 
 
@@ -136,26 +116,18 @@ def key_of(*values: Any) -> str:
 
 def _before(folder: Path, newest: Path | None) -> tuple[dict[str, Any], ...]:
     """What earlier configs of a run, which was resumed with another, said otherwise; its limits may well be raised."""
-    left_out = PLACES | _TRAINER | {"max_epochs", "max_steps", "max_time"}
+    left_out = PLACES | TRAINER | {"max_epochs", "max_steps", "max_time"}
 
     def told(path: Path) -> dict[str, Any]:
         config = read_yaml(path, "config")
         parts = {key: config.get(key) for key in ("model", "data", "trainer")} if isinstance(config, dict) else {}
-        return dict(_flat(_without(parts, left_out), ""))
+        return dict(flat(_without(parts, left_out)))
 
     damaged = damaged_configs(folder)
     earlier = [path for path in numbered(folder, "config.yaml") if path not in (newest, *damaged)]
     now = told(newest) if newest is not None and earlier else {}
     differing = [{key: value for key, value in told(path).items() if now.get(key, value) != value} for path in earlier]
     return tuple(one for one in differing if one)
-
-
-def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, item in value.items():
-            yield from _flat(item, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, value
 
 
 def completed(runs: Sequence[Run]) -> list[Run]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from lit_rnn.commands.study.search.space import text
 from lit_rnn.commands.study.subject import Run, Study
 from lit_rnn.files import write_csv, write_json
 from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.options import number
 from lit_rnn.runs.results import is_finished, read_result
 
 
@@ -120,7 +120,7 @@ def against_rate(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, 
     """
     given = [options_of(row) for row in rows]
     keys = [[key for key in options if key.rpartition(".")[2] == "lr"] for options in given]
-    rates = [_rate(row[own[0]]) if len(own) == 1 else None for row, own in zip(rows, keys, strict=True)]
+    rates = [number(row[own[0]]) if len(own) == 1 else None for row, own in zip(rows, keys, strict=True)]
     rated = [(row, rate) for row, rate in zip(rows, rates, strict=True) if rate is not None]
     if any(len(own) > 1 for own in keys) or len({rate for _, rate in rated}) < 2:
         return {}
@@ -136,13 +136,6 @@ def against_rate(rows: Sequence[dict[str, Any]]) -> dict[str, list[tuple[float, 
     ranks = {name: min(rank(losses) for losses in line.values()) for name, line in lines.items()}
     drawn = [name for name, line in lines.items() if any(math.isfinite(loss) for one in line.values() for loss in one)]
     return {name: sorted(lines[name].items()) for name in sorted(drawn, key=lambda name: ranks[name])}
-
-
-def _rate(given: Any) -> float | None:
-    """A learning rate, which YAML reads as text where it has no point: 1e-3."""
-    with contextlib.suppress(TypeError, ValueError):
-        return None if isinstance(given, bool) else float(given)
-    return None
 
 
 def write(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]], folder: Path) -> None:

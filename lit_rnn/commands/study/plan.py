@@ -16,11 +16,11 @@ from lit_rnn.commands.study.subject import Run
 from lit_rnn.files import parse_yaml, read_json, read_yaml, write_json
 from lit_rnn.runs.checkpoints import is_started
 from lit_rnn.runs.folder import newest_config
+from lit_rnn.runs.options import flat, makes_a_difference, number
 from lit_rnn.runs.results import is_finished
 
 Planned = Mapping[str, Any]
 _NAME = "plan.json"
-_OF_A_PLACE = (".seed", ".root", ".num_workers", ".on_device", ".verify", ".backend", ".default_root_dir")
 
 
 def planned(run: Run) -> dict[str, Any]:
@@ -170,15 +170,11 @@ def _options(arguments: Sequence[str]) -> dict[str, str]:
 @functools.cache
 def _leaves(text: str) -> dict[str, Any]:
     """What a config says, by dotted key."""
-    return dict(_flat(parse_yaml(text, "a base config"), ""))
+    return _flat(parse_yaml(text, "a base config"))
 
 
-def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, Mapping) and value:
-        for name, item in value.items():
-            yield from _flat(item, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, _meant(value, key)
+def _flat(config: Any) -> dict[str, Any]:
+    return {key: _meant(value, key) for key, value in flat(config)}
 
 
 def _meant(value: Any, key: str) -> Any:
@@ -191,10 +187,8 @@ def _meant(value: Any, key: str) -> Any:
         return value
     if key.endswith("class_path"):
         return value.rpartition(".")[2] if value.partition(".")[0] in OURS else value
-    try:
-        return float(value)
-    except ValueError:
-        return value
+    found = number(value)
+    return value if found is None else found
 
 
 def _from_config(run: Run, place: Path) -> str | None:
@@ -202,7 +196,7 @@ def _from_config(run: Run, place: Path) -> str | None:
     path = newest_config(place)
     if path is None:
         return "it holds no config.yaml"
-    held = {key: value for key, value in _flat(read_yaml(path, "config"), "") if _is_plain(key, value)}
+    held = {key: value for key, value in _flat(read_yaml(path, "config")).items() if _is_plain(key, value)}
     written: dict[str, Any] = {}
     for config in run.setting.configs:
         written |= _leaves(Path(config).read_text())
@@ -251,6 +245,7 @@ def _version(place: Path) -> tuple[Any, Any]:
 def _resolved(place: Path) -> Iterator[tuple[str, Any]]:
     """The plain values of a run's config that make it what it is."""
     path = newest_config(place)
-    for key, value in _flat(read_yaml(path, "config"), "") if path is not None else ():
-        if key.startswith(("model.", "data.", "trainer.")) and _is_plain(key, value) and not key.endswith(_OF_A_PLACE):
+    config = {} if path is None else _flat(read_yaml(path, "config"))
+    for key, value in config.items():
+        if key.startswith(("model.", "data.", "trainer.")) and _is_plain(key, value) and makes_a_difference(key):
             yield key, value

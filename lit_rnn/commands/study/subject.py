@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from lit_rnn.commands.study.search.space import (
     text,
 )
 from lit_rnn.files import check_name, file_name, read_yaml
+from lit_rnn.runs.options import number
 
 KEYS = ("base", "grid", "seeds", "arms", "success", "best", "search")
 ARM_KEYS = ("base", "grid", "space")
@@ -228,13 +227,10 @@ def _search(content: Mapping[str, Any], arms: Mapping[str, Any], settings: Seque
 
 
 def _positive(success: Mapping[str, Any], key: str) -> float | None:
-    """A number, which YAML reads as text where it has no point: 1e-1."""
     given = success.get(key)
-    with contextlib.suppress(TypeError, ValueError):
-        number = None if given is None or isinstance(given, bool) else float(given)
-        if given is None or (number is not None and 0 < number < math.inf):
-            return number
-    raise UserError(f"success.{key} is {as_in_yaml(given)}, but it must be a positive number.")
+    found = number(given)
+    require(given is None or (found is not None and found > 0), f"success.{key}", given, "a positive number")
+    return found
 
 
 def _settings(arm: str, what: Mapping[str, Any], common: Mapping[str, Any]) -> list[Setting]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from datamodules.errors import UserError, did_you_mean, require
+from lit_rnn.runs.options import number
 
 KEYS = ("trials", "space", "sampler", "pruner", "seed", "objective", "storage")
 SAMPLERS = ("tpe", "random")
@@ -205,18 +205,10 @@ def _dimension(key: str, what: Any, where: str) -> Dimension:
         return found
     log = what.get("log", False)
     require(type(log) is bool, where.replace(f".{kind}", ".log"), log, "true or false")
-    ends = [_number(value) for value in values] if isinstance(values, list) else []
+    ends = [number(value) for value in values] if isinstance(values, list) else []
     sound = len(ends) == 2 and None not in ends and (kind == "float" or all(type(value) is int for value in values))
     numbers = "whole numbers" if kind == "int" else "numbers"
     require(sound and ends[0] < ends[1], where, values, f"a list of two {numbers}, the lower one first")  # type: ignore[operator]
     low, high = (int(end) if kind == "int" else end for end in ends if end is not None)
     require(not log or low > 0, where, values, "above 0, as its log is true")
     return Dimension(key, "int" if kind == "int" else "float", low, high, log)
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, which YAML reads as text where it has no point: 1e-4."""
-    with contextlib.suppress(TypeError, ValueError):
-        if not isinstance(value, bool) and math.isfinite(number := float(value)):
-            return number
-    return None

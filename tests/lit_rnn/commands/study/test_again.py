@@ -135,11 +135,15 @@ def test_a_default_that_changed_between_runs_is_told(planned: Planned) -> None:
     one = planned(grid={"model.init_args.lam": [1.0, 2.0]}, seeds=[1, 2])
     for run, commit, lam, decay in zip(one.runs, "aabb", (1.0, 1.0, 2.0, 2.0), (0.0, 0.0, 0.0, 0.1), strict=True):
         finish(run)
-        model = {"class_path": "lit_rnn.models.VanillaRNN", "init_args": {"lam": lam, "decay": decay}}
+        model = {
+            "class_path": "lit_rnn.models.VanillaRNN",
+            "init_args": {"lam": lam, "decay": decay, "checkpoint_every": decay},
+        }
         model["init_args"] |= {"new": 1} if commit == "b" else {}  # type: ignore[operator]
         config = {
             "model": model,
             "data": {"init_args": {"seed": run.seed, "root": commit}},
+            "trainer": {"logger": commit == "a", "accelerator": commit},
             "seed_everything": run.seed,
         }
         (FOLDER / run.name / "config.yaml").write_text(yaml.safe_dump(config))
