@@ -80,8 +80,8 @@ COMPLEX_EPS = 1e-5
 def complex_modrelu(z: Tensor, bias: Tensor, eps: float = COMPLEX_EPS) -> Tensor:
     """Complex modReLU, z relu(r + b) / r with r = sqrt(|z|^2 + eps): keeps the phase (Arjovsky et al. 2016).
 
-    The eps under the root keeps value and gradient finite at z = 0. At b = 0 it is the identity, as every released
-    code's is; these differ in r and the divisor:
+    The eps under the root keeps value and gradient finite at z = 0. At b = 0 it is the identity, as the released codes'
+    nearly are; they differ in r and the divisor:
 
     - Wisdom, scuRNN: this r, but z relu(r + b) / (r + 1e-5): smaller by 0.3 % at z = 0, by 1e-5 / |z| far from it.
     - Arjovsky: r = |z|, the same divisor; its gradient at z = 0 is not a number.

@@ -21,7 +21,7 @@ def normed(v: Tensor, size: int, eps: float) -> Tensor:
 
 
 class DeltaProductCell(Cell):
-    """H <- H + beta_j k_j (v_j - k_j^T H)^T for j = 1 .. m, of every head;  y_t = norm(H_t^T q_t / sqrt(d)).
+    """H <- H + beta_j k_j (v_j - H^T k_j)^T for j = 1 .. m, of every head;  y_t = norm(H_t^T q_t / sqrt(d)).
 
     That is H_t = P_m .. P_1 H_{t-1} + .. with P_j = I - beta_j k_j k_j^T, which keeps what is across k_j and multiplies
     what is along it by 1 - beta_j |k_j|^2. With beta = 2 sigma(.) in (0, 2) this may be negative, down to a reflection:

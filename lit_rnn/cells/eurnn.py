@@ -18,7 +18,7 @@ from lit_rnn.parametrizations.rotations import RotationLayout
 class EURNNCell(UnitaryCell):
     """h_t = modReLU(W h_{t-1} + V x_t; b) with complex h, W layers of 2x2 rotations; y_t = Re h_t.
 
-    W reaches a subset of U(n), all of it but a subset at capacity n; see `Rotations` for layouts, sizes and counts.
+    W reaches a subset of U(n), all of it at capacity n; see `Rotations` for layouts, sizes and counts.
     h_0 is zero, V starts at U(-0.01, 0.01), b at zero. The released modReLU is z relu(r + b) / r with r = |z| + 0.01,
     the same at b = 0; here r = sqrt(|z|^2 + 1e-5) in all networks (`lit_rnn.activations.complex_modrelu`).
 

@@ -42,7 +42,8 @@ class NRUCell(Cell):
     the erased u_1 .. u_k. State (h, m), output h.
 
     Nothing saturates, and m is a pure sum whose terms are proportional to m: at its start the released form, H 212 and
-    M 256, makes m grow by about 3 % a step, to 1e9 over 784 steps; smaller ones overflow float32. Clip gradients.
+    M 256, makes m grow by about 3 % a step, to about 1e10 over 784 steps; smaller ones may overflow float32. Clip
+    gradients.
 
     That is the ``released`` form. The ``paper`` form differs: a sum over heads instead of the mean, an outer product
     of two vectors in R^{sqrt M} for each head, and c = [h_t; m_{t-1}; x_t].

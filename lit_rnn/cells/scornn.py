@@ -21,8 +21,8 @@ class ScoRNNCell(OrthogonalCell):
     Args:
         input_size: Width I of x_t.
         hidden_size: n, odd or even.
-        negatives: rho, the entries of D that are -1; None takes n // 2. The paper uses n/2 on copying and adding and
-            n/10 on pixel MNIST.
+        negatives: rho, the entries of D that are -1; None takes n // 2. The released scripts take n/2 on copying and
+            adding and n/10 on pixel MNIST.
         init: Fills A; see `lit_rnn.init`.
         released_order: The matrix of the released code, D Z^T acting on columns, instead of the paper's Z D.
         learn_initial_state: Train h_0 instead of keeping it zero.

@@ -184,7 +184,7 @@ class NRU(SequenceModel):
     Args:
         task: The Task, or its dict.
         hidden_size: Width of the state that the decoder reads.
-        memory_size: Width of the memory; heads times it must be a perfect square.
+        memory_size: Width of the memory; heads times it (in the paper's form, it alone) must be a perfect square.
         heads: How many vectors are written and erased at each step.
         use_relu: ReLU on their weights and, before they are normalised, on the vectors.
         layer_norm: LayerNorm inside the state's ReLU.

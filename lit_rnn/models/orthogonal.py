@@ -93,7 +93,7 @@ class ScoRNN(OrthogonalRNN):
     Args:
         task: The Task, or its dict.
         hidden_size: n.
-        negatives: rho, the entries of D that are -1; null takes n // 2. The paper takes n/10 on pixel MNIST.
+        negatives: rho, the entries of D that are -1; null takes n // 2. The released script takes n/10 on pixel MNIST.
         init: Spectrum that A starts with; see `lit_rnn.init`.
         released_order: D last, as in the released code, instead of first, as in the paper.
         **kwargs: Options of `OrthogonalRNN`.

@@ -94,8 +94,8 @@ class RMSpropTF(_Elementwise):
     """v <- alpha v + (1 - alpha) g^2;  mom <- momentum mom + lr g / sqrt(v + eps);  p <- p - mom.
 
     Not torch's RMSprop, whose v starts at 0 and whose eps stands outside the root: with gradients near 1e-3 the first
-    steps there are up to 3,000 times as long. The defaults are TensorFlow 1's ``RMSPropOptimizer``. The Theano code of
-    Arjovsky et al. (2016) and Wisdom et al. (2016) has ``initial_accumulator`` 1e-3 and ``eps`` 0.
+    steps there are 3,000 times as long at the same alpha of 0.9. The defaults are TensorFlow 1's ``RMSPropOptimizer``.
+    The Theano code of Arjovsky et al. (2016) and Wisdom et al. (2016) has ``initial_accumulator`` 1e-3 and ``eps`` 0.
     Real and imaginary parts count as numbers of their own, as in torch.
 
     Args:
@@ -151,8 +151,8 @@ class AdamTF(_Elementwise):
     """m <- b1 m + (1 - b1) g;  v <- b2 v + (1 - b2) g^2;  p <- p - lr sqrt(1 - b2^t) / (1 - b1^t) m / (sqrt(v) + eps).
 
     TensorFlow 1's ``AdamOptimizer``: the form before section 2.1 of Kingma and Ba (2015), whose "epsilon hat" is added
-    to the root of a v that still has its bias. In torch's Adam eps / sqrt(1 - b2^t) would stand at its place: with
-    gradients near eps / sqrt(1 - b2) = 3e-7 the first step here is half of torch's.
+    to the root of a v that still has its bias. In torch's Adam eps sqrt(1 - b2^t) stands there, which is less at first:
+    with gradients near eps / sqrt(1 - b2) = 3e-7 the first step here is half of torch's.
 
     Args:
         params: Parameters or groups; every option below may differ by group.

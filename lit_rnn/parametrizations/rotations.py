@@ -27,10 +27,10 @@ def rotation_pairs(size: int, capacity: int, layout: RotationLayout) -> list[Ten
 class Rotations(OrthogonalMap):
     """W = L_last .. L_1 L_0, each L_l a row of 2x2 rotations on disjoint pairs of coordinates.
 
-    Real: [[cos t, -sin t], [sin t, cos t]], inside SO(n), det 1. Unitary: [[e^{ip} cos t, -sin t],
-    [e^{ip} sin t, cos t]] and a last diagonal e^{iw}, inside U(n), of dimension n^2 at capacity n. The phase is on a
-    column that enters, as in the released code (there the other of the two); on a row that leaves it would merge with
-    the phases that follow.
+    Real: [[cos t, -sin t], [sin t, cos t]], det 1, inside SO(n), all of it at capacity n. Unitary: [[e^{ip} cos t,
+    -sin t], [e^{ip} sin t, cos t]] and a last diagonal e^{iw}, inside U(n), all of it at capacity n (Clements et al.
+    2016). The phase is on a column that enters, as in the released code (there the other of the two); on a row that
+    leaves it would merge with the phases that follow.
 
     - ``tunable``: even layers pair (0,1)(2,3).., odd ones (1,2)(3,4)..; L(n-1)/2 angles real, L(n-1) + n unitary.
     - ``fft``: log2(n) layers, layer l pairs i with i + 2^l; (n/2) log2 n angles real, n log2 n + n unitary.

@@ -147,8 +147,8 @@ def honesty_checks(
         zero_gradients: What `zero_gradient_fraction` gave, by the name of the loss; nan where nothing was measured.
 
     Returns:
-        The thirteen points of C4 in the order of Carlini et al., and gradient masking; ``passed`` is None where
-        the table holds nothing to check.
+        Thirteen points of Carlini et al., and gradient masking; ``passed`` is None where the table holds nothing to
+        check.
 
     Source: Carlini et al. 2019, "On Evaluating Adversarial Robustness".
     """

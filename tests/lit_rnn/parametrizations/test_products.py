@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lit_rnn.init import cayley_, henaff_
 from lit_rnn.parametrizations import Exponential, Householder, Rotations, SchurForm
-from tests.oracles.maps import FFT, angles_of, householder_dense, random_orthogonal, reflection
+from tests.oracles.maps import FFT, angles_of, householder_dense, random_orthogonal, random_unitary, reflection
 from tests.oracles.modules import close, fill, numbers, put, value
 
 F64 = torch.float64
@@ -104,6 +104,27 @@ def test_one_angle_turns_one_pair(number: int) -> None:
     expected = np.eye(4)
     expected[np.ix_([i, j], [i, j])] = [[math.cos(0.3), -math.sin(0.3)], [math.sin(0.3), math.cos(0.3)]]
     close(value(module), expected)
+
+
+@pytest.mark.parametrize("unitary", [False, True])
+def test_as_many_layers_as_units_reach_any_matrix(unitary: bool) -> None:
+    """SO(n) or U(n): their image is closed, and dense (Clements et al. 2016, for a rectangle of rotations of pairs)."""
+    n = 4
+    target = torch.from_numpy(random_unitary(n, seed=1) if unitary else random_orthogonal(n, seed=1, det=1))
+    torch.manual_seed(0)
+    module = Rotations(n, n, unitary=unitary).double()
+    optimizer = torch.optim.LBFGS(
+        module.parameters(), max_iter=200, tolerance_grad=1e-12, tolerance_change=0.0, line_search_fn="strong_wolfe"
+    )
+
+    def distance() -> Tensor:
+        optimizer.zero_grad()
+        squared = (module() - target).abs().square().sum()
+        squared.backward()
+        return squared
+
+    optimizer.step(distance)
+    assert distance() < 1e-20
 
 
 @pytest.mark.parametrize("number", range(12))
