@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.errors import UserError, one_line
+from datamodules.errors import UserError, as_in_yaml, one_line
 from datamodules.loader import Indices
 from datamodules.sequences import SPLITS, Sequences, joined
 
@@ -32,6 +32,18 @@ class Layout:
     input_columns: tuple[str, ...] = ()
     ignored_columns: tuple[str, ...] = ()
 
+    def refuse_columns(self, source: object, *names: str) -> None:
+        """Refuse columns that somebody named, fields of this class, where nothing is read by them.
+
+        Raises:
+            UserError: naming the option.
+        """
+        for name in names:
+            given = getattr(self, name)
+            if given != getattr(Layout, name):
+                shown = as_in_yaml(list(given) if isinstance(given, tuple) else given)
+                raise UserError(f"{_option(name)} is {shown}, but {source} has no such columns: leave it out.")
+
     @property
     def per_step(self) -> bool:
         return self.targets.endswith("per_step")
@@ -39,6 +51,11 @@ class Layout:
     @property
     def labels(self) -> bool:
         return self.targets.startswith("label")
+
+
+def _option(field: str) -> str:
+    """The option that gives a field of `Layout`."""
+    return f"data.init_args.{field if field.endswith('columns') else f'{field}_column'}"
 
 
 def load_array(path: Path, name: str | None = None) -> NDArray[Any]:
@@ -160,7 +177,7 @@ def of_arrays(
 def _array(name: str, value: Any, source: str) -> NDArray[Any]:
     try:
         array = np.asarray(value)
-    except ValueError as error:  # ragged
+    except (ValueError, TypeError, RuntimeError) as error:  # ragged, or a tensor that NumPy cannot take
         raise UserError(f"{source}: {name} is no array ({one_line(error)}).") from error
     if array.dtype.kind not in "biufU" or array.ndim == 0:
         raise UserError(f"{source}: {name} holds {array.dtype}, but it must be an array of numbers or text.")
@@ -169,7 +186,7 @@ def _array(name: str, value: Any, source: str) -> NDArray[Any]:
 
 def _rows(name: str, value: Any, lengths: Any, source: str) -> tuple[Indices, NDArray[Any]]:
     """The lengths, and all steps one after another."""
-    if isinstance(value, list | tuple) or getattr(value, "dtype", np.dtype(float)).kind == "O":
+    if isinstance(value, list | tuple) or getattr(getattr(value, "dtype", None), "kind", "") == "O":
         if lengths is not None:
             raise UserError(f"{source}: {name} is a list, whose sequences have their own lengths: leave lengths out.")
         each = [_array(f"{name} of sequence {i}", one, source) for i, one in enumerate(value)]
@@ -228,11 +245,11 @@ def as_texts(values: NDArray[Any], at: Place, what: str) -> NDArray[np.str_]:
     """
     if values.dtype.kind == "f":
         missing = np.isnan(values)
-        broken = np.flatnonzero(~missing & (values != np.floor(values)) | np.isinf(values))
+        broken = np.flatnonzero(~missing & ((values != np.floor(values)) | (np.abs(values) >= 2.0**63)))
         if len(broken):
             raise UserError(
-                f"{at(int(broken[0]))} has {values[broken[0]]} as {what}, but names are text or whole numbers; for "
-                "numbers set data.init_args.targets to value or frame_per_step, and inputs to values."
+                f"{at(int(broken[0]))} has {values[broken[0]]} as {what}, but names are text or whole numbers below "
+                "2**63; for numbers set data.init_args.targets to value or frame_per_step, and inputs to values."
             )
         texts = np.where(missing, 0, values).astype(np.int64).astype(str)
         return np.where(missing, "", texts)

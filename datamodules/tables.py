@@ -18,6 +18,7 @@ from datamodules.sequences import SPLITS, Sequences, joined
 
 _MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 _TABLES = (".csv", ".parquet")
+_COLUMNS = ("sequence", "step", "split", "target_columns", "input_columns", "ignored_columns")
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,11 @@ def read(path: Path, layout: Layout, key: str = "data.init_args.path") -> Sequen
     """
     if not path.exists():
         raise UserError(f"{key} is {str(path)!r}, but there is no such file or folder.")
-    if path.is_dir():
-        if any(path.glob("*.npy")):
-            return read_npy_folder(path, layout)
+    if path.is_dir() and not any(path.glob("*.npy")):
         return read_classes(path, layout)
-    if path.suffix == ".npz":
-        return read_npz(path, layout)
+    if path.is_dir() or path.suffix == ".npz":
+        layout.refuse_columns(path, *_COLUMNS)
+        return read_npy_folder(path, layout) if path.is_dir() else read_npz(path, layout)
     if path.suffix in _TABLES:
         return of_table(read_table(path), layout)
     more = (
@@ -156,7 +156,7 @@ def _column(cells: Any, name: str, path: Path) -> NDArray[Any]:
         return np.array(["" if value is None else value for value in values], dtype=str)
     if all(isinstance(value, int | float | None) for value in values):
         whole = not any(value is None or isinstance(value, float) for value in values)
-        return np.array([np.nan if value is None else value for value in values], dtype=np.int64 if whole else float)
+        return np.array([np.nan if value is None else value for value in values], dtype=None if whole else float)
     raise UserError(f"{path}: column {name!r} holds {cells.type}, but it must hold numbers or text.")
 
 
@@ -223,7 +223,11 @@ def of_table(table: Table, layout: Layout) -> Sequences:
 def _input_columns(table: Table, layout: Layout, roles: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """The columns of inputs, in order: those named, or all that nothing else claims. ``roles``: others, by option."""
     there, asked = list(table.columns), layout.input_columns
-    for key, names in {**roles, "input_columns": asked, "ignored_columns": layout.ignored_columns}.items():
+    named = {**roles, "input_columns": asked, "ignored_columns": layout.ignored_columns}
+    for field in ("step", "split"):  # which need not be there, unless somebody gave them another name
+        if getattr(layout, field) != getattr(Layout, field):
+            named[f"{field}_column"] = (getattr(layout, field),)
+    for key, names in named.items():
         for name in names:
             if name not in there:
                 raise UserError(
@@ -291,6 +295,7 @@ def read_classes(folder: Path, layout: Layout) -> Sequences:
             f"data.init_args.targets is {layout.targets!r}, but {folder} has a folder for each class, which is a "
             "label: set it to label, or give x.npy and y.npy, a .npz, .csv or .parquet."
         )
+    layout.refuse_columns(folder, "sequence", "split", "target_columns")
     inside = _folders(folder)
     names = [path.name for path in inside]
     if "train" in names and set(names) <= set(SPLITS):
@@ -320,11 +325,19 @@ def _read_classes(folder: Path, layout: Layout) -> Sequences:
 def _read_one(path: Path, layout: Layout, label: str) -> Sequences:
     """One sequence: (T,) or (T, I) of a ``.npy``, or the rows of a table."""
     if path.suffix == ".npy":
+        layout.refuse_columns(path, *_COLUMNS)
         array = load_array(path)
         return of_arrays([array], [label], None, None, layout, str(path), lambda step: f"{path}, step {step}")
     if path.suffix not in _TABLES:
         raise UserError(f"{path} is neither .npy, .csv nor .parquet, but each file of a class is one sequence.")
     table = read_table(path)
+    said = [name for name in (layout.sequence, layout.split, *layout.target_columns) if name in table.columns]
+    said = [name for name in said if name not in (*layout.input_columns, *layout.ignored_columns)]
+    if said:
+        raise UserError(
+            f"{path}, line 1 has a column {said[0]!r}, but where each class has a folder, folders say the class and "
+            "the split, and a file is a sequence: name it in data.init_args.ignored_columns."
+        )
     names = _input_columns(table, layout, {})
     order = _order(table, layout, np.zeros(len(table.columns[names[0]]), dtype=np.int64))
     values = _inputs(table, layout, names)[order]

@@ -13,6 +13,7 @@ import torch
 
 from datamodules import SequenceFiles, UserError
 from datamodules.sequences import filled_forward, numbered
+from datamodules.tables import _column
 
 LENGTHS = [3, 5, 4, 3, 6, 2, 3, 4, 5, 3, 2, 4]
 NAMES = ["cat", "dog", "cat", "dog"] * 3
@@ -247,6 +248,22 @@ def test_what_nothing_came_before_is_the_training_mean(table: Callable[[list[str
     assert float(everything(data)[place].inputs[0, 0, 0]) == pytest.approx(mean)
 
 
+def test_tensors_are_taken_as_arrays() -> None:
+    x = np.random.default_rng(0).normal(size=(12, 5))
+    same(SequenceFiles.from_arrays(torch.tensor(x), torch.arange(12) % 2), SequenceFiles.from_arrays(x, [0, 1] * 6))
+
+
+def test_whole_numbers_of_parquet_keep_all_their_digits() -> None:
+    """Names of sequences are often 64-bit hashes, without a sign."""
+
+    class Column:
+        def __init__(self, *values: Any) -> None:
+            self.to_pylist = lambda: list(values)
+
+    for values in ((2**64 - 1, 2**63), (2**63 - 1, -(2**63)), (True, False)):
+        assert _column(Column(*values), "sequence", Path("a.parquet")).tolist() == list(values)
+
+
 # ---- faults, each one sentence with file and line
 
 
@@ -281,6 +298,8 @@ FAULTS: dict[str, tuple[list[str], dict[str, Any], str]] = {
     "a column twice": ([rows()[0].replace("y", "x"), *rows()[1:]], {}, "a.csv, line 1 names column 'x' twice"),
     "a step twice": (with_line(3, step=0), {}, "a.csv, line 3 has the same sequence and step as"),
     "no such column": (rows(), {"target_columns": ["targte"]}, "did you mean target?"),
+    "no such step column": (rows(), {"step_column": "time"}, "data.init_args.step_column names 'time', but "),
+    "no such split column": (rows(), {"split_column": "fold"}, "data.init_args.split_column names 'fold', but "),
     "unknown split": (rows("split=dev"), {}, "a.csv, line 2 has 'dev' in column split"),
     "a split without a class": (
         [rows()[0] + ",split", *(f"{r},{'test' if r.split(',')[4] == 'dog' else 'train'}" for r in rows()[1:])],
@@ -331,9 +350,35 @@ def test_faults_of_arrays(tmp_path: Path) -> None:
         (lambda: SequenceFiles.from_arrays(x, y, targets="labels"), "data.init_args.targets is 'labels'"),  # type: ignore[arg-type]
         (lambda: SequenceFiles.from_arrays(np.full((4, 2), np.nan), y, missing="forward_fill"), "draw"),
         (lambda: SequenceFiles.from_arrays([[[1, 2]], [[1]]], ["a", "b"]), "sequence 1 has shape"),
+        (lambda: SequenceFiles.from_arrays(x, [1e19, 1e20] * 2), "step 0 has 1e.19 as label.*below 2..63"),
+        (lambda: SequenceFiles.from_arrays(torch.zeros(4, 2, requires_grad=True), y), "x is no array .*requires grad"),
     ):
         with pytest.raises(UserError, match=told):
             call()
+
+
+@pytest.mark.parametrize("column", ["sequence", "split", "target"])
+def test_a_file_of_a_class_says_nothing_that_its_folder_says(tmp_path: Path, column: str) -> None:
+    """The label would be an input, and test sequences would be trained on."""
+    for i, values in enumerate(sequences()):
+        folder = tmp_path / NAMES[i]
+        folder.mkdir(exist_ok=True)
+        lines = [f"x,y,{column}", *(f"{a},{b},{1 if column != 'split' else 'test'}" for a, b in values)]
+        (folder / f"{i}.csv").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=f"cat/0.csv, line 1 has a column '{column}', but .* in .*ignored_columns"):
+        SequenceFiles(str(tmp_path))
+    assert SequenceFiles(str(tmp_path), ignored_columns=[column]).columns == ("x", "y")
+
+
+@pytest.mark.parametrize("key", ["sequence_column", "step_column", "split_column", "input_columns", "ignored_columns"])
+def test_columns_are_named_of_tables_alone(tmp_path: Path, key: str) -> None:
+    given = "time" if key.endswith("column") else ["time"]
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 2)), y=[1, 2, 1, 2])
+    (tmp_path / "classes" / "cat").mkdir(parents=True)
+    np.save(tmp_path / "classes" / "cat" / "0.npy", np.zeros((4, 2)))
+    for path in ("a.npz", "classes"):
+        with pytest.raises(UserError, match=rf"data\.init_args\.{key} is .*, but .* has no such columns: leave it out"):
+            SequenceFiles(str(tmp_path / path), **{key: given})
 
 
 def test_parquet_without_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
