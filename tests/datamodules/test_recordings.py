@@ -105,6 +105,23 @@ def test_chunks_of_riff_that_say_nothing_of_the_sound_are_passed_over(tmp_path):
     assert len(read(tmp_path, content).samples) == 6
 
 
+@pytest.mark.parametrize(("order", "magic"), [("<", b"RIFF"), (">", b"RIFX")])
+@pytest.mark.parametrize("extensible", [False, True])
+def test_riff_in_both_byte_orders_and_its_longer_form(tmp_path, order, magic, extensible):
+    coding = struct.pack(f"{order}HHIIHH", 0xFFFE if extensible else 1, 1, 8000, 16000, 2, 16)
+    more = struct.pack(f"{order}HHIH", 22, 16, 4, 1) + bytes.fromhex("000000001000800000AA00389B71")
+    chunks = {b"fmt ": coding + more * extensible, b"odd ": b"\0", b"data": struct.pack(f"{order}6h", *SAMPLES)}
+    body = b"".join(k + struct.pack(f"{order}I", len(v)) + v + b"\0" * (len(v) % 2) for k, v in chunks.items())
+    found = read(tmp_path, magic + struct.pack(f"{order}I", 4 + len(body)) + b"WAVE" + body)
+    assert found.rate == 8000 and (found.samples * 32768).tolist() == SAMPLES
+
+
+def test_reading_does_not_touch_how_a_program_takes_warnings(tmp_path, monkeypatch):
+    """Several threads read, and what one of them sets for a while, another may leave for good."""
+    monkeypatch.setattr("warnings.catch_warnings", lambda *_, **__: pytest.fail("filters of all threads are changed"))
+    read(tmp_path, riff(tmp_path / "a"))
+
+
 @pytest.mark.parametrize(
     ("options", "cut", "sentence"),
     [
@@ -112,6 +129,7 @@ def test_chunks_of_riff_that_say_nothing_of_the_sound_are_passed_over(tmp_path):
         ({}, 30, "is no whole RIFF recording"),
         ({"channels": 2}, 0, r"has 2 channel\(s\) of 2 bytes"),
         ({"width": 1}, 0, r"has 1 channel\(s\) of 1 bytes a sample, which are no whole numbers|of 1 bytes"),
+        ({"width": 3, "data": b"\0" * 12}, 0, r"of 3 bytes"),
         ({"width": 4, "data": b"\0" * 12}, 0, r"of 4 bytes"),
         ({"data": b""}, 0, "has 0 samples|no whole RIFF"),
     ],

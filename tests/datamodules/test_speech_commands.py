@@ -263,6 +263,26 @@ def test_verify_refuses_another_archive(make, tmp_path, packed):
         make(features="raw", verify=True).split("val")
 
 
+def test_verify_refuses_what_was_read_without_it(make):
+    """A cache of a part of the corpus is not taken for all of it."""
+    make(features="raw").split("val")
+    with pytest.raises(UserError, match=r"is not the published file"):
+        make(features="raw", verify=True).split("val")
+
+
+def test_a_part_of_an_unpacked_corpus_may_grow(make, packed, tmp_path):
+    with tarfile.open(packed / module._ARCHIVE) as archive:
+        archive.extractall(tmp_path / "root" / module._NAME, filter="data")
+    last = tmp_path / "root" / module._NAME / CLIPS[0]
+    content = last.read_bytes()
+    last.unlink()
+    counts = []
+    for _ in range(2):
+        counts.append(len(make(features="raw", root=str(tmp_path / "root")).split("train")))
+        last.write_bytes(content)
+    assert counts[1] == counts[0] + 1
+
+
 def test_offline_it_says_what_to_do(make, tmp_path, monkeypatch):
     def offline(*_, **__):
         raise OSError("Name or service not known")
