@@ -9,7 +9,7 @@ from lit_rnn.parametrizations import OrthogonalMap
 
 
 class Drift(Callback):
-    """Logs ``recurrent/drift`` = max |W^T W - I| over all orthogonal maps, at the end of every training epoch."""
+    """Logs ``recurrent/drift`` = max |W^H W - I| over all orthogonal maps, at the end of every training epoch."""
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         drifts = [module.drift() for module in pl_module.modules() if isinstance(module, OrthogonalMap)]

@@ -29,8 +29,8 @@ class LipschitzRNNCell(_EulerCell):
     """h_t = h_{t-1} + eps (A h_{t-1} + tanh(W h_{t-1} + U x_t + b)).
 
     A and W are each beta (M - M^T) + (1 - beta)(M + M^T) - gamma I with an M of their own: 2n^2 + n(I + 1)
-    parameters. Of h' = A h + tanh(W h + U x + b) the linear part's symmetric half decides stability. A step costs one
-    (B, n) x (n, 2n) product.
+    parameters. States of h' = A h + tanh(W h + U x + b) approach one another where lambda_max((A + A^T) / 2) < -|W|_2.
+    A step costs one (B, n) x (n, 2n) product.
 
     Source: Erichson et al. 2021, "Lipschitz Recurrent Neural Networks"; conventions of the released `models.py`: its
     beta = 1 is antisymmetric, one beta and one gamma for both, M ~ N(0, (init_std / n)^2). It multiplies rows, h A,
