@@ -288,8 +288,9 @@ class SequenceModel(KeepsKind, Training):
         """Options that have no effect beside the others, and beside which: {"capacity": "layout: fft"}."""
         o = self.options
         unread = {"constraint_bound": "recurrent_constraint: none"} if o.recurrent_constraint == "none" else {}
-        own = "group_optimizers.recurrent, whose rate is its own"
-        return unread | ({"recurrent_lr_ratio": own} if "recurrent" in (o.group_optimizers or ()) else {})
+        own = o.group_optimizers or ()
+        rates = {f"{name}_lr_ratio": f"group_optimizers.{name}, whose rate is its own" for name in own}
+        return unread | {key: beside for key, beside in rates.items() if key in o}
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Parameters by group name, a partition. Here: ``recurrent`` and ``other``."""

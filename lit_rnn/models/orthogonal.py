@@ -158,10 +158,6 @@ class ScuRNN(OrthogonalRNN):
         init = SKEW_INITS[o.init]
         return ScuRNNCell(input_size, o.hidden_size, init, o.learn_initial_state, o.released_order, o.linear)
 
-    def unread(self) -> dict[str, str]:
-        own = "group_optimizers.phase, whose rate is its own"
-        return super().unread() | ({"phase_lr_ratio": own} if "phase" in (self.options.group_optimizers or ()) else {})
-
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         groups = super().parameter_groups()
         phases = [module.phase for module in self.modules() if isinstance(module, UnitaryScaledCayley)]
