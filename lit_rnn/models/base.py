@@ -124,6 +124,7 @@ class SequenceModel(KeepsKind, Training):
     A subclass names only its own.
     """
 
+    decays_recurrent: ClassVar[bool] = True  # whether weight decay reaches the group ``recurrent``
     predict_probabilities = False  # of a task with classes
 
     def __init__(
@@ -300,7 +301,8 @@ class SequenceModel(KeepsKind, Training):
 
     def group_options(self) -> dict[str, dict[str, Any]]:
         """Optimizer options by group name; ``lr_ratio`` is the group's learning rate over the optimizer's."""
-        return {"recurrent": {"lr_ratio": self.options.recurrent_lr_ratio}}
+        undecayed = {} if self.decays_recurrent else {"weight_decay": 0.0}
+        return {"recurrent": {"lr_ratio": self.options.recurrent_lr_ratio, **undecayed}}
 
     def penalty(self) -> Tensor | None:
         """What is added to the training loss, and not to the loss that is shown; None adds nothing."""

@@ -48,6 +48,7 @@ class OrthogonalRNN(SequenceModel):
     """
 
     training_options = frozenset(("double_precision_map", "modrelu_bias"))
+    decays_recurrent = False
 
     def __init__(
         self,
@@ -69,9 +70,6 @@ class OrthogonalRNN(SequenceModel):
         if modrelu_bias is not None:
             for bias in thresholds:
                 nn.init.constant_(bias, modrelu_bias)
-
-    def group_options(self) -> dict[str, dict[str, Any]]:
-        return {"recurrent": {"lr_ratio": self.options.recurrent_lr_ratio, "weight_decay": 0.0}}
 
     @staticmethod
     def check_init(init: str) -> None:
@@ -381,10 +379,7 @@ class NnRNN(OrthogonalRNN):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Also of a checkpoint from when Theta was part of the group ``other``."""
-        groups = self.parameter_groups()
-        blocks, other = ({id(parameter) for parameter in groups[name]} for name in ("blocks", "other"))
-        were = [id(parameter) in blocks for parameter in self.parameters() if id(parameter) in blocks | other]
-        split_off(checkpoint, "blocks", "other", were, self.group_options()["blocks"])
+        split_off(checkpoint, self, self.parameter_groups(), "blocks", "other", self.group_options()["blocks"])
         super().on_load_checkpoint(checkpoint)
 
     def penalty(self) -> Tensor | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import nn
 
 from datamodules.errors import require
 from datamodules.task import Task
@@ -20,6 +23,7 @@ from lit_rnn.cells import (
     UnICORNNCell,
 )
 from lit_rnn.models.base import SequenceModel
+from lit_rnn.optim import split_off
 
 
 class CoRNN(SequenceModel):
@@ -185,6 +189,10 @@ class LRU(SequenceModel):
     With several layers, ``encoder_size`` n, ``norm: layer`` and ``residual: true`` it has the shape of the published
     network, which has batch norm in the place of LayerNorm.
 
+    Three groups: ``recurrent`` (nu and theta), ``gamma`` and ``other``. The first two take `recurrent_lr_ratio`, and no
+    weight decay, which would pull |lambda| to 1/e and gamma to 1. So it is in Zucchet's `minimal-LRU`, where B is
+    with them and their rate is half that of the rest. A run of a version without ``gamma`` goes on as it began.
+
     Args:
         task: The Task, or its dict.
         hidden_size: n, width of what each layer gives.
@@ -197,6 +205,7 @@ class LRU(SequenceModel):
     """
 
     training_options = frozenset(("r_min", "r_max", "max_phase"))
+    decays_recurrent = False
 
     def __init__(
         self,
@@ -217,11 +226,33 @@ class LRU(SequenceModel):
             input_size, o.hidden_size, o.state_size, o.r_min, o.r_max, o.max_phase, o.glu, o.learn_initial_state
         )
 
+    def unread(self) -> dict[str, str]:
+        alone = "gamma" in (self.options.group_optimizers or ())  # else it takes recurrent_lr_ratio as well
+        return {key: beside for key, beside in super().unread().items() if alone or key != "recurrent_lr_ratio"}
+
+    def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
+        groups = super().parameter_groups()
+        gammas = [cell.log_gamma for cell in self.cell_list() if isinstance(cell, LRUCell)]
+        ours = {id(gamma) for gamma in gammas}
+        other = [parameter for parameter in groups["other"] if id(parameter) not in ours]
+        return {"recurrent": groups["recurrent"], "gamma": gammas, "other": other}
+
+    def group_options(self) -> dict[str, dict[str, Any]]:
+        options = super().group_options()
+        return {**options, "gamma": options["recurrent"]}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also of a checkpoint from when gamma was part of the group ``other``, whose rate and decay it keeps."""
+        split_off(checkpoint, self, self.parameter_groups(), "gamma", "other", {"lr_ratio": 1.0})
+        super().on_load_checkpoint(checkpoint)
+
 
 class LinOSS(SequenceModel):
     """Linear oscillatory state-space model: forced harmonic oscillators, uncoupled (Rusch and Rus 2025).
 
-    Layers, encoder, norm and residual as for `LRU`.
+    Layers, encoder, norm and residual as for `LRU`. The group ``recurrent`` (a and b, behind A and dt) takes no weight
+    decay, which would pull A to 0 and dt to 1/2; the released code decays nothing. A run of a version that decayed them
+    goes on as it began.
 
     Args:
         task: The Task, or its dict.
@@ -231,6 +262,8 @@ class LinOSS(SequenceModel):
         glu: The published layer's nonlinearity behind the recurrence; false: all of it is linear.
         **kwargs: Options of `SequenceModel`.
     """
+
+    decays_recurrent = False
 
     def __init__(
         self,

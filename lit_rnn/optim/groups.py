@@ -26,17 +26,25 @@ def named_groups(module: nn.Module, groups: Mapping[str, Sequence[nn.Parameter]]
 
 
 def split_off(
-    checkpoint: dict[str, Any], name: str, of: str, moved: Sequence[bool], options: Mapping[str, Any]
+    checkpoint: dict[str, Any],
+    module: nn.Module,
+    now: Mapping[str, Sequence[nn.Parameter]],
+    name: str,
+    of: str,
+    options: Mapping[str, Any],
 ) -> None:
     """Put a group ``name`` before the group ``of`` into a checkpoint that was made when it was a part of that.
 
     Args:
         checkpoint: Lightning's; the states of optimizers and schedulers are changed in place, where there are any.
+        module: The model.
+        now: Its groups.
         name: The new group's.
-        of: That of the old one.
-        moved: Which of the old one's parameters are in the new one.
+        of: That of the old one, which had its parameters in the module's order.
         options: Optimizer options of the new one, where they are not those of the old one.
     """
+    new, old = ({id(parameter) for parameter in now[one]} for one in (name, of))
+    moved = [id(parameter) in new for parameter in module.parameters() if id(parameter) in new | old]
     for saved in checkpoint.get("optimizer_states", ()):
         groups = saved["param_groups"]
         names = [group.get("name") for group in groups]

@@ -33,6 +33,12 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [  # unread, then
         "recurrent_lr_ratio is 0.5, .* its own",
     ),
     (
+        "LRU",
+        {"recurrent_lr_ratio": 0.5, "group_optimizers": {"recurrent": SGD, "gamma": SGD}},
+        {"recurrent_lr_ratio": 0.5, "group_optimizers": {"recurrent": SGD}},  # gamma takes it
+        "recurrent_lr_ratio is 0.5, .* its own",
+    ),
+    (
         "ScuRNN",
         {"phase_lr_ratio": 0.5, "group_optimizers": {"phase": SGD}},
         {"phase_lr_ratio": 0.5},

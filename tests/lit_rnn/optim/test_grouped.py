@@ -13,7 +13,8 @@ import torch
 from torch.optim import SGD, Adagrad, Adam, RMSprop
 
 from datamodules import CopyMemory, UserError
-from lit_rnn.models import FullURNN, NnRNN, ScuRNN, VanillaRNN, load
+from lit_rnn import models
+from lit_rnn.models import LRU, FullURNN, NnRNN, ScuRNN, VanillaRNN, load
 from lit_rnn.optim import GroupedOptimizer, RiemannianAdam, RiemannianSGD, RMSpropTF, build_optimizer
 
 TASK = CopyMemory(delay=5).task
@@ -192,6 +193,64 @@ def test_a_groups_decay_is_the_models_unless_its_optimizer_says_otherwise(own: A
     model = NnRNN(TASK, 6, upper_decay=1e-3, optimizer=SGD, group_optimizers={"upper": own})
     (group,) = (group for group in model.configure_optimizers().param_groups if group["name"] == "upper")
     assert group["weight_decay"] == decay
+
+
+@pytest.mark.parametrize(("name", "kept"), [("LRU", {"nu", "theta", "log_gamma"}), ("LinOSS", {"a", "b"})])
+def test_no_decay_on_what_a_state_space_recurs_by(name: str, kept: set[str]) -> None:
+    """A step of AdamW without gradients multiplies by 1 - lr * decay, and these by 1."""
+    own = functools.partial(torch.optim.AdamW, lr=0.1, weight_decay=0.5)
+    model = getattr(models, name)(TASK, 4, layers=2, recurrent_lr_ratio=0.25, optimizer=own)
+    optimizer = model.configure_optimizers()
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    of = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for path, parameter in model.named_parameters():
+        ours = path.rpartition(".")[2] in kept and path.startswith("cells.")
+        torch.testing.assert_close(parameter.detach(), before[path] * (1 if ours else 0.95))
+        assert of[id(parameter)] == (0.025 if ours else 0.1), path
+
+
+@pytest.mark.parametrize("own", [None, {"recurrent": functools.partial(SGD, lr=0.1, momentum=0.5)}])
+def test_an_lru_from_before_gamma_was_a_group_goes_on_as_it_began(own: Any) -> None:
+    def model() -> LRU:
+        torch.manual_seed(0)
+        decays = functools.partial(torch.optim.AdamW, lr=0.01, weight_decay=0.5)
+        return LRU(TASK, 4, layers=2, recurrent_lr_ratio=0.5, optimizer=decays, group_optimizers=own)
+
+    def move(one: LRU, optimizer: Any) -> None:
+        for number, parameter in enumerate(one.parameters()):
+            parameter.grad = (number + 1) * torch.ones_like(parameter)
+        optimizer.step()
+
+    def before() -> tuple[LRU, Any]:
+        """With the groups of then, all of which decayed."""
+        one = model()
+        groups: dict[str, Any] = {"recurrent": [p for cell in one.cell_list() for p in (cell.nu, cell.theta)]}
+        ours = {id(parameter) for parameter in groups["recurrent"]}
+        groups["other"] = [parameter for parameter in one.parameters() if id(parameter) not in ours]
+        made = [{"name": name, "params": groups[name]} for name in groups]
+        made[0]["lr_ratio"] = 0.5
+        return one, build_optimizer(made, one.options.optimizer, one.options.group_optimizers)
+
+    whole, optimizer = before()
+    move(whole, optimizer)
+    checkpoint = {
+        "optimizer_states": [copy.deepcopy(optimizer.state_dict())],
+        "lit_rnn": {"optimizer_steps": 1},
+        "state_dict": {name: tensor.clone() for name, tensor in whole.state_dict().items()},
+    }
+    move(whole, optimizer)
+    back = model()
+    back.on_load_checkpoint(checkpoint)
+    back.load_state_dict(checkpoint["state_dict"])  # type: ignore[arg-type]
+    again = back.configure_optimizers()
+    again.load_state_dict(checkpoint["optimizer_states"][0])  # type: ignore[index]
+    assert [group["name"] for group in again.param_groups] == ["recurrent", "gamma", "other"]
+    move(back, again)
+    theirs = dict(whole.named_parameters())
+    assert all(torch.equal(parameter, theirs[name]) for name, parameter in back.named_parameters())
 
 
 def test_an_unknown_group_is_one_sentence() -> None:
