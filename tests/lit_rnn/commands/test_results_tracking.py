@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -91,7 +93,7 @@ def test_what_does_not_hold_is_said_first_then_the_table_best_first(made: Path) 
     assert table[first : first + 3] == [
         "| LSTM | 1.00 (3/3) → 0.93 (2/3) |",
         "| MinGRU | 0.91 (2/3) → 0.81 (2/3) |",
-        "| a guess | 0.5 |",
+        "| a guess among all | 0.5 |",
     ]
     assert "| LSTM | 1.000, 3 of 3 | 0.930, 2 of 3 | 0.1 | 2 of 2 | 20,123 |" in text
     assert "| MinGRU | 0.913, 2 of 3 | 0.807, 2 of 3 | 0.01 | 1 of 2 | 20,123 |" in text
@@ -207,3 +209,17 @@ def test_every_model_and_task_of_the_studies_has_a_name() -> None:
     assert arms.keys() == tracking.MODELS.keys()
     assert {name for claim in tracking.CLAIMS for name in claim.arms} <= arms.keys()
     assert {claim.task for claim in tracking.CLAIMS} <= files and set(tracking.ORTHOGONAL) <= arms.keys()
+
+
+@pytest.mark.parametrize(("group", "moved", "even"), [("A5", 3, True), ("S5", 2, False)])
+def test_a_guess_by_the_step_gets_what_the_page_says(group: str, moved: int, even: bool) -> None:
+    """A walk on the group: where it most often is behind each of 40 steps."""
+    everything = [p for p in itertools.permutations(range(5)) if not even or np.linalg.det(np.eye(5)[list(p)]) > 0]
+    drawn = [p for p in everything if sum(i != k for i, k in enumerate(p)) <= moved]
+    place = {p: number for number, p in enumerate(everything)}
+    behind = np.array([[place[tuple(x[i] for i in s)] for x in drawn] for s in everything])  # (states, drawn)
+    share, best = np.eye(len(everything))[0], []
+    for _ in range(40):
+        share = np.bincount(behind.ravel(), np.repeat(share / len(drawn), len(drawn)))
+        best.append(share.max())
+    assert f"{np.mean(best):.3f} ({group})" in tracking.RULE.replace("\n", " ")
