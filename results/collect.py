@@ -53,12 +53,14 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
     """Write the thin form of ``run`` into ``to``, in place of what an earlier call wrote there.
 
     Raises:
-        UserError: if there is no run, if the commit it began with is not known, or if a path of the machine is left.
+        UserError: if there is no run, if it was resumed with other options, if the commit it began with is not known,
+            or if a path of the machine is left.
     """
     path = newest_config(run)
     if path is None or to.is_absolute() or ".." in to.parts:
         what = f"{run} holds no run (no config.yaml)" if path is None else f"{to} is not below the current folder"
         raise UserError(f"{what}: python results/collect.py RUN results/TASK/NAME.")
+    studies.check_one_setting(run)
     versions = read_json(run / "versions.json")
     versions["commit"] = commit or versions.get("commit")
     if versions["commit"] is None:

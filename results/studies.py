@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, as_in_yaml
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.study import plan
 from lit_rnn.commands.study.best import diverged
@@ -18,6 +18,7 @@ from lit_rnn.commands.study.measure import lowest, rank, results
 from lit_rnn.commands.study.subject import Run, read_study
 from lit_rnn.files import make_folder, read_json, refuse_links, write_file
 from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.options import said_before
 from lit_rnn.runs.results import is_finished, read_result
 
 _VERSIONS = ("commit", "lit_rnn", "python", "torch", "platform", "threads")
@@ -27,8 +28,8 @@ def collected(name: str, folder: Path, commit: str | None = None) -> dict[str, A
     """What becomes of a study's folder: its plan, and every finished run.
 
     Raises:
-        UserError: if no run has finished, if one was something else than the study says now, or if its commit is not
-            known.
+        UserError: if no run has finished, if one was something else than the study says now or was resumed with other
+            options, or if its commit is not known.
     """
     study = read_study(name)
     finished = [run for run in study.trainings if is_finished(folder / run.name)]
@@ -58,7 +59,22 @@ def _setting(setting: Any) -> dict[str, Any]:
     return {"setting": setting.name, "options": dict(setting.values)}
 
 
+def check_one_setting(run: Path) -> None:
+    """Refuse a run that was resumed with other options: its numbers are those of no config.
+
+    Raises:
+        UserError: naming the first such option.
+    """
+    for before in said_before(run):
+        key, value = next(iter(before.items()))
+        raise UserError(
+            f"{run} began with {key} {as_in_yaml(value)} and was resumed with another, so that no config gives its "
+            "numbers: train it anew; compare shows it as it is."
+        )
+
+
 def _run(run: Run, place: Path, commit: str | None) -> dict[str, Any]:
+    check_one_setting(place)
     versions = read_json(place / "versions.json")
     versions["commit"] = commit or versions.get("commit")
     if versions["commit"] is None:

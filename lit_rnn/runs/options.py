@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from lit_rnn.files import read_yaml
+from lit_rnn.runs.folder import damaged_configs, newest_config, numbered
 
 # Options of model and data that change neither what is measured nor what is learnt
 PLACES = frozenset(
@@ -56,3 +60,26 @@ def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
             yield from flat(item, f"{key}.{name}" if key else str(name))
     else:
         yield key, value
+
+
+def without(value: Any, keys: frozenset[str]) -> Any:
+    """What a config holds, without the options of these names, at any depth."""
+    if isinstance(value, Mapping):
+        return {str(key): without(item, keys) for key, item in value.items() if key not in keys}
+    return [without(item, keys) for item in value] if isinstance(value, list) else value
+
+
+def said_before(run: Path) -> tuple[dict[str, Any], ...]:
+    """What earlier configs of a run, which was resumed with another, said otherwise; its limits may well be raised."""
+    left_out = PLACES | TRAINER | {"max_epochs", "max_steps", "max_time"}
+
+    def told(path: Path) -> dict[str, Any]:
+        config = read_yaml(path, "config")
+        parts = {key: config.get(key) for key in ("model", "data", "trainer")} if isinstance(config, dict) else {}
+        return dict(flat(without(parts, left_out)))
+
+    newest, damaged = newest_config(run), damaged_configs(run)
+    earlier = [path for path in numbered(run, "config.yaml") if path not in (newest, *damaged)]
+    now = told(newest) if newest is not None and earlier else {}
+    differing = [{key: value for key, value in told(path).items() if now.get(key, value) != value} for path in earlier]
+    return tuple(one for one in differing if one)

@@ -13,8 +13,8 @@ from typing import Any
 
 from datamodules.errors import UserError
 from lit_rnn.files import read_json, read_yaml
-from lit_rnn.runs.folder import damaged_configs, newest_config, numbered
-from lit_rnn.runs.options import PLACES, TRAINER, flat
+from lit_rnn.runs.folder import newest_config, numbered
+from lit_rnn.runs.options import PLACES, TRAINER, said_before, without
 from lit_rnn.runs.results import read_result, runs_below
 
 
@@ -91,7 +91,7 @@ def read_run(folder: Path) -> Run:
     config = {} if path is None else read_yaml(path, "config")
     if not isinstance(config, dict):
         raise UserError(f"config {path} is damaged (it holds no keys): recreate it or remove it.")
-    return Run(folder, fit, test, config, _before(folder, path))
+    return Run(folder, fit, test, config, said_before(folder))
 
 
 def setting(run: Run) -> str:
@@ -99,35 +99,13 @@ def setting(run: Run) -> str:
     processes share a step, and what a resume has changed."""
     if not run.config:
         return str(run.folder)
-    config = {key: _without(run.config.get(key), PLACES) for key in ("model", "data")}
-    trainer = _without(run.config.get("trainer"), TRAINER)
+    config = {key: without(run.config.get(key), PLACES) for key in ("model", "data")}
+    trainer = without(run.config.get("trainer"), TRAINER)
     return key_of(config, trainer, run.fit["parameters"], run.processes, run.before)
-
-
-def _without(value: Any, keys: frozenset[str]) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _without(item, keys) for key, item in value.items() if key not in keys}
-    return [_without(item, keys) for item in value] if isinstance(value, list) else value
 
 
 def key_of(*values: Any) -> str:
     return json.dumps(values, sort_keys=True, default=str)
-
-
-def _before(folder: Path, newest: Path | None) -> tuple[dict[str, Any], ...]:
-    """What earlier configs of a run, which was resumed with another, said otherwise; its limits may well be raised."""
-    left_out = PLACES | TRAINER | {"max_epochs", "max_steps", "max_time"}
-
-    def told(path: Path) -> dict[str, Any]:
-        config = read_yaml(path, "config")
-        parts = {key: config.get(key) for key in ("model", "data", "trainer")} if isinstance(config, dict) else {}
-        return dict(flat(_without(parts, left_out)))
-
-    damaged = damaged_configs(folder)
-    earlier = [path for path in numbered(folder, "config.yaml") if path not in (newest, *damaged)]
-    now = told(newest) if newest is not None and earlier else {}
-    differing = [{key: value for key, value in told(path).items() if now.get(key, value) != value} for path in earlier]
-    return tuple(one for one in differing if one)
 
 
 def completed(runs: Sequence[Run]) -> list[Run]:

@@ -381,6 +381,22 @@ def test_what_cannot_be_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not Path("results/b").exists()
 
 
+def test_a_run_that_was_resumed_with_other_options_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """More epochs, and another folder of the data, are no other options."""
+    monkeypatch.chdir(tmp_path)
+    began = {"model": {"init_args": {"lr": 0.1}}, "data": {"init_args": {"root": "a"}}, "trainer": {"max_epochs": 1}}
+    run = finished(tmp_path / "r" / "a", 1, **began)
+    again = {"model": {"init_args": {"lr": 0.1}}, "data": {"init_args": {"root": "b"}}, "trainer": {"max_epochs": 2}}
+    (run / "config-2.yaml").write_text(yaml.safe_dump(again))
+    assert collect.main([str(run), "results/a"]) == 0
+    (run / "config-3.yaml").write_text(yaml.safe_dump({**again, "model": {"init_args": {"lr": 0.01}}}))
+    assert collect.main([str(run), "results/b"]) == 2
+    assert "a began with model.init_args.lr 0.1 and was resumed with another" in capsys.readouterr().err
+    assert not Path("results/b").exists()
+
+
 def test_what_is_committed_holds_no_path_of_a_machine() -> None:
     for path in (ROOT / "results").rglob("*"):
         if path.suffix in (".yaml", ".json", ".csv"):
