@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,12 +123,17 @@ def _told(config: Mapping[str, Any]) -> tuple[int, int]:
 
 
 def estimate(
-    runs: Sequence[Run], processes: int, threads: int, finished: Sequence[tuple[Run, float]] = ()
+    runs: Sequence[Run],
+    processes: int,
+    threads: int,
+    finished: Sequence[tuple[Run, float]] = (),
+    tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> tuple[float, str]:
     """Seconds that ``runs`` take if all take as long as others of their arm did, and which others, in words.
 
     ``finished`` holds runs and the seconds that they took. Of arms without one the first run is tried, and where that
-    makes the study a long one, the first of every such arm; this also fetches their data.
+    makes the study a long one, the first of every such arm; this also fetches their data. ``tell`` hears how many arms
+    have been tried, and of how many, before each of these.
     """
     side_by_side = min(processes, len(runs))
     sizes = _Sizes()
@@ -141,8 +146,10 @@ def estimate(
         tried = dict.fromkeys(unknown, one)
         if one * sum(run.setting.arm in unknown for run in runs) / side_by_side > _LONG:
             batches = max(_FEWEST, _BATCHES // len(unknown))
-            others = {arm: setting for arm, setting in unknown.items() if setting != first}
-            tried |= {arm: _seconds(setting, side_by_side, threads, batches) for arm, setting in others.items()}
+            for done, (arm, setting) in enumerate(unknown.items()):
+                tell(done, len(unknown))
+                if setting != first:
+                    tried[arm] = _seconds(setting, side_by_side, threads, batches)
     busy = [0.0] * side_by_side
     for run in runs:  # each goes to the process that is free first
         arm = run.setting.arm

@@ -54,6 +54,26 @@ def counted(runs: Sequence[Run], of: Sequence[Run]) -> str:
     return " and ".join(parts)
 
 
+def _bar(what: str) -> Progress:
+    console = new_console()
+    columns = TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=console, disable=not console.is_terminal)
+
+
+def tell_estimate(runs: Sequence[Run], processes: int, threads: int, finished: Sequence[tuple[Run, float]]) -> None:
+    """Print how long ``runs`` will take, as `estimate` has it, and what one waits for where arms are tried for it."""
+    with _bar("arms tried for the estimate") as bar:
+
+        def tell(done: int, of: int) -> None:
+            if not bar.tasks:
+                bar.add_task("arms", total=of)
+                print(f"a short run of each of {of} arms is tried, to say how long all will take", flush=True)
+            bar.update(bar.tasks[0].id, completed=done)
+
+        seconds, others = estimate(runs, processes, threads, finished, tell)
+    print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as {others}", flush=True)
+
+
 def run_left(study: Study, folder: Path, processes: int, threads: int, estimated: bool) -> list[Run]:
     """Run what is not finished, with a progress bar; gives the runs that failed."""
     left, planned = ahead(study, folder), every(study, folder)
@@ -66,11 +86,8 @@ def run_left(study: Study, folder: Path, processes: int, threads: int, estimated
     if estimated:
         print(f"to go: {budget(left)} at most", flush=True)
     if estimated and (trainings := [run for run in left if run.command == "fit"]):
-        seconds, others = estimate(trainings, processes, threads, took(study.trainings, folder))
-        print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as {others}", flush=True)
-    console = new_console()
-    columns = TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        tell_estimate(trainings, processes, threads, took(study.trainings, folder))
+    with _bar("runs") as bar:
         task = bar.add_task("runs", total=len(left))
 
         def tell(one: Run, status: int, seconds: float) -> None:

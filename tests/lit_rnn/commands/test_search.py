@@ -387,7 +387,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
 
     monkeypatch.setattr(local, "command", line)
     monkeypatch.setattr(searching, "budget", lambda runs: f"{len(runs)} runs")
-    monkeypatch.setattr(searching, "estimate", lambda *args: (61.0, "others"))
+    monkeypatch.setattr("lit_rnn.commands.study.work.estimate", lambda *args: (61.0, "others"))
 
     def study(*options: str, **search: Any) -> None:
         space = {"model.lr": {"choice": search.pop("rates")}}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import datetime
 import importlib.util
 import shlex
 from collections.abc import Callable, Sequence
@@ -12,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from datamodules.errors import UserError, require
 from lit_rnn.commands.study import local
-from lit_rnn.commands.study.estimate import budget, estimate, took
+from lit_rnn.commands.study.estimate import budget, took
 from lit_rnn.commands.study.search.space import Search
 from lit_rnn.commands.study.subject import Run, Setting, Study
+from lit_rnn.commands.study.work import tell_estimate
 from lit_rnn.report.console import new_console
 from lit_rnn.runs.endings import FailedError, stopping
 
@@ -124,8 +124,7 @@ def _run(study: Study, search: Search, arms: Sequence[Arm], folder: Path, proces
         for row in arm.trials.rows()
         if row.state == "complete"  # not one that was stopped early
     ]
-    seconds, others = estimate(runs, processes, threads, took(done, folder))
-    print(f"about {datetime.timedelta(seconds=round(seconds))} if all take as long as {others}", flush=True)
+    tell_estimate(runs, processes, threads, took(done, folder))
     watch = Watch(study, search, arms, folder)
     pool = local.Pool(folder, processes, threads, watch.ended, watch.look)
     stopping.how = "; the runs have saved: give the same command to go on."

@@ -11,7 +11,7 @@ import pytest
 
 from lit_rnn import callbacks
 from lit_rnn.callbacks import clock
-from lit_rnn.commands.study import estimate
+from lit_rnn.commands.study import estimate, work
 from lit_rnn.commands.study.subject import read_study
 from tests.lit_rnn.commands.study.made import FOLDER, Write, finish, run_study
 
@@ -93,7 +93,9 @@ def test_runs_come_in_rounds(study: Write, monkeypatch: pytest.MonkeyPatch) -> N
     assert asked == [(2, 1, 8, 2), (1, 5, 8, 2), (1, 1, 8, 0)]
 
 
-def test_long_studies_try_every_arm(study: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_studies_try_every_arm_and_say_so(
+    study: Write, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Arms of 2,000 and 500 s with two seeds each, on two processes: 2,000 and 2,000 side by side, then 500 and 500."""
     tried = []
 
@@ -104,7 +106,11 @@ def test_long_studies_try_every_arm(study: Write, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(estimate, "trial", trial)
     grid = {"data.init_args.train_samples": [4000]}
     runs = read_study(study(seeds=[1, 2], arms={"slow": {}, "quick": {}}, grid=grid)).runs
-    assert estimate.estimate(runs, 2, 1)[0] == 2000 + 500
+    work.tell_estimate(runs, 2, 1, [])
+    assert capsys.readouterr().out.splitlines() == [
+        "a short run of each of 2 arms is tried, to say how long all will take",
+        "about 0:41:40 if all take as long as those that were tried",  # 2,500 s
+    ]
     assert tried == [("slow", 100), ("quick", 50)]
     assert estimate.estimate(runs[::-1], 2, 1)[0] == 500 * 2 and tried[2:] == [("quick", 100)], "not worth more trials"
 
