@@ -57,6 +57,10 @@ def check_batch(
     dtype = torch.int64 if task.classifies else torch.float32
     several = (task.labels,) if task.labels > 1 else ()
     _check_form(where, "targets", targets, dtype, (*wanted[:-1], *several) if task.classifies else wanted)
+    if mask is not None and not task.per_step:
+        raise BadBatchError(
+            f"{where} a mask, but its task has one target a sequence ({task.targets}): leave it out, or give lengths."
+        )
     for name, flags in (("the mask", mask), ("the resets", reset)):
         if flags is not None:
             _check_form(where, name, flags, torch.bool, (B, T))

@@ -101,7 +101,7 @@ class _Pixels(IndexedBatches):
         chosen = torch.from_numpy(indices)
         images = self.pixels[chosen]
         B, T, I = images.shape  # noqa: E741
-        given = torch.empty(B, self.pad_to, I)
+        given = torch.empty(B, self.pad_to, I, dtype=torch.float32)
         torch.div(images, self.full_scale, out=given[:, :T])
         if self.noise is not None:
             self.noise.fill(given[:, T:], indices)

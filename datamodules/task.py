@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
+
+from datamodules.errors import require
 
 Inputs = Literal["symbols", "values"]
 Targets = Literal["label", "label_per_step", "value", "frame_per_step", "next_symbol"]
@@ -39,6 +41,9 @@ class Task:
         higher_is_better: Direction of the headline metric.
         labels: How many labels every step has, each of ``target_size`` classes, of ``label_per_step``: with more than
             one, targets are (B, T, labels) and outputs (B, T, labels, target_size). Loss and metric are over all.
+
+    Raises:
+        UserError: if ``inputs``, ``targets`` or ``scored`` is none of these, or one option contradicts another.
     """
 
     name: str
@@ -53,6 +58,17 @@ class Task:
     higher_is_better: bool
     recall: int | None = None
     labels: int = 1
+
+    def __post_init__(self) -> None:
+        for key, names in (("inputs", Inputs), ("targets", Targets), ("scored", Scored)):
+            value = getattr(self, key)
+            require(value in get_args(names), f"task.{key}", value, f"one of {', '.join(get_args(names))}")
+        each = f"with targets {self.targets}"
+        apart = not self.per_step or self.scored != "last"
+        require(apart, "task.scored", self.scored, f"all or mask {each}, one of which stands at every step")
+        require(self.recall is None or self.per_step, "task.recall", self.recall, f"null {each}, one a sequence")
+        several = self.labels == 1 or self.targets == "label_per_step"
+        require(several, "task.labels", self.labels, f"1 {each}: label_per_step alone has several")
 
     @property
     def per_step(self) -> bool:

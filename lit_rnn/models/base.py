@@ -358,7 +358,8 @@ class SequenceModel(KeepsKind, Training):
             batch = parts._replace(inputs=self.adversarial.perturb(self, self.task, parts, step, seed, free))
         loss, shown = self._of_all_processes(self._shared_step(batch, "train"), Parts.of(batch))
         self.draws = None  # a generator cannot be copied
-        self.log("train/loss_step", shown, prog_bar=True)
+        if shown is not None:
+            self.log("train/loss_step", shown, prog_bar=True)
         if getattr(self._data(), "curriculum", None) is not None:
             self.log("train/sequence_length", float(Parts.of(batch).inputs.shape[1]))
         penalty = self.penalty()
@@ -366,11 +367,15 @@ class SequenceModel(KeepsKind, Training):
             loss = loss + self.options.norm_penalty * spectral_norm_penalty(self.cell_list())
         return loss if penalty is None else loss + penalty
 
-    def _of_all_processes(self, loss: Tensor, parts: Parts) -> tuple[Tensor, Tensor]:
-        """What this process goes back through, of its own mean loss, and what is shown: see `lit_rnn.models.joint`."""
+    def _of_all_processes(self, loss: Tensor, parts: Parts) -> tuple[Tensor, Tensor | None]:
+        """What this process goes back through, of its own mean loss, and what is shown, None for nothing.
+
+        See `lit_rnn.models.joint`.
+        """
         world_size = 1 if self._trainer is None else self._trainer.world_size
         if world_size == 1:
-            return loss, loss
+            counts = parts.counts(self.task)
+            return loss, loss if counts is None or bool(counts.any()) else None
         if joint.counts_may_differ(self.task, parts):
             return joint.joint_loss(loss, joint.how_many(self.task, parts), world_size)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]

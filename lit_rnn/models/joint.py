@@ -50,14 +50,14 @@ def how_many(task: Task, parts: Parts) -> Tensor:
 def joint_loss(loss: Tensor, count: Tensor, world_size: int) -> tuple[Tensor, Tensor]:
     """What this process goes back through, of its mean loss over ``count`` targets, and the mean of all processes.
 
-    All of them call this together. Both are NaN where nothing counts in any of them.
+    All of them call this together. Where nothing counts in any of them the first is 0, and the mean NaN.
     """
     count = near(count, loss)
-    loss = torch.where(count > 0, loss, torch.zeros_like(loss))  # a mean of nothing is NaN
+    loss = torch.where(count > 0, loss, torch.zeros_like(loss))  # a mean of nothing may be NaN
     told = torch.stack((count.to(torch.promote_types(loss.dtype, torch.float32)), loss.detach() * count))
     torch.distributed.all_reduce(told)
     total, summed = told
-    return loss * (world_size * count / total).to(loss.dtype), summed / total
+    return loss * (world_size * count / total.clamp(min=1)).to(loss.dtype), summed / total
 
 
 def mean_loss(loss: Tensor, world_size: int) -> Tensor:

@@ -13,7 +13,8 @@ from torchmetrics.utilities import dim_zero_cat
 class WeightedMean(Metric):
     """sum_i w_i x_i / sum_i w_i, exact over ragged batches and ranks, NaN where an x_i is NaN.
 
-    torchmetrics' MeanMetric drops NaNs, or with ``nan_strategy="disable"`` drops the weights (1.9).
+    torchmetrics' MeanMetric drops NaNs, or with ``nan_strategy="disable"`` drops the weights (1.9). The sums are in
+    float64: in float32 one of 2^24 and 1 is 2^24, and an epoch of many small batches drifts.
     """
 
     full_state_update = False
@@ -22,12 +23,12 @@ class WeightedMean(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("weight", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("weight", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, value: Tensor, weight: int) -> None:
         if weight:  # the mean of nothing is NaN
-            self.total += value.to(self.total.dtype) * weight  # a sum over a batch is infinite in float16
+            self.total += value.to(self.total.dtype) * weight
             self.weight += weight
 
     def compute(self) -> Tensor:

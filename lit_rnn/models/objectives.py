@@ -15,6 +15,7 @@ from torchmetrics.utilities import dim_zero_cat, dim_zero_max, dim_zero_min, dim
 from datamodules import Task, UserError
 from datamodules.batch import Parts, at
 from datamodules.errors import one_line, require
+from lit_rnn.dtypes import as_plain
 from lit_rnn.models.meter import AUROC, R2, RMSE, ExpOfMean, WeightedMean
 
 STAGES = ("train", "val", "test")
@@ -23,7 +24,13 @@ _MERGED_BY = (dim_zero_sum, dim_zero_cat, dim_zero_max, dim_zero_min)  # in any 
 
 
 def loss_of(task: Task, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy in nats, or mean squared error over all numbers, of what counts."""
+    """Mean cross-entropy in nats, or mean squared error over all numbers, of what counts; 0 where nothing does.
+
+    Outputs in half precision are taken as float32, as autocast does: bfloat16 has three digits for a loss.
+    """
+    outputs, targets = as_plain(outputs), as_plain(targets)
+    if not targets.numel():
+        return outputs.sum()  # its gradient is 0, too: a mean of nothing would be NaN
     if task.classifies:
         return nn.functional.cross_entropy(outputs.flatten(0, -2), targets.flatten())
     return nn.functional.mse_loss(outputs, targets)
@@ -73,8 +80,12 @@ def _library(words: str, cls: Callable[..., Metric], of_classes: bool) -> Headli
     return HeadlineMetric(words, of_classes, getattr(cls, "higher_is_better", None), meter, read)
 
 
+def _share(right: Tensor) -> Tensor:
+    return right.mean(dtype=torch.float32 if right.device.type == "mps" else torch.float64)
+
+
 def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return (outputs.argmax(-1) == targets).float().mean()
+    return _share(outputs.argmax(-1) == targets)
 
 
 def _bits(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -83,7 +94,7 @@ def _bits(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def _within(outputs: Tensor, targets: Tensor) -> Tensor:
-    return ((outputs - targets).abs() < 0.04).all(-1).float().mean()
+    return _share(((outputs - targets).abs() < 0.04).all(-1))
 
 
 METRICS: dict[str, HeadlineMetric] = {
@@ -218,12 +229,13 @@ class Meters(nn.ModuleDict):
             meter.persistent(True)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Sums follow the model to another device and to double, but to nothing coarser: they would lose terms."""
+        """Sums follow the model to another device, but to no coarser dtype, unless it has no other: they would lose
+        terms."""
 
         def move(tensor: Tensor) -> Tensor:
-            moved = fn(tensor.new_empty(0))
-            finer = moved.dtype if moved.dtype.itemsize > tensor.dtype.itemsize else tensor.dtype
-            return tensor.to(moved.device, finer)
+            device = fn(torch.empty(0, device=tensor.device)).device
+            coarse = device.type == "mps" and tensor.dtype == torch.float64  # Apple's GPUs have no float64
+            return tensor.to(device, torch.float32 if coarse else tensor.dtype)
 
         return super()._apply(move, recurse)
 
@@ -263,7 +275,7 @@ class Meters(nn.ModuleDict):
         share = parts.share(self.task)
         weight = counted.numel() if share is None else parts.targets.numel()
         loss_meter.update(loss.detach(), weight)
-        outputs, counted = self._recalled(outputs.detach(), counted, parts, counts)
+        outputs, counted = self._recalled(as_plain(outputs.detach()), as_plain(counted), parts, counts)
         gathers = any(isinstance(state, list) for state in metric_meter._defaults.values())
         if len(counted) or gathers:  # ranks exchange lists: none may lack one
             found = self.metric.read(outputs, counted)
@@ -346,3 +358,5 @@ def _tensors_to_lists(meters: nn.Module, state: dict[str, Any], prefix: str, *_:
             path = f"{prefix}{name}.{key}"
             if isinstance(default, list) and path in state:
                 state[path] = [state[path]] if state[path].numel() else []
+            elif path in state:  # older checkpoints have float32
+                state[path] = state[path].to(default.dtype)

@@ -22,6 +22,8 @@ from lit_rnn.models.carried import Carried
 from lit_rnn.models.network import Network
 from lit_rnn.models.objectives import Meters, measured_names
 
+_STAGES = {"train": "training", "val": "validation", "test": "test"}
+
 
 class Training(Network, LightningModule, ABC):
     """The hooks around the steps of a model, which says its task, its meters and its parameter groups."""
@@ -130,6 +132,8 @@ class Training(Network, LightningModule, ABC):
 
     def on_train_epoch_end(self) -> None:
         """Step schedulers that watch a metric, and a curriculum: here, so that the epoch's checkpoint has it."""
+        if self.trainer.is_last_batch:
+            self._refuse_nothing("train")
         metrics = self.trainer.callback_metrics  # on every rank: reading it synchronises
         data, own = self._data(), metrics.get(f"train/{self.task.metric}")
         if self.trainer.is_last_batch and isinstance(data, SequenceDataModule) and own is not None:
@@ -223,7 +227,23 @@ class Training(Network, LightningModule, ABC):
         self._validated = False
 
     def on_validation_epoch_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self._refuse_nothing("val")
         self._validated = True
+
+    def on_test_epoch_end(self) -> None:
+        self._refuse_nothing("test")
+
+    def _refuse_nothing(self, stage: str) -> None:
+        """Refuse an epoch in which nothing counted, whose means are no numbers and which trained nothing."""
+        loss = self.meters.of(stage)["loss"]
+        told = torch.tensor([float(loss.weight), loss._update_count], device=self.device)  # type: ignore[arg-type]
+        weight, batches = self.all_gather(told).view(-1, 2).sum(0).tolist()
+        if batches and not weight:  # without batches a loop of somebody's own has counted for itself
+            raise UserError(
+                f"No target of the {_STAGES[stage]} split counts in any batch of the epoch, as masks are false "
+                f"throughout: mark the steps that the Task {self.task.name} scores."
+            )
 
     def _data(self) -> object:
         """The data module, where the trainer has one."""

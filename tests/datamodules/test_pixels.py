@@ -208,6 +208,17 @@ def test_permutations_of_the_papers(tmp_path, name):
         assert shown[:8] == first
 
 
+@pytest.mark.parametrize("pad_to", [None, 70])
+def test_pixels_are_float32_whatever_torch_makes_by_default(pad_to):
+    expected = PixelDigits(pad_to=pad_to).examples(2)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = PixelDigits(pad_to=pad_to).examples(2)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found[0].dtype == torch.float32 and torch.equal(found[0], expected[0])
+
+
 def test_drawing_a_permutation_leaves_the_global_generators_alone(tmp_path):
     """A data set that reseeds `random` or NumPy under a user's feet changes their experiment."""
     random.seed(5)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules import Adding, CopyMemory, PixelDigits, PixelMNIST, Task
+from datamodules import Adding, CopyMemory, PixelDigits, PixelMNIST, Task, UserError
 
 SIZES: dict[str, Any] = {"train_samples": 8, "val_samples": 8, "test_samples": 8, "batch_size": 4, "seed": 0}
 
@@ -131,6 +131,23 @@ def test_direction_agrees_with_the_metric(case, tmp_path):
     task = EXPECTED[case][0](str(tmp_path)).task
     is_error = any(word in task.metric.lower() for word in ("mse", "mae", "error", "loss", "entropy", "perplexity"))
     assert task.higher_is_better is not is_error, task.metric
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"targets": "labels"}, "task.targets is 'labels', but it must be one of label, label_per_step, "),
+        ({"inputs": "value"}, "task.inputs is 'value', but it must be one of symbols, values"),
+        ({"scored": "every"}, "task.scored is 'every', but it must be one of last, all, mask, padded"),
+        ({"scored": "last"}, "task.scored is 'last', but it must be all or mask with targets label_per_step"),
+        ({"targets": "label", "recall": None, "labels": 2}, "task.labels is 2, but it must be 1 with targets label"),
+        ({"targets": "label"}, "task.recall is 10, but it must be null with targets label"),
+    ],
+)
+def test_a_task_that_contradicts_itself(options, sentence):
+    """What it says and nobody did: per-step targets scored last were all counted."""
+    with pytest.raises(UserError, match=sentence):
+        dataclasses.replace(CopyMemory().task, **options)
 
 
 def test_tasks_of_different_data_differ():

@@ -235,6 +235,7 @@ def test_adversarial_training_holds_padding() -> None:
         ((torch.tensor([[1, 2]]),), "lengths of torch.int64 and shape (1, 2)"),
         ((torch.ones(2),), "(float32, int64, float32)"),
         ((torch.tensor([1, 2]), torch.ones(2, 9, dtype=torch.bool)), "(float32, int64, int64, bool)"),
+        ((torch.ones(2, 9, dtype=torch.bool),), "a mask, but its task has one target a sequence (label)"),
     ],
 )
 def test_lengths_that_are_none_are_refused(more: Any, words: str) -> None:

@@ -17,13 +17,15 @@ from sklearn import metrics as sklearn
 from torch import Tensor
 from torchmetrics.text import Perplexity
 
-from datamodules import Adding, CopyMemory, Task, UserError
+from datamodules import Adding, CopyMemory, FlipFlop, Task, UserError
 from datamodules.batch import Parts
+from lit_rnn.callbacks.finite import FiniteLoss
 from lit_rnn.models import VanillaRNN
 from lit_rnn.models.meter import WeightedMean
-from lit_rnn.models.objectives import METRICS, Meters, better, metric_words
+from lit_rnn.models.objectives import METRICS, Meters, better, loss_of, metric_words
 from tests.forked import forked_ranks
 from tests.lit_rnn.runs.test_resume import differences, rows, state
+from tests.trainers import quiet_trainer
 
 Array = NDArray[Any]
 CLASSES = 4
@@ -163,6 +165,44 @@ def test_a_batch_in_which_nothing_counts(metric: str) -> None:
     assert epoch(task, [empty, full, empty]) == epoch(task, [full])
 
 
+@pytest.mark.parametrize("targets", ["label_per_step", "frame_per_step"])
+def test_the_loss_of_nothing_is_zero_and_teaches_nothing(targets: Any) -> None:
+    outputs = torch.randn(3, 6, CLASSES, requires_grad=True)
+    y = torch.randint(CLASSES, (3, 6)) if targets == "label_per_step" else torch.randn(3, 6, CLASSES)
+    nowhere = torch.zeros(3, 6, dtype=torch.bool)
+    loss = loss_of(task_of("accuracy" if y.dim() == 2 else "mse", targets, CLASSES), outputs[nowhere], y[nowhere])
+    loss.backward()
+    assert loss == 0 and outputs.grad is not None and not outputs.grad.any()
+
+
+class Asked(FlipFlop):
+    """Of which only batches with an odd first word ask for anything; with ``never`` none does."""
+
+    never = False
+
+    def make_at(self, words: NDArray[np.uint64], length: int) -> Any:
+        inputs, targets, mask = super().make_at(words, length)[:3]
+        return inputs, targets, mask & bool(words[0, 0] % 2 and not self.never)
+
+
+def test_a_run_goes_on_behind_a_batch_in_which_nothing_counts() -> None:
+    data = Asked(length=8, train_samples=16, val_samples=8, batch_size=2)
+    asked = [bool(batch[2].any()) for batch in data.loader("train")]
+    assert 0 < sum(asked) < len(asked)
+    trainer = quiet_trainer(max_epochs=1, callbacks=[FiniteLoss(Path("none"))])
+    trainer.fit(VanillaRNN(data.task, 4), data)
+    assert all(value.isfinite() for value in trainer.callback_metrics.values())
+
+
+@pytest.mark.parametrize(("stage", "words"), [("fit", "training"), ("validate", "validation"), ("test", "test")])
+def test_an_epoch_in_which_nothing_counts_is_refused(stage: str, words: str) -> None:
+    data = Asked(length=8, train_samples=4, val_samples=2, test_samples=2, batch_size=2)
+    data.never = True
+    trainer = quiet_trainer(max_epochs=1, limit_val_batches=int(stage == "validate"))
+    with pytest.raises(UserError, match=f"No target of the {words} split counts in any batch"):
+        getattr(trainer, stage)(VanillaRNN(data.task, 4), data)
+
+
 def test_r2_of_one_number_is_no_number() -> None:
     assert math.isnan(epoch(task_of("r2", "value", 1), [(torch.ones(1, 1), torch.ones(1, 1), None)]))
 
@@ -279,16 +319,40 @@ def test_state_dict(metric: str) -> None:
 
 
 def test_moved_to_another_dtype() -> None:
-    """Sums are never rounded: 300 terms of 1 are 300, which bfloat16 takes for 256."""
+    """Sums are never rounded: 300 terms of 1 are 300, which bfloat16 takes for 256; nor is one of 2^24 and 1."""
     model = VanillaRNN(replace(Adding(length=9).task, metric="r2"), 4)
     for dtype in (torch.bfloat16, torch.float32, torch.float16):
         model.to(dtype)
         loss, metric = model.meters.of("val").values()
-        assert loss.total.dtype == torch.float32 and metric.residual.dtype == torch.float64
-    for _ in range(300):
-        loss.update(torch.tensor(1.0), 1)
-    assert loss.weight == 300
-    assert model.double().meters.of("val")["loss"].total.dtype == torch.float64
+        assert loss.total.dtype == metric.residual.dtype == torch.float64
+    for weight in (*[1] * 300, 2**24):
+        loss.update(torch.tensor(1.0), weight)
+    for _ in range(1024):
+        loss.update(torch.tensor(0.0), 1)
+    assert float(loss.compute()) == pytest.approx((2**24 + 300) / (2**24 + 1324), rel=1e-12)
+
+
+def test_sums_of_older_checkpoints_are_in_float32() -> None:
+    """And those of all processes have to be alike."""
+    meters = Meters(task_of("accuracy", "label", CLASSES))
+    meters.load_state_dict({name: tensor.float() for name, tensor in meters.state_dict().items()})
+    assert {tensor.dtype for tensor in meters.state_dict().values()} == {torch.float64}
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("metric", ["cross_entropy", "bits_per_symbol", "perplexity", "mse", "within_0.04"])
+def test_outputs_in_half_precision_are_measured_in_single(metric: str, half: torch.dtype) -> None:
+    """A loss in bfloat16 would be off by up to 0.4 percent; here by 1e-6 from that of these very outputs."""
+    outputs = torch.randn(64, CLASSES).to(half)
+    if metric in OF_CLASSES:
+        task, oracle, targets = task_of(metric, "label", CLASSES), OF_CLASSES[metric], torch.randint(CLASSES, (64,))
+    else:
+        task, oracle = task_of(metric, "value", CLASSES), OF_NUMBERS[metric]
+        targets = (outputs + 0.03 * torch.randn(64, CLASSES)).to(half)
+    o, t = outputs.double().numpy(), targets.double().numpy() if metric in OF_NUMBERS else targets.numpy()
+    assert epoch(task, [(outputs, targets, None)]) == pytest.approx(oracle(o, t), rel=1e-6)
+    expected = nats(o, t) if metric in OF_CLASSES else ((o - t) ** 2).mean()
+    assert float(loss_of(task, outputs, targets)) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_loss_in_half_precision() -> None:
