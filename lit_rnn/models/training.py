@@ -238,7 +238,9 @@ class Training(Network, LightningModule, ABC):
         """Refuse an epoch in which nothing counted, whose means are no numbers and which trained nothing."""
         loss = self.meters.of(stage)["loss"]
         told = torch.tensor([float(loss.weight), loss._update_count], device=self.device)  # type: ignore[arg-type]
-        weight, batches = self.all_gather(told).view(-1, 2).sum(0).tolist()
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(told)
+        weight, batches = told.tolist()
         if batches and not weight:  # without batches a loop of somebody's own has counted for itself
             raise UserError(
                 f"No target of the {_STAGES[stage]} split counts in any batch of the epoch, as masks are false "
