@@ -368,14 +368,10 @@ class SequenceModel(KeepsKind, Training):
         return loss if penalty is None else loss + penalty
 
     def _of_all_processes(self, loss: Tensor, parts: Parts) -> tuple[Tensor, Tensor | None]:
-        """What this process goes back through, of its own mean loss, and what is shown, None for nothing.
-
-        See `lit_rnn.models.joint`.
-        """
+        """What this process goes back through, of its own mean loss, and what is shown, if any: see `models.joint`."""
         world_size = 1 if self._trainer is None else self._trainer.world_size
         if world_size == 1:
-            counts = parts.counts(self.task)
-            return loss, loss if counts is None or bool(counts.any()) else None
+            return loss, loss if joint.anything_counts(self.task, parts) else None
         if joint.counts_may_differ(self.task, parts):
             return joint.joint_loss(loss, joint.how_many(self.task, parts), world_size)
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]

@@ -36,6 +36,11 @@ def counts_may_differ(task: Task, parts: Parts) -> bool:
     return differ
 
 
+def anything_counts(task: Task, parts: Parts) -> bool:
+    counts = parts.counts(task)
+    return counts is None or bool(counts.any())
+
+
 def how_many(task: Task, parts: Parts) -> Tensor:
     """What the loss is a mean over: the targets that count, or all steps, where the task is scored ``padded``.
 
