@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -16,7 +18,7 @@ from torch import Tensor
 from datamodules.batch import Batch as Batch
 from datamodules.batch import Parts
 from datamodules.checks import check_batch
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, as_in_yaml, require
 from datamodules.loader import IndexedBatches as IndexedBatches
 from datamodules.loader import Indices as Indices
 from datamodules.loader import SequenceLoader as SequenceLoader
@@ -91,6 +93,13 @@ class SequenceDataModule(LightningDataModule, ABC):
     @abstractmethod
     def split(self, name: Split) -> IndexedBatches:
         """The split called ``name``, read or generated when asked for."""
+
+    def tell_unread(self, key: str, value: object, beside: str) -> None:
+        """Tell of an option that is not at its default and that another one, ``beside``, leaves without effect."""
+        known = inspect.signature(type(self).__init__).parameters.get(key)
+        if known is not None and value != known.default:
+            told = f"data.init_args.{key} is {as_in_yaml(value)}, which has no effect with {beside}."
+            warnings.warn(told, stacklevel=2)
 
     def definition(self) -> dict[str, Any]:
         """The `task_options`, as primitives."""

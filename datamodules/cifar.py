@@ -80,6 +80,7 @@ class PixelCIFAR10(PixelDataModule):
             noise=noise,
         )
         self.root, self.colour = root, colour
+        self.tell_unread_order(permutation_seed)
 
     def prepare_data(self) -> None:
         """Download the archive, compare it with its sum and take its six files out, unless they are there."""

@@ -161,6 +161,8 @@ class PixelDataModule(SequenceDataModule):
         more = f"null, or more than the {steps} steps of the image, and no blank step with it"
         require(pad_to is None or (pad_to > steps and not blank_steps), "data.init_args.pad_to", pad_to, more)
         require(noise in ("each", "shared"), "data.init_args.noise", noise, "each or shared")
+        if pad_to is None:
+            self.tell_unread("noise", noise, "pad_to: null")
         self.pad_to, self.noise = pad_to, noise if pad_to is not None else None
         name = name if pad_to is None else f"noisy_{name}"
         self.task = Task(
@@ -175,6 +177,11 @@ class PixelDataModule(SequenceDataModule):
             metric="accuracy",
             higher_is_better=True,
         )
+
+    def tell_unread_order(self, permutation_seed: int | PublishedPermutation | None) -> None:
+        """Tell of an order that nothing is read in, as the user gave it."""
+        if not self.permute:
+            self.tell_unread("permutation_seed", permutation_seed, "permute: false")
 
     @abstractmethod
     def images(self, name: Split) -> tuple[Tensor, Tensor]:
@@ -282,6 +289,9 @@ class PixelMNIST(PixelDataModule):
             noise=noise,
         )
         self.root, self.protocol, self.verify, self.dataset = root, protocol, verify, dataset
+        self.tell_unread_order(permutation_seed)
+        if published:
+            self.tell_unread("split_seed", split_seed, "protocol: nru")
 
     def prepare_data(self) -> None:
         """Download the four files unless they are there; check what is there by its sum."""
@@ -350,6 +360,7 @@ class PixelDigits(PixelDataModule):
             pad_to=pad_to,
             noise=noise,
         )
+        self.tell_unread_order(permutation_seed)
         require(test_size >= 1, "data.init_args.test_size", test_size, "a whole number of at least 1")
         require(
             val_size + test_size < self.total,

@@ -79,9 +79,22 @@ class StoredSequences(SequenceDataModule, ABC):
         self._splits = parts.drawn_splits(sequences, shares, split_seed, groups, self.classes or [], every_class)
         if groups is not None:
             parts.check_classes(sequences, self._splits, groups, self.classes or [], everywhere=every_class)
+        self._tell_unread(sequences, shares)
         self._contents = parts.contents(self._inputs, self._targets, self._lengths, self._splits == "train")
         self.statistics = self._measured(sequences)
         self.task = self._described(name, metric or metrics[0])
+
+    def _tell_unread(self, sequences: Sequences, shares: Mapping[str, float]) -> None:
+        given = [] if sequences.splits is None else [name for name in shares if (sequences.splits == name).any()]
+        for name in given:
+            self.tell_unread(f"{name}_share", shares[name], f"a {name} split that is given")
+        if all(name in given or not share for name, share in shares.items()):
+            self.tell_unread("split_seed", self.split_seed, "splits that are all given")
+        if self._equal:
+            self.tell_unread("bucket_by_length", self.bucket_by_length, "sequences of equal length")
+        if self.layout.inputs == "symbols":
+            self.tell_unread("standardize", self.standardize, "inputs: symbols")
+            self.tell_unread("missing", self.missing, "inputs: symbols")
 
     # ---- what was read, as numbers
 

@@ -178,6 +178,9 @@ class TextCorpus(TextDataModule):
         self.val_share = 0.0 if val_files is not None else val_share
         self.test_share = 0.0 if test_files is not None else test_share
         require(self.val_share + self.test_share < 1, "data.init_args.test_share", test_share, "less than what is left")
+        for name, own, share in (("val", val_files, val_share), ("test", test_files, test_share)):
+            if own is not None:
+                self.tell_unread(f"{name}_share", share, f"{name}_files")
         self.files = _listed(files, "files")
         given = {
             "files": [("Python's pydoc_data.topics", _built_in())] if files is None else _read(self.files),

@@ -191,7 +191,6 @@ PERMUTATIONS = {
 
 def test_without_permutation_steps_go_row_by_row(tmp_path):
     assert shown_pixels(tmp_path) == list(range(784))
-    assert shown_pixels(tmp_path, permutation_seed="nru") == list(range(784))
 
 
 def test_the_default_permutation_is_the_one_most_papers_used(tmp_path):
@@ -217,6 +216,23 @@ def test_pixels_are_float32_whatever_torch_makes_by_default(pad_to):
     finally:
         torch.set_default_dtype(torch.float32)
     assert found[0].dtype == torch.float32 and torch.equal(found[0], expected[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (
+            lambda: PixelDigits(permutation_seed="nru"),
+            "permutation_seed is 'nru', which has no effect with permute: false",
+        ),
+        (lambda: PixelMNIST(permutation_seed=92916), "permutation_seed is 92916, which has no effect"),
+        (lambda: PixelDigits(noise="shared"), "noise is 'shared', which has no effect with pad_to: null"),
+        (lambda: PixelMNIST(protocol="nru", split_seed=3), "split_seed is 3, which has no effect with protocol: nru"),
+    ],
+)
+def test_options_without_effect_are_told(make, told):
+    with pytest.warns(UserWarning, match=f"^data.init_args.{told}"):
+        make()
 
 
 def test_drawing_a_permutation_leaves_the_global_generators_alone(tmp_path):

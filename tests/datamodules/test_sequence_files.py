@@ -370,6 +370,23 @@ def test_a_file_of_a_class_says_nothing_that_its_folder_says(tmp_path: Path, col
     assert SequenceFiles(str(tmp_path), ignored_columns=[column]).columns == ("x", "y")
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"val_share": 0.3}, "val_share is 0.3, which has no effect with a val split that is given"),
+        ({"test_share": 0.0}, "test_share is 0.0, which has no effect with a test split"),
+        ({"split_seed": 1}, "split_seed is 1, which has no effect with splits that are all given"),
+        ({"bucket_by_length": True}, "bucket_by_length is true, which has no effect with sequences of equal length"),
+        ({"inputs": "symbols", "standardize": False}, "standardize is false, which has no effect with inputs: symbols"),
+        ({"inputs": "symbols", "missing": "forward_fill"}, "missing is 'forward_fill', which has no effect"),
+    ],
+)
+def test_options_without_effect_are_told(options: dict[str, Any], told: str) -> None:
+    x, splits = np.arange(24).reshape(8, 3) % 5, np.repeat(["train", "val", "test"], (4, 2, 2))
+    with pytest.warns(UserWarning, match=rf"^data\.init_args\.{told}"):
+        SequenceFiles.from_arrays(x, [0, 1] * 4, splits=splits, **options)
+
+
 @pytest.mark.parametrize("key", ["sequence_column", "step_column", "split_column", "input_columns", "ignored_columns"])
 def test_columns_are_named_of_tables_alone(tmp_path: Path, key: str) -> None:
     given = "time" if key.endswith("column") else ["time"]

@@ -120,7 +120,10 @@ def test_files_are_documents(tmp_path: Path) -> None:
     for name, text in (("a", "aaa"), ("b", "bb"), ("c", "abab")):
         (tmp_path / name).write_text(text)
     files = [str(tmp_path / name) for name in "abc"]
-    data = TextCorpus(files[:2], val_files=files[2], test_files=files[1:], test_share=0.9, tbptt=2, batch_size=1)
+    with pytest.warns(
+        UserWarning, match=r"^data\.init_args\.test_share is 0\.9, which has no effect with test_files\."
+    ):
+        data = TextCorpus(files[:2], val_files=files[2], test_files=files[1:], test_share=0.9, tbptt=2, batch_size=1)
     assert data.symbols("train").tolist() == [0, 0, 0, 1, 1] and data.symbols("val").tolist() == [0, 1, 0, 1]
     begins = data.series("train").begins
     assert begins is not None and begins.tolist() == [True, False, False, True]
