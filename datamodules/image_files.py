@@ -72,8 +72,8 @@ class IdxImages:
             path = self.of(root) / name
             try:
                 return reader(str(path))
-            except FileNotFoundError as error:
-                raise UserError(f"{path} is missing; data.init_args.root is {root!r}.") from error
+            except OSError as error:
+                raise _unreadable(path, error, root) from error
             except (RuntimeError, TypeError, ValueError, AssertionError, IndexError, KeyError) as error:
                 raise UserError(
                     f"{path} is not an idx file of {content}, or is cut short "
@@ -92,6 +92,11 @@ class IdxImages:
                 "delete both and run again to download them anew."
             )
         return images, labels
+
+
+def _unreadable(path: Path, error: OSError, root: str) -> UserError:
+    why = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read ({error.strerror})"
+    return UserError(f"{path} {why}; data.init_args.root is {root!r}.")
 
 
 IDX_IMAGES = {
@@ -157,8 +162,8 @@ def read_cifar10(root: str, train: bool) -> tuple[Tensor, Tensor]:
         path = Path(root, _CIFAR10, name)
         try:
             content = np.fromfile(path, dtype=np.uint8)
-        except FileNotFoundError as error:
-            raise UserError(f"{path} is missing; data.init_args.root is {root!r}.") from error
+        except OSError as error:
+            raise _unreadable(path, error, root) from error
         whole = len(content) > 0 and len(content) % _RECORD == 0
         records = content.reshape(-1, _RECORD) if whole else content
         if not whole or records[:, 0].max() > 9:

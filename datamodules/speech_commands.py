@@ -270,7 +270,11 @@ def _files(source: Path) -> Iterator[tuple[str, bytes]]:
         for path in sorted(source.glob("*")) + sorted(source.glob("*/*.wav")):
             name = path.relative_to(source).as_posix()
             if wanted.fullmatch(name):
-                yield name, path.read_bytes()
+                try:
+                    content = path.read_bytes()
+                except OSError as error:
+                    raise UserError(f"{path} cannot be read ({error.strerror}).") from error
+                yield name, content
         return
     try:
         with tarfile.open(source, "r|gz") as archive:

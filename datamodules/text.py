@@ -8,7 +8,7 @@ import platform
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -190,7 +190,8 @@ class TextCorpus(TextDataModule):
         digest = hashlib.sha256()
         for _, content in (each for part in given.values() for each in part):
             digest.update(len(content).to_bytes(8, "big") + content)
-        self.contents = digest.hexdigest()[:16]
+        self.contents = digest.hexdigest()[:16]  # of all files in a row, whatever each is for
+        self._counts = {f"{name}_files": len(given[name]) for name in ("val", "test")}
         self._vocabulary, numbers = self._numbered(given)
         self._parts, self._begins = self._cut(numbers)
         super().__init__(
@@ -205,6 +206,9 @@ class TextCorpus(TextDataModule):
             num_workers,
             carry,
         )
+
+    def definition(self) -> dict[str, Any]:
+        return {**super().definition(), **self._counts}
 
     @property
     def vocabulary(self) -> Vocabulary:

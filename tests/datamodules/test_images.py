@@ -253,6 +253,15 @@ def test_cifar_is_downloaded_and_nothing_gets_out_of_its_folder(
     assert len(data.split("train")) == 7
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """Here because it is a folder; elsewhere because it is somebody else's."""
+    for name in ("cifar-10-batches-bin/test_batch.bin", "MNIST/raw/t10k-images-idx3-ubyte"):
+        (tmp_path / name).mkdir(parents=True)
+    for data in (PixelCIFAR10(str(tmp_path)), PixelMNIST(str(tmp_path), verify=False)):
+        with pytest.raises(UserError, match=r"cannot be read \(Is a directory\); data\.init_args\.root is"):
+            data.images("test")
+
+
 def test_no_network_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(urllib.request, "urlopen", Served({}))
     for data in (PixelCIFAR10(root=str(tmp_path)), PixelMNIST(str(tmp_path), dataset="kmnist")):

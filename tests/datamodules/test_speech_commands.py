@@ -270,6 +270,14 @@ def test_verify_refuses_what_was_read_without_it(make):
         make(features="raw", verify=True).split("val")
 
 
+def test_a_recording_that_cannot_be_read_is_named(make, tmp_path):
+    (tmp_path / "root" / module._NAME / "go" / "a.wav").mkdir(parents=True)
+    for name in module._LISTS:
+        (tmp_path / "root" / module._NAME / name).touch()
+    with pytest.raises(UserError, match=r"go/a\.wav cannot be read \(Is a directory\)"):
+        make(features="raw", root=str(tmp_path / "root")).split("val")
+
+
 def test_a_part_of_an_unpacked_corpus_may_grow(make, packed, tmp_path):
     with tarfile.open(packed / module._ARCHIVE) as archive:
         archive.extractall(tmp_path / "root" / module._NAME, filter="data")

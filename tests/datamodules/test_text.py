@@ -116,6 +116,16 @@ def test_entropy_of_a_fair_coin_is_one_bit() -> None:
 # ---- splits, documents, streams
 
 
+def test_what_a_file_is_for_tells_data_apart(tmp_path: Path) -> None:
+    """One moved from training to validation has been trained on."""
+    names = [str(tmp_path / name) for name in "abcd"]
+    for number, name in enumerate(names):
+        Path(name).write_text("ab" * (number + 3))
+    one = TextCorpus(names[:2], val_files=names[2], test_files=names[3])
+    other = TextCorpus(names[0], val_files=names[1:3], test_files=names[3])
+    assert one.definition() != other.definition() and one.contents == other.contents
+
+
 def test_files_are_documents(tmp_path: Path) -> None:
     for name, text in (("a", "aaa"), ("b", "bb"), ("c", "abab")):
         (tmp_path / name).write_text(text)
