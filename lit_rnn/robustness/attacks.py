@@ -32,6 +32,8 @@ def _over_examples(flags: Tensor, like: Tensor) -> Tensor:
 class Threat:
     """The set an attack may move in: {x + d: |d| <= eps, x + d in the box, d = 0 outside the mask}.
 
+    |d| is that of the numbers as they are, held against eps in float64: rounding leads none out of the ball.
+
     Args:
         x: The inputs (B, ...), floating.
         eps: Radius in the units of x: of each element for L-inf, of the whole sequence for L2.
@@ -63,15 +65,29 @@ class Threat:
                 eps,
                 f"at most {widest:g}, which reaches across the data's range",
             )
+        if self.norm == math.inf:
+            self._low, self._high = self._pulled(self.x - self.eps), self._pulled(self.x + self.eps)
+
+    def _pulled(self, moved: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
+        """What rounding has put out of the ball goes towards x, by the least that its numbers allow, until it is in."""
+        x, mask = self.x[rows], self.mask[rows]
+        while True:
+            delta = torch.where(mask, moved.double() - x.double(), 0.0)
+            outside = (delta.abs() if self.norm == math.inf else _norms(delta)) > self.eps
+            if not outside.any():
+                return moved
+            nearer = moved + torch.finfo(x.dtype).eps * (x - moved)  # which near 0 is more than the next number
+            moved = torch.where(outside, torch.nextafter(nearer, x), moved)
 
     def project(self, moved: Tensor, rows: Tensor | slice = slice(None)) -> Tensor:
         """Admissible inputs near ``moved``: onto the ball, then into the box, which does not leave the ball."""
         x, mask = self.x[rows], self.mask[rows]
         if self.norm == math.inf:
-            moved = torch.maximum(torch.minimum(moved, x + self.eps), x - self.eps)
+            moved = torch.maximum(torch.minimum(moved, self._high[rows]), self._low[rows])
         else:
-            delta = torch.where(mask, moved - x, 0.0)
-            moved = x + delta * (self.eps / _norms(delta).clamp_min(self.eps))
+            delta = torch.where(mask, moved.double() - x.double(), 0.0)
+            moved = (x.double() + delta * (self.eps / _norms(delta).clamp_min(self.eps))).to(x.dtype)
+            moved = self._pulled(moved, rows)
         if self.bounds is not None:
             moved = moved.clamp(*self.bounds)
         return torch.where(mask, moved, x)

@@ -25,6 +25,7 @@ from lit_rnn.robustness import (
     symbol_swap,
     zero_gradient_fraction,
 )
+from lit_rnn.robustness.attacks import Threat
 from lit_rnn.scan import scan
 
 F64 = torch.float64
@@ -148,7 +149,9 @@ def test_an_iterative_attack_is_not_handed_the_single_step() -> None:
 def test_the_box_is_exact(attack: Any) -> None:
     x, y = torch.rand(B, T, I, generator=generator(), dtype=F64), torch.zeros(B, dtype=torch.int64)
     moved = attack(linear, x, y, 0.3, bounds=(0, 1))
-    assert torch.equal(moved, (x - 0.3 * w.sign()).clamp(0, 1))
+    expected = (x - 0.3 * w.sign()).clamp(0, 1)
+    torch.testing.assert_close(moved, expected, rtol=0, atol=1e-15)
+    assert torch.equal(moved == 0, expected == 0) and torch.equal(moved == 1, expected == 1)
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -257,10 +260,25 @@ def test_stays_in_ball_and_box(attack: Any, norm: float, dtype: torch.dtype) -> 
     options: dict[str, Any] = {} if attack is fgsm else {"early_stop": False}
     moved = attack(model, x, y, eps, norm=norm, bounds=(0, 1), **options)
     for iterate in [*seen, moved]:
-        delta = (iterate - x).flatten(1)
+        delta = (iterate.double() - x.double()).flatten(1)
         assert iterate.min() >= 0 and iterate.max() <= 1
-        assert torch.linalg.vector_norm(delta, ord=norm, dim=1).max() <= eps + 1e-6
+        assert torch.linalg.vector_norm(delta, ord=norm, dim=1).max() <= eps, "not by rounding either"
     assert len(seen) >= (1 if attack is fgsm else 41)
+
+
+@each_norm
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("eps", [1e-3, 0.1, 3.0])
+def test_rounding_leads_no_input_out_of_the_ball(norm: float, dtype: torch.dtype, eps: float) -> None:
+    """Of inputs of every size, held against eps in float64; what the ball takes away is rounding, not more."""
+    x = (draw(40, 9, 3) * (10 ** (3 * draw(40, 9, 3, seed=1))).clamp(1e-4, 1e3)).to(dtype)
+    moved = Threat(x, eps, norm, None, None).project(x + (10 * eps * draw(40, 9, 3, seed=2)).to(dtype))
+    delta = (moved.double() - x.double()).flatten(1)
+    assert torch.linalg.vector_norm(delta, ord=norm, dim=1).max() <= eps
+    x = torch.zeros(40, 9, 3, dtype=dtype)  # here next to nothing is lost
+    moved = Threat(x, eps, norm, None, None).project(9 + x)
+    sizes = torch.linalg.vector_norm(moved.double().flatten(1), ord=norm, dim=1)
+    assert eps * (1 - 2 * torch.finfo(dtype).eps) <= sizes.min() and sizes.max() <= eps
 
 
 @each_attack
