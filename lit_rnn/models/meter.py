@@ -23,13 +23,19 @@ class WeightedMean(Metric):
 
     def __init__(self) -> None:
         super().__init__()
+        self.updates = 0  # here and since the last reset: torchmetrics' own count is also that of what was loaded
         self.add_state("total", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("weight", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, value: Tensor, weight: int) -> None:
+        self.updates += 1
         if weight:  # the mean of nothing is NaN
             self.total += value.to(self.total.dtype) * weight
             self.weight += weight
+
+    def reset(self) -> None:
+        super().reset()
+        self.updates = 0
 
     def compute(self) -> Tensor:
         return self.total / self.weight

@@ -236,8 +236,8 @@ class Training(Network, LightningModule, ABC):
 
     def _refuse_nothing(self, stage: str) -> None:
         """Refuse an epoch in which nothing counted, whose means are no numbers and which trained nothing."""
-        loss = self.meters.of(stage)["loss"]
-        told = torch.tensor([float(loss.weight), loss._update_count], device=self.device)  # type: ignore[arg-type]
+        loss: Any = self.meters.of(stage)["loss"]
+        told = torch.tensor([float(loss.weight), loss.updates], device=self.device)
         if self.trainer.world_size > 1:
             torch.distributed.all_reduce(told)
         weight, batches = told.tolist()
