@@ -67,6 +67,8 @@ class Task:
         apart = not self.per_step or self.scored != "last"
         require(apart, "task.scored", self.scored, f"all or mask {each}, one of which stands at every step")
         require(self.recall is None or self.per_step, "task.recall", self.recall, f"null {each}, one a sequence")
+        some = self.recall is None or self.recall >= 1
+        require(some, "task.recall", self.recall, "null or a whole number of at least 1")
         several = self.labels == 1 or self.targets == "label_per_step"
         require(several, "task.labels", self.labels, f"1 {each}: label_per_step alone has several")
 

@@ -141,6 +141,7 @@ def test_direction_agrees_with_the_metric(case, tmp_path):
         ({"scored": "every"}, "task.scored is 'every', but it must be one of last, all, mask, padded"),
         ({"scored": "last"}, "task.scored is 'last', but it must be all or mask with targets label_per_step"),
         ({"targets": "label", "recall": None, "labels": 2}, "task.labels is 2, but it must be 1 with targets label"),
+        ({"recall": 0}, "task.recall is 0, but it must be null or a whole number of at least 1"),
         ({"targets": "label"}, "task.recall is 10, but it must be null with targets label"),
     ],
 )
