@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datamodules.errors import UserError, require
 from lit_rnn.commands.parser import Parser
 
+_DEVICE = "cuda"
 _PASSES = 10_000  # that are taken to come, so that what compiles for a while is measured too
 
 
@@ -40,16 +41,18 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
 
 def _measuring(arguments: Sequence[str]) -> Callable[[], None]:
-    """What measures every backend on every cell of a config, with gradients and without."""
+    """What measures every backend on every cell of a config, in its precision, with gradients and without."""
     import torch
+    from pytorch_lightning import Trainer
 
     from datamodules import SequenceDataModule
     from lit_rnn.class_paths import class_in
     from lit_rnn.commands.config_parser import resolve
+    from lit_rnn.commands.quiet import quiet_lightning
     from lit_rnn.models import SequenceModel
     from lit_rnn.scan import autotune, scan
 
-    device = torch.device("cuda")
+    device = torch.device(_DEVICE)
     if not autotune.measures(device):
         raise UserError("autotune --config measures on a GPU, and torch finds none here.")
     config = resolve(arguments)
@@ -64,11 +67,16 @@ def _measuring(arguments: Sequence[str]) -> Callable[[], None]:
     steps, batch = data.task.length, data.batch_size
     require(steps is not None, "data", data.task.name, "data of one length: without one there is no shape to measure")
 
+    quiet_lightning()
+    trainer = Trainer(accelerator=device.type, devices=1, precision=config["trainer"]["precision"], logger=False)
+    as_in_training = trainer.precision_plugin
+    as_in_training.convert_module(model)  # in place
+
     def measure() -> None:
         for cell in model.cell_list():
             for learns in (True, False):
-                x = torch.zeros(steps, batch, cell.input_size, device=device)
-                with torch.set_grad_enabled(learns):
+                x = as_in_training.convert_input(torch.zeros(steps, batch, cell.input_size, device=device))
+                with torch.set_grad_enabled(learns), as_in_training.forward_context():
                     scan(cell, x, last_only=not data.task.per_step, expected_passes=_PASSES)
 
     return measure

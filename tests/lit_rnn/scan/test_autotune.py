@@ -15,6 +15,7 @@ from datamodules import UserError
 from lit_rnn import graphs
 from lit_rnn.__main__ import main
 from lit_rnn.cells import Cell, JANETCell, LSTMCell, VanillaRNNCell
+from lit_rnn.commands.autotune import command
 from lit_rnn.scan import autotune, foreseen, graphed, run, scan
 from tests.recording import Rerun
 
@@ -199,7 +200,7 @@ def test_the_command_measures_on_a_gpu_alone(capsys: pytest.CaptureFixture[str])
 
 
 def test_half_a_config_is_refused(clock: Clock, capfd: Any, monkeypatch: Any, tmp_path: Path) -> None:
-    monkeypatch.setattr(torch, "device", lambda name: CPU)
+    monkeypatch.setattr(command, "_DEVICE", "cpu")
     for there, lacking in (("data", "model"), ("model", "data")):
         path = tmp_path / "t.yaml"
         path.write_text(f"{there}: {{class_path: {'CopyMemory' if there == 'data' else 'LSTM'}}}")
@@ -210,11 +211,30 @@ def test_half_a_config_is_refused(clock: Clock, capfd: Any, monkeypatch: Any, tm
 def test_the_command_measures_every_cell_of_a_config(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU in a GPU's place: a model of two layers, with gradients and without."""
     monkeypatch.setattr(autotune, "seconds", lambda work, device: float(work() is None))
-    monkeypatch.setattr(torch, "device", lambda name: CPU)
+    monkeypatch.setattr(command, "_DEVICE", "cpu")
     options = ["--model.init_args.layers", "2", "--model.init_args.hidden_size", "4", "--data.init_args.delay", "3"]
     assert main(["autotune", "--config", "quickstart.yaml", *options]) == 0
     (measured,) = [autotune.read(path) for path in autotune.files()]
     assert len(measured) == 4 and all("n = 4, T = 23, B = " in key for key in measured)
+
+
+@pytest.mark.parametrize(
+    ("precision", "named"), [("32-true", "float32"), ("bf16-mixed", "bfloat16 autocast"), ("64-true", "float64")]
+)
+def test_the_command_measures_in_the_config_s_precision(
+    precision: str, named: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    met: list[str] = []
+
+    def noted(cell: Cell, x: torch.Tensor, **_: object) -> None:
+        assert x.dtype == next(cell.parameters()).dtype
+        met.append(autotune.Shape(cell, *x.shape[:2], torch.is_grad_enabled()).key)
+
+    monkeypatch.setattr("lit_rnn.scan.scan", noted)
+    monkeypatch.setattr(command, "_DEVICE", "cpu")
+    options = ["--model.init_args.hidden_size", "4", "--trainer.precision", precision]
+    assert main(["autotune", "--config", "quickstart.yaml", *options]) == 0
+    assert len(met) == 2 and all(f", {named}, forward" in key for key in met)
 
 
 def test_nothing_is_forgotten_for_what_cannot_be_measured(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +242,7 @@ def test_nothing_is_forgotten_for_what_cannot_be_measured(clock: Clock, monkeypa
     kept = autotune.files()
     if not torch.cuda.is_available():
         assert main(["autotune", "--clear", "--config", "quickstart.yaml"]) == 2 and autotune.files() == kept
-    monkeypatch.setattr(torch, "device", lambda name: CPU)
+    monkeypatch.setattr(command, "_DEVICE", "cpu")
     assert main(["autotune", "--clear", "--config", "quickstart.yaml", "--model.init_args.hidden_siz", "4"]) == 2
     assert autotune.files() == kept != []
 
