@@ -37,7 +37,7 @@ from lit_rnn.files import make_folder, read_json, read_yaml, refuse_links
 from lit_rnn.runs.checkpoints import last_checkpoint
 from lit_rnn.runs.endings import diverged, is_diverged
 from lit_rnn.runs.folder import newest_config
-from lit_rnn.runs.results import is_finished, runs_below
+from lit_rnn.runs.results import as_kept, is_finished, runs_below
 
 ROWS = 200  # of training losses
 _OF_A_STEP = ("epoch", "step", "train/loss_step")
@@ -86,7 +86,7 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
         old.unlink()
     for name in ("fit.json", "test.json", *sorted(path.name for path in run.glob("versions-*.json"))):
         if (run / name).is_file():
-            (to / name).write_text(json.dumps(read_json(run / name), indent=1) + "\n")
+            (to / name).write_text(json.dumps(as_kept(read_json(run / name)), indent=1) + "\n")
     if out:
         said = str(read_json(diverged(run), ("said",))["said"]).partition(";")[0]  # its checkpoint is a path of there
         diverged(to).write_text(json.dumps({"said": said}) + "\n")

@@ -85,8 +85,8 @@ def _run(run: Run, place: Path, commit: str | None) -> dict[str, Any]:
         "setting": run.setting.name,
         "seed": run.seed,
         "versions": {key: versions.get(key) for key in _VERSIONS},
-        "fit": _numbers(place, "fit"),
-        "test": _numbers(place, "test") if is_finished(place, "test") else None,
+        "fit": read_result(place),
+        "test": read_result(place, "test") if is_finished(place, "test") else None,
         "curves": {
             key: [list(steps), [_finite(value) for value in values]] for key, (steps, values) in columns.items()
         },
@@ -95,12 +95,6 @@ def _run(run: Run, place: Path, commit: str | None) -> dict[str, Any]:
 
 def _metric(place: Path) -> str:
     return str(read_result(place)["metric"])
-
-
-def _numbers(place: Path, command: str) -> dict[str, Any]:
-    """What a command left; None for a number that is none."""
-    found = read_result(place, command)
-    return {key: _finite(value) if isinstance(value, float) else value for key, value in found.items()}
 
 
 def _finite(value: float) -> float | None:

@@ -17,6 +17,7 @@ from lit_rnn.report.console import new_console
 from lit_rnn.report.tables import Table
 from lit_rnn.runs.endings import DivergedError, diverged, note_divergence
 from lit_rnn.runs.folder import keeps_files
+from lit_rnn.runs.results import as_kept
 
 
 def _at_other_lengths(trainer: Trainer, split: str, task: Task) -> dict[str, dict[str, float | None]]:
@@ -132,5 +133,5 @@ class Summary(Callback):
         new_console().print(table.terminal())
         if not keeps_files(trainer):
             return
-        write_json(self.folder / f"{self._command}.json", result)
+        write_json(self.folder / f"{self._command}.json", as_kept(result))
         show.result(trainer, {f"{self._command}/{key}": value for key, value in result.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,13 @@ from lit_rnn.files import read_json
 _NUMBERS = {"parameters": int, "steps": int, "loss": float, "chance": float, "value": float, "seconds": float}
 _AT_LENGTH = re.compile(r"(?:loss|value|chance)_at_(\d+)")  # what Summary writes of other lengths
 _TEXTS = ("model", "task", "metric")
+
+
+def as_kept(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of a result as its file has them: None, JSON's null, for one that is none, as JSON has no NaN."""
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in result.items()
+    }
 
 
 def is_finished(folder: Path, command: str = "fit") -> bool:
@@ -30,7 +38,7 @@ def ended_early(folder: Path) -> bool:
 
 
 def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
-    """The numbers that a finished run left in its folder.
+    """The numbers that a finished run left in its folder; None for a loss or a value that is none.
 
     Raises:
         UserError: if there are none, or if they are something else.
@@ -49,7 +57,7 @@ def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
         missing = value is None and key.startswith(("loss", "value"))  # not validated
         if not missing and (isinstance(value, bool) or not isinstance(value, int if kind is int else int | float)):
             raise UserError(f"{path} is damaged ({key} is not a number): recreate it or remove it.")
-    return found
+    return as_kept(found)
 
 
 def other_lengths(result: Mapping[str, Any]) -> list[int]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import math
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +13,11 @@ from typing import Any
 import pytest
 import torch
 
+from datamodules import Adding
 from lit_rnn.callbacks import Summary
 from lit_rnn.commands.fit import saved
+from lit_rnn.models import GRU
+from lit_rnn.runs.results import read_result
 
 
 @pytest.mark.parametrize(("command", "seconds"), [("fit", 105.0), ("test", 5.0), ("validate", 5.0)])
@@ -26,6 +31,22 @@ def test_only_a_resumed_fit_counts_what_its_checkpoint_took(
     summary.setup(nothing, nothing, command)  # type: ignore[arg-type]
     summary.load_state_dict({"seconds": 100.0})
     assert summary.seconds == summary.state_dict()["seconds"] == seconds
+
+
+def test_a_loss_that_is_no_number_is_null_in_the_file(tmp_path: Path) -> None:
+    """JSON has no NaN and no infinity; other readers refuse them. So it is for a file of before that has one."""
+    model = GRU(Adding(length=6).task, 2)
+    metrics = {"test/loss": torch.tensor(math.nan), "test/mse": torch.tensor(math.inf)}
+    plain = {"is_global_zero": True, "early_stopping_callbacks": [], "loggers": [], "fast_dev_run": False}
+    trainer = SimpleNamespace(callback_metrics=metrics, **plain)
+    summary = Summary(tmp_path)
+    summary.setup(trainer, model, "test")  # type: ignore[arg-type]
+    summary.teardown(trainer, model, "test")  # type: ignore[arg-type]
+    text = (tmp_path / "test.json").read_text()
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert found["loss"] is None and found["value"] is None and found["chance"] == pytest.approx(1 / 6)
+    (tmp_path / "test.json").write_text(text.replace('"loss": null', '"loss": NaN'))
+    assert read_result(tmp_path, "test")["loss"] is None
 
 
 @pytest.mark.parametrize(
