@@ -14,8 +14,9 @@ from datamodules.errors import UserError, as_in_yaml
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.study import plan
 from lit_rnn.commands.study.best import diverged
+from lit_rnn.commands.study.local import is_done
 from lit_rnn.commands.study.measure import lowest, rank, results
-from lit_rnn.commands.study.subject import Run, read_study
+from lit_rnn.commands.study.subject import Checkpoint, Run, read_study
 from lit_rnn.files import make_folder, read_json, refuse_links, write_file
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.options import said_before
@@ -36,7 +37,12 @@ def collected(name: str, folder: Path, commit: str | None = None) -> dict[str, A
     if finished:
         plan.check(finished, folder, plan.read(folder))
     succeeded = {row["run"]: row["success"] for row in results(study, folder, finished)}
-    runs = [_run(run, folder / run.name, commit) | {"success": succeeded[run.name]} for run in finished]
+    checkpoint: Checkpoint = study.best.checkpoint if study.best is not None else "best"
+    tests = [Run(run.setting, run.seed, "test", checkpoint) for run in finished]
+    runs = [
+        _run(run, test, folder / run.name, commit) | {"success": succeeded[run.name]}
+        for run, test in zip(finished, tests, strict=True)
+    ]
     if not runs:
         raise UserError(f"{folder} holds no finished run of {name}: name the study's folder.")
     best, out = study.best, diverged(study.trainings, folder)
@@ -73,7 +79,7 @@ def check_one_setting(run: Path) -> None:
         )
 
 
-def _run(run: Run, place: Path, commit: str | None) -> dict[str, Any]:
+def _run(run: Run, tested: Run, place: Path, commit: str | None) -> dict[str, Any]:
     check_one_setting(place)
     versions = read_json(place / "versions.json")
     versions["commit"] = commit or versions.get("commit")
@@ -86,7 +92,7 @@ def _run(run: Run, place: Path, commit: str | None) -> dict[str, Any]:
         "seed": run.seed,
         "versions": {key: versions.get(key) for key in _VERSIONS},
         "fit": read_result(place),
-        "test": read_result(place, "test") if is_finished(place, "test") else None,
+        "test": read_result(place, "test") if is_done(tested, place.parent) else None,
         "curves": {
             key: [list(steps), [_finite(value) for value in values]] for key, (steps, values) in columns.items()
         },

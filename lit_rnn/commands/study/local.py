@@ -15,15 +15,15 @@ from lit_rnn.commands.study.subject import Run
 from lit_rnn.files import read_yaml
 from lit_rnn.runs.endings import SIGNALS, is_diverged, stopping
 from lit_rnn.runs.launched import LAUNCHER
-from lit_rnn.runs.results import is_finished
+from lit_rnn.runs.results import is_finished, read_result
 
 _DIVERGED = "lit_rnn: The loss is"  # how `DivergedError` begins
 
 
 def command(run: Run, folder: Path, threads: int) -> list[str]:
-    """The command line that starts a run, or goes on with it; or that tests its best checkpoint."""
+    """The command line that starts a run, or goes on with it; or that tests a checkpoint of it."""
     if run.command == "test":
-        place = ["--run_dir", str(folder / run.name), "--ckpt_path", "best", "--threads", str(threads)]
+        place = ["--run_dir", str(folder / run.name), "--ckpt_path", run.checkpoint, "--threads", str(threads)]
         trusted = [part for module in _own_modules(run) for part in ("--trust", module)]
         return [sys.executable, "-m", "lit_rnn", "test", *place, *trusted]
     place = ["--run_dir", str(folder / run.name), "--threads", str(threads), "--resume", "auto"]
@@ -43,8 +43,12 @@ def _own_modules(run: Run) -> list[str]:
 
 
 def is_done(run: Run, folder: Path) -> bool:
-    """Whether nothing of a run is left to do."""
-    return is_finished(folder / run.name, run.command)
+    """Whether nothing of a run is left to do; a test of another checkpoint than the last is none of that."""
+    place = folder / run.name
+    if not is_finished(place, run.command):
+        return False
+    of_last = run.command == "test" and run.checkpoint == "last"
+    return not of_last or read_result(place, "test")["steps"] == read_result(place)["steps"]
 
 
 def log(folder: Path, run: Run) -> Path:

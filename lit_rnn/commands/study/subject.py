@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from datamodules.errors import UserError, as_in_yaml, held, require
 from lit_rnn.commands.configs import find_config
@@ -23,6 +23,7 @@ from lit_rnn.commands.study.search.space import (
 from lit_rnn.files import check_name, file_name, read_yaml
 from lit_rnn.runs.options import number
 
+Checkpoint = Literal["best", "last"]
 KEYS = ("base", "grid", "seeds", "arms", "success", "best", "search")
 ARM_KEYS = ("base", "grid", "space")
 SEEDS = "whole numbers from 0 to 4294967295"
@@ -58,6 +59,7 @@ class Run:
     setting: Setting
     seed: int
     command: Literal["fit", "test"] = "fit"
+    checkpoint: Checkpoint = "best"  # of a test
 
     @property
     def name(self) -> str:
@@ -86,12 +88,15 @@ class Best:
     """What only the best setting of each arm is worth: more seeds, and a test of all of its runs.
 
     Args:
+        checkpoint: What is tested: each run's best on validation, or its last. Where validation cannot tell checkpoints
+            apart, as under a curriculum whose first lengths are soon learnt, the best is the first of many.
         if_success: More seeds only where all its runs of the study's own seeds have succeeded; tests all the same.
     """
 
     seeds: tuple[int, ...]
     test: bool
     if_success: bool = False
+    checkpoint: Checkpoint = "best"
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,9 @@ class Study:
             return []
         more = self.best.seeds if succeeded or not self.best.if_success else ()
         tested = (*self.seeds, *more) if self.best.test else ()
-        return [Run(setting, seed) for seed in more] + [Run(setting, seed, "test") for seed in tested]
+        return [Run(setting, seed) for seed in more] + [
+            Run(setting, seed, "test", self.best.checkpoint) for seed in tested
+        ]
 
 
 def read_study(name: str) -> Study:
@@ -149,8 +156,8 @@ def read_study(name: str) -> Study:
 
     Keys: ``base``, a config or a list of them, as for ``fit -c``; ``grid``, option to list of values, all combinations;
     ``seeds``; ``arms``, name to {base, grid}, which are added to the common ones; ``success``, {below: loss} or
-    {below_chance: share}, half of chance by default; ``best``, {seeds, test, if_success}, what follows for each arm's
-    best setting; ``search``, see `lit_rnn.commands.study.search.space.Search`.
+    {below_chance: share}, half of chance by default; ``best``, {seeds, test, checkpoint, if_success}, what follows for
+    each arm's best setting; ``search``, see `lit_rnn.commands.study.search.space.Search`.
 
     Raises:
         UserError: naming the key.
@@ -194,16 +201,20 @@ def _different(seeds: Any) -> bool:
 
 def _best(given: Any, seeds: Sequence[int]) -> Best:
     """``best:``, whose seeds come beside those of the search for the best."""
-    require(isinstance(given, dict), "best", given, "a mapping with seeds, test and if_success")
-    only(given, ("seeds", "test", "if_success"), "best")
+    require(isinstance(given, dict), "best", given, "a mapping with seeds, test, checkpoint and if_success")
+    only(given, ("seeds", "test", "checkpoint", "if_success"), "best")
     more, test, if_success = given.get("seeds", []), given.get("test", False), given.get("if_success", False)
     accepted = f"a list of different {SEEDS}, none of which is in seeds, {list(seeds)}"
     require(_different(more) and not set(more) & set(seeds), "best.seeds", more, accepted)
     for key, value in (("test", test), ("if_success", if_success)):
         require(isinstance(value, bool), f"best.{key}", value, "true or false")
+    checkpoint = given.get("checkpoint", "best")
+    known = get_args(Checkpoint)
+    require(checkpoint in known, "best.checkpoint", checkpoint, " or ".join(known))
+    require(test or "checkpoint" not in given, "best.checkpoint", checkpoint, "left out without test: true")
     require(more or test, "best", given, "such that something follows: name seeds, or test: true")
     require(more or not if_success, "best.seeds", more, "a list of at least one seed beside if_success")
-    return Best(tuple(more), test, if_success)
+    return Best(tuple(more), test, if_success, checkpoint)
 
 
 def _search(content: Mapping[str, Any], arms: Mapping[str, Any], settings: Sequence[Setting], seeds: Any) -> Search:

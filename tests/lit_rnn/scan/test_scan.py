@@ -354,7 +354,7 @@ def test_the_decoder_reads_only_what_counts(monkeypatch: pytest.MonkeyPatch) -> 
     torch.testing.assert_close(
         loss, nn.functional.cross_entropy(outputs[:, -10:].flatten(0, 1), targets[:, -10:].flatten())
     )
-    torch.testing.assert_close(model.get_submodule("meters.train_metric").compute(), right.float().mean())  # type: ignore[operator]
+    torch.testing.assert_close(model.get_submodule("meters.train_metric").compute(), right.double().mean())  # type: ignore[operator]
 
 
 def test_an_lstm_alone_on_its_thread_is_torchs() -> None:

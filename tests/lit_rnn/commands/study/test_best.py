@@ -13,7 +13,7 @@ from datamodules import UserError
 from lit_rnn.commands.study import local, measure, work
 from lit_rnn.commands.study.best import Queue, ahead, best_setting, every, following, undecided
 from lit_rnn.commands.study.subject import Run, read_study
-from tests.lit_rnn.commands.study.made import FOLDER, LR, Write, by_rates, finish, run_study
+from tests.lit_rnn.commands.study.made import FOLDER, LR, Planned, Write, by_rates, finish, run_study
 
 
 def test_a_finished_run_without_a_finite_loss_is_not_the_best(study: Write) -> None:
@@ -163,6 +163,21 @@ def test_what_a_study_with_a_best_will_do_is_told(study: Write, capsys: pytest.C
     assert told == "10 runs and 6 tests, 80 updates at most"
     test = local.command(dataclasses.replace(read_study("study.yaml").runs[0], command="test"), Path("f"), 1)
     assert test[2:] == ["lit_rnn", "test", "--run_dir", "f/a-lr=0.1-seed=1", "--ckpt_path", "best", "--threads", "1"]
+
+
+def test_the_last_checkpoint_is_tested_where_the_study_says_so(planned: Planned) -> None:
+    """A test of another one is none of that: it is made anew."""
+    one = planned(best={"test": True, "checkpoint": "last"})
+    (run,), (test,) = one.runs, one.following(one.settings[0])
+    line = local.command(test, FOLDER, 1)
+    assert line[line.index("--ckpt_path") + 1] == "last"
+    finish(run)
+    finish(test)
+    assert local.is_done(test, FOLDER)
+    of_best = json.loads((FOLDER / run.name / "test.json").read_text()) | {"steps": 1}
+    (FOLDER / run.name / "test.json").write_text(json.dumps(of_best))
+    assert not local.is_done(test, FOLDER) and local.is_done(dataclasses.replace(test, checkpoint="best"), FOLDER)
+    assert ahead(one, FOLDER) == [test]
 
 
 def test_the_test_of_a_class_of_the_users_own_trusts_its_module(study: Write) -> None:

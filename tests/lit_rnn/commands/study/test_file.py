@@ -56,6 +56,8 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Write) 
         ({"best": {"seeds": [1]}}, "none of which is in seeds"),
         ({"best": {"seeds": [2], "test": "yes"}}, "best.test is 'yes'"),
         ({"best": {"seeds": [2], "if_success": 1}}, "best.if_success is 1"),
+        ({"best": {"test": True, "checkpoint": "first"}}, "best.checkpoint is 'first', but it must be best or last"),
+        ({"best": {"seeds": [2], "checkpoint": "last"}}, "best.checkpoint is 'last', but it must be left out without"),
         ({"best": {"test": True, "if_success": True}}, "at least one seed beside if_success"),
         (
             {"best": {"test": True}, "search": {"trials": 1, "space": {LR: {"float": [0.1, 1]}}}},
