@@ -10,3 +10,8 @@ _WORDS = {True: "Holds here", False: "**Does not hold here**", None: "Not measur
 def verdict(holds: bool | None, text: str) -> str:
     """A line of a page about a claim, or about several that have not been measured; ``text`` has no full stop."""
     return f"- {_WORDS[holds]}: {plain_markdown(text)}.\n"
+
+
+def not_learnt(text: str) -> str:
+    """A line about what networks are said to learn, and have not in the updates that they had here."""
+    return f"- **Not learnt here**: {plain_markdown(text)}.\n"

@@ -105,6 +105,29 @@ def test_what_does_not_hold_is_said_first_then_the_table_best_first(made: Path) 
     assert "Not begun: modular arithmetic, A5" in text and "9 trainings of commit 0123456 on Linux took" in text
 
 
+def test_what_was_not_learnt_is_no_refutation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    study = by_hand(tmp_path, {"lstm": {"0.1": [(1.0, 0.5)] * 3, "0.01": [(0.9, 0.5)]}})
+    assert collect.main(["runs", "tracking/parity.json", "--study", str(study)]) == 0
+    text = tracking.page(tracking.read_all(tmp_path / "tracking"), "", "")
+    assert "\n- **Not learnt here**: the LSTM keeps parity" in text and "LSTM 0 of 3.\n" in text
+
+
+def test_orthogonal_cells_are_told_by_their_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = {("urnn", 4): (3, 3), ("urnn", 8): (1, 3), ("goru", 4): (3, 3), ("goru", 8): (3, 3)}
+    monkeypatch.setattr(tracking.Tracking, "succeeded", lambda _, task, name, times: counts.get((name, times)))
+    told = tracking._orthogonal(tracking.Tracking({}))
+    assert told.endswith("Seeds that succeeded at 4 and at 8 times the length of training: URNN 3 and 1 of 3.\n")
+
+
+def test_what_is_tested_is_the_last_checkpoint() -> None:
+    """As the page says: the best on validation may have seen the curriculum's first lengths alone."""
+    for path in (ROOT / "results" / "tracking").glob("*.json"):
+        content = json.loads(path.read_text())
+        assert content["best"]["checkpoint"] == "last", path
+        assert all(run["test"]["steps"] == run["fit"]["steps"] for run in content["runs"] if run["test"]), path
+
+
 def test_a_rate_that_is_still_to_try_is_told(made: Path) -> None:
     """As where a study was given another rate after its runs."""
     path = made / "tracking" / "parity.json"
