@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from sympy.combinatorics import Permutation
+from sympy.combinatorics import Permutation, PermutationGroup
 from sympy.combinatorics.named_groups import AlternatingGroup, CyclicGroup, SymmetricGroup
 
 from datamodules import CycleNavigation, ModularArithmetic, Parity, PermutationWord, UserError
@@ -39,9 +39,13 @@ def made(kind: str, **options: Any) -> Tracking:
     return cls(**{**SMALL, **own, **options})
 
 
-def permutations(group: str) -> list[tuple[int, ...]]:
+def named(group: str) -> PermutationGroup:
     make = {"S": SymmetricGroup, "A": AlternatingGroup, "Z": CyclicGroup}[group[0]]
-    return sorted(tuple(element.array_form) for element in make(int(group[1:])).elements)
+    return make(int(group[1:]))
+
+
+def permutations(group: str) -> list[tuple[int, ...]]:
+    return sorted(tuple(element.array_form) for element in named(group).elements)
 
 
 def answer(data: Tracking, symbols: list[int]) -> int:
@@ -142,6 +146,40 @@ def test_the_product_of_permutations_by_hand() -> None:
     assert PermutationWord(group="A5", moved=3, **SMALL).task.input_size == 21
 
 
+@pytest.mark.parametrize("group", ["S3", "S4", "A5", "S5", "Z60"])
+def test_a_group_s_elements_and_all_products_are_sympy_s(group: str) -> None:
+    """In lexicographic order; behind state s, symbol x leads to sympy's s * x, which applies s first."""
+    data = PermutationWord(group=group, **SMALL)
+    members = sorted(named(group).elements, key=lambda element: element.array_form)
+    assert data.elements.tolist() == [element.array_form for element in members]
+    number = {element: place for place, element in enumerate(members)}
+    table = [[number[state * symbol] for symbol in members] for state in members]
+    np.testing.assert_array_equal(data.machine.transitions, table)
+    np.testing.assert_array_equal(data.machine.labels[data.machine.transitions], table)
+
+
+def read(data: Tracking, symbols: list[list[int]]) -> tuple[list[list[int]], list[Any]]:
+    """Inputs and targets of words that are ``symbols``, and one more that would draw a length."""
+    words = np.pad(np.array(symbols, dtype=np.uint64), ((0, 0), (0, 1)))
+    inputs, targets = data.make_at(words, len(symbols[0]))
+    return inputs.tolist(), targets.tolist()
+
+
+def test_parity_by_hand() -> None:
+    """Ones so far: 0, 1, 2, 2, 3, 3, 4."""
+    bits = [[0, 1, 1, 0, 1, 0, 1]]
+    assert read(Parity(every_step=True, **SMALL), bits) == (bits, [[0, 1, 0, 0, 1, 1, 0]])
+    assert read(Parity(**SMALL), bits) == (bits, [0])
+    assert read(Parity(**SMALL), [[0, 1, 1, 0, 1]]) == ([[0, 1, 1, 0, 1]], [1])
+
+
+def test_cycle_navigation_by_hand() -> None:
+    """On a circle of five from 0: back, back, stay, on, on, on, on."""
+    moves = [[0, 0, 1, 2, 2, 2, 2]]
+    assert read(CycleNavigation(every_step=True, **SMALL), moves) == (moves, [[4, 3, 3, 4, 0, 1, 2]])
+    assert read(CycleNavigation(**SMALL), moves) == (moves, [2])
+
+
 def test_arithmetic_by_hand() -> None:
     """Deletang et al.'s examples modulo 5, and what stands so far."""
     machine = ModularArithmetic(**SMALL).machine
@@ -149,6 +187,22 @@ def test_arithmetic_by_hand() -> None:
     assert machine.run(np.array([[1, plus, 2, times, 3]]))[0].tolist() == [1, 1, 3, 3, 2]
     assert machine.run(np.array([[1, minus, 1, minus, 1]]))[0, -1] == 4
     assert machine.run(np.array([[0, times, 1, plus, 4, times, 3, minus, 2]]))[0, -1] == 0
+
+
+def test_brackets_by_hand() -> None:
+    """Modulo 5. Words in turn: the left part's length less 1, the operator, and what the parts are made of."""
+    data = ModularArithmetic(brackets=True, multiply=True, **SMALL)
+    plus, minus, times = range(3)
+    made_of = {
+        "((1-2)*(3+4))": ([4, times, 0, minus, 1, 2, 0, plus, 3, 4], 3),  # -1 * 7 = -7
+        "((-3)-(2*-1))": ([3, minus, 3, 0, times, 2, 1], 4),  # -3 + 2 = -1
+        "((4)-((2)-1))": ([2, minus, 4, 2, minus, 2, 1], 3),  # 4 - 1
+        "(-3+(-2+(0)))": ([1, plus, 3, 1, plus, 2, 0], 0),  # -3 - 2 = -5
+    }
+    words = np.array([row + [0] * (14 - len(row)) for row, _ in made_of.values()], dtype=np.uint64)
+    inputs, values = data.make_at(words, 13)
+    assert ["".join("01234+-*()"[symbol] for symbol in row) for row in inputs.tolist()] == list(made_of)
+    assert values.tolist() == [value for _, value in made_of.values()]
 
 
 @pytest.mark.parametrize("kind", ["parity", "arithmetic", "brackets"])

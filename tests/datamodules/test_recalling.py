@@ -132,6 +132,53 @@ def test_a_read_gives_the_bit_that_was_written_last() -> None:
     assert data.changeable(x).tolist() == [[False, False, False, True, False, False]]
 
 
+def by_hand(data: LengthDataModule, words: list[int], length: int) -> list[Any]:
+    """Inputs, targets and mask of one sequence whose random words are chosen."""
+    batch = data.make_at(np.array([words], dtype=np.uint64), length)
+    return [torch.as_tensor(part)[0].int().tolist() for part in batch]
+
+
+def test_associative_recall_by_hand() -> None:
+    """Keys 5 and 3 have the values 13 and 8. 3 is asked at step 4, 5 at step 8; at 6 and 11 they only stand there."""
+    keys, values = [4, 1], [6, 0]  # of 1 to 6: the fifth, then the third; of 7 to 13: the last, then the second
+    gaps = [1 << 62, 2 << 62, 0, 3 << 62]  # the first key takes the least, the second key the next
+    others = [0, 0, 0, 0, 0, 11, 5, 0, 0, 2, 13, 3]
+    data = AssociativeRecall(length=12, pairs=2, vocabulary=14, power=1, **SMALL)
+    assert by_hand(data, [*keys, *values, *gaps, *others], 12) == [
+        [5, 13, 3, 8, 3, 11, 5, 0, 5, 2, 13, 3],
+        [0, 0, 0, 0, 8, 0, 0, 0, 13, 0, 0, 0],
+        [0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0],
+    ]
+
+
+def test_induction_heads_by_hand() -> None:
+    """The marker is 4. The last word places the first one: at step 2, and at the last place that it can have."""
+    data = InductionHeads(length=7, alphabet=4, **SMALL)
+    assert by_hand(data, [2, 0, 1, 3, 1, 2, 2], 7) == [[2, 0, 4, 3, 1, 2, 4], 3]
+    assert by_hand(data, [2, 0, 1, 3, 0, 1, 4], 7) == [[2, 0, 1, 3, 4, 1, 4], 1]
+
+
+def test_selective_copy_by_hand() -> None:
+    """3, 1 and 4 lie where the three least words are, and three markers, 5, ask for them."""
+    data = SelectiveCopy(delay=6, symbols=3, alphabet=4, **SMALL)
+    assert by_hand(data, [2, 0, 3, 9, 1, 1 << 63, 7, 0, 2], 6) == [
+        [0, 3, 0, 0, 1, 4, 5, 5, 5],
+        [0, 0, 0, 0, 0, 0, 3, 1, 4],
+        [0, 0, 0, 0, 0, 0, 1, 1, 1],
+    ]
+
+
+def test_flip_flop_by_hand() -> None:
+    """Write 1, ignore 0, read 1, write 0, ignore 1, read 0, write 1, read 1. What is drawn behind reads is not used."""
+    write, read, ignore, one = 2 << 62, 3 << 62, 0, 1 << 63
+    words = [write, one, ignore, 0, read, 0, write, 0, ignore, one, read, one, write, one, read, 0]
+    assert by_hand(FlipFlop(length=16, ignored=0.5, **SMALL), words, 16) == [
+        [2, 1, 4, 0, 3, 1, 2, 0, 4, 1, 3, 0, 2, 1, 3, 1],
+        [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0],
+        [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0],
+    ]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_sample_is_a_function_of_seed_split_and_index_at_every_length(kind: str) -> None:
     length = KINDS[kind][2]
