@@ -93,9 +93,10 @@ class Tracked(NamedTuple):
 class Tracking(LengthDataModule):
     """Base of tasks that ask for a machine's state: a label behind the last step, or behind every step.
 
-    Training batches, and those of the validation and test splits, have a length each, drawn uniformly from ``shortest``
-    to ``length`` as a function of the seed and the batch's first sample. ``val_lengths`` are measured beside, at just
-    those: far longer than trained, a network that tracks keeps its accuracy, and one that guesses falls to chance.
+    Samples 0 to ``same_length`` - 1 of a split have one length, drawn uniformly from ``shortest`` to ``length``, the
+    next as many another, and so on; in a batch of several lengths the shorter are padded. ``val_lengths`` are measured
+    beside, at just those: far longer than trained, a network that tracks keeps its accuracy, and one that guesses falls
+    to chance.
 
     Chance is the mean entropy of the labels, for who knows the length and the step but not the inputs.
 
@@ -104,10 +105,12 @@ class Tracking(LengthDataModule):
         shortest: The shortest.
         every_step: Whether a label is asked behind every step, rather than behind the last one.
         val_lengths: Other lengths at which validation and test measure.
+        same_length: How many samples, one after another, have their length in common: a batch that holds just those has
+            no padding. 1 draws a length for each.
         **kwargs: A curriculum, sizes, seed and workers: `LengthDataModule`.
     """
 
-    task_options: ClassVar[tuple[str, ...]] = ("length", "shortest", "every_step")
+    task_options: ClassVar[tuple[str, ...]] = ("length", "shortest", "every_step", "same_length")
     task_name = "tracking"
 
     def __init__(
@@ -116,13 +119,15 @@ class Tracking(LengthDataModule):
         shortest: int = 3,
         every_step: bool = False,
         val_lengths: Sequence[int] | None = TEST_LENGTHS,
+        same_length: int = 64,
         **kwargs: Any,
     ) -> None:
         super().__init__(val_lengths=None if val_lengths is None else list(val_lengths), **kwargs)
         require(
             1 <= shortest <= length, "data.init_args.shortest", shortest, f"from 1 to {length}, which is the length"
         )
-        self.length, self.shortest, self.every_step = length, shortest, every_step
+        require(same_length >= 1, "data.init_args.same_length", same_length, "a whole number of at least 1")
+        self.length, self.shortest, self.every_step, self.same_length = length, shortest, every_step, same_length
 
     def settle(self) -> None:
         super().settle()
@@ -193,10 +198,7 @@ class Tracking(LengthDataModule):
         return torch.zeros_like(inputs, dtype=torch.bool)
 
     def words_at(self, length: int) -> int:
-        return self.steps_at(length) + 1  # the last one draws the length
-
-    def drawn(self, words: NDArray[np.uint64], longest: int) -> int:
-        return self.shortest + int(words[0, -1] % np.uint64(longest - self.shortest + 1))
+        return self.steps_at(length) + 1
 
     def make_at(self, words: NDArray[np.uint64], length: int) -> Batch:
         symbols, labels = self.sequences(words[:, : self.steps_at(length)])

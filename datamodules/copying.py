@@ -6,8 +6,6 @@ import math
 from dataclasses import replace
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.base import Batch
@@ -29,13 +27,15 @@ class CopyMemory(OnDevice):
     - ``exprnn`` (the released expRNN and GeoTorch code): delay blanks, marker, K - 1 blanks. The first answer is due
       at the marker.
 
-    Variable copying (Chandar et al. 2019) draws the delay of each batch uniformly from 1 to ``delay``, as a function of
-    the seed and the batch's first sample. The shown losses weigh every step alike, so chance is
-    K ln(alphabet) / ((1 + delay) / 2 + 2K). At ``val_lengths`` every batch has just that delay.
+    Variable copying (Chandar et al. 2019) draws a delay for ``same_length`` samples at a time, uniformly from 1 to
+    ``delay``: published is one for every batch of 10. In a batch of several delays the shorter are padded. The shown
+    losses weigh every step alike, so chance is K ln(alphabet) / ((1 + delay) / 2 + 2K). At ``val_lengths`` every sample
+    has just that delay.
 
     Args:
         delay: T of the papers (L in the expRNN code), at least 1; the longest one with ``variable``.
-        variable: Draw a delay for every batch.
+        variable: Draw delays.
+        same_length: How many samples, one after another, have a drawn delay in common.
         symbols: K, how many symbols to recall.
         alphabet: How many different data symbols there are.
         protocol: The layout.
@@ -44,7 +44,7 @@ class CopyMemory(OnDevice):
         **kwargs: Other lengths, a curriculum, sizes, seed, workers and device: `OnDevice`.
     """
 
-    task_options = ("delay", "symbols", "alphabet", "protocol", "variable", "raw")
+    task_options = ("delay", "symbols", "alphabet", "protocol", "variable", "raw", "same_length")
     length_option = "delay"
 
     def __init__(
@@ -55,6 +55,7 @@ class CopyMemory(OnDevice):
         protocol: Literal["common", "exprnn"] = "common",
         variable: bool = False,
         raw: bool = False,
+        same_length: int = 10,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -62,7 +63,12 @@ class CopyMemory(OnDevice):
         require(alphabet >= 2, "data.init_args.alphabet", alphabet, "at least 2, or there is nothing to remember")
         require(protocol in ("common", "exprnn"), "data.init_args.protocol", protocol, "common or exprnn")
         self.delay, self.symbols, self.alphabet, self.protocol = delay, symbols, alphabet, protocol
+        require(same_length >= 1, "data.init_args.same_length", same_length, "a whole number of at least 1")
         self.variable, self.raw = variable, raw
+        if variable:
+            self.same_length = same_length
+        else:
+            self.tell_unread("same_length", same_length, "variable: false")
         self.bounds = (0.0, alphabet + 1.0) if raw else None
         self.settle()
         if variable:
@@ -90,9 +96,6 @@ class CopyMemory(OnDevice):
 
     def words_at(self, length: int) -> int:
         return self.symbols + self.variable
-
-    def drawn(self, words: NDArray[np.uint64], longest: int) -> int:
-        return int(words[0, -1] % np.uint64(longest)) + 1 if self.variable else longest
 
     def changeable(self, inputs: Tensor) -> Tensor:
         """The blanks: neither the symbols nor the marker."""

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import bisect
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.base import Batch, Generated, GeneratedDataModule, Indices, Split, random_words
+from datamodules.batch import Parts
 from datamodules.errors import UserError, require
 from datamodules.task import Task
 
@@ -92,7 +96,37 @@ class OfLength(Generated):
         return self.owner.make_at(words, self.length)
 
 
-class Growing(Generated):
+def of_lengths(lengths: Indices, make: Callable[[Indices, int], Batch]) -> Batch:
+    """One batch of rows of these lengths: ``make(rows, length)`` makes those of one; others are padded with zeros."""
+    different, kind = np.unique(lengths, return_inverse=True)
+    if len(different) == 1:
+        return make(np.arange(len(lengths)), int(different[0]))
+    rows = [np.flatnonzero(kind == number) for number in range(len(different))]
+    made = [Parts.of(make(some, int(length))) for some, length in zip(rows, different, strict=True)]
+    order = np.argsort(np.concatenate(rows))
+
+    def joined(parts: Sequence[Tensor]) -> Tensor:
+        every = [row for part in parts for row in part]
+        every = [every[place] for place in order]
+        return pad_sequence(every, batch_first=True) if every[0].dim() else torch.stack(every)
+
+    steps = [part.inputs.shape[1] for part in made for _ in part.inputs]
+    inputs, targets = joined([part.inputs for part in made]), joined([part.targets for part in made])
+    return Parts(inputs, targets, lengths=torch.tensor(steps)[order])
+
+
+class AnyLength(Generated):
+    """A split whose samples may have a length each."""
+
+    owner: LengthDataModule
+
+    def __getitem__(self, indices: Indices) -> Batch:
+        if self.owner.same_length is None:
+            return super().__getitem__(indices)
+        return self.owner.batch_of(self.name, indices, self.owner.own_length)
+
+
+class Growing(AnyLength):
     """The training split under a curriculum.
 
     By steps, the length of a batch is a function of its samples' indices; else it is the owner's while an epoch lasts.
@@ -101,8 +135,6 @@ class Growing(Generated):
         owner: Whose.
         rows: Rows of a batch, of all processes together.
     """
-
-    owner: LengthDataModule
 
     def __init__(self, owner: LengthDataModule, rows: int) -> None:
         super().__init__(owner, "train")
@@ -126,9 +158,7 @@ class Growing(Generated):
         assert owner.stages is not None
         if stage == len(owner.stages.lengths):
             return super().__getitem__(indices)
-        longest = owner.stages.lengths[stage]
-        words = random_words(owner.seed, self.name, indices, owner.words_at(longest))
-        return owner.make_at(words, owner.drawn(words, longest))
+        return owner.batch_of(self.name, indices, owner.stages.lengths[stage])
 
 
 class LengthDataModule(GeneratedDataModule):
@@ -153,6 +183,12 @@ class LengthDataModule(GeneratedDataModule):
     length_option: ClassVar[str] = "length"
     """The option that is the length."""
 
+    same_length: int | None = None
+    """Where lengths are drawn: how many samples, one after another, have one in common."""
+
+    shortest = 1
+    """The shortest that is drawn."""
+
     def __init__(
         self, val_lengths: list[int] | None = None, curriculum: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
@@ -175,15 +211,11 @@ class LengthDataModule(GeneratedDataModule):
 
     @abstractmethod
     def words_at(self, length: int) -> int:
-        """How many random words a sample needs."""
+        """How many random words a sample needs; where lengths are drawn, the last of them is for that."""
 
     @abstractmethod
     def make_at(self, words: NDArray[np.uint64], length: int) -> Batch:
         """The batch of this length that (B, words_at(length)) uniform 64-bit words determine."""
-
-    def drawn(self, words: NDArray[np.uint64], longest: int) -> int:
-        """The length of a training batch; here the longest there is."""
-        return longest
 
     # ----
 
@@ -218,12 +250,26 @@ class LengthDataModule(GeneratedDataModule):
         require(not self.reuse, "data.init_args.reuse", True, "false with a curriculum, whose samples are fresh ones")
 
     def make(self, words: NDArray[np.uint64]) -> Batch:
-        return self.make_at(words, self.drawn(words, self.own_length))
+        return self.make_at(words, self.own_length)
 
     def split(self, name: Split) -> Generated:
         if name == "train" and self.stages is not None:
             return Growing(self, self.batch_size)
-        return Generated(self, name)
+        return AnyLength(self, name)
+
+    def lengths_of(self, name: Split, indices: Indices, longest: int) -> Indices:
+        """(B,) the length of each sample: drawn uniformly from `shortest` to ``longest``, or that."""
+        if self.same_length is None:
+            return np.full(len(indices), longest)
+        firsts, group = np.unique(indices - indices % self.same_length, return_inverse=True)
+        words = random_words(self.seed, name, firsts, self.words_at(longest))[:, -1]
+        return (self.shortest + (words % np.uint64(longest - self.shortest + 1)).astype(np.int64))[group]
+
+    def batch_of(self, name: Split, indices: Indices, longest: int) -> Batch:
+        """Samples of lengths up to ``longest``."""
+        words = random_words(self.seed, name, indices, self.words_at(longest))
+        lengths = self.lengths_of(name, indices, longest)
+        return of_lengths(lengths, lambda rows, length: self.make_at(words[rows], length))
 
     def definition(self) -> dict[str, Any]:
         return {**super().definition(), "curriculum": self.curriculum}

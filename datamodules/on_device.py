@@ -5,6 +5,7 @@ NumPy's Philox (Salmon et al. 2011) in integer operations of torch, which are ex
 
 from __future__ import annotations
 
+import functools
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.base import SPLIT_IDS, Batch, Generated, Indices, Split, random_words
+from datamodules.base import SPLIT_IDS, Batch, Generated, Indices, Split
+from datamodules.batch import near
 from datamodules.errors import require
-from datamodules.lengths import LengthDataModule
+from datamodules.lengths import AnyLength, LengthDataModule, of_lengths
 
 _ROUNDS = 10
 _FACTORS = 0xD2E7470EE14C6C93, 0xCA5A826395121157
@@ -82,7 +84,7 @@ def uniform(words: Tensor) -> Tensor:
     return ((words >> 11) & (2**53 - 1)).double() * 2.0**-53
 
 
-class Ahead(Generated):
+class Ahead(AnyLength):
     """The training split, made on the device of the trainer."""
 
     owner: OnDevice
@@ -94,8 +96,13 @@ class Ahead(Generated):
             some = given[start : start + together]
             words = words_on(device, owner.seed, self.name, np.concatenate(some), count)
             for indices, rows in zip(some, words.split([len(indices) for indices in some]), strict=True):
-                first = random_words(owner.seed, self.name, indices[:1], count)  # decides a length, on the host
-                yield owner.made(rows, owner.drawn(first, owner.own_length))
+                lengths = owner.lengths_of(self.name, indices, owner.own_length)  # on the host
+                yield of_lengths(lengths, functools.partial(_made, owner, rows))
+
+
+def _made(owner: OnDevice, words: Tensor, rows: Indices, length: int) -> Batch:
+    some = words if len(rows) == len(words) else words[near(torch.from_numpy(rows), words)]
+    return owner.made(some, length)
 
 
 class OnDevice(LengthDataModule):

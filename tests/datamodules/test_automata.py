@@ -15,6 +15,10 @@ from sympy.combinatorics.named_groups import AlternatingGroup, CyclicGroup, Symm
 
 from datamodules import CycleNavigation, ModularArithmetic, Parity, PermutationWord, UserError
 from datamodules.automata import Tracking
+from datamodules.base import random_words
+from datamodules.batch import Parts
+from lit_rnn.models import ExpRNN
+from tests.trainers import quiet_trainer
 
 SMALL: dict[str, Any] = {"train_samples": 60, "val_samples": 40, "test_samples": 40, "batch_size": 10, "seed": 1}
 KINDS: dict[str, tuple[type[Tracking], dict[str, Any]]] = {
@@ -208,13 +212,46 @@ def test_brackets_by_hand() -> None:
 @pytest.mark.parametrize("kind", ["parity", "arithmetic", "brackets"])
 def test_lengths(kind: str) -> None:
     """Of training from 3 to 40, batch by batch; at the others just those, an even one less one without brackets."""
-    data = made(kind, train_samples=2000)
+    data = made(kind, train_samples=2000, same_length=10)
     lengths = {batch[0].shape[1] for batch in data.loader("train")}
     assert min(lengths) == 3 and max(lengths) == 39 + (kind != "arithmetic")
     assert len(lengths) > (15 if kind == "arithmetic" else 30)
     for (length, task), split in zip(data.other_tasks().items(), data.other_splits("test"), strict=True):
         assert split[np.arange(2)][0].shape == (2, length - (kind == "arithmetic")) == (2, task.length)
     assert list(data.other_tasks()) == [40, 64, 128, 256]
+
+
+@pytest.mark.parametrize("kind", ["parity", "cycle of 3, every step", "S3", "arithmetic", "brackets"])
+def test_a_drawn_length_is_a_function_of_seed_split_and_index(kind: str) -> None:
+    """Whichever samples it is asked for with: a word alone says which it is, and 3 samples have it in common."""
+    data = made(kind, same_length=3, length=12)
+    for name in ("train", "val", "test"):
+        split = data.split(name)
+        batch = Parts.of(split[np.arange(40)])
+        assert batch.lengths is not None and batch.inputs.shape[1] == int(batch.lengths.max())
+        assert {len(set(group.tolist())) for group in batch.lengths[:39].view(13, 3)} == {1}
+        assert len(set(batch.lengths.tolist())) > 3
+        for index, length in enumerate(batch.lengths.tolist()):
+            inputs, targets = split[np.arange(index, index + 1)]
+            word = int(random_words(1, name, np.array([index // 3 * 3]), data.words_at(12))[0, -1])
+            assert inputs.shape[1] == length == data.steps_at(3 + word % 10)
+            assert torch.equal(batch.inputs[index, :length], inputs[0]) and not batch.inputs[index, length:].any()
+            assert torch.equal(batch.targets[index][:length] if data.every_step else batch.targets[index], targets[0])
+            # the same symbols whatever the length: the first of those of the longest
+            if kind == "parity":
+                whole = data.make_at(random_words(1, name, np.array([index]), 13), 12)[0]
+                assert torch.equal(inputs, whole[:, :length])
+
+
+@pytest.mark.parametrize("every_step", [True, False])
+def test_a_batch_of_mixed_lengths_is_scored_as_its_sequences_alone(every_step: bool) -> None:
+    """What is asked counts once each, and padding never."""
+    model = ExpRNN(Parity(every_step=every_step).task, 5)
+    options = {"every_step": every_step, "same_length": 1, "length": 9, "val_lengths": None}
+    together, alone = (made("parity", batch_size=rows, **options) for rows in (40, 1))
+    found = [quiet_trainer().validate(model, data, verbose=False)[0] for data in (together, alone)]
+    assert found[0] == pytest.approx(found[1], rel=1e-6)
+    assert len(found[0]) >= 2
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -232,6 +269,7 @@ def test_a_sample_is_a_function_of_seed_split_and_index(kind: str) -> None:
     [
         (Parity, {"shortest": 0}, "shortest is 0"),
         (Parity, {"shortest": 41}, "shortest is 41"),
+        (Parity, {"same_length": 0}, "same_length is 0"),
         (Parity, {"shortest": 5, "val_lengths": [4]}, "val_lengths is 4"),
         (CycleNavigation, {"places": 1}, "places is 1"),
         (PermutationWord, {"group": "S9"}, "group is 'S9'"),

@@ -41,7 +41,7 @@ def test_denoising_with_too_little_room() -> None:
 
 
 def test_variable_copying() -> None:
-    data = CopyMemory(delay=20, variable=True, seed=5, batch_size=4)
+    data = CopyMemory(delay=20, variable=True, seed=5, batch_size=4, same_length=4)
     split = data.split("train")
     lags, terms, cost = [], 0, 0.0
     for batch in range(600):
@@ -55,7 +55,7 @@ def test_variable_copying() -> None:
     assert set(lags) == set(range(1, 21)) and np.mean(lags) == pytest.approx(10.5, abs=0.7)
     assert data.task.length is None and data.task.chance == pytest.approx(10 * math.log(8) / 30.5)
     assert cost / terms == pytest.approx(data.task.chance, rel=0.03)
-    again = CopyMemory(delay=20, variable=True, seed=5, batch_size=4).split("train")[np.arange(8, 12)]
+    again = CopyMemory(delay=20, variable=True, seed=5, same_length=4).split("train")[np.arange(8, 12)]
     assert torch.equal(again[0], split[np.arange(8, 12)][0])
 
 
