@@ -258,8 +258,8 @@ chosen on the test split. Rates within a tenth of the best are by the validation
 above a model succeeds where more than half of its seeds do. All models of a task have the same updates and rates to
 try, and as nearly the same number of parameters as whole units, and at most 256 of them, allow. The budget is small: a
 model that does not succeed here may do so with more updates. LRU, LinOSS, MinGRU, MinLSTM, DeltaProduct and UnICORNN
-have two layers with norm and residual over an embedding, which the others have not: what they are compared by is not
-the cell alone. A source marked unconfirmed is recalled, and was found in nothing that could be read; the others were
+have two layers with norm and residual over an embedding, of which the others have the embedding on MQAR alone: what
+they are compared by is not the cell alone. A source marked unconfirmed is recalled, and was found in nothing that could be read; the others were
 read, at least in abstract.
 Accuracies are over all steps that are asked, those up to the length of training among them: at 4 times it one who is
 right up to there, and guesses behind it, has {_to_training_alone(1 / 2)} of parity, {_to_training_alone(1 / 5)} of

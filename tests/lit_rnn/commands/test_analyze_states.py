@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 import yaml
 from scipy.optimize import brentq
 
-from datamodules import CopyMemory, Parity, PixelDigits
+from datamodules import CopyMemory, Parity, PermutationWord, PixelDigits
 from lit_rnn.analysis import lyapunov_spectrum
 from lit_rnn.class_paths import class_path
 from lit_rnn.commands.analyze import pictures
@@ -32,12 +33,12 @@ def task() -> Any:
     return Parity(**PARITY).task
 
 
-def save(model: SequenceModel, data: dict[str, Any] | None = None) -> str:
+def save(model: SequenceModel, data: dict[str, Any] | None = None, name: str = "last", steps: int = 0) -> str:
     """A run folder with the checkpoint, on Parity."""
-    path = Path("r/checkpoints/last.ckpt")
+    path = Path(f"r/checkpoints/{name}.ckpt")
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams)}
-    torch.save({**kept, "lit_rnn": {"class_path": class_path(type(model)), "optimizer_steps": 0}}, path)
+    torch.save({**kept, "lit_rnn": {"class_path": class_path(type(model)), "optimizer_steps": steps}}, path)
     section = {"class_path": "datamodules.Parity", "init_args": {**PARITY, "seed": 1}}
     Path("r/config.yaml").write_text(yaml.safe_dump({"data": data or section}))
     return "r"
@@ -70,6 +71,37 @@ def counting() -> DeltaProduct:
         beta[:, 1] = 1e4
         cell.initial[0].fill_(1.0)
     return model
+
+
+def permuting(data: PermutationWord) -> DeltaProduct:
+    """Its state is the permutation matrix of what was read, from the identity on; a swap is one reflection, a 3-cycle
+    are two (by hand, no training)."""
+    model = DeltaProduct(data.task, 3, learn_initial_state=True).double()
+    cell: Any = model.cell_list()[0]
+    high, low = (brentq(lambda a, s=sign: a / (1 + math.exp(-a)) - s / 4, 0.0, sign) for sign in (1, -1))
+    _, k, v, beta = cell.input_matrices()
+    with torch.no_grad():
+        cell.initial[0].copy_(torch.eye(3).flatten())
+        v.zero_()
+        k.fill_(1.0)
+        beta.fill_(-1e4)
+        for symbol, image in enumerate(itertools.permutations(range(3))):
+            swaps = swaps_of(list(image))
+            for step, (i, j) in enumerate(swaps):
+                k[3 * step : 3 * step + 3, symbol] = 0
+                k[3 * step + i, symbol], k[3 * step + j, symbol] = high, low
+                beta[step, symbol] = 1e4
+    return model
+
+
+def swaps_of(image: list[int]) -> list[tuple[int, int]]:
+    """Swaps that, one after another, bring the point in every place i to image[i]."""
+    now, found = list(range(len(image))), []
+    for i, goal in enumerate(image):
+        if now[i] != goal:
+            found.append((now[i], goal))
+            now = [goal if p == now[i] else now[i] if p == goal else p for p in now]
+    return found
 
 
 def test_fixed_points_of_a_network_made_by_hand(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,6 +139,24 @@ def test_the_probe_reads_parity_where_it_is_kept(cli: Any) -> None:
     cli("analyze", "--run_dir", save(bistable()), "--only", "probe")  # which sees nothing
     told = found()
     assert abs(told["probe_accuracy"] - 0.5) < 0.1 and abs(told["probe_beyond"] - 0.5) < 0.1
+
+
+@pytest.mark.usefixtures("_no_pages")
+def test_the_probe_of_a_group_before_and_after(cli: Any) -> None:
+    """Of S3: a state that stands still before, and the element itself behind."""
+    options = {**PARITY, "group": "S3", "seed": 1}
+    data, section = PermutationWord(**options), {"class_path": "datamodules.PermutationWord", "init_args": options}
+    before = permuting(data)
+    with torch.no_grad():
+        before.cell_list()[0].input_matrices()[3].fill_(-1e4)  # type: ignore[operator, union-attr]
+    save(before, section, "init")
+    done = cli("analyze", "--run_dir", save(permuting(data), section, steps=5), "--against", "init", "--only", "probe")
+    assert done.status == 0, done.err
+    moments = json.loads(Path("r/analysis/last-against-init/analysis.json").read_text())["matrices"]["states"]
+    first, last = moments["step 0"], moments["step 5"]
+    assert last["probe_elements"] == 6 and last["probe_accuracy"] == last["probe_beyond"] == 1.0
+    assert set(last["probe_by_step"]) == {1.0} and last["probe_chance"] < 0.25
+    assert abs(first["probe_beyond"] - 1 / 6) < 0.05 and first["probe_accuracy"] < 0.25
 
 
 def test_the_probe_needs_a_task_that_tracks(refused: Any) -> None:
