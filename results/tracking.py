@@ -259,8 +259,8 @@ above a model succeeds where more than half of its seeds do. All models of a tas
 try, and as nearly the same number of parameters as whole units, and at most 256 of them, allow. The budget is small: a
 model that does not succeed here may do so with more updates. LRU, LinOSS, MinGRU, MinLSTM, DeltaProduct and UnICORNN
 have two layers with norm and residual over an embedding, of which the others have the embedding on MQAR alone: what
-they are compared by is not the cell alone. A source marked unconfirmed is recalled, and was found in nothing that could be read; the others were
-read, at least in abstract.
+they are compared by is not the cell alone. A source marked unconfirmed is recalled, and was found in nothing that could
+be read; the others were read, at least in abstract.
 Accuracies are over all steps that are asked, those up to the length of training among them: at 4 times it one who is
 right up to there, and guesses behind it, has {_to_training_alone(1 / 2)} of parity, {_to_training_alone(1 / 5)} of
 modular arithmetic and {_to_training_alone(1 / 120)} of S5.

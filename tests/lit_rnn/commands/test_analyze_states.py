@@ -148,7 +148,7 @@ def test_the_probe_of_a_group_before_and_after(cli: Any) -> None:
     data, section = PermutationWord(**options), {"class_path": "datamodules.PermutationWord", "init_args": options}
     before = permuting(data)
     with torch.no_grad():
-        before.cell_list()[0].input_matrices()[3].fill_(-1e4)  # type: ignore[operator, union-attr]
+        before.cell_list()[0].input_matrices()[3].fill_(-1e4)
     save(before, section, "init")
     done = cli("analyze", "--run_dir", save(permuting(data), section, steps=5), "--against", "init", "--only", "probe")
     assert done.status == 0, done.err
