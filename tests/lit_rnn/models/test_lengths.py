@@ -33,19 +33,29 @@ TASKS = {
     "masked recall": replace(LABEL, targets="label_per_step", scored="mask", recall=3),
     "next symbol": replace(LABEL, targets="next_symbol", scored="all", inputs="symbols", metric="perplexity"),
 }
+BLOCKS = {"layers": 2, "norm": "layer", "residual": True}
 MODELS: dict[str, Any] = {
     "LSTM": {"layers": 2, "learn_initial_state": True},
     "ExpRNN": {"layers": 2},
     "ScuRNN": {},
     "NRU": {"memory_size": 16, "heads": 4},
-    "SLSTM": {},
-    "LRU": {},
+    "SLSTM": {"layers": 2},
+    "LEM": {"layers": 2},
+    "CoRNN": {"layers": 2},
+    "UnICORNN": BLOCKS,
+    "LRU": BLOCKS | {"encoder_size": 4},
+    "LinOSS": BLOCKS | {"encoder_size": 4},
+    "MinGRU": BLOCKS,
+    "MinLSTM": BLOCKS,
+    "DeltaProduct": BLOCKS | {"heads": 2},
 }
+SIX = ("LSTM", "ExpRNN", "ScuRNN", "NRU", "SLSTM", "LRU")  # on every task; the others on one of each shape
+CASES = [(name, kind) for name in MODELS for kind in (TASKS if name in SIX else ("label", "masked"))]
 
 
 def built(name: str, task: Task, **options: Any) -> SequenceModel:
     torch.manual_seed(0)
-    model = getattr(models, name)(task, 4, **MODELS.get(name, {}), **options).double()
+    model = getattr(models, name)(task, 4, **MODELS.get(name, {}) | options).double()
     model._log_meters = lambda *_: None  # no Trainer to log to
     return model
 
@@ -97,12 +107,9 @@ def close(found: Any, expected: Any) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("kind", TASKS)
-@pytest.mark.parametrize("backend", ["loop", "auto"])
-def test_outputs_loss_metric_and_gradients_are_of_every_sequence_alone(name: str, kind: str, backend: str) -> None:
-    task = TASKS[kind]
-    model, parts = built(name, task, backend=backend), batch_of(task)
+def check_each_alone(model: SequenceModel) -> None:
+    """Outputs, loss, metric and gradients."""
+    task, parts = model.task, batch_of(model.task)
     outputs, expected, metric = alone(model, parts)
     found = model(parts.inputs, parts.lengths)
     for b, length in enumerate(LENGTHS):
@@ -116,6 +123,20 @@ def test_outputs_loss_metric_and_gradients_are_of_every_sequence_alone(name: str
     meters = model.meters.of("val")
     assert float(meters["loss"].compute()) == pytest.approx(float(expected.detach()), rel=1e-6)
     assert float(meters[task.metric].compute()) == pytest.approx(metric, rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "kind"), CASES)
+@pytest.mark.parametrize("backend", ["loop", "auto"])
+def test_outputs_loss_metric_and_gradients_are_of_every_sequence_alone(name: str, kind: str, backend: str) -> None:
+    check_each_alone(built(name, TASKS[kind], backend=backend))
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+@pytest.mark.parametrize("backend", ["loop", "auto"])
+def test_so_they_are_where_cells_read_both_ways(name: str, pooling: str, backend: str) -> None:
+    encoded = 8 if "encoder_size" in MODELS[name] else None  # as wide as both together
+    check_each_alone(built(name, LABEL, backend=backend, bidirectional=True, pooling=pooling, encoder_size=encoded))
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -1,4 +1,4 @@
-"""Two processes with batches of B train as one with batches of 2 B, every model; their weights stay the same."""
+"""Two processes with batches of B train as one with 2 B, every model and every task; their weights stay the same."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from datamodules.base import GeneratedDataModule, Split
 from datamodules.batch import Batch, Parts
 from datamodules.streams import Series, StreamDataModule, Streams
 from lit_rnn import models
+from tests import tasks
 from tests.forked import ROOT, backward_cannot_fork
 
 STEPS = 6  # which take every hook behind a step
@@ -39,6 +40,8 @@ CASES += [(name, "reused") for name in ("DtrivRNN", "FullURNN", "LSTM")]
 CASES += [("ScoRNN", "map-style"), ("GRU", "streams"), ("HouseholderRNN", "values")]
 UNEQUAL = ["lengths", "bucketed", "masks", "masked streams", "accumulated"]  # one process has more that counts
 CASES += [("GRU", kind) for kind in UNEQUAL] + [("DtrivRNN", "bucketed")]
+MEASURED = [*UNEQUAL, *tasks.CASES]
+CASES += [(model, kind) for kind, (_, _, model, _) in tasks.CASES.items()]
 
 
 class Digits(StreamDataModule):
@@ -98,8 +101,10 @@ def of_lengths(bucket: bool, made: dict[str, Any]) -> SequenceFiles:
     return SequenceFiles.from_arrays(x, y, splits=splits, bucket_by_length=bucket, **named, **made)
 
 
-def data_of(kind: str, batch_size: int) -> SequenceDataModule:
-    made: dict[str, Any] = {"batch_size": batch_size, "seed": 4}
+def data_of(kind: str, processes: int) -> SequenceDataModule:
+    if kind in tasks.CASES:
+        return tasks.data_of(kind, processes)
+    made: dict[str, Any] = {"batch_size": 8 // processes, "seed": 4}
     if kind == "map-style":
         return PixelDigits(**made)
     if kind == "streams":
@@ -130,10 +135,11 @@ class Losses(Callback):
 
 
 def trained(name: str, kind: str, processes: int) -> dict[str, Any]:
-    """Losses, metrics and weights of an epoch or what comes of it in 6 batches of 8 sequences."""
+    """Losses, metrics and weights of an epoch or what comes of it in 6 batches."""
     torch.manual_seed(0)
-    data = data_of(kind, 8 // processes)
-    model = getattr(models, name)(data.task, 4, **OPTIONS.get(name, {}))
+    data = data_of(kind, processes)
+    _, _, _, laid_out = tasks.CASES.get(kind, (None, None, name, OPTIONS.get(name, {})))
+    model = getattr(models, name)(data.task, 4, **laid_out)
     losses = Losses()
     accumulated = 2 if kind == "accumulated" else 1
     trainer = Trainer(
@@ -145,7 +151,7 @@ def trained(name: str, kind: str, processes: int) -> dict[str, Any]:
         max_epochs=-1,
         accumulate_grad_batches=accumulated,
         limit_train_batches=STEPS,
-        limit_val_batches=1.0 if kind in UNEQUAL else 0,
+        limit_val_batches=1.0 if kind in MEASURED else 0,
         num_sanity_val_steps=0,
         log_every_n_steps=1 if accumulated > 1 else 3,
         callbacks=[losses],
@@ -203,6 +209,7 @@ def long_trained(rank: int) -> dict[str, Tensor]:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[dict[Any, Any]]]:
     """What each of two forked processes got, of all cases."""
     folder = tmp_path_factory.mktemp("ranks")
+    data_of(CASES[-1][1], 1)  # MNIST-1D takes a second to make: not in each of them
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -258,7 +265,7 @@ def test_two_are_one(case: tuple[str, str], two: list[dict[Any, Any]], tmp_path:
     torch.testing.assert_close(first["shown"], one["shown"], rtol=1e-9, atol=0)
     assert first["metrics"] == second["metrics"]
     torch.testing.assert_close(first["metrics"], one["metrics"], rtol=1e-6, atol=0)
-    assert case[1] not in UNEQUAL or {"train/loss", "val/loss"} < one["metrics"].keys()
+    assert case[1] not in MEASURED or {"train/loss", "val/loss"} < one["metrics"].keys()
     assert case[1] != "masks" or 0.0 in first["losses"] + second["losses"], "a batch in which nothing counts"
 
 
