@@ -7,7 +7,7 @@ machine comes along: those of the run folder become the new folder's, any other 
 Of a folder of runs, such as a study's, each becomes a folder: ``python results/collect.py STUDY_DIR results/TASK``; one
 that has neither ended nor kept a checkpoint is left out.
 
-A study of who tracks and stores becomes one file:
+A study of who tracks and stores becomes one file, in which arms that were not run here stay as they are:
 ``python results/collect.py STUDY_DIR results/tracking/TASK.json --study FILE``, and one of robustness
 ``results/robustness/DATA.json``, once ``attack --study STUDY_DIR`` has attacked it; that of non-normal starts
 ``results/nonnormal/runs.json``.
@@ -119,10 +119,11 @@ def collect_all(folder: Path, to: Path, commit: str | None = None) -> None:
 
 
 def collect_study(study: str, folder: Path, to: Path, commit: str | None = None) -> None:
-    """Write what a study has come to so far into one file, in place of what an earlier call wrote there.
+    """Write what a study has come to so far into one file, in place of what an earlier call wrote there of its arms.
 
     Raises:
-        UserError: as `studies.collected` and `attacked.with_attacks` do, or if a path of the machine is left.
+        UserError: as `studies.collected`, `studies.with_arms_of` and `attacked.with_attacks` do, or if a path of the
+            machine is left.
     """
     if to.is_absolute() or ".." in to.parts or to.suffix != ".json":
         raise UserError(f"{to} is no .json below the current folder: name results/tracking/TASK.json.")
@@ -134,6 +135,8 @@ def collect_study(study: str, folder: Path, to: Path, commit: str | None = None)
         content = attacked.with_attacks(content, folder)
     elif to.parent.name == "nonnormal":
         content = starts.with_henrici(content, folder)
+    elif to.is_file():
+        content = studies.with_arms_of(read_json(to), content)
     changed(content, _refuse_place)
     studies.write(content, to)
 

@@ -57,6 +57,34 @@ def collected(name: str, folder: Path, commit: str | None = None) -> dict[str, A
     }
 
 
+def with_arms_of(before: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
+    """``content`` and, as they were ``before``, the arms of which no run has begun here: those of another machine.
+
+    Raises:
+        UserError: if those were run for another plan.
+    """
+    parts = ("runs", "diverged")
+    begun = {run["setting"] for part in parts for run in content[part]}
+    old: dict[str, list[Any]] = {part: [] for part in parts}
+    for arm, settings in before["arms"].items():
+        names = {one["setting"] for one in settings}
+        theirs = {part: [run for run in before[part] if run["setting"] in names] for part in parts}
+        if arm not in content["arms"] or names & begun or not any(theirs.values()):
+            continue
+        for key, was, now in [
+            *((key, before[key], content[key]) for key in ("seeds", "best")),
+            (f"arms.{arm}", settings, content["arms"][arm]),
+        ]:
+            if json.dumps(was) != json.dumps(now):
+                raise UserError(
+                    f"The file holds runs of {arm}, of which none is here, but {key} of the study was another: run "
+                    "them anew, or remove the file."
+                )
+        for part in parts:
+            old[part] += theirs[part]
+    return {**content, **{part: [*old[part], *content[part]] for part in parts}}
+
+
 def _shipped(path: Path) -> bool:
     return path.resolve().is_relative_to(config_folder().resolve())
 

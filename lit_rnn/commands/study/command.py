@@ -31,6 +31,10 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
     check = functools.partial(_check, try_out)
     options = parser(command).parse_args(list(arguments))
     study = whole = read_study(options.file)
+    if options.arms is not None:
+        for name in ("only", "export"):  # which count the runs of the whole file
+            require(getattr(options, name) is None, f"--{name}", getattr(options, name), "left out with --arms")
+        study = study.of_arms(options.arms)
     for line in overridden(study, options.threads):
         warnings.warn(line, stacklevel=2)
     folder = options.study_dir or Path("runs", study.path.stem)
@@ -93,6 +97,7 @@ def parser(command: str) -> Parser:
     )
     made.add_argument("--dry_run", action="store_true", help="only list the commands")
     made.add_argument("--only", type=int, metavar="I", help="only run number I, from 0 (for job arrays)")
+    made.add_argument("--arms", nargs="+", metavar="ARM", help="only the runs of these arms, and their table")
     made.add_argument(
         "--export", choices=("wandb", "slurm"), help="write files for another scheduler instead of running"
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from datamodules.errors import UserError, as_in_yaml, held, require
+from datamodules.errors import UserError, as_in_yaml, did_you_mean, held, require
 from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.commands.study.search.space import (
@@ -139,6 +139,18 @@ class Study:
     def only(self, run: Run) -> Study:
         """One run of it, as a study."""
         return replace(self, settings=(run.setting,), seeds=(run.seed,), best=None)
+
+    def of_arms(self, names: Sequence[str]) -> Study:
+        """The study of these arms alone.
+
+        Raises:
+            UserError: if it has no such arm.
+        """
+        for name in names:
+            meant = did_you_mean(name, self.arms)
+            accepted = f"an arm of {self.path}{meant}; they are {', '.join(self.arms)}"
+            require(name in self.arms, "--arms", name, accepted)
+        return replace(self, settings=tuple(setting for setting in self.settings if setting.arm in names))
 
     def following(self, setting: Setting, succeeded: bool = True) -> list[Run]:
         """The runs that follow where ``setting`` is the best of its arm, trainings before tests."""

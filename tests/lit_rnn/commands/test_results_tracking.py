@@ -113,6 +113,30 @@ def test_what_was_not_learnt_is_no_refutation(tmp_path: Path, monkeypatch: pytes
     assert "\n- **Not learnt here**: the LSTM keeps parity" in text and "LSTM 0 of 3.\n" in text
 
 
+def test_arms_of_another_machine_stay_as_they_are(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An arm that has begun here is as it is here, whatever the file held."""
+    path, runs = made / "tracking" / "parity.json", made.parent / "runs"
+    before = json.loads(path.read_text())
+    for run in runs.glob("*"):
+        if run.name.startswith(("mingru", "lstm-lr=0.01", "lstm-lr=0.1-seed=3")):
+            shutil.rmtree(run)
+    call = ["runs", "results/tracking/parity.json", "--study", str(made.parent / "parity.yaml")]
+    assert collect.main(call) == 0
+    names = [[run["run"] for run in content["runs"]] for content in (before, json.loads(path.read_text()))]
+    assert sorted(set(names[0]) - set(names[1])) == ["lstm-lr=0.01-seed=1", "lstm-lr=0.1-seed=3"]
+    kept = [run for run in before["runs"] if run["setting"].startswith("mingru")]
+    assert len(kept) == 4 and all(run in json.loads(path.read_text())["runs"] for run in kept)
+    plan = yaml.safe_load((made.parent / "parity.yaml").read_text())
+    for key, value in (("seeds", [1, 4]), ("best", {"seeds": [2], "test": True})):
+        (made.parent / "parity.yaml").write_text("# by hand\n" + yaml.safe_dump(plan | {key: value}))
+        capsys.readouterr()
+        assert collect.main(call) == 2
+        assert f"runs of mingru, of which none is here, but {key} of the study was another" in capsys.readouterr().err
+    plan["arms"]["mingru"] = plan["arms"]["mingru"] | {"grid": {"model.init_args.hidden_size": [7]}}
+    (made.parent / "parity.yaml").write_text("# by hand\n" + yaml.safe_dump(plan))
+    assert collect.main(call) == 2 and "arms.mingru of the study was another" in capsys.readouterr().err
+
+
 def test_orthogonal_cells_are_told_by_their_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = {("urnn", 4): (3, 3), ("urnn", 8): (1, 3), ("goru", 4): (3, 3), ("goru", 8): (3, 3)}
     monkeypatch.setattr(tracking.Tracking, "succeeded", lambda _, task, name, times: counts.get((name, times)))

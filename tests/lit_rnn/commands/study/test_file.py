@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,17 @@ def test_other_bad_input(study: Write) -> None:
     Path("study.yaml").write_text("")
     with pytest.raises(UserError, match="mapping"):
         run_study("study.yaml")
+
+
+def test_some_arms_alone(study: Write, capsys: pytest.CaptureFixture[str]) -> None:
+    name = study(grid={LR: [0.1, 0.01]}, seeds=[1, 2], arms={"a": {}, "b": {}, "c": {}}, best={"test": True})
+    run_study(name, "--dry_run", "--arms", "c", "a", tried=False)
+    out = capsys.readouterr().out
+    assert out.count(" fit ") == 8 and "a-lr=0.1-seed=1" in out and "c-lr=0.01-seed=2" in out and "b-lr" not in out
+    for options, named in (
+        (["--arms", "a", "d"], "--arms is 'd', but it must be an arm of study.yaml; they are a, b, c"),
+        (["--arms", "a", "--only", "0"], "--only is 0, but it must be left out with --arms"),
+        (["--arms", "a", "--export", "slurm"], "--export is 'slurm', but it must be left out with --arms"),
+    ):
+        with pytest.raises(UserError, match=re.escape(named)):
+            run_study(name, *options, tried=False)
