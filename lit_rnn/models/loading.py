@@ -21,6 +21,7 @@ OTHER_VERSION = (AttributeError, TypeError, ValueError, KeyError, RuntimeError)
 """What a model's code raises for options and weights of another version of it."""
 
 _CHUNK = 1 << 20
+_ARCHIVE = b"PK\3\4"  # begins a zip archive that has members
 _DOS_FOLDER = 0x10  # of the attributes of a member
 
 
@@ -65,6 +66,8 @@ def _check_sums(file: BinaryIO) -> None:
     Raises:
         zipfile.BadZipFile: naming the member.
     """
+    if file.read(4) != _ARCHIVE:  # torch would read what stands before it, in its format without sums
+        raise zipfile.BadZipFile("it does not begin as an archive")
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:  # torch stores; a small file must not become a large one
