@@ -16,7 +16,7 @@ from lit_rnn.commands.arguments import complete
 from lit_rnn.commands.config_parser import ConfigCLI, in_sentences
 from lit_rnn.commands.fit import settings
 from lit_rnn.commands.fit.saved import SaveRun
-from lit_rnn.commands.fit.subject import Taken, check_fits, enter, plain, prepare_loggers, run_name, take
+from lit_rnn.commands.fit.subject import Taken, check_fits, enter, plain, prepared_loggers, run_name, take
 from lit_rnn.commands.fit.trainer import chosen, draws_bar, run_callbacks, run_loggers, run_plugins, told_of_answers
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.runs import folder as run_folder
@@ -64,7 +64,8 @@ class CLI(ConfigCLI):
         if config.ckpt_path is not None:
             self._taken = take(config, self.run_dir, str(self.subcommand))
             config.ckpt_path = str(self._taken.path)
-        prepare_loggers(self.run_dir, config.trainer.logger)
+        self._loggers = config.trainer.logger
+        config.trainer.logger = prepared_loggers(self.run_dir, self._loggers)
 
     def _set_seed(self) -> None:
         try:
@@ -113,6 +114,7 @@ class CLI(ConfigCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given, command = self._get(self.config_init, "trainer"), str(self.subcommand)
+        self.config[command].trainer.logger = self._loggers  # config.yaml has them as given: a folder may be moved
         name = run_name(self.model, self.config[command].seed_everything)
         lengths = list(self.datamodule.other_tasks())
         added = run_callbacks(self.run_dir, self.model, given, command)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 from collections.abc import Mapping
@@ -131,13 +132,14 @@ _NEEDED = {
 }
 
 
-def prepare_loggers(folder: Path, loggers: Any) -> None:
+def prepared_loggers(folder: Path, loggers: Any) -> Any:
     """What loggers keep goes into the run folder, unless the config puts it elsewhere; W&B's may not stop a run.
 
     Raises:
         UserError: for a logger whose package is not installed.
     """
-    for logger in run_config.listed(loggers):
+    prepared = copy.deepcopy(loggers)
+    for logger in run_config.listed(prepared):
         path, arguments = getattr(logger, "class_path", None), getattr(logger, "init_args", None)
         if path is None or arguments is None:
             continue
@@ -154,6 +156,7 @@ def prepare_loggers(folder: Path, loggers: Any) -> None:
                 arguments.run_id = read_json(kept, ("run_id",))["run_id"]
         elif arguments.get("save_dir") == ".":
             arguments.save_dir = str(folder)
+    return prepared
 
 
 def run_name(model: SequenceModel, seed: object) -> str:

@@ -83,6 +83,16 @@ def test_tensorboard_shows_everything(cli: Any, config: Any) -> None:
     assert {name.split("/text_summary")[0] for name in tags["tensors"]} >= {"tables/spectra", "tables/predictions"}
 
 
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_run_folder_that_was_moved_is_its_own(cli: Any, config: Any) -> None:
+    """Its config says that the logger writes into the run folder, not where that once was."""
+    pytest.importorskip("tensorboard", reason="the extra tensorboard is not installed")
+    assert cli("fit", "-c", config(), "-c", "loggers/tensorboard.yaml", "--run_dir", "r").status == 0
+    Path("r").rename("moved")
+    done = cli("test", "--run_dir", "moved", "--ckpt_path", "last")
+    assert done.status == 0 and not Path("r").exists(), done.err
+
+
 def test_mlflow_shows_everything(cli: Any, config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     from mlflow.tracking import MlflowClient
