@@ -34,8 +34,10 @@ _SECTIONS = ("model", "data", "trainer")
 _OF_A_CLASS = ("class_path", "init_args", "dict_kwargs")
 _LISTS = ("trainer.callbacks", "trainer.logger")  # where several classes may stand
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-_FOLDERS = ("dirpath", "save_dir", "log_dir", "root_dir", "dir")
+_FOLDERS = ("dirpath", "save_dir", "log_dir", "root_dir", "dir", "folder", "artifact_location", "exclude_batches_path")
 _DOTS = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
+_SCHEME = re.compile(r"(?!https?:)[\w+.-]+(://|::)")  # begins what Lightning takes for another disk: local:// is this one
+_EXPANDED = re.compile(r"[~$]|.*(://|::)")  # what a folder's name becomes another by
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -156,7 +158,9 @@ def _check_value(path: Path, key: str, value: Any) -> None:
                 text = f"null in a run folder's config: {cls.__name__} would call the function it names; use -c"
                 raise _refusal(path, f"{key}.init_args.{name}", arguments[name], text)
         if base in (Callback, Logger):
-            _check_folders(path, key, arguments)
+            takes = inspect.signature(cls).parameters
+            given = {name: value for name, value in arguments.items() if name not in takes or value != takes[name].default}
+            _check_folders(path, key, given)
     elif key == GROUPS and not isinstance(value, Mapping | None):
         raise _refusal(path, key, value, "a mapping from groups to optimizers")
     elif base is not None and value is not None and not isinstance(value, bool | list):
@@ -181,8 +185,10 @@ def _check_folders(path: Path, key: str, arguments: Mapping[str, Any]) -> None:
     for name, text in walk(arguments, f"{key}.init_args"):
         if not isinstance(text, str):
             continue
-        place = name.rpartition(".")[2] in _FOLDERS or Path(text).is_absolute() or _DOTS.search(text)
-        if place and text != "." and not inside(text, path.parent):
+        place = name.rpartition(".")[2] in _FOLDERS
+        elsewhere = _EXPANDED.match(text) if place else _SCHEME.match(text) and "://" in text
+        place = place or Path(text).is_absolute() or _DOTS.search(text) is not None
+        if elsewhere or (place and text != "." and not inside(text, path.parent)):
             raise _refusal(path, name, text, f"a folder inside {path.parent}, or the config given by -c")
 
 
@@ -233,13 +239,13 @@ def _refusal(path: Path, key: str, value: Any, accepted: str) -> UserError:
 
 
 def check_state(state: Any, path: Path) -> None:
-    """Refuse what callbacks kept in a checkpoint where it has paths with ``..``: Lightning deletes files they name.
+    """Refuse what callbacks kept in a checkpoint where its paths lead away: Lightning deletes the files they name.
 
     Raises:
         UserError: naming the path.
     """
     for text in _texts(state):
-        if _DOTS.search(text):
+        if _DOTS.search(text) or _SCHEME.match(text):
             raise UserError(f"ckpt_path {path} remembers the path {shorten(text)}, which leads out of its folder.")
 
 

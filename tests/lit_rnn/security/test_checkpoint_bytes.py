@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from datamodules import UserError
+from lit_rnn.commands.fit.trainer import CheckedCheckpoints
 from lit_rnn.models import load, read_checkpoint
 
 from .conftest import Watch, change_checkpoint, change_config
@@ -122,8 +123,13 @@ def test_compressed_members_are_refused(method: int, member: str, last: Path, de
             read(last)
 
 
-def test_the_format_without_sums_is_refused(last: Path, denied: Watch) -> None:
+@pytest.mark.parametrize("hides", [False, True], ids=["alone", "before an archive"])
+def test_the_format_without_sums_is_refused(hides: bool, last: Path, denied: Watch) -> None:
+    """Also where an honest archive, whose sums are right, stands behind it: torch reads what comes first."""
+    honest = last.read_bytes()
     torch.save(torch.load(last, weights_only=True), last, _use_new_zipfile_serialization=False)
+    if hides:
+        last.write_bytes(last.read_bytes() + honest)
     for read in (load, read_checkpoint):
         with denied():
             read(last)
@@ -210,6 +216,26 @@ def test_paths_with_dots_are_refused(key: str, path: str, last: Path, told: Call
     (last.parents[2] / "victim.ckpt").write_bytes(b"not yours")
     change_checkpoint(last, lambda checkpoint: point(checkpoint, key, path))
     told("fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "3")
+
+
+def test_no_other_name_of_this_disk_deletes_a_folder_of_yours(last: Path, told: Callable[..., str]) -> None:
+    """Lightning takes what fsspec calls another file system for its own to clear: ``local://`` is all of this one."""
+    (last.parents[2] / "victim").mkdir()
+    (last.parents[2] / "victim" / "yours").touch()
+    victim = f"local://{last.parents[2] / 'victim'}"
+
+    def change(checkpoint: dict[str, Any]) -> None:
+        for key in REMEMBERED:
+            point(checkpoint, key, victim)
+        for name, state in checkpoint["callbacks"].items():
+            if name.startswith("ModelCheckpoint"):
+                del state["dirpath"]  # which Lightning then takes for its own
+                state["kth_value"] = torch.tensor(-1.0)
+
+    change_checkpoint(last, change)
+    told("fit", "--run_dir", "run", "--ckpt_path", "last", "--trainer.max_epochs", "3")
+    CheckedCheckpoints(last.parents[1]).remove_checkpoint(victim)  # if it came that far
+    assert (last.parents[2] / "victim" / "yours").is_file()
 
 
 @pytest.mark.usefixtures("_no_pictures")

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from lit_rnn.__main__ import main
+from lit_rnn.runs import config as run_config
 
 from .conftest import Watch, change_config
 from .test_class_names import with_name
@@ -60,11 +61,13 @@ PLANTED: list[tuple[str, Any]] = [
     ("trainer.callbacks", [classes("WeightAveraging", avg_fn="PLANTED.call")]),
     ("trainer.callbacks", [classes(FROM + "ModelCheckpoint", dirpath=OUTSIDE)]),
     ("trainer.callbacks", [classes(FROM + "ModelCheckpoint", dirpath="run/../OUTSIDE")]),
+    ("trainer.callbacks", [classes("lit_rnn.callbacks.PredictionFile", folder="elsewhere")]),
     ("trainer.logger", classes("PLANTED.Log", save_dir="run")),
     ("trainer.logger", [classes("PLANTED.Log", save_dir="run")]),
     ("trainer.logger", classes("os.system", command="touch CALLED")),
     ("trainer.logger", classes(LOGGERS + "CSVLogger", save_dir=OUTSIDE)),
     ("trainer.logger", classes(LOGGERS + "CSVLogger", save_dir="run/../OUTSIDE")),
+    ("trainer.logger", classes(LOGGERS + "MLFlowLogger", tracking_uri="sqlite:///OUTSIDE.db")),
     ("trainer.strategy", classes("PLANTED.Net")),
     ("trainer.strategy", classes("pytorch_lightning.strategies.SingleDeviceStrategy", device="cpu")),
     ("trainer.accelerator", classes("PLANTED.Net")),
@@ -90,6 +93,23 @@ def test_a_planted_config_is_refused(
     keys = [place] if place.startswith("PLANTED") else place.split(".")
     change_config(run, *keys, value=value)
     told("test", "--run_dir", "run", "--ckpt_path", "last")
+
+
+@pytest.mark.parametrize("folder", ["~/x", "$HOME/x", "local:///x", "simplecache::/x"])
+def test_no_folder_is_read_as_another(
+    folder: str, run: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Lightning expands looks like a folder inside, to whoever stands in the run folder."""
+    change_config(run, "trainer", "callbacks", value=[classes(FROM + "ModelCheckpoint", dirpath=folder)])
+    monkeypatch.chdir(run)
+    assert folder in refused("test", "--run_dir", ".", "--ckpt_path", "last")
+
+
+def test_what_a_class_says_itself_names_no_folder(run: Path) -> None:
+    """``./mlruns`` is in every config with MLflow, and read of none."""
+    mlflow = classes(LOGGERS + "MLFlowLogger", save_dir="./mlruns", tracking_uri="http://127.0.0.1:9")
+    change_config(run, "trainer", "logger", value=mlflow)
+    run_config.check(run / "config.yaml")
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "predict", "attack"])
