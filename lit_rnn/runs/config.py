@@ -36,7 +36,7 @@ _LISTS = ("trainer.callbacks", "trainer.logger")  # where several classes may st
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _FOLDERS = ("dirpath", "save_dir", "log_dir", "root_dir", "dir", "folder", "artifact_location", "exclude_batches_path")
 _DOTS = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
-_SCHEME = re.compile(r"(?!https?:)[\w+.-]+(://|::)")  # begins what Lightning takes for another disk: local:// is this one
+_SCHEME = re.compile(r"(?!https?:)[\w+.-]+(://|::)")  # of another disk to Lightning; local:// is this one
 _EXPANDED = re.compile(r"[~$]|.*(://|::)")  # what a folder's name becomes another by
 
 
@@ -159,8 +159,8 @@ def _check_value(path: Path, key: str, value: Any) -> None:
                 raise _refusal(path, f"{key}.init_args.{name}", arguments[name], text)
         if base in (Callback, Logger):
             takes = inspect.signature(cls).parameters
-            given = {name: value for name, value in arguments.items() if name not in takes or value != takes[name].default}
-            _check_folders(path, key, given)
+            own = {name for name in arguments.keys() & takes.keys() if arguments[name] == takes[name].default}
+            _check_folders(path, key, {name: value for name, value in arguments.items() if name not in own})
     elif key == GROUPS and not isinstance(value, Mapping | None):
         raise _refusal(path, key, value, "a mapping from groups to optimizers")
     elif base is not None and value is not None and not isinstance(value, bool | list):

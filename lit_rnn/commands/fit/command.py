@@ -115,12 +115,10 @@ class CLI(ConfigCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given, command = self._get(self.config_init, "trainer"), str(self.subcommand)
         self.config[command].trainer.logger = self._loggers  # config.yaml has them as given: a folder may be moved
-        name = run_name(self.model, self.config[command].seed_everything)
-        lengths = list(self.datamodule.other_tasks())
-        added = run_callbacks(self.run_dir, self.model, given, command)
+        self.trainer_defaults["callbacks"] = added = run_callbacks(self.run_dir, self.model, given, command)
         added += told_of_answers(self.config[command], self.run_dir, self.datamodule, command)
-        settings.check_callbacks(chosen(given), added, self.model, given["limit_val_batches"] != 0, lengths)
-        self.trainer_defaults["callbacks"] = added
+        settings.check_callbacks(given, added, self.model, list(self.datamodule.other_tasks()))
+        name = run_name(self.model, self.config[command].seed_everything)
         loggers = run_loggers(self.run_dir, given["logger"], command, name)
         self._added = [*chosen(given), *(loggers if isinstance(loggers, list) else [])]
         with settings.in_sentences(given["precision"]):

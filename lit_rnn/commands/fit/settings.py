@@ -242,25 +242,20 @@ def in_sentences(precision: Any) -> Iterator[None]:
 
 
 def check_callbacks(
-    chosen: Sequence[Any],
-    added: Sequence[Any],
-    model: SequenceModel,
-    validates: bool,
-    lengths: Sequence[int] = (),
+    trainer: Mapping[str, Any], added: Sequence[Any], model: SequenceModel, lengths: Sequence[int] = ()
 ) -> None:
     """Refuse callbacks that would train or report something other than what the config says, or not resume as it was.
 
     Args:
-        chosen: The callbacks that the config names.
+        trainer: The config's, with the callbacks that it names.
         added: Those that the run has beside them.
         model: What they would watch.
-        validates: Whether there is a validation split.
         lengths: Others than that of training at which that is measured.
 
     Raises:
         UserError: naming the callback.
     """
-    key = "trainer.callbacks"
+    key, chosen, validates = "trainer.callbacks", listed(trainer["callbacks"]), trainer["limit_val_batches"] != 0
     for callback in chosen:
         name = type(callback).__name__
         reason = model.not_averaged()
