@@ -43,6 +43,8 @@ MODELS = {
     "antisymmetric": "AntisymmetricRNN", "cornn": "CoRNN", "unicornn": "UnICORNN", "lem": "LEM", "slstm": "SLSTM",
     "lru": "LRU", "linoss": "LinOSS", "mingru": "MinGRU", "minlstm": "MinLSTM", "deltaproduct": "DeltaProduct",
 }  # fmt: skip
+DEEP = {f"{name}_deep": f"{MODELS[name]}, deep" for name in ("exprnn", "exprnn_linear", "lstm")}
+NAMES = MODELS | DEEP
 
 
 @dataclass(frozen=True)
@@ -57,10 +59,11 @@ class Claim:
     succeed: bool
 
 
+LINEAR = ("exprnn_linear", "exprnn_linear_deep", "lru", "linoss")
 # [unconfirmed], as in lit_rnn/published.yaml: recalled, and found in nothing that could be read here
 CLAIMS = (
     Claim("a linear recurrence whose transition does not depend on the input does not keep parity",
-          "Khavari et al. 2025, of earlier theorems", ("exprnn_linear", "lru", "linoss"), "parity", 4, False),
+          "Khavari et al. 2025, of earlier theorems", LINEAR, "parity", 4, False),
     Claim("a diagonal recurrence whose transitions are positive does not keep parity",
           "Sarrof et al. 2024; Grazzi et al. 2025", ("mingru", "minlstm"), "parity", 4, False),
     Claim("generalised Householder steps with negative eigenvalues, as in DeltaProduct, keep parity",
@@ -74,7 +77,7 @@ CLAIMS = (
     Claim("the NRU copies over 200 steps", "Chandar et al. 2019, in curves [unconfirmed]", ("nru",), "copying", 1,
           True),
     Claim("a recurrence whose transition does not depend on the input does not copy selectively",
-          "Gu and Dao 2023 [unconfirmed]", ("exprnn_linear", "lru", "linoss"), "selective_copy", 1, False),
+          "Gu and Dao 2023 [unconfirmed]", LINEAR, "selective_copy", 1, False),
     Claim("minGRU and minLSTM copy selectively", "Feng et al. 2024 [unconfirmed]", ("mingru", "minlstm"),
           "selective_copy", 1, True),
 )  # fmt: skip
@@ -123,8 +126,8 @@ class Tracking:
         def points(name: str) -> float:
             return math.fsum(self.above_chance(task, name, times) or 0 for task in self.studies for times in (1, 4))
 
-        known = {name for task in self.studies for name in MODELS if self.arm(task, name)}
-        return sorted(known, key=lambda name: (-points(name), list(MODELS).index(name)))
+        known = {name for task in self.studies for name in NAMES if self.arm(task, name)}
+        return sorted(known, key=lambda name: (-points(name), list(NAMES).index(name)))
 
 
 def read_all(folder: Path) -> Tracking:
@@ -143,7 +146,7 @@ def judged(claim: Claim, found: Tracking) -> tuple[list[str], list[str]]:
         count = found.succeeded(claim.task, name, claim.times)
         if count is not None:
             succeeds = count[0] > count[1] / 2
-            (held if succeeds == claim.succeed else against).append(f"{MODELS[name]} {count[0]} of {count[1]}")
+            (held if succeeds == claim.succeed else against).append(f"{NAMES[name]} {count[0]} of {count[1]}")
     return against, held
 
 
@@ -170,7 +173,7 @@ def _orthogonal(found: Tracking) -> str:
     """What no source claims."""
     counts = {name: [found.succeeded("parity", name, times) for times in (4, 8)] for name in ORTHOGONAL}
     told = [
-        f"{MODELS[name]} {near[0]} and {far[0]} of {near[1]}" for name, (near, far) in counts.items() if near and far
+        f"{NAMES[name]} {near[0]} and {far[0]} of {near[1]}" for name, (near, far) in counts.items() if near and far
     ]
     if not told:
         return ""
@@ -191,7 +194,7 @@ def headline(found: Tracking) -> str:
     """Model by task."""
     tasks = list(found.studies)
     header = ["model", *(f"{TASKS[task].needs}: {TASKS[task].name}" for task in tasks)]
-    rows = [[MODELS[name], *(_cell(found, task, name) for task in tasks)] for name in found.models]
+    rows = [[NAMES[name], *(_cell(found, task, name) for task in tasks)] for name in found.models]
     chance = ["a guess among all", *(number(TASKS[task].chance, 2) for task in tasks)]
     return Table(header, [*rows, chance]).markdown()
 
@@ -211,7 +214,7 @@ def of_task(found: Tracking, task: str) -> str:
                 f"{arm.window} of {arm.tried[1]}",
                 f"{arm.parameters:,}",
             ]
-            rows.append((sum(means[:2]), [MODELS[arm.name], *shown, *more]))
+            rows.append((sum(means[:2]), [NAMES[arm.name], *shown, *more]))
     rows.sort(key=lambda row: -row[0])
     made = [row for _, row in rows] + [["a guess among all", *[f"{TASKS[task].chance:.3f}"] * len(lengths), "", "", ""]]
     names = [f"at {length}" if place else f"at {length}, as trained" for place, length in enumerate(lengths)]
@@ -221,25 +224,25 @@ def of_task(found: Tracking, task: str) -> str:
 
 def _state(study: Finished) -> str:
     """What is not there yet, and what the rest took."""
-    part = [f"{MODELS[arm.name]} ({arm.ended} of {arm.wanted} seeds)" for arm in study.arms
+    part = [f"{NAMES[arm.name]} ({arm.ended} of {arm.wanted} seeds)" for arm in study.arms
             if arm.tests and not arm.is_whole]  # fmt: skip
-    going = [f"{MODELS[arm.name]} ({arm.tried[0]} of {arm.tried[1]} rates)" for arm in study.arms
+    going = [f"{NAMES[arm.name]} ({arm.tried[0]} of {arm.tried[1]} rates)" for arm in study.arms
              if not arm.tests and arm.tried[0]]  # fmt: skip
-    early = [f"{MODELS[arm.name]} ({arm.tried[0]} of {arm.tried[1]} rates)" for arm in study.arms
+    early = [f"{NAMES[arm.name]} ({arm.tried[0]} of {arm.tried[1]} rates)" for arm in study.arms
              if arm.tests and arm.tried[0] < arm.tried[1]]  # fmt: skip
-    out = [f"{MODELS[arm.name]} ({arm.diverged} of {arm.wanted} seeds)" for arm in study.arms if arm.diverged]
-    none = [MODELS[arm.name] for arm in study.arms if not arm.tests and not arm.tried[0]]
+    out = [f"{NAMES[arm.name]} ({arm.diverged} of {arm.wanted} seeds)" for arm in study.arms if arm.diverged]
+    none = [NAMES[arm.name] for arm in study.arms if not arm.tests and not arm.tried[0]]
     missing = [(part, "With fewer seeds than planned"), (early, "With rates still to try"),
                (going, "Rate not chosen or not tested yet"), (out, "Diverged"), (none, "Missing")]  # fmt: skip
     told = "".join(f"{what}: {', '.join(names)}. " for names, what in missing if names)
     sizes = [arm.parameters for arm in study.arms if arm.tests]
-    small = [f"{MODELS[arm.name]} ({arm.parameters:,})" for arm in study.arms
+    small = [f"{NAMES[arm.name]} ({arm.parameters:,})" for arm in study.arms
              if arm.tests and arm.parameters < 0.9 * statistics.median(sizes)]  # fmt: skip
     told += f"Of fewer parameters, with the most units that are allowed: {', '.join(small)}. " if small else ""
     rates = sorted({rate for arm in study.arms for rate in arm.rates})  # the config's may have changed since
     told += f"Rates tried: {', '.join(map(number, rates))}. " if rates else ""
     for end, which in ((max, "largest"), (min, "smallest")):
-        ours = [MODELS[arm.name] for arm in study.arms
+        ours = [NAMES[arm.name] for arm in study.arms
                 if arm.tests and len(arm.rates) > 1 and arm.rate == end(arm.rates)]  # fmt: skip
         told += f"The best rate is the {which} that was tried for {', '.join(ours)}. " if ours else ""
     return f"{told}{cost(study.runs)}.\n"
@@ -258,9 +261,10 @@ chosen on the test split. Rates within a tenth of the best are by the validation
 above a model succeeds where more than half of its seeds do. All models of a task have the same updates and rates to
 try, and as nearly the same number of parameters as whole units, and at most 256 of them, allow. The budget is small: a
 model that does not succeed here may do so with more updates. LRU, LinOSS, MinGRU, MinLSTM, DeltaProduct and UnICORNN
-have two layers with norm and residual over an embedding, of which the others have the embedding on MQAR alone: what
-they are compared by is not the cell alone. A source marked unconfirmed is recalled, and was found in nothing that could
-be read; the others were read, at least in abstract.
+have two layers with norm and residual over an embedding, as the deep forms of others have, with a gated linear unit
+behind each layer; models in one form have the embedding on MQAR alone: what they are compared by is not the cell alone.
+A source marked unconfirmed is recalled, and was found in nothing that could be read; the others were read, at least in
+abstract.
 Accuracies are over all steps that are asked, those up to the length of training among them: at 4 times it one who is
 right up to there, and guesses behind it, has {_to_training_alone(1 / 2)} of parity, {_to_training_alone(1 / 5)} of
 modular arithmetic and {_to_training_alone(1 / 120)} of S5.
@@ -273,7 +277,8 @@ and no more, is right in half.
 
 def link(found: Tracking, docs: str) -> str:
     """From the first page of results: how much of the plan is there."""
-    done = f"{len(found.models)} of {len(MODELS)} models, {len(found.studies)} of {len(TASKS)} tasks so far"
+    models = sum(name in MODELS for name in found.models)
+    done = f"{models} of {len(MODELS)} models, {len(found.studies)} of {len(TASKS)} tasks so far"
     return f"## {TITLE}\n\n[State tracking, copying and recall at matched parameters]({docs}tracking.md): {done}.\n\n"
 
 
@@ -340,7 +345,7 @@ def draw(found: Tracking, path: Path) -> None:
             if TASKS[tasks[column]].needs != TASKS[tasks[column - 1]].needs:
                 axes.axvline(column, color="0.3", lw=0.8)
         axes.set(xlim=(0, len(tasks)), ylim=(len(models), 0))
-        axes.set_yticks([row + 0.5 for row in range(len(models))], [MODELS[name] for name in models])
+        axes.set_yticks([row + 0.5 for row in range(len(models))], [NAMES[name] for name in models])
         axes.set_xticks([column + 0.5 for column in range(len(tasks))], [_label(task) for task in tasks])
         axes.tick_params(length=0, labeltop=True, labelbottom=False)
         for side in ("left", "bottom"):

@@ -253,7 +253,7 @@ def test_every_model_and_task_of_the_studies_has_a_name() -> None:
     files = {path.stem.removeprefix("tracking_") for path in (config_folder() / "campaign").glob("tracking_*.yaml")}
     assert files == tracking.TASKS.keys()
     arms = yaml.safe_load((config_folder() / "campaign" / "tracking_s5.yaml").read_text())["arms"]
-    assert arms.keys() == tracking.MODELS.keys()
+    assert arms.keys() == tracking.NAMES.keys()
     assert {name for claim in tracking.CLAIMS for name in claim.arms} <= arms.keys()
     assert {claim.task for claim in tracking.CLAIMS} <= files and set(tracking.ORTHOGONAL) <= arms.keys()
 

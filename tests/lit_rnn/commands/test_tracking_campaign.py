@@ -35,7 +35,7 @@ def test_every_study_is_tested() -> None:
 @pytest.mark.parametrize("task", TASKS)
 def test_every_model_has_the_same_number_of_parameters(task: str) -> None:
     study = read_study(f"campaign/tracking_{task}.yaml")
-    assert len(study.settings) == 3 * 29 and study.seeds == (1,)
+    assert len(study.settings) == 3 * (29 + 3) and study.seeds == (1,)
     assert study.best == Best(seeds=(2, 3), test=True, checkpoint="last")
     section = content(f"campaign/base/tracking/task_{task}.yaml")
     data = getattr(datamodules, section["data"]["class_path"])(**section["data"]["init_args"])
