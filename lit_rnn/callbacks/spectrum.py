@@ -28,7 +28,8 @@ class SpectrumPicture(Callback):
     """Draws the eigenvalues before and after training against the unit circle.
 
     ``pictures/spectrum.png`` goes to the run folder and to every logger that takes images; the eigenvalues at the start
-    are kept beside it, so that a resumed run still shows them.
+    are kept beside it, so that a resumed run still shows them. A run that began elsewhere, or lost them, shows those
+    after alone.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -38,7 +39,7 @@ class SpectrumPicture(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
             return
-        if not whole_arrays(self.start):
+        if pl_module.optimizer_steps == 0 and not whole_arrays(self.start):
             self.start.parent.mkdir(parents=True, exist_ok=True)
             write_arrays(self.start, spectra(pl_module))
 
@@ -52,16 +53,19 @@ class SpectrumPicture(Callback):
         from lit_rnn.report.spectra import Spectrum, draw_spectra
 
         before = whole_arrays(self.start)
-        moments = {name: {"before training": before[name], "after": values} for name, values in after.items()}
-        draw_spectra({name: Spectrum(values) for name, values in moments.items()}, self.path)
+        known = {name: {"before training": before[name]} if name in before else {} for name in after}
+        draw_spectra({name: Spectrum({**known[name], "after": values}) for name, values in after.items()}, self.path)
         show.picture(trainer, "pictures/spectrum", self.path)
         show.table(trainer, "tables/spectra", _COLUMNS, spectra_rows(before, after))
 
 
 def spectra_rows(before: Spectra, after: Spectra) -> list[list[str | int | float]]:
-    """For every matrix its size, and the least and largest modulus of an eigenvalue before and after training."""
+    """For every matrix its size, and the least and largest modulus of an eigenvalue before and after training.
+
+    NaN before, where those are not known.
+    """
     rows: list[list[str | int | float]] = []
     for name in after:
-        moduli = [np.abs(values[name]) for values in (before, after)]
+        moduli = [np.abs(values.get(name, np.nan)) for values in (before, after)]
         rows.append([name, len(after[name]), *(float(end) for one in moduli for end in (one.min(), one.max()))])
     return rows
