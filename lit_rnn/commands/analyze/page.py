@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from itertools import chain, count
 from pathlib import Path
 
 from rich.progress import track
@@ -17,6 +18,16 @@ from lit_rnn.report.console import new_console
 from lit_rnn.report.page import Page
 
 _PANELS = [*pictures.PANELS, *of_states.PANELS]
+
+
+def _file_names(names: Iterable[str]) -> dict[str, str]:
+    """What the picture of each is called: letters a to z and digits, and a number where another has that already."""
+    found: dict[str, str] = {}
+    for name in names:
+        plain = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "matrix"
+        numbered = (f"{plain}-{number}" for number in count(2))
+        found[name] = next(one for one in chain([plain], numbered) if one not in found.values())
+    return found
 
 
 def write(work: Work, left_out: Sequence[str], folder: Path) -> None:
@@ -43,7 +54,7 @@ def write(work: Work, left_out: Sequence[str], folder: Path) -> None:
         findings.items(), "pictures", len(findings), console=console, transient=True, disable=hidden
     ):
         page.section(name)
-        picture = folder / f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.png"
+        picture = folder / f"{_file_names(findings)[name]}.png"
         if pictures.draw_page(f"{name}, {title}", by_moment, picture, _PANELS):
             page.picture(picture, pictures.caption(by_moment, _PANELS))
         for sentence in remarks(by_moment):

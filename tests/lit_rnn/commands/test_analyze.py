@@ -24,6 +24,7 @@ from lit_rnn.cells import Cell, VanillaRNNCell
 from lit_rnn.class_paths import class_path
 from lit_rnn.commands.analyze import pictures
 from lit_rnn.commands.analyze.findings import plain
+from lit_rnn.commands.analyze.page import _file_names
 from lit_rnn.commands.analyze.pictures import _levels, _pseudospectrum
 from lit_rnn.commands.analyze.subject import Matrix, matrices
 from lit_rnn.init import fbchain_
@@ -535,3 +536,9 @@ def test_json_holds_what_json_can() -> None:
     given = {"a": np.array([1.0, math.inf, math.nan]), "b": 1 + 2j, "c": Path("x/y"), "d": (True, 3, -math.inf)}
     text = json.dumps(plain(given), allow_nan=False)
     assert json.loads(text) == {"a": [1.0, "infinity", None], "b": [1.0, 2.0], "c": "x/y", "d": [True, 3, "-infinity"]}
+
+
+def test_every_picture_has_a_name_of_its_own() -> None:
+    """Of matrices that a user has named, in any letters."""
+    names = ["layer 0 W", "w", "W", "Ω", "Σ", "w-2"]
+    assert list(_file_names(names).values()) == ["layer-0-w", "w", "w-2", "matrix", "matrix-2", "w-2-2"]
