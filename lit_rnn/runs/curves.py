@@ -15,7 +15,10 @@ def parse_rows(content: bytes) -> tuple[list[str], list[dict[str, str]], str | N
     A last row without an end, as a kill leaves it, is left out.
     """
     text = content.decode(errors="replace").replace("\0", "?")
-    lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    try:
+        lines = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    except csv.Error as error:  # a field of more than 131,072 characters
+        return [], [], one_line(error)
     if not lines:
         return [], [], None
     keys, rows = lines[0], lines[1:]

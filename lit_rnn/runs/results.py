@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from datamodules.errors import UserError
 from lit_rnn.files import read_json
 
 _NUMBERS = {"parameters": int, "steps": int, "loss": float, "chance": float, "value": float, "seconds": float}
-_AT_LENGTH = re.compile(r"(?:loss|value|chance)_at_(\d+)")  # what Summary writes of other lengths
+_AT_LENGTH = re.compile(r"(?:loss|value|chance)_at_(\d{1,18})")  # what Summary writes of other lengths
 _TEXTS = ("model", "task", "metric")
+_MOST = sys.float_info.max  # JSON's whole numbers may be larger
 
 
 def as_kept(result: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,7 +57,8 @@ def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
     for key, kind in {**_NUMBERS, **others}.items():
         value = found[key]
         missing = value is None and key.startswith(("loss", "value"))  # not validated
-        if not missing and (isinstance(value, bool) or not isinstance(value, int if kind is int else int | float)):
+        number = not isinstance(value, bool) and isinstance(value, int if kind is int else int | float)
+        if not missing and not (number and -_MOST < value < _MOST):
             raise UserError(f"{path} is damaged ({key} is not a number): recreate it or remove it.")
     return as_kept(found)
 

@@ -12,7 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from datamodules.errors import UserError
-from lit_rnn.files import read_json, read_yaml
+from lit_rnn.files import in_whole, read_json, read_yaml
 from lit_rnn.runs.folder import newest_config, numbered
 from lit_rnn.runs.options import PLACES, TRAINER, said_before, without
 from lit_rnn.runs.results import read_result, runs_below
@@ -91,6 +91,9 @@ def read_run(folder: Path) -> Run:
     config = {} if path is None else read_yaml(path, "config")
     if not isinstance(config, dict):
         raise UserError(f"config {path} is damaged (it holds no keys): recreate it or remove it.")
+    if path is not None:
+        with in_whole(path):
+            key_of(config)  # keys of several kinds have no order
     return Run(folder, fit, test, config, said_before(folder))
 
 

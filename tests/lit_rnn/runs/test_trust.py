@@ -23,7 +23,7 @@ from lit_rnn.commands.study.local import command as run_command
 from lit_rnn.commands.study.subject import Run, read_study
 from lit_rnn.models import ExpRNN, VanillaRNN, load, read_checkpoint
 from lit_rnn.runs import config as run_config
-from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.curves import parse_rows, read_curve
 from lit_rnn.runs.results import read_result
 
 FIT = ["fit", "--model", "ExpRNN", "--model.hidden_size", "4", "--data", "CopyMemory", "--data.delay", "3"]
@@ -312,11 +312,37 @@ def test_damaged_numbers_are_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,val/loss\n0,0.5\n1,O.5\n")
     with pytest.raises(UserError, match=r"metrics\.csv is damaged .*O\.5"):
         read_curve(tmp_path / "metrics.csv", "val/loss")
+    (tmp_path / "metrics.csv").write_text(f"step,val/loss\n0,{'5' * 200_000}\n")
+    assert "field limit" in str(parse_rows((tmp_path / "metrics.csv").read_bytes())[2])
+    assert read_curve(tmp_path / "metrics.csv", "val/loss") == ([], [])
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "fit.json").touch()
     (tmp_path / "plan.json").write_text("{")
     with pytest.raises(UserError, match="damaged"):
         finished_runs([tmp_path])
+
+
+ROW = {"model": "M", "task": "t", "parameters": 1, "steps": 1, "loss": 1.0, "chance": 1.0}
+ROW |= {"metric": "accuracy", "value": 0.5, "seconds": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("fit", "config", "said"),
+    [
+        ({"loss": 10**400}, "{}", "loss is not a number"),
+        ({"parameters": -(10**400)}, "{}", "parameters is not a number"),
+        ({f"value_at_{'9' * 5000}": 1.0}, "{}", ""),  # no length of ours
+        ({}, "{data: {init_args: {1: 2, a: b}}}", "config.yaml is damaged"),
+    ],
+    ids=["loss", "parameters", "length", "keys"],
+)
+def test_numbers_beyond_measure_are_a_sentence(
+    fit: dict[str, Any], config: str, said: str, tmp_path: Path, cli: Any
+) -> None:
+    (tmp_path / "fit.json").write_text(json.dumps(ROW | fit))
+    (tmp_path / "config.yaml").write_text(config)
+    done = cli("compare", tmp_path)
+    assert done.status == (2 if said else 0) and said in done.err and len(done.err.splitlines()) == bool(said), done
 
 
 def test_square_brackets_are_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
