@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shlex
 import string
 import warnings
 from collections.abc import Mapping, Sequence
@@ -108,7 +109,9 @@ class WandbDashboard(WandbLogger):
         self._warn(f"W&B takes no more notes ({named(error)}); the run goes on, and metrics.csv has everything")
 
     def _warn(self, what: str) -> None:
-        runs = f"{self._wandb_init.get('dir') or '.'}/wandb/*run-*-{self._wandb_init.get('id') or '*'}"
+        runs = (
+            f"{shlex.quote(str(self._wandb_init.get('dir') or '.'))}/wandb/*run-*-{self._wandb_init.get('id') or '*'}"
+        )
         warnings.warn(f"{what}. Later: wandb sync --include-online {runs}", stacklevel=2)
 
     # ---- tell

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import threading
 from collections.abc import Iterator, Sequence
@@ -77,7 +78,7 @@ class Stopped(BaseException):  # a BaseException: nobody who catches errors may 
 def how_to_go_on(run_dir: Path, trust: Sequence[str] = ()) -> str:
     """The end of a sentence about a run that can be taken up; ``trust`` names the modules of its own classes."""
     words = "".join(f" --trust {module}" for module in trust)
-    return f"; go on with: python -m lit_rnn fit --run_dir {run_dir} --ckpt_path last{words}"
+    return f"; go on with: python -m lit_rnn fit --run_dir {shlex.quote(str(run_dir))} --ckpt_path last{words}"
 
 
 class Stopping:

@@ -117,7 +117,7 @@ def run_callbacks(folder: Path, model: SequenceModel, trainer: dict[str, Any], c
         watching.append(callbacks.Dashboard())
     if trainer["limit_val_batches"] != 0 and trainer["enable_checkpointing"] is not False:
         best = ModelCheckpoint(
-            dirpath=checkpoints,
+            dirpath=str(checkpoints.resolve()),  # a Path in its state, as Lightning keeps a::b, could not be read again
             filename=best_checkpoint(folder).stem,
             monitor=f"val/{model.task.metric}",
             mode=better(model.task),

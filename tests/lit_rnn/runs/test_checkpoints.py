@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from datamodules import CopyMemory, PixelDigits, Task, UserError
 from lit_rnn.models import GRU, LSTM, DtrivRNN, ExpRNN, NnRNN, VanillaRNN, load
+from lit_rnn.runs.endings import how_to_go_on
 from tests.trainers import quiet_trainer
 
 BUILD: dict[str, Any] = {
@@ -234,3 +236,15 @@ def test_nnrnn_goes_on_from_before_theta_was_a_group(
     back = model()
     quiet_trainer(max_epochs=2, default_root_dir=tmp_path).fit(back, datamodule=data, ckpt_path=path)
     assert back.optimizer_steps == 8 and equal(back, whole)
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_run_folder_of_any_name(cli: Any, config: Any) -> None:
+    """Lightning takes what has :: in it for another file system's; the sentence to go on with is one for a shell."""
+    name = "läuf a::b $HOME #[1]"
+    assert cli("fit", "-c", config(), "--run_dir", name).status == 0
+    for command, which in (("test", "best"), ("fit", "last")):
+        done = cli(command, "--run_dir", name, "--ckpt_path", which, "--trainer.max_epochs", 3)
+        assert done.status == 0, done.err
+    words = shlex.split(how_to_go_on(Path(name)).partition(": ")[2])
+    assert words[words.index("--run_dir") + 1] == name
