@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -36,6 +37,7 @@ _LISTS = ("trainer.callbacks", "trainer.logger")  # where several classes may st
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _FOLDERS = ("dirpath", "save_dir", "log_dir", "root_dir", "dir", "folder", "artifact_location", "exclude_batches_path")
 _DOTS = re.compile(r"(^|[/\\])\.\.([/\\]|$)")
+_SERVERS = {"tracking_uri": "MLFLOW_TRACKING_URI", "base_url": "WANDB_BASE_URL"}  # options; who may name one
 _SCHEME = re.compile(r"(?!https?:)[\w+.-]+(://|::)")  # of another disk to Lightning; local:// is this one
 _EXPANDED = re.compile(r"[~$]|.*(://|::)")  # what a folder's name becomes another by
 
@@ -185,7 +187,12 @@ def _check_folders(path: Path, key: str, arguments: Mapping[str, Any]) -> None:
     for name, text in walk(arguments, f"{key}.init_args"):
         if not isinstance(text, str):
             continue
-        place = name.rpartition(".")[2] in _FOLDERS
+        option = name.rpartition(".")[2]
+        if option in _SERVERS:
+            if text != os.environ.get(_SERVERS[option]):  # which may be sent your key
+                raise _refusal(path, name, text, f"what {_SERVERS[option]} says, or the config given by -c")
+            continue
+        place = option in _FOLDERS
         elsewhere = _EXPANDED.match(text) if place else _SCHEME.match(text) and "://" in text
         place = place or Path(text).is_absolute() or _DOTS.search(text) is not None
         if elsewhere or (place and text != "." and not inside(text, path.parent)):

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from datamodules import UserError
 from lit_rnn.__main__ import main
 from lit_rnn.runs import config as run_config
 
@@ -107,8 +108,35 @@ def test_no_folder_is_read_as_another(
 
 def test_what_a_class_says_itself_names_no_folder(run: Path) -> None:
     """``./mlruns`` is in every config with MLflow, and read of none."""
-    mlflow = classes(LOGGERS + "MLFlowLogger", save_dir="./mlruns", tracking_uri="http://127.0.0.1:9")
-    change_config(run, "trainer", "logger", value=mlflow)
+    change_config(run, "trainer", "logger", value=classes(LOGGERS + "MLFlowLogger", save_dir="./mlruns"))
+    run_config.check(run / "config.yaml")
+
+
+@pytest.mark.parametrize(
+    ("logger", "key", "variable"),
+    [
+        (
+            {"class_path": LOGGERS + "MLFlowLogger", "init_args": {"tracking_uri": "http://a"}},
+            "tracking_uri",
+            "MLFLOW_TRACKING_URI",
+        ),
+        (
+            {"class_path": "lit_rnn.loggers.WandbDashboard", "dict_kwargs": {"settings": {"base_url": "http://a"}}},
+            "base_url",
+            "WANDB_BASE_URL",
+        ),
+    ],
+    ids=["mlflow", "wandb"],
+)
+def test_no_server_is_told_that_you_have_not_named(
+    logger: dict[str, Any], key: str, variable: str, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be sent the key to yours."""
+    change_config(run, "trainer", "logger", value=logger)
+    monkeypatch.delenv(variable, raising=False)
+    with pytest.raises(UserError, match=f"{key} is 'http://a', but it must be what {variable} says"):
+        run_config.check(run / "config.yaml")
+    monkeypatch.setenv(variable, "http://a")
     run_config.check(run / "config.yaml")
 
 
