@@ -75,7 +75,7 @@ def check_sums(folder: Path, published: Mapping[str, str], key: str) -> None:
 
 def _passed(folder: Path) -> dict[str, Any]:
     try:
-        content = json.loads((folder / MARKER).read_text())
+        content = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -115,7 +115,7 @@ def read_yaml(path: Path, what: str) -> Any:
     try:
         if path.stat().st_size > 4 * MOST_CHARACTERS:  # UTF-8 takes at most four bytes a character
             raise UserError(f"{what} {path} is refused: at most {MOST_CHARACTERS:,} characters of YAML are read.")
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {path} is not YAML: {one_line(error)}") from error
     return parse_yaml(text, f"{what} {path}")
@@ -128,7 +128,7 @@ def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
         UserError: if it is something else.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}): recreate it or remove it.") from error
     missing = None if not isinstance(content, dict) else next((key for key in keys if key not in content), None)

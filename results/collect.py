@@ -187,13 +187,13 @@ def changed(value: Any, change: Callable[[str], str]) -> Any:
 
 def _thin(metrics: Path, to: Path) -> None:
     """Every row that holds more than the loss of one step, and `ROWS` of the others, evenly spread."""
-    with metrics.open(newline="") as file:
+    with metrics.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         columns, rows = list(reader.fieldnames or []), list(reader)
     alone = [number for number, row in enumerate(rows) if not any(row[key] for key in columns if key not in _OF_A_STEP)]
     stride = max(1, -(-len(alone) // ROWS))
     dropped = set(alone) - set(alone[::stride])
-    with to.open("w", newline="") as file:
+    with to.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(row for number, row in enumerate(rows) if number not in dropped)

@@ -62,7 +62,7 @@ def damaged_configs(folder: Path) -> list[Path]:
 
 def _is_cut(path: Path) -> bool:
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         check_yaml(text)
         config = yaml.safe_load(text)
     except YAMLLimitError:

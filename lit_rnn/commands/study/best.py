@@ -12,7 +12,8 @@ from lit_rnn.commands.study.subject import Run, Setting, Study
 
 def best_setting(study: Study, arm: str, folder: Path, passed_over: frozenset[Run] = frozenset()) -> Setting | None:
     """The setting with the lowest mean over `seeds` of the best validation loss, the first of those that are equal;
-    None while a run is missing, or where none has a finite loss with every seed.
+    None while a run is missing, or where none has a finite loss with every seed. The only setting of an arm needs none,
+    as where all samples are trained on.
 
     Args:
         passed_over: Runs whose settings are out, as they diverged; those with further seeds choose nothing.
@@ -24,6 +25,8 @@ def best_setting(study: Study, arm: str, folder: Path, passed_over: frozenset[Ru
     ours = [run for run in ours if run.setting.name not in out]
     if not ours or not all(is_done(run, folder) for run in ours):
         return None
+    if len({setting for setting in study.settings if setting.arm == arm}) == 1:
+        return ours[0].setting
     first = over_seeds(results(study, folder, ours))[0]
     found: dict[str, Setting] = {run.setting.name: run.setting for run in ours}
     return found[first["setting"]] if first["best_loss_number"] == first["runs"] else None

@@ -24,7 +24,7 @@ def table(rows: Sequence[dict[str, Any]], settings: Sequence[dict[str, Any]]) ->
             s["runs"],
             *(_shown(s, key) for key in ("loss", "best_loss", "value", *tested)),
             *(s[key] for key in out),
-            f"{s['successes']}/{s['runs']}",
+            f"{s['successes']}/{s['runs']}" if s["best_loss_number"] or s["diverged"] else "",  # where none validated
         ]
         for s in settings
     ]

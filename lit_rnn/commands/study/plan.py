@@ -25,7 +25,8 @@ _NAME = "plan.json"
 
 def planned(run: Run) -> dict[str, Any]:
     """What a run is: its options, and the texts of its configs."""
-    return {"arguments": run.arguments(), "configs": [Path(one).read_text() for one in run.setting.configs]}
+    texts = [Path(one).read_text(encoding="utf-8") for one in run.setting.configs]
+    return {"arguments": run.arguments(), "configs": texts}
 
 
 def read(folder: Path) -> dict[str, Planned]:
@@ -199,7 +200,7 @@ def _from_config(run: Run, place: Path) -> str | None:
     held = {key: value for key, value in _flat(read_yaml(path, "config")).items() if _is_plain(key, value)}
     written: dict[str, Any] = {}
     for config in run.setting.configs:
-        written |= _leaves(Path(config).read_text())
+        written |= _leaves(Path(config).read_text(encoding="utf-8"))
     written |= {key: _meant(parse_yaml(value, key), key) for key, value in _options(run.arguments()).items()}
     in_full = {short(key): key for key in held}
     given = {in_full.get(short(key), key): value for key, value in written.items()}

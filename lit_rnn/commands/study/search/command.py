@@ -97,7 +97,7 @@ def _plan(study: Study, search: Search, setting: Setting) -> dict[str, object]:
     """What trials must share to be compared; how many there are may change."""
     return {
         "options": [*setting.arguments(), "--seed_everything", str(study.seeds[0])],
-        "base configs": [Path(one).read_text() for one in setting.configs],
+        "base configs": [Path(one).read_text(encoding="utf-8") for one in setting.configs],
         "space": [repr(one) for one in search.spaces[setting.arm]],
         "sampler": [search.sampler, search.seed],
         "pruner": [search.pruner, dict(search.pruner_options)],

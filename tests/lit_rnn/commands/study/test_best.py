@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from datamodules import UserError
-from lit_rnn.commands.study import local, measure, work
+from lit_rnn.commands.study import local, measure, page, work
 from lit_rnn.commands.study.best import Queue, ahead, best_setting, every, following, undecided
 from lit_rnn.commands.study.subject import Run, read_study
 from tests.lit_rnn.commands.study.made import FOLDER, LR, Planned, Write, by_rates, finish, run_study
@@ -25,6 +25,19 @@ def test_a_finished_run_without_a_finite_loss_is_not_the_best(study: Write) -> N
         (FOLDER / name / "metrics.csv").write_text("step,val/loss\n0,nan\n")
         best = best_setting(plan, "a", FOLDER)
         assert (None if best is None else best.name) == chosen
+
+
+def test_the_only_setting_is_the_best_without_a_validation(study: Write) -> None:
+    plan = read_study(study(grid={LR: [0.1]}, seeds=[1, 2], best={"test": True, "checkpoint": "last"}))
+    for run in plan.runs:
+        assert best_setting(plan, "study", FOLDER) is None
+        finish(run)
+        (FOLDER / run.name / "metrics.csv").write_text("step,train/loss\n0,1.0\n")
+    assert best_setting(plan, "study", FOLDER) == plan.settings[0]
+    assert [run.told for run in ahead(plan, FOLDER)] == ["test of study-seed=1", "test of study-seed=2"]
+    rows = measure.results(plan, FOLDER)
+    table = page.table(rows, measure.over_seeds(rows))
+    assert (table.header[-1], table.rows[0][-1]) == ("succeeded", "")
 
 
 def test_the_best_of_each_arm_gets_more_seeds_and_a_test(study: Write) -> None:
