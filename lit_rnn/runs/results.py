@@ -58,7 +58,8 @@ def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
         value = found[key]
         missing = value is None and key.startswith(("loss", "value"))  # not validated
         number = not isinstance(value, bool) and isinstance(value, int if kind is int else int | float)
-        if not missing and not (number and -_MOST < value < _MOST):
+        too_large = isinstance(value, int) and abs(value) > _MOST
+        if not missing and (not number or too_large):
             raise UserError(f"{path} is damaged ({key} is not a number): recreate it or remove it.")
     return as_kept(found)
 
