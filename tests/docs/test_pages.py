@@ -179,7 +179,7 @@ def test_every_command_and_config_of_the_pages_exists() -> None:
     for name in re.findall(r"(?:`|-c |--config |study )((?:\w+/)+\w+\.yaml)", text):
         place = ROOT if name.startswith("lit_rnn/") else ROOT / "configs"
         assert (place / name.removeprefix("configs/")).is_file(), name
-    for name in re.findall(r"\btests/[\w/]+(?:\.py)?", text):
+    for name in re.findall(r"\btests/[\w/]+(?:\.\w+)?", text):
         assert (ROOT / name).exists(), name
 
 

@@ -84,7 +84,8 @@ def test_every_option_that_counts(cls: type[SequenceDataModule], changes: dict[s
         checkpoint = {"lit_rnn": {"data": made_on.note(cls())}, "hyper_parameters": {"task": {}}}
         now = cls(**{key: value})
         assert made_on.differences(checkpoint, now, now.task)[f"data.init_args.{key}"][1] == value
-    assert set(changes) | {"permutation_seed", "noise"} >= set(cls.task_options)  # these two where there is one
+    # these where there is one
+    assert set(changes) | {"permutation_seed", "noise", "same_length"} >= set(cls.task_options)
 
 
 def test_in_python(tmp_path: Any) -> None:
