@@ -50,7 +50,7 @@ def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
         raise UserError(f"{folder} holds no finished run (no {path}); name folders of finished runs.")
     found = read_json(path, (*_TEXTS, *_NUMBERS))
     for key in _TEXTS:
-        if not isinstance(found[key], str):
+        if not (isinstance(found[key], str) and found[key].isprintable()):  # it goes to the terminal
             raise UserError(f"{path} is damaged ({key} is not text): recreate it or remove it.")
     others: dict[str, type] = {key: float for key in found if _AT_LENGTH.fullmatch(key)}
     others |= {"trained_at": int} if found.get("trained_at") is not None else {}

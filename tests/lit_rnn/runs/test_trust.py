@@ -330,13 +330,14 @@ ROW |= {"metric": "accuracy", "value": 0.5, "seconds": 1.0}
     ("fit", "config", "said"),
     [
         ({"loss": 10**400}, "{}", "loss is not a number"),
+        ({"model": "\x1b[2JM"}, "{}", "model is not text"),
         ({"parameters": -(10**400)}, "{}", "parameters is not a number"),
         ({f"value_at_{'9' * 5000}": 1.0}, "{}", ""),  # no length of ours
         ({}, "{data: {init_args: {1: 2, a: b}}}", "config.yaml is damaged"),
     ],
-    ids=["loss", "parameters", "length", "keys"],
+    ids=["loss", "escape", "parameters", "length", "keys"],
 )
-def test_numbers_beyond_measure_are_a_sentence(
+def test_what_no_run_writes_is_a_sentence(
     fit: dict[str, Any], config: str, said: str, tmp_path: Path, cli: Any
 ) -> None:
     (tmp_path / "fit.json").write_text(json.dumps(ROW | fit))
