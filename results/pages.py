@@ -200,7 +200,8 @@ def overview(results: Results, docs: str) -> str:
         made = table(comparison, published=True)
         parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")
         parts += [trained(comparison), clock(comparison), still_better(comparison)]
-        parts += [f"{one.markdown()}\n\n" for one in (solving.milestones(comparison), rates_table(comparison)) if one]
+        rates = rates_table if solving.share(comparison) is None else solving.rates_table
+        parts += [f"{one.markdown()}\n\n" for one in (solving.milestones(comparison), rates(comparison)) if one]
         parts.append(f"![Loss against steps on {comparison.task}; the dashed line is chance]({docs}{picture})\n\n")
     parts += [tracking.link(results.tracking, docs), robustness.link(results.robustness, docs)]
     parts.append("## Every published figure\n\nOne page a paper, ours beside it:\n\n")

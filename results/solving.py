@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from lit_rnn.commands.compare.measure import Comparison, Group, Spread, names, updates_until
+from lit_rnn.commands.compare.measure import (
+    Comparison,
+    Group,
+    Rates,
+    Spread,
+    by_rate,
+    learning_rate,
+    names,
+    updates_until,
+)
 from lit_rnn.commands.compare.subject import Run
 from lit_rnn.report.tables import Table, number, plain_markdown
 from lit_rnn.runs.config import listed, section
@@ -46,27 +55,30 @@ def ranked(comparison: Comparison) -> Comparison:
 
 def headline(comparisons: Sequence[Comparison], titles: Sequence[str], label: Callable[[Group], str]) -> str:
     """Model by task, the best of the first task first; nothing where no run ends so."""
-    chosen = [(ranked(one), title) for one, title in zip(comparisons, titles, strict=True) if share(one) is not None]
+    chosen = [(one, title) for one, title in zip(comparisons, titles, strict=True) if share(one) is not None]
     if not chosen:
         return ""
     cells: dict[str, list[str]] = {}
-    for column, (comparison, _) in enumerate(chosen):
-        for group in reversed(comparison.groups):  # of several settings the best stands for the model
-            cells.setdefault(label(group), [""] * len(chosen))[column] = cell(group, comparison)
-    order = [label(group) for comparison, _ in chosen for group in comparison.groups]
-    rows = [[name, *cells[name]] for name in dict.fromkeys(order)]
+    told = ""
+    for column, (comparison, title) in enumerate(chosen):
+        best: dict[str, Group] = {}
+        for group in ranked(comparison).groups:
+            best.setdefault(label(group), group)  # of several settings the best stands for the model
+        told += f"{_in_short(best.values(), comparison, title)}\n\n"
+        for name, group in best.items():
+            cells.setdefault(name, [""] * len(chosen))[column] = cell(group, comparison)
     header = ["model", *(f"{title}: updates to {number(share(one))} of chance" for one, title in chosen)]
     chance = ["chance loss", *(number(one.chance) for one, _ in chosen)]
-    told = "".join(f"{_in_short(one, title)}\n\n" for one, title in chosen)
+    rows = [[name, *row] for name, row in cells.items()]
     return f"{told}{Table(header, [*rows, chance]).markdown()}\n\n{RULE}\n"
 
 
-def _in_short(comparison: Comparison, title: str) -> str:
+def _in_short(groups: Iterable[Group], comparison: Comparison, title: str) -> str:
     """Which models solved it, the fastest first."""
     end = share(comparison)
     assert end is not None
     parts: dict[str, list[str]] = {"in every seed by": [], "in some by": [], "in none by": []}
-    for group in comparison.groups:
+    for group in groups:
         solved = updates_until(group, end * comparison.chance)
         kind = (
             "in none by" if solved is None else "in every seed by" if solved.number == len(group.runs) else "in some by"
@@ -77,7 +89,12 @@ def _in_short(comparison: Comparison, title: str) -> str:
 
 
 def cell(group: Group, comparison: Comparison) -> str:
-    """The updates of a model, or how far it came."""
+    """The updates of a model, or how far it came; and at how many of several learning rates it solved the task."""
+    windows = [one for one in by_rate(comparison) if group in one.groups]
+    return "; ".join([_reached(group, comparison), *(f"solved at {_window(one, comparison)}" for one in windows)])
+
+
+def _reached(group: Group, comparison: Comparison) -> str:
     end = share(comparison)
     assert end is not None
     solved, half = (updates_until(group, part * comparison.chance) for part in (end, 0.5))
@@ -85,6 +102,26 @@ def cell(group: Group, comparison: Comparison) -> str:
         return _counted(solved, group)
     came = f"; half of chance after {_counted(half, group)}" if half else ""
     return f"not in {group.steps[1]:,} (0 of {len(group.runs)}){came}"
+
+
+def _window(rates: Rates, comparison: Comparison) -> str:
+    """At how many of the learning rates some seed solved it."""
+    end = share(comparison)
+    assert end is not None
+    solved = sum(updates_until(group, end * comparison.chance) is not None for group in rates.groups)
+    return f"{solved} of {len(rates.groups)} learning rates"
+
+
+def rates_table(comparison: Comparison) -> Table | None:
+    """A row for each model that was run at several learning rates, in the order of the best: what came of each."""
+    rows = []
+    for rates in by_rate(ranked(comparison)):
+        each = "; ".join(f"{number(learning_rate(group))}: {_reached(group, comparison)}" for group in rates.groups)
+        rows.append([rates.groups[0].model, rates.groups[0].size, each, _window(rates, comparison)])
+    if not rows:
+        return None
+    title = "Learning rates, of runs that have finished: updates at each"
+    return Table(["model", "size", "updates", "solved at"], rows, texts=4, title=title)
 
 
 def _counted(found: Spread, group: Group) -> str:

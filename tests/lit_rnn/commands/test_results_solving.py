@@ -24,7 +24,15 @@ import solving  # noqa: E402
 SOLVED = [{"class_path": "lit_rnn.callbacks.Solved", "init_args": {"below_chance": 0.1}}]
 
 
-def run(folder: Path, model: str, seed: int, losses: list[float], callbacks: Any = SOLVED, delay: int = 9) -> Path:
+def run(
+    folder: Path,
+    model: str,
+    seed: int,
+    losses: list[float],
+    callbacks: Any = SOLVED,
+    delay: int = 9,
+    rate: float | None = None,
+) -> Path:
     """As if a run had been validated after 100, 200, ... updates; chance is 1."""
     folder.mkdir(parents=True)
     numbers = {"model": model, "task": "copy_memory", "parameters": 10, "steps": 100 * len(losses), "split": "val"}
@@ -39,6 +47,8 @@ def run(folder: Path, model: str, seed: int, losses: list[float], callbacks: Any
         "data": {"class_path": "datamodules.CopyMemory", "init_args": {"delay": delay}},
         "trainer": {"max_epochs": 4, "callbacks": callbacks},
     }
+    if rate is not None:
+        config["model"]["init_args"]["optimizer"] = {"class_path": "torch.optim.Adam", "init_args": {"lr": rate}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "versions.json").write_text('{"commit": "0123456789"}')
     rows = [f"{100 * number - 1},{loss}" for number, loss in enumerate(losses, start=1)]  # steps count from 0
@@ -83,6 +93,30 @@ def test_the_fewest_updates_of_all_seeds_come_first(made: Path) -> None:
     ]
     late = "".join(map(pages.still_better, results.comparisons))
     assert "c-seed=1" in late and "d-seed=1" in late and "a" not in late.partition("better: ")[2].split(", ")
+
+
+def test_of_several_rates_the_best_stands_for_the_model_and_the_window_is_told(tmp_path: Path) -> None:
+    """ExpRNN solves it at two of three rates, the fastest of which is not its first; LSTM at none."""
+    run(tmp_path / "a-seed=1", "ExpRNN", 1, [0.9, 0.8], rate=1e-4)
+    run(tmp_path / "b-seed=1", "ExpRNN", 1, [0.9, 0.4, 0.05], rate=1e-3)
+    run(tmp_path / "c-seed=1", "ExpRNN", 1, [0.9, 0.05], rate=1e-2)
+    run(tmp_path / "d-seed=1", "NRU", 1, [0.9, 0.9, 0.9, 0.05])
+    run(tmp_path / "e-seed=1", "LSTM", 1, [0.9, 0.8, 0.7], rate=1e-3)
+    run(tmp_path / "f-seed=1", "LSTM", 1, [0.9, 0.8, 0.6], rate=1e-2)
+    (comparison,) = pages.read(tmp_path).comparisons
+    text = pages.headline([comparison])
+    assert ": in every seed by ExpRNN, NRU; in none by LSTM." in text
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    assert rows[2:5] == [
+        ["ExpRNN, n = 8", "200 (1 of 1); solved at 2 of 3 learning rates"],
+        ["NRU, n = 8", "400 (1 of 1)"],
+        ["LSTM, n = 8", "not in 300 (0 of 1); solved at 0 of 2 learning rates"],
+    ]
+    table = solving.rates_table(comparison)
+    assert table is not None and [[row[0], *row[2:]] for row in table.rows] == [
+        ["ExpRNN", "1.00e-4: not in 200 (0 of 1); 0.001: 300 (1 of 1); 0.01: 200 (1 of 1)", "2 of 3 learning rates"],
+        ["LSTM", "0.001: not in 300 (0 of 1); 0.01: not in 300 (0 of 1)", "0 of 2 learning rates"],
+    ]
 
 
 def test_runs_that_go_on_have_their_own_table(made: Path) -> None:

@@ -23,6 +23,7 @@ CAMPAIGN = {  # of each file of configs/campaign/: settings, runs, and the updat
     "pixel_mnist": (8, 8, {(0, 70)}),
     "pixel_mnist_all_images": (6, 6, {(0, 70)}),
     "copying_1000": (16, 16, {(4000, 0)}),
+    "copying_1000_rates": (24, 24, {(4000, 0)}),
     "copying_2000": (16, 16, {(4000, 0)}),
     "adding_200": (16, 16, {(20_000, 0)}),
     "adding_400": (16, 16, {(20_000, 0)}),
