@@ -10,7 +10,7 @@ from datamodules.pixels import PixelDataModule
 from lit_rnn.commands.compare.measure import Comparison, Group, Spread, beside, best_by_validation
 from lit_rnn.commands.compare.page import shown
 from lit_rnn.published import Published
-from lit_rnn.report.tables import plain_markdown
+from lit_rnn.report.tables import plain_markdown, words
 
 
 def label(group: Group) -> str:
@@ -38,12 +38,25 @@ def standing(groups: Sequence[Group], comparison: Comparison) -> Group:
     return best_by_validation(groups, comparison.higher_is_better) or groups[0]
 
 
+def titles(comparisons: Sequence[Comparison]) -> list[str]:
+    """The tasks' names, with what they read or how long it is, and what differs where a task has several tables."""
+    found = []
+    for one in comparisons:
+        others = [other.data for other in comparisons if other.task == one.task]
+        told = [key for key in ("files", "path", "delay", "length") if one.data.get(key)]
+        differing = [key for key in one.data if any(other.get(key) != one.data[key] for other in others)]
+        named = ", ".join(f"{key} {words(one.data[key]) or 'by default'}" for key in dict.fromkeys(told + differing))
+        found.append(f"{one.task} ({named})" if named else one.task)
+    return found
+
+
 @dataclass(frozen=True)
 class Pair:
     """Our test figure, and a published one that it can stand beside."""
 
     group: Group
     comparison: Comparison
+    title: str  # of the comparison
     ours: Spread
     theirs: Published
     value: float  # theirs, in the metric's own unit
@@ -61,7 +74,7 @@ class Pair:
     def sentence(self) -> str:
         gap = abs(self.ours.mean - self.value)
         seeds = f"{len(self.group.runs)} seeds" if len(self.group.runs) > 1 else "one seed"
-        ours = f"{label(self.group)} on {self.comparison.task}: ours {shown(self.ours, self.group)} ({seeds})"
+        ours = f"{label(self.group)} on {self.title}: ours {shown(self.ours, self.group)} ({seeds})"
         how = f"{gap:.2g} {'worse' if self.is_worse else 'better'}"
         within = self.ours.std is not None and gap <= 2 * self.ours.std
         how += ", within two standard deviations over seeds" if within else ""
@@ -86,18 +99,20 @@ def _protocol(group: Group) -> str:
         told.append(f"{pixels.val_size:,} of the training images kept for validation")
     told += [f"batch {options['batch_size']}"] if "batch_size" in options else []
     told += [f"{trainer['max_epochs']} epochs"] if (trainer.get("max_epochs") or 0) > 0 else []
-    return f"{', '.join(told)}; the test set is read once, by the checkpoint that is best on validation"
+    validated = trainer.get("limit_val_batches") != 0
+    tested = "the checkpoint that is best on validation" if validated else "the weights after the last epoch"
+    return f"{', '.join(told)}; the test set is read once, by {tested}"
 
 
 def pairs(comparisons: Sequence[Comparison], papers: Sequence[str] | None = None) -> list[Pair]:
     """Every published test figure of ``papers`` that ours can stand beside, of every paper if None."""
     found = []
-    for comparison in comparisons:
+    for comparison, title in zip(comparisons, titles(comparisons), strict=True):
         for groups in by_label(comparison).values():
             group = standing(groups, comparison)
             for entry in beside(group, comparison):
                 if group.test is not None and entry.number is not None and (papers is None or entry.paper in papers):
-                    found.append(Pair(group, comparison, group.test, entry, entry.number))
+                    found.append(Pair(group, comparison, title, group.test, entry, entry.number))
     return found
 
 

@@ -14,7 +14,7 @@ import robustness
 import solving
 import starts
 import tracking
-from differences import by_label, label, said_first, standing
+from differences import by_label, label, said_first, standing, titles
 from kept import Results, machine, read
 
 from lit_rnn.commands.compare.measure import (
@@ -30,7 +30,7 @@ from lit_rnn.commands.compare.measure import (
 from lit_rnn.commands.compare.measure import names as run_names
 from lit_rnn.commands.compare.page import SPREAD, rates_table, shown, table
 from lit_rnn.published import STATUSES, Published, published
-from lit_rnn.report.tables import Table, number, plain_markdown, words
+from lit_rnn.report.tables import Table, number, plain_markdown
 
 ROOT = Path(__file__).parents[1]
 PAPERS = {  # page: its title, and the papers that it is about
@@ -55,9 +55,9 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     """
     if not comparisons:
         return "No run has finished yet: there is no result.\n"
-    titles = _titles(comparisons)
-    solved = solving.headline(comparisons, titles, label)
-    going_on = [(one, name) for one, name in zip(comparisons, titles, strict=True) if solving.share(one) is None]
+    named = list(zip(comparisons, titles(comparisons), strict=True))
+    solved = solving.headline(named, label)
+    going_on = [(one, name) for one, name in named if solving.share(one) is None]
     if not going_on:
         return solved
     comparisons, names = [one for one, _ in going_on], [name for _, name in going_on]
@@ -128,23 +128,15 @@ def still_better(comparison: Comparison) -> str:
         name
         for name, group in named
         if all(
-            run.test and run.test["steps"] == run.fit["steps"] and "ended_early" not in run.fit for run in group.runs
+            run.test
+            and run.test["steps"] == run.fit["steps"]
+            and run.fit["loss"] is not None  # one that was never validated has no best
+            and "ended_early" not in run.fit
+            for run in group.runs
         )
     ]
     told = "Best at the last validation, so that more updates might do better"
     return f"{told}: {plain_markdown(', '.join(late))}.\n\n" if late else ""
-
-
-def _titles(comparisons: Sequence[Comparison]) -> list[str]:
-    """The tasks' names, with what they read or how long it is, and what differs where a task has several tables."""
-    titles = []
-    for one in comparisons:
-        others = [other.data for other in comparisons if other.task == one.task]
-        told = [key for key in ("files", "path", "delay", "length") if one.data.get(key)]
-        differing = [key for key in one.data if any(other.get(key) != one.data[key] for other in others)]
-        named = ", ".join(f"{key} {words(one.data[key])}" for key in dict.fromkeys(told + differing))
-        titles.append(f"{one.task} ({named})" if named else one.task)
-    return titles
 
 
 def _going(results: Results) -> str:
@@ -183,9 +175,9 @@ def _about(results: Results, docs: str) -> str:
     return (
         f"{runs} runs have ended, of {models} models on {tasks} task{'s' * (tasks > 1)}, beside the studies of "
         f"[tracking]({docs}tracking.md) and of [robustness]({docs}robustness.md). n is the hidden size, val the "
-        "validation split, on which the tested checkpoint is the best, and chance the loss of a guess. What is what: "
-        f"[Models]({docs}../models/index.md), [Data]({docs}../data.md); what is planned: "
-        f"[The campaign]({docs}../experiments.md#the-campaign). A published figure has its "
+        "validation split, on which the tested checkpoint is the best (the last one where there is no validation), and "
+        f"chance the loss of a guess. What is what: [Models]({docs}../models/index.md), [Data]({docs}../data.md); what "
+        f"is planned: [The campaign]({docs}../experiments.md#the-campaign). A published figure has its "
         f"[status](#every-published-figure) behind it.{alone}\n\n"
     )
 
@@ -195,7 +187,7 @@ def overview(results: Results, docs: str) -> str:
     parts = [f"{NOTE}\n\n# Results\n\n", said_first(results.comparisons), _about(results, docs)]
     parts += [headline(results.comparisons), "\n"]
     parts += [_going(results)]
-    names = _titles(results.comparisons)
+    names = titles(results.comparisons)
     for name, comparison, picture in zip(names, results.comparisons, _pictures(results.comparisons), strict=True):
         made = table(comparison, published=True)
         parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")

@@ -53,9 +53,9 @@ def ranked(comparison: Comparison) -> Comparison:
     return replace(comparison, groups=tuple(sorted(comparison.groups, key=rank)))
 
 
-def headline(comparisons: Sequence[Comparison], titles: Sequence[str], label: Callable[[Group], str]) -> str:
-    """Model by task, the best of the first task first; nothing where no run ends so."""
-    chosen = [(one, title) for one, title in zip(comparisons, titles, strict=True) if share(one) is not None]
+def headline(comparisons: Sequence[tuple[Comparison, str]], label: Callable[[Group], str]) -> str:
+    """Model by task, each with its title, the best of the first task first; nothing where no run ends so."""
+    chosen = [(one, title) for one, title in comparisons if share(one) is not None]
     if not chosen:
         return ""
     cells: dict[str, list[str]] = {}

@@ -173,6 +173,31 @@ def test_whose_best_is_the_last_validation_is_told(made: Path, tmp_path: Path) -
     assert then.count(told) == 1 and "c-seed=1" not in then
 
 
+def test_a_run_without_validation_is_told_apart(made: Path, tmp_path: Path) -> None:
+    """Of all images but one: in a table of its own, its last weights tested, and no best checkpoint spoken of."""
+    folder = shutil.copytree(made, tmp_path / "results")
+    for name in ("a-seed=2", "a-seed=3", "b-seed=1", "c-seed=1"):
+        shutil.rmtree(folder / "mnist" / name)
+    run = shutil.copytree(folder / "mnist" / "a-seed=1", folder / "mnist" / "d-seed=1")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["init_args"]["val_size"] = 1
+    config["trainer"]["limit_val_batches"] = 0
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    fit = json.loads((run / "fit.json").read_text())
+    (run / "fit.json").write_text(json.dumps({**fit, "loss": None, "value": None}))
+    comparisons = pages.read(folder).comparisons
+    plain, all_images = "permuted\\_pixel\\_mnist (val\\_size by default)", "permuted\\_pixel\\_mnist (val\\_size 1)"
+    assert f"| model | {plain}: test/accuracy | {all_images}: test/accuracy |" in pages.headline(comparisons)
+    said = differences.said_first(comparisons, pages.PAPERS["exprnn"][1])
+    first, second = re.findall(r"on (permuted.*)", said)
+    assert first.startswith(f"{plain}: ours 0.91") and "5,000 of the training images kept for validation" in first
+    assert first.partition(". Theirs")[0].endswith("read once, by the checkpoint that is best on validation")
+    assert second.startswith(f"{all_images}: ours 0.91") and "1 of the training images kept for validation" in second
+    assert second.partition(". Theirs")[0].endswith("read once, by the weights after the last epoch")
+    late = "".join(map(pages.still_better, comparisons))
+    assert "a-seed=1" in late and "d-seed=1" not in late
+
+
 def test_seconds_are_told_with_the_machine(made: Path, tmp_path: Path) -> None:
     """One sentence for a table of one kind of machine; by run where one went on elsewhere, or another was elsewhere."""
     folder = shutil.copytree(made, tmp_path / "results")
