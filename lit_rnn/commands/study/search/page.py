@@ -25,7 +25,7 @@ def tables(found: Sequence[Found]) -> list[Table]:
     made = [Table(header, rows, texts=2, title="The best trial of each arm, and how many trials there are")]
     shares = [[one.arm, key, share] for one in found for key, share in one.importance.items()]
     if shares:
-        title = "Importance: share of the variance between complete trials that a key explains (fANOVA)"
+        title = "Importance: share of the variance over the space that a key explains on its own (fANOVA)"
         made.append(Table(["arm", "key", "importance"], shares, texts=2, title=title))
     return made
 

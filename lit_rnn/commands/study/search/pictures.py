@@ -50,7 +50,7 @@ def _importance(found: Sequence[Found], folder: Path) -> list[Path]:
         axes.barh(lines, [one.importance.get(key, 0.0) for key in keys], 0.9 * height, color=colour, label=one.arm)
     axes.set_yticks(range(len(keys)), [key.rpartition(".")[2] for key in keys])
     axes.invert_yaxis()
-    axes.set(xlabel="share of the variance between trials", xlim=(0, 1), title="importance of what was searched")
+    axes.set(xlabel="share of the variance over the space", xlim=(0, 1), title="importance of what was searched")
     style.shared_legend(figure, [axes])
     path = folder / "search_importance.png"
     style.save(figure, path)

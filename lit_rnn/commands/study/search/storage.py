@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from datamodules.errors import UserError, one_line
 from lit_rnn.commands.study.plan import same_configs, same_options
-from lit_rnn.commands.study.search.space import Dimension, Search
+from lit_rnn.commands.study.search.space import Dimension, Search, text
 from lit_rnn.files import cannot_write
 
 _PATIENCE = 120  # seconds, for another process to finish its writing
@@ -324,17 +324,35 @@ class Trials:
             self.storage.claims.release(trial._trial_id)
 
     def importance(self) -> dict[str, float]:
-        """The share of the objective's variance that each key explains (fANOVA: Hutter et al. 2014), highest first.
+        """The share of the objective's variance over the space that each key explains on its own, highest first.
 
-        Of complete trials; empty where there are fewer than `LEAST`, or where all have one value.
+        By fANOVA (Hutter, Hoos and Leyton-Brown 2014), of a random forest that is fitted to the complete trials. What
+        keys explain only together is nobody's, so that the shares sum to 1 at most. Empty where there are fewer than
+        `LEAST` complete trials, or where all have one value.
         """
-        done = [row for row in self.rows() if row.state == "complete"]
+        done = [row for row in self.rows() if row.value is not None]
         if len(done) < LEAST or len({row.value for row in done}) < 2:
             return {}
-        with self.storage.sound():
-            evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-            found = optuna.importance.get_param_importances(self._study, evaluator=evaluator)
+        scales = {one.key: _scale(one) for one in self.space}
+        study = optuna.create_study()  # in memory
+        for row in done:
+            scaled = {key: scales[key][1](value) for key, value in row.values.items()}
+            told = {key: scales[key][0] for key in scaled}
+            study.add_trial(optuna.create_trial(params=scaled, distributions=told, value=row.value))
+        found = optuna.importance.FanovaImportanceEvaluator(seed=0).evaluate(study)
         return {key: float(value) for key, value in found.items() if math.isfinite(value)}
+
+
+def _scale(one: Dimension) -> tuple[BaseDistribution, Callable[[Any], Any]]:
+    """On which a forest sees a key, and how a value comes there: a number whose log is drawn as its log, or most of
+    what is drawn would be a sliver of the space."""
+    if one.kind == "choice":
+        return optuna.distributions.CategoricalDistribution(one.names), text
+    half = 0.5 if one.kind == "int" else 0.0  # a whole number stands for what is rounded to it
+    low, high = one.low - half, one.high + half
+    if one.log:
+        return optuna.distributions.FloatDistribution(math.log(low), math.log(high)), math.log
+    return optuna.distributions.FloatDistribution(low, high), float
 
 
 def _differing(told: Any, plan: Mapping[str, Any]) -> list[str]:
