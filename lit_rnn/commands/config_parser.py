@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import itertools
+import operator
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
 from jsonargparse import get_loader, set_loader, set_parsing_settings
+from pytorch_lightning import Trainer
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from datamodules import SequenceDataModule, Task
@@ -83,11 +86,25 @@ class ConfigParser(LightningArgumentParser):
             return str(super().dump(*args, **kwargs))
 
 
+def _take_whole_numbers_first() -> None:
+    """Let 1 be an int where the Trainer takes ``int | float``: of ``limit_val_batches`` 1 is one batch, and 1.0 all.
+
+    The parser takes the first type of a union that a value fits, and typing, which keeps unions, may hand out the one
+    that somebody else wrote the other way round: so it was in `study`, not in `fit`.
+    """
+    hints = Trainer.__init__.__annotations__
+    for name, hint in hints.items():
+        kinds = get_args(hint)
+        if {int, float} <= set(kinds):
+            hints[name] = functools.reduce(operator.or_, sorted(kinds, key=lambda kind: kind is not int))
+
+
 class ConfigCLI(LightningCLI):
     """LightningCLI with our options, parsed from a list; what follows is of those who derive from it."""
 
     def __init__(self, arguments: Sequence[str], **kwargs: Any) -> None:
         self._command = arguments[0]
+        _take_whole_numbers_first()
         super().__init__(
             SequenceModel,
             SequenceDataModule,

@@ -398,6 +398,7 @@ if 0.2 < lr < 0.21:
     sys.exit(2)
 rows = "".join(f"{step},{lr + 1 / (step + 1)}\\n" for step in range(3))
 (folder / "metrics.csv").write_text("step,val/loss\\n" + rows)
+(folder / "config.yaml").write_text(json.dumps({"model": {"init_args": {"lr": lr}}}))
 (folder / "fit.json").write_text(json.dumps({"seconds": 1}))
 """
 
@@ -498,6 +499,17 @@ def test_the_run_of_a_trial_whose_process_was_killed_is_told_or_left_alone(comma
     rows = json.loads(Path("runs/s/search.json").read_text())["trials"]
     assert [row["state"] for row in rows] == ["complete"] * 3
     assert Path("runs/s/s-trial=0000-seed=5/fit.json").stat().st_mtime_ns == before, "not run again"
+
+
+def test_a_new_storage_takes_no_run_of_other_values_for_its_own(commands: Callable[..., None]) -> None:
+    """As where the old one was removed: trial 0 has the folder of the other search's trial 0, which has finished."""
+    commands(rates=[0.1], trials=1)
+    Path("runs/s/search.db").unlink()
+    with pytest.raises(UserError, match=r"s-trial=0000-seed=5 is a finished run with other .*lr was 0\.1, and is 0\.4"):
+        commands(rates=[0.4], trials=1)
+    Path("runs/s/search.db").unlink()
+    commands(rates=[0.1], trials=1)
+    assert [row["model.lr"] for row in json.loads(Path("runs/s/search.json").read_text())["trials"]] == [0.1]
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lit_rnn.commands.study import plan
 from lit_rnn.commands.study.local import has_diverged, how_ended
 from lit_rnn.commands.study.search.space import Search
 from lit_rnn.commands.study.search.storage import Trials
@@ -44,7 +45,11 @@ class Watch:
         self._going: dict[Run, _Going] = {}
 
     def claimed(self) -> Iterator[Run]:
-        """Trials to run, until there is none left; one whose run has finished already is only told."""
+        """Trials to run, until there is none left; one whose run has finished already is only told.
+
+        Raises:
+            UserError: if the folder of a trial holds a run with other values.
+        """
         for arm in self.arms:
 
             def is_run(number: int, arm: Arm = arm) -> bool:
@@ -52,6 +57,7 @@ class Watch:
 
             while (found := arm.trials.claim(is_run)) is not None:
                 run = run_of(self.study, arm.setting, found.number, found.values)
+                plan.check([run], self.folder, {})  # of another storage, maybe, by the same name
                 self._going[run] = _Going(arm, found.number, found.reported)
                 if is_finished(self.folder / run.name):
                     self.ended(run, 0, 0.0)

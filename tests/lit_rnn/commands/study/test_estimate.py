@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import typing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pytorch_lightning import Trainer
 
 from lit_rnn import callbacks
 from lit_rnn.callbacks import clock
+from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.study import estimate, work
-from lit_rnn.commands.study.subject import read_study
+from lit_rnn.commands.study.subject import Run, Setting, read_study
 from tests.lit_rnn.commands.study.made import FOLDER, Write, finish, run_study
 
 
@@ -38,6 +41,16 @@ from tests.lit_rnn.commands.study.made import FOLDER, Write, finish, run_study
 def test_what_a_run_does(trainer: dict[str, Any], expected: tuple[int, int, int]) -> None:
     given = {"check_val_every_n_epoch": 1, **trainer}
     assert estimate.amount(given, 10, 4) == estimate.Amount(*expected)
+
+
+@pytest.mark.parametrize(("given", "updates"), [("5", 15), ("1", 3), ("1.0", 600)])
+def test_whole_numbers_of_batches_are_no_shares(monkeypatch: pytest.MonkeyPatch, given: str, updates: int) -> None:
+    """Also where typing gives the Trainer's types in another order, as it may when somebody else wrote that."""
+    other = typing.Union[float, int, None]  # noqa: UP007
+    monkeypatch.setitem(Trainer.__init__.__annotations__, "limit_train_batches", other)
+    values = (("trainer.limit_train_batches", given),)
+    run = Run(Setting("a", (find_config("studies/base/copying_10.yaml"),), values, "a"), 1)
+    assert estimate.budget([run]) == f"1 run, {updates} updates"
 
 
 def test_start_validation_and_ends_of_epochs_are_in_the_estimate() -> None:
