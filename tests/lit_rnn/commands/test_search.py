@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from lit_rnn.commands.study.search.space import read_search
 from lit_rnn.commands.study.search.storage import Row, Storage, Trials
 from lit_rnn.commands.study.search.trial import Objective
 from lit_rnn.commands.study.subject import read_study
+from lit_rnn.report import style
 from lit_rnn.runs.endings import FailedError
 from lit_rnn.runs.lock import Lock
 from tests.pictures import checked
@@ -565,3 +567,18 @@ def test_best_so_far_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert [path.name for path in pictures.draw(arms, tmp_path)] == ["search_history.png", "search_importance.png"]
     assert [path.name for path in pictures.draw(arms[1:], tmp_path)] == ["search_history.png"]
     assert drawn() == 3
+
+
+def test_arms_of_several_tasks_name_their_own_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    error, accuracy = found("adding", [3.0, 1.0]), found("copying", [0.5, 0.75], higher=True)
+    arms = [error, replace(accuracy, objective=Objective("val/accuracy", True))]
+    assert page.tables(arms)[0].cells[1][3] == "0.75 val/accuracy" and page.tables(arms)[0].header[3] == "best"
+    shown: list[Any] = []
+    monkeypatch.setattr(style, "save", lambda figure, path: shown.append(figure))
+    pictures.draw(arms, tmp_path)
+    (axes,) = shown[0].axes
+    assert (axes.get_ylabel(), axes.get_yscale()) == ("best val/loss or val/accuracy", "linear")
+    assert [line.get_label() for line in axes.lines if line.get_label() != "_"] == [
+        "adding: val/loss",
+        "copying: val/accuracy",
+    ]

@@ -56,6 +56,11 @@ class Found:
         return points
 
 
+def judged_by(found: Sequence[Found]) -> list[str]:
+    """The columns that the arms are judged by: several where their tasks have other metrics."""
+    return list(dict.fromkeys(one.objective.column for one in found))
+
+
 def summed_up(objective: Objective, runs: Callable[[int], str], trials: Trials) -> Found:
     """What the storage says of an arm."""
     return Found(trials.arm, objective, runs, tuple(trials.rows()), trials.importance())

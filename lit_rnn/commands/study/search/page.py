@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lit_rnn.commands.study.search.measure import Found
+from lit_rnn.commands.study.search.measure import Found, judged_by
 from lit_rnn.commands.study.search.space import text
 from lit_rnn.commands.study.search.storage import LEAST
 from lit_rnn.report.tables import Table, number
@@ -12,16 +12,18 @@ from lit_rnn.report.tables import Table, number
 
 def tables(found: Sequence[Found]) -> list[Table]:
     """The best of each arm with its values, and the importance of the keys where there is one."""
-    rows = []
+    columns, rows = judged_by(found), []
+    several = len(columns) > 1
     for one in found:
         best, counts = one.best, one.counts
         values = (
             "" if best is None else ", ".join(f"{_last(key)}={_shown(value)}" for key, value in best.values.items())
         )
         trial = None if best is None else best.number
-        rows.append([one.arm, values, trial, None if best is None else best.value, *counts.values()])
-    column = found[0].objective.column
-    header = ["arm", "best values", "trial", f"best {column}", *found[0].counts]
+        value = None if best is None else best.value
+        told = value if value is None or not several else f"{number(value)} {one.objective.column}"
+        rows.append([one.arm, values, trial, told, *counts.values()])
+    header = ["arm", "best values", "trial", "best" if several else f"best {columns[0]}", *found[0].counts]
     made = [Table(header, rows, texts=2, title="The best trial of each arm, and how many trials there are")]
     shares = [[one.arm, key, share] for one in found for key, share in one.importance.items()]
     if shares:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lit_rnn.commands.study.search.measure import Found
+from lit_rnn.commands.study.search.measure import Found, judged_by
 from lit_rnn.report import style
 
 
@@ -18,6 +18,7 @@ def draw(found: Sequence[Found], folder: Path) -> list[Path]:
 def _history(found: Sequence[Found], folder: Path) -> Path:
     figure = style.new_figure(7.5, 4.6)
     axes = figure.subplots()
+    columns = judged_by(found)
     for place, one in enumerate(found):
         if not one.history:
             continue
@@ -25,10 +26,10 @@ def _history(found: Sequence[Found], folder: Path) -> Path:
         look = style.look(place)
         axes.plot(numbers, values, **look | {"linestyle": ""}, alpha=0.6, label="_")
         axes.plot(numbers, best, **look | {"marker": ""}, drawstyle="steps-post", label="_")
-        axes.plot([], [], **look, label=one.arm)
-    objective = found[0].objective
-    axes.set(xlabel="trial", ylabel=f"best {objective.column}", title="every complete trial, and the best so far")
-    if not objective.higher and all(value > 0 for one in found for _, value, _ in one.history):
+        axes.plot([], [], **look, label=one.arm if len(columns) == 1 else f"{one.arm}: {one.objective.column}")
+    axes.set(xlabel="trial", ylabel=f"best {' or '.join(columns)}", title="every complete trial, and the best so far")
+    lower = not any(one.objective.higher for one in found)
+    if lower and all(value > 0 for one in found for _, value, _ in one.history):
         axes.set_yscale("log")
     style.shared_legend(figure, [axes])
     path = folder / "search_history.png"
