@@ -17,7 +17,7 @@ import starts
 import tracking
 
 from lit_rnn.commands.compare.measure import Comparison, compare
-from lit_rnn.commands.compare.subject import read_run
+from lit_rnn.commands.compare.subject import read_diverged, read_run
 from lit_rnn.files import read_json, read_yaml
 from lit_rnn.runs.endings import is_diverged
 from lit_rnn.runs.folder import numbered
@@ -50,7 +50,8 @@ def read(folder: Path) -> Results:
             config = read_yaml(run / "config.yaml", "config")
             model = str(config["model"]["class_path"]).rpartition(".")[2]
             going.append((name, model, _progress(run, config["trainer"]), commit))
-    comparisons = [solving.ranked(one) for one in compare([read_run(run) for run in done])]
+    diverged = [read_diverged(run) for run in runs if is_diverged(run)]
+    comparisons = [solving.ranked(one) for one in compare([read_run(run) for run in done], diverged)]
     studies = (
         tracking.read_all(folder / "tracking"),
         attacked.read_all(folder / "robustness"),

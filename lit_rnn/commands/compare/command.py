@@ -23,14 +23,15 @@ def run(command: str, arguments: Sequence[str]) -> None:
     if options.threads is not None:
         use_threads(options.threads)
     from lit_rnn.commands.compare import measure, page, pictures  # behind --help
-    from lit_rnn.commands.compare.subject import find_runs, read_run
+    from lit_rnn.commands.compare.subject import find_runs, read_diverged, read_run
     from lit_rnn.report.console import new_console
 
     finished, unfinished = find_runs(options.runs)
-    comparisons = measure.compare([read_run(folder) for folder in finished])
-    notes = measure.apart(comparisons)
+    diverged = [folder for folder in unfinished if is_diverged(folder)]
+    comparisons = measure.compare([read_run(one) for one in finished], [read_diverged(one) for one in diverged])
+    notes = [*measure.apart(comparisons), *filter(None, [measure.without_curve(comparisons)])]
     if unfinished:
-        told = [f"{folder} (diverged)" if is_diverged(folder) else str(folder) for folder in unfinished]
+        told = [f"{folder} (diverged)" if folder in diverged else str(folder) for folder in unfinished]
         notes.append(f"Left out, not finished: {', '.join(told)}.")
     for name in ("picture", *_FILES):
         if getattr(options, name) is not None:
@@ -51,13 +52,13 @@ def run(command: str, arguments: Sequence[str]) -> None:
         print(f"picture: {path}")
     if options.html is not None:
         make_folder(options.html, "--html")
-        print(f"page: {page.write_page(comparisons, drawn, options.published, options.html)}")
+        print(f"page: {page.write_page(comparisons, notes, drawn, options.published, options.html)}")
     if options.csv is not None:
         write_csv(options.csv, page.rows(comparisons) + (page.published_rows(comparisons) if options.published else []))
     if options.markdown is not None:
         write_file(options.markdown, page.markdown(comparisons, notes, options.published))
     if options.latex is not None:
-        write_file(options.latex, page.latex(comparisons, options.published))
+        write_file(options.latex, page.latex(comparisons, notes, options.published))
     for name in _FILES:
         if getattr(options, name) is not None:
             print(f"{name}: {getattr(options, name)}")

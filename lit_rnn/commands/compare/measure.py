@@ -61,7 +61,7 @@ class Group:
 
     @property
     def model(self) -> str:
-        return str(self.runs[0].fit["model"])
+        return self.runs[0].model
 
     @property
     def size(self) -> Any:
@@ -114,7 +114,10 @@ class Group:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups on one task, with one protocol, split and metric: what may stand side by side."""
+    """Groups on one task, with one protocol, split and metric: what may stand side by side.
+
+    Of runs on the same data that diverged there are no numbers: they count where successes are counted.
+    """
 
     task: str
     chance: float
@@ -122,6 +125,7 @@ class Comparison:
     split: str
     data: Mapping[str, Any]
     groups: tuple[Group, ...]
+    diverged: tuple[Run, ...] = ()
 
     @property
     def lengths(self) -> list[int]:
@@ -158,10 +162,11 @@ def names(groups: Sequence[Group]) -> list[str]:
     return [str(group.runs[0].folder) for group in groups]
 
 
-def compare(runs: Sequence[Run]) -> list[Comparison]:
+def compare(runs: Sequence[Run], diverged: Sequence[Run] = ()) -> list[Comparison]:
     """Comparisons in the order of their first runs, each with its groups in the order of theirs."""
     tables: dict[str, list[Run]] = {}
-    for run in completed(runs):
+    told = completed([*runs, *diverged])
+    for run in told[: len(runs)]:
         fit = run.fit
         tables.setdefault(key_of(fit["task"], _chance(run), fit["metric"], run.split, _measured(run)), []).append(run)
     return [
@@ -172,6 +177,7 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
             ours[0].split,
             _measured(ours[0]),
             tuple(Group(tuple(members)) for members in _groups(ours)),
+            tuple(lost for lost in told[len(runs) :] if _data(lost) == _data(ours[0])),
         )
         for ours in tables.values()
     ]
@@ -191,6 +197,10 @@ def _groups(runs: Sequence[Run]) -> list[list[Run]]:
 def _chance(run: Run) -> float:
     """Chance without its last digits, which are rounding: of a sum, they differ from machine to machine."""
     return float(f"{run.fit['chance']:.9g}")
+
+
+def _data(run: Run) -> tuple[str, dict[str, Any]]:
+    return run.class_path("data"), _measured(run)
 
 
 def _measured(run: Run) -> dict[str, Any]:
@@ -330,22 +340,37 @@ def not_comparable(entry: Published, comparison: Comparison) -> list[str]:
     ]
 
 
-def is_of(entry: Published, group: Group) -> bool:
-    """Whether a figure is of the group's model, with the options that make it that model; of any size."""
-    options = group.runs[0].options("model")
-    return entry.model == group.model and all(options.get(key, ...) == value for key, value in entry.options.items())
+def is_of(entry: Published, run: Run) -> bool:
+    """Whether a figure is of the run's model, with the options that make it that model; of any size."""
+    options = run.options("model")
+    return entry.model == run.model and all(options.get(key, ...) == value for key, value in entry.options.items())
 
 
 def successes(entry: Published, comparison: Comparison) -> str:
     """How many of our runs of a figure's model once had a validation loss below half of chance, as `3 of 20`.
 
-    All settings of the model count, as in a grid; nothing where there is none, or where the figure is no count.
+    All settings of the model count, as in a grid, and those that diverged, as no success; not those without a curve.
+    Nothing where there is none, or where the figure is no count.
     """
     if entry.metric != "successes" or not_comparable(entry, comparison):
         return ""
-    runs = [run for group in comparison.groups if is_of(entry, group) for run in group.runs]
-    losses = [read_curve(run.folder / "metrics.csv", "val/loss")[1] for run in runs]
-    return f"{sum(any(loss < comparison.chance / 2 for loss in one) for one in losses)} of {len(runs)}" if runs else ""
+    curves = [_losses(run) for group in comparison.groups for run in group.runs if is_of(entry, run)]
+    curves = [one for one in curves if one] + [[] for lost in comparison.diverged if is_of(entry, lost)]
+    good = sum(any(loss < comparison.chance / 2 for loss in one) for one in curves)
+    return f"{good} of {len(curves)}" if curves else ""
+
+
+def _losses(run: Run) -> list[float]:
+    """Of its validations."""
+    return read_curve(run.folder / "metrics.csv", "val/loss")[1]
+
+
+def without_curve(comparisons: Sequence[Comparison]) -> str:
+    """A sentence on the runs that were validated, and whose metrics.csv has no trace of it; empty where all have."""
+    runs = [run for comparison in comparisons for group in comparison.groups for run in group.runs]
+    bare = [str(run.folder) for run in runs if run.fit["loss"] is not None and not _losses(run)]
+    told = "No validation loss in metrics.csv, and so neither a curve nor a success or a failure"
+    return f"{told}: {', '.join(bare)}." if bare else ""
 
 
 def beside(group: Group, comparison: Comparison, split: str = "test") -> list[Published]:
@@ -356,7 +381,7 @@ def beside(group: Group, comparison: Comparison, split: str = "test") -> list[Pu
         for entry in published_on(comparison)
         if entry.metric == comparison.metric
         and entry.split == split
-        and is_of(entry, group)
+        and is_of(entry, group.runs[0])
         and sized(entry)
         and not not_comparable(entry, comparison)
     ]

@@ -11,7 +11,6 @@ from lit_rnn.commands.compare.measure import (
     Comparison,
     Group,
     Spread,
-    apart,
     beside,
     by_rate,
     is_of,
@@ -60,15 +59,17 @@ def rates_table(comparison: Comparison) -> Table | None:
         best = rates.best
         if best is not None:
             ends = [learning_rate(group) for group in (rates.groups[0], rates.groups[-1], best)]
-            names = [f"{number(rate)}" for rate in ends if rate is not None]
+            told = [f"{number(rate)}" for rate in ends if rate is not None]
+            name = names(comparison.groups)[comparison.groups.index(best)]
             share = f"{rates.near} of {len(rates.groups)}"
-            tried = f"{len(rates.groups)} from {names[0]} to {names[1]}"
-            rows.append([best.model, best.size, best.parameters, tried, names[2], shown(best.value, best), share])
+            tried = f"{len(rates.groups)} from {told[0]} to {told[1]}"
+            found = [best.size, best.parameters, tried, told[2], shown(best.value, best), share]
+            rows.append([name, best.model, *found])
     if not rows:
         return None
-    header = ["model", "size", "parameters", "rates", "best rate", f"best {split}/{metric}"]
+    header = ["best run", "model", "size", "parameters", "rates", "best rate", f"best {split}/{metric}"]
     title = f"Learning rates on {comparison.task}, of runs that have finished; best by {split}/{metric}"
-    return Table([*header, f"within {NEAR:.0%} of the best"], rows, title=title)
+    return Table([*header, f"within {NEAR:.0%} of the best"], rows, texts=2, title=title)
 
 
 def shown(found: Spread | None, group: Group) -> str:
@@ -91,7 +92,7 @@ def published_table(comparison: Comparison) -> tuple[Table, list[str]] | None:
     notes: dict[str, str] = {}
     for entry in published_on(comparison):
         reasons = not_comparable(entry, comparison)
-        ours = [group for group in comparison.groups if is_of(entry, group)]
+        ours = [group for group in comparison.groups if is_of(entry, group.runs[0])]
         count = successes(entry, comparison)
         remark = f"ours: {count}" if count else _other_sizes(entry.size, ours)
         remark = f"not comparable: {'; '.join(reasons)}" if reasons else remark
@@ -189,22 +190,24 @@ def markdown(comparisons: Sequence[Comparison], notes: Sequence[str], published:
     return "\n\n".join(parts) + "\n"
 
 
-def latex(comparisons: Sequence[Comparison], published: bool) -> str:
-    """The tables in LaTeX; notes on published figures are comments."""
+def latex(comparisons: Sequence[Comparison], notes: Sequence[str], published: bool) -> str:
+    """The tables in LaTeX; notes are comments."""
     parts = ["% needs \\usepackage{booktabs}"]
     for comparison in comparisons:
         parts.append(table(comparison, published).latex())
         parts += [rates.latex() for rates in [rates_table(comparison)] if rates]
         if published and (figures := published_table(comparison)):
             parts += [figures[0].latex(), *(f"% {note}" for note in figures[1])]
-    notes = published_notes(comparisons) if published else []
+    notes = [*notes, *(published_notes(comparisons) if published else [])]
     return "\n".join([*parts, *(f"% {note}" for note in notes), ""])
 
 
-def write_page(comparisons: Sequence[Comparison], pictures: Sequence[Path], published: bool, folder: Path) -> Path:
+def write_page(
+    comparisons: Sequence[Comparison], notes: Sequence[str], pictures: Sequence[Path], published: bool, folder: Path
+) -> Path:
     """compare.html in ``folder``: a section for each comparison, with its table, its picture and what was published."""
     page = Page(f"{', '.join(dict.fromkeys(comparison.task for comparison in comparisons))}: runs compared")
-    for sentence in apart(comparisons):
+    for sentence in notes:
         page.text(sentence, warning=True)
     for note in published_notes(comparisons) if published else []:
         page.text(note)

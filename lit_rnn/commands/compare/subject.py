@@ -37,6 +37,11 @@ class Run:
     before: tuple[Mapping[str, Any], ...] = ()
 
     @property
+    def model(self) -> str:
+        """The name of its class; of one that has no numbers by its config."""
+        return str(self.fit.get("model") or self.class_path("model").rpartition(".")[2])
+
+    @property
     def seed(self) -> Any:
         return self.config.get("seed_everything")
 
@@ -87,6 +92,19 @@ def read_run(folder: Path) -> Run:
     """
     fit = read_result(folder)
     test = read_result(folder, "test") if (folder / "test.json").is_file() else None
+    return Run(folder, fit, test, _config(folder), said_before(folder))
+
+
+def read_diverged(folder: Path) -> Run:
+    """What a run that has diverged was told; it has no numbers.
+
+    Raises:
+        UserError: if its config is damaged.
+    """
+    return Run(folder, {}, config=_config(folder))
+
+
+def _config(folder: Path) -> dict[str, Any]:
     path = newest_config(folder)
     config = {} if path is None else read_yaml(path, "config")
     if not isinstance(config, dict):
@@ -94,7 +112,7 @@ def read_run(folder: Path) -> Run:
     if path is not None:
         with in_whole(path):
             key_of(config)  # keys of several kinds have no order
-    return Run(folder, fit, test, config, said_before(folder))
+    return config
 
 
 def setting(run: Run) -> str:

@@ -15,7 +15,7 @@ import yaml
 
 from datamodules import UserError
 from lit_rnn.commands.compare import measure, page, pictures
-from lit_rnn.commands.compare.subject import find_runs, read_run
+from lit_rnn.commands.compare.subject import find_runs, read_diverged, read_run
 from lit_rnn.runs.endings import DivergedError, note_divergence
 from tests.pictures import checked
 
@@ -243,8 +243,8 @@ def test_the_share_of_learning_rates_near_the_best_by_hand(make: Make, cli: Call
     assert measure.by_rate(three) == [] and page.rates_table(three) is None
     made = page.rates_table(one)
     assert made is not None and made.header[-1] == "within 10% of the best"
-    row = ["ExpRNN", "170", "16,415", "4 from 1.00e-4 to 0.1", "0.01", "0.900 ± 0.014", "2 of 4"]
-    assert made.cells == [row]
+    row = ["a-lr=0.01", "ExpRNN", "170", "16,415", "4 from 1.00e-4 to 0.1", "0.01", "0.900 ± 0.014", "2 of 4"]
+    assert made.cells == [row], "the run tells models of one class and size apart"
     done = cli("compare", "r", "--markdown", "m.md", "--latex", "l.tex", "--html", "h")
     assert done.status == 0 and "2 of 4" in done.out
     for file in ("m.md", "l.tex", "h/compare.html"):
@@ -308,6 +308,36 @@ def test_successes_are_counted_over_a_grid(make: Make) -> None:
     (other,) = compared(make("p", options={"init": "chain"}, **{**names, "data": {"delay": 99}}))
     table, _ = page.published_table(other) or pytest.fail("nothing is published")
     assert {row[1] for row in table.cells} == {"not comparable: delay is 480 there, 99 here"}
+
+
+def test_a_run_that_diverged_is_no_success(make: Make) -> None:
+    """One success of one that has finished; of those that diverged, two had other data or another start."""
+    names = {"task": "copy_memory", "model": "VanillaRNN", "size": 100, "data": {"delay": 480}}
+    chain, other = {"options": {"init": "chain"}}, {"options": {"init": "identity"}}
+    done = read_run(make("a", **names, **chain))
+    lost = [
+        make("b", finished=False, **names, **chain),
+        make("c", finished=False, **names, **other),
+        make("d", finished=False, **{**names, "data": {"delay": 9}}, **chain),
+    ]
+    (one,) = measure.compare([done], [read_diverged(folder) for folder in lost])
+    table, _ = page.published_table(one) or pytest.fail("nothing is published")
+    assert {row[0].split(" (")[0]: row[1] for row in table.cells if row[1]} == {
+        "chain": "ours: 1 of 2",
+        "identity": "ours: 0 of 1",
+    }
+
+
+def test_a_run_without_its_curve_is_neither_success_nor_failure(make: Make, cli: Callable[..., Any]) -> None:
+    names = {"task": "copy_memory", "model": "VanillaRNN", "size": 100, "data": {"delay": 480}}
+    for name in ("r/whole", "r/cut"):
+        make(name, options={"init": "chain"}, **names)
+    make("r/never-validated", None, options={"init": "identity"}, loss=None, **names)
+    for name in ("cut", "never-validated"):
+        Path(f"r/{name}/metrics.csv").write_text("step,train/lo")
+    done = cli("compare", "r", "--published")
+    assert done.status == 0 and "ours: 1 of 1" in done.out, done.err
+    assert "a failure: r/cut." in " ".join(done.out.split())
 
 
 def test_a_published_figure_never_stands_without_its_status(make: Make, cli: Callable[..., Any]) -> None:
@@ -403,10 +433,13 @@ def test_the_table_names_its_metrics_and_every_task_has_a_picture(
     make("r/going", finished=False)
     make("r/lost", finished=False)
     note_divergence(Path("r/lost"), DivergedError("The loss is nan at step 3."))
-    done = cli("compare", "r", "--picture", "p/x.png", "--csv", "all.csv", "--threads", "1")
+    files = ("--csv", "all.csv", "--markdown", "m.md", "--latex", "l.tex", "--html", "h")
+    done = cli("compare", "r", "--picture", "p/x.png", *files, "--threads", "1")
     assert done.status == 0 and pictures() == 2, done.err
     assert "val/accuracy" in done.out and "test/accuracy" in done.out and "0.910 ± 0.014" in done.out
     assert "sample standard deviation over seeds" in done.out and "r/going, r/lost (diverged)." in done.out
+    for name in ("m.md", "l.tex", "h/compare.html"):
+        assert "r/going, r/lost (diverged)." in Path(name).read_text(), f"left out, as {name} says"
     for name in ("p/x-permuted-pixel-mnist.png", "p/x-other-task.png"):
         assert Path(name).stat().st_size > 5000 and f"picture: {name}" in done.out
     with Path("all.csv").open(newline="") as file:
