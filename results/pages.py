@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import posixpath
 import shutil
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import robustness
 import solving
 import starts
 import tracking
-from differences import by_label, label, said_first, standing, titles
+from differences import by_label, said_first, standing, titles
 from kept import Results, machine, read
 
 from lit_rnn.commands.compare.measure import (
@@ -56,7 +57,7 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     if not comparisons:
         return "No run has finished yet: there is no result.\n"
     named = list(zip(comparisons, titles(comparisons), strict=True))
-    solved = solving.headline(named, label)
+    solved = solving.headline(named)
     going_on = [(one, name) for one, name in named if solving.share(one) is None]
     if not going_on:
         return solved
@@ -172,12 +173,13 @@ def _about(results: Results, docs: str) -> str:
     tasks = len({one.task for one in results.comparisons})
     alone = " carry false: each chunk of tbptt symbols is read alone, from an empty state."
     alone = alone if any("carry" in one.data for one in results.comparisons) else ""
+    above = posixpath.normpath(f"{docs}..")
     return (
         f"{runs} runs have ended, of {models} models on {tasks} task{'s' * (tasks > 1)}, beside the studies of "
         f"[tracking]({docs}tracking.md) and of [robustness]({docs}robustness.md). n is the hidden size, val the "
         "validation split, on which the tested checkpoint is the best (the last one where there is no validation), and "
-        f"chance the loss of a guess. What is what: [Models]({docs}../models/index.md), [Data]({docs}../data.md); what "
-        f"is planned: [The campaign]({docs}../experiments.md#the-campaign). A published figure has its "
+        f"chance the loss of a guess. What is what: [Models]({above}/models/index.md), [Data]({above}/data.md); what "
+        f"is planned: [The campaign]({above}/experiments.md#the-campaign). A published figure has its "
         f"[status](#every-published-figure) behind it.{alone}\n\n"
     )
 
@@ -194,7 +196,7 @@ def overview(results: Results, docs: str) -> str:
         parts += [trained(comparison), clock(comparison), still_better(comparison)]
         rates = rates_table if solving.share(comparison) is None else solving.rates_table
         parts += [f"{one.markdown()}\n\n" for one in (solving.milestones(comparison), rates(comparison)) if one]
-        parts.append(f"![Loss against steps on {comparison.task}; the dashed line is chance]({docs}{picture})\n\n")
+        parts.append(_curves(name, f"{docs}{picture}"))
     parts += [tracking.link(results.tracking, docs), robustness.link(results.robustness, docs)]
     parts.append("## Every published figure\n\nOne page a paper, ours beside it:\n\n")
     parts += [f"- [{title}]({docs}{page}.md)\n" for page, (title, _) in PAPERS.items()]
@@ -202,6 +204,10 @@ def overview(results: Results, docs: str) -> str:
     parts.append(_finished(results))
     parts.append("How runs come here: `results/README.md` in the repository.\n")
     return "".join(parts)
+
+
+def _curves(title: str, picture: str) -> str:
+    return f"![Loss against steps on {plain_markdown(title)}; the dashed line is chance]({picture})\n\n"
 
 
 def paper(page: str, results: Results) -> str:
@@ -212,25 +218,28 @@ def paper(page: str, results: Results) -> str:
     about = papers or tuple(dict.fromkeys(one.paper for one in entries))
     parts = [f"{NOTE}\n\n# {title}\n\n", said_first(results.comparisons, about)]
     parts.append("`ours` is empty where we have no run of the same model and size on that task. ")
+    parts.append("The config of each experiment is named in [Experiments](../experiments.md). ")
     parts.append(f"The word behind a published figure is its status:\n\n{_statuses()}\n")
     if page == nonnormal.PAPER:
         parts += [starts.section(results.starts), nonnormal.section(results.memory)]
-    pictures = _pictures(results.comparisons)
+    comparisons = results.comparisons
+    pictures = list(zip(comparisons, titles(comparisons), _pictures(comparisons), strict=True))
     for task in dict.fromkeys(entry.task for entry in entries):
         rows: list[list[Any]] = []
         notes: dict[str, str] = {}
-        for entry in _best_first([one for one in entries if one.task == task]):
+        theirs = [one for one in entries if one.task == task]
+        for entry in _best_first(theirs):
             note = f"{entry.paper}, {entry.where}. Protocol: {entry.protocol}. Read in: {entry.source}."
             mark = notes.setdefault(note, f"({len(notes) + 1})")
-            ours = _ours(entry, results.comparisons)
+            ours = _ours(entry, comparisons)
             measured = f"{entry.split}/{entry.metric}"
             rows.append([f"{entry.name} {mark}", entry.size, entry.parameters, measured, str(entry), ours])
         made = Table(["model", "size", "parameters", "measured", "published", "ours"], rows)
         parts.append(f"## {plain_markdown(task)}\n\n{made.markdown()}\n\n")
         parts += [f"{mark} {plain_markdown(note)}\n\n" for note, mark in notes.items()]
-        for comparison, picture in zip(results.comparisons, pictures, strict=True):
-            if comparison.task == task:
-                parts.append(f"![Loss against steps on {task}; the dashed line is chance]({picture})\n\n")
+        for comparison, name, picture in pictures:
+            if any(_ours(entry, [comparison]) for entry in theirs):  # others are of another protocol or model
+                parts.append(_curves(name, picture))
     return "".join(parts)
 
 

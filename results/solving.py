@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+
+from differences import label
 
 from lit_rnn.commands.compare.measure import (
     Comparison,
@@ -19,6 +21,7 @@ from lit_rnn.commands.compare.measure import (
 from lit_rnn.commands.compare.subject import Run
 from lit_rnn.report.tables import Table, number, plain_markdown
 from lit_rnn.runs.config import listed, section
+from lit_rnn.runs.curves import read_curve
 
 RULE = """Updates until a validation found the loss below a share of chance, where a run ends: mean ± sample standard
 deviation over the seeds that got there, and how many did. Further seeds were run only for models whose first got to
@@ -53,7 +56,7 @@ def ranked(comparison: Comparison) -> Comparison:
     return replace(comparison, groups=tuple(sorted(comparison.groups, key=rank)))
 
 
-def headline(comparisons: Sequence[tuple[Comparison, str]], label: Callable[[Group], str]) -> str:
+def headline(comparisons: Sequence[tuple[Comparison, str]]) -> str:
     """Model by task, each with its title, the best of the first task first; nothing where no run ends so."""
     chosen = [(one, title) for one, title in comparisons if share(one) is not None]
     if not chosen:
@@ -73,8 +76,8 @@ def headline(comparisons: Sequence[tuple[Comparison, str]], label: Callable[[Gro
     return f"{told}{Table(header, [*rows, chance]).markdown()}\n\n{RULE}\n"
 
 
-def _in_short(groups: Iterable[Group], comparison: Comparison, title: str) -> str:
-    """Which models solved it, the fastest first."""
+def _in_short(groups: Collection[Group], comparison: Comparison, title: str) -> str:
+    """Which models solved it, the fastest first; which diverged, and of which seeds are to be run."""
     end = share(comparison)
     assert end is not None
     parts: dict[str, list[str]] = {"in every seed by": [], "in some by": [], "in none by": []}
@@ -84,8 +87,20 @@ def _in_short(groups: Iterable[Group], comparison: Comparison, title: str) -> st
             "in none by" if solved is None else "in every seed by" if solved.number == len(group.runs) else "in some by"
         )
         parts[kind].append(group.model)
+    parts["diverged:"] = [run.folder.name for run in comparison.diverged]
     told = "; ".join(f"{kind} {', '.join(dict.fromkeys(models))}" for kind, models in parts.items() if models)
-    return plain_markdown(f"{title}, solved (loss below {number(end)} of chance): {told}.")
+    most = max(len(group.runs) for group in groups)
+    halves = {group.model: (updates_until(group, comparison.chance / 2), group.runs) for group in groups}
+    waiting = [model for model, (half, runs) in halves.items() if half and half.number == len(runs) < most]
+    rest = f" Further seeds are to be run of {', '.join(waiting)}." if waiting else ""
+    return plain_markdown(f"{title}, solved (loss below {number(end)} of chance; {_every(comparison)}): {told}.{rest}")
+
+
+def _every(comparison: Comparison) -> str:
+    """How far validations lie apart, and so how fine counts of updates are."""
+    runs = [run for group in comparison.groups for run in group.runs]
+    firsts = {step for run in runs for step in read_curve(run.folder / "metrics.csv", "val/loss")[0][:1]}
+    return f"validated every {' or '.join(f'{step:,}' for step in sorted(firsts))} updates"
 
 
 def cell(group: Group, comparison: Comparison) -> str:
@@ -117,11 +132,11 @@ def rates_table(comparison: Comparison) -> Table | None:
     rows = []
     for rates in by_rate(ranked(comparison)):
         each = "; ".join(f"{number(learning_rate(group))}: {_reached(group, comparison)}" for group in rates.groups)
-        rows.append([rates.groups[0].model, rates.groups[0].size, each, _window(rates, comparison)])
+        rows.append([label(rates.groups[0]), each, _window(rates, comparison)])
     if not rows:
         return None
     title = "Learning rates, of runs that have finished: updates at each"
-    return Table(["model", "size", "updates", "solved at"], rows, texts=4, title=title)
+    return Table(["model", "updates", "solved at"], rows, texts=3, title=title)
 
 
 def _counted(found: Spread, group: Group) -> str:
@@ -142,4 +157,4 @@ def milestones(comparison: Comparison) -> Table | None:
     if all(row[1] == "not reached" for row in rows):
         return None
     header = ["run", "half of chance", "a tenth of chance"]
-    return Table(header, rows, title="Updates until the validation loss was first below")
+    return Table(header, rows, title=f"Updates until the validation loss was first below, {_every(comparison)}")

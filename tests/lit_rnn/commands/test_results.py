@@ -117,6 +117,10 @@ def test_means_best_first_chance_and_published_stand_in_the_headline(made: Path,
     assert "Ours: permutation of seed 92916, 5,000 of the training images kept for validation, 2 epochs;" in first
     assert "Theirs: permutation of seed 92916, trained on all 60,000 images, batch 128, 70 epochs;" in first
     assert "Ours is" not in files["docs/results/dtriv.md"].decode(), "nothing stands beside it"
+    curves = [re.findall(r"\((\w+-\d\.svg)\)", files[f"docs/results/{name}.md"].decode()) for name in pages.PAPERS]
+    one, two = "permuted_pixel_mnist-1.svg", "permuted_pixel_mnist-2.svg"
+    assert curves == [[one], [], [], [], [two], []], "only beside the figures that they belong to"
+    assert "(docs/models/index.md)" in text and "(../models/index.md)" in files["docs/results/index.md"].decode()
     assert re.search(
         r"0\.9546 \\\[unconfirmed\\\] \| 0\.9 \(after the last epoch, one seed", files["docs/results/nru.md"].decode()
     )
