@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import itertools
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,12 +38,12 @@ TASKS = {  # by the study's file
 MODELS = {
     "exprnn": "ExpRNN", "exprnn_linear": "linear ExpRNN", "dtriv": "DtrivRNN", "scornn": "ScoRNN", "scurnn": "ScuRNN",
     "urnn": "URNN", "fullurnn": "FullURNN", "eurnn": "EURNN", "goru": "GORU", "householder": "HouseholderRNN",
-    "nnrnn": "NnRNN", "rnn_orthogonal": "RNN, orthogonal start", "rnn_chain": "RNN, chain start", "lstm": "LSTM",
+    "nnrnn": "NnRNN", "rnn_orthogonal": "RNN from an orthogonal start", "rnn_chain": "RNN from a chain", "lstm": "LSTM",
     "gru": "GRU", "janet": "JANET", "nru": "NRU", "statistical": "StatisticalRU", "lipschitz": "LipschitzRNN",
     "antisymmetric": "AntisymmetricRNN", "cornn": "CoRNN", "unicornn": "UnICORNN", "lem": "LEM", "slstm": "SLSTM",
     "lru": "LRU", "linoss": "LinOSS", "mingru": "MinGRU", "minlstm": "MinLSTM", "deltaproduct": "DeltaProduct",
 }  # fmt: skip
-DEEP = {f"{name}_deep": f"{MODELS[name]}, deep" for name in ("exprnn", "exprnn_linear", "lstm")}
+DEEP = {f"{name}_deep": f"deep {MODELS[name]}" for name in ("exprnn", "exprnn_linear", "lstm")}
 NAMES = MODELS | DEEP
 
 
@@ -119,15 +119,23 @@ class Tracking:
         chance = TASKS[task].chance
         return None if value is None else (value - chance) / (1 - chance)
 
+    def ran_all(self, name: str) -> bool:
+        """Whether a model has been tested on every task of which there is a study."""
+        return all(self.arm(task, name) for task in self.studies)
+
     @property
     def models(self) -> list[str]:
-        """The best first: by how far above chance they are in all, at the length of training and at 4 times it."""
+        """The best first, by how far above chance they are at the length of training and at 4 times it.
 
-        def points(name: str) -> float:
-            return math.fsum(self.above_chance(task, name, times) or 0 for task in self.studies for times in (1, 4))
+        Those that have not run every task come behind the others, by the mean over what they have run.
+        """
 
-        known = {name for task in self.studies for name in NAMES if self.arm(task, name)}
-        return sorted(known, key=lambda name: (-points(name), list(NAMES).index(name)))
+        def place(name: str) -> tuple[bool, float, int]:
+            found = [self.above_chance(task, name, times) for task in self.studies for times in (1, 4)]
+            mean = statistics.fmean([value for value in found if value is not None])
+            return not self.ran_all(name), -mean, list(NAMES).index(name)
+
+        return sorted((name for name in NAMES if any(self.arm(task, name) for task in self.studies)), key=place)
 
 
 def read_all(folder: Path) -> Tracking:
@@ -191,12 +199,16 @@ def _cell(found: Tracking, task: str, name: str) -> str:
 
 
 def headline(found: Tracking) -> str:
-    """Model by task."""
+    """Model by task; those that have not run every task have a table of their own."""
     tasks = list(found.studies)
     header = ["model", *(f"{TASKS[task].needs}: {TASKS[task].name}" for task in tasks)]
-    rows = [[NAMES[name], *(_cell(found, task, name) for task in tasks)] for name in found.models]
     chance = ["a guess among all", *(number(TASKS[task].chance, 2) for task in tasks)]
-    return Table(header, [*rows, chance]).markdown()
+    parts = []
+    for ran_all, models in itertools.groupby(found.models, found.ran_all):
+        rows = [[NAMES[name], *(_cell(found, task, name) for task in tasks)] for name in models]
+        parts += [] if ran_all else ["Not on every task yet, by the mean over those that were run:"]
+        parts += [Table(header, [*rows, chance]).markdown()]
+    return "\n\n".join(parts)
 
 
 def of_task(found: Tracking, task: str) -> str:
@@ -314,7 +326,7 @@ def page(found: Tracking, note: str, picture: str) -> str:
 def draw(found: Tracking, path: Path) -> None:
     """Model by task: how far above chance, at the length of training (left half) and at 4 times it (right half).
 
-    What has not been measured is hatched.
+    What has not been measured is hatched; below the line are models that have not run every task.
     """
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.patches import Rectangle
@@ -341,6 +353,9 @@ def draw(found: Tracking, path: Path) -> None:
                     shown = found.accuracy(task, name, times)
                     axes.text(place[0] + 0.22, row + 0.52, f"{shown:.2f}", ha="center", va="center", fontsize=6.5,
                               color="white" if value > 0.75 else "0.25")  # fmt: skip
+        whole = sum(map(found.ran_all, models))
+        if 0 < whole < len(models):
+            axes.axhline(whole, color="0.3", lw=0.8)
         for column in range(1, len(tasks)):
             if TASKS[tasks[column]].needs != TASKS[tasks[column - 1]].needs:
                 axes.axvline(column, color="0.3", lw=0.8)

@@ -249,11 +249,33 @@ def test_seeds_for_successes_alone_are_not_missed(made: Path, succeeded: bool, w
     assert (arm.is_whole, arm.ended, arm.wanted) == (whole, 1, 1 if whole else 3)
 
 
+def test_a_model_that_has_not_run_every_task_stands_apart() -> None:
+    """Whatever it has on those it ran: 0 on the others would put it among worse ones, and no total compares them."""
+
+    def study(name: str, **values: float) -> studies.Finished:
+        tests = {arm: ({"value": value, "trained_at": 40},) for arm, value in values.items()}
+        arms = [studies.Arm(arm, (1, 1), 1, test, 0, 1, 1, (0.1,), 0.1) for arm, test in tests.items()]
+        return studies.Finished(name, "", tuple(arms), [{"fit": {"trained_at": 40}}])
+
+    found = tracking.Tracking(
+        {
+            "parity": study("parity", lstm=0.6, gru=0.7, lstm_deep=0.9, exprnn_deep=1),
+            "copying": study("c", lstm=1, gru=1),
+        }
+    )
+    assert found.models == ["gru", "lstm", "exprnn_deep", "lstm_deep"]
+    first, told, second = tracking.headline(found).split("\n\n")
+    assert told == "Not on every task yet, by the mean over those that were run:"
+    assert [line.split(" | ")[0] for line in first.splitlines()[2:]] == ["| GRU", "| LSTM", "| a guess among all"]
+    assert second.splitlines()[2] == "| deep ExpRNN | 1.00 (1/1) | not yet |"
+
+
 def test_every_model_and_task_of_the_studies_has_a_name() -> None:
     files = {path.stem.removeprefix("tracking_") for path in (config_folder() / "campaign").glob("tracking_*.yaml")}
     assert files == tracking.TASKS.keys()
     arms = yaml.safe_load((config_folder() / "campaign" / "tracking_s5.yaml").read_text())["arms"]
     assert arms.keys() == tracking.NAMES.keys()
+    assert not any("," in name for name in tracking.NAMES.values()), "they stand in lists"
     assert {name for claim in tracking.CLAIMS for name in claim.arms} <= arms.keys()
     assert {claim.task for claim in tracking.CLAIMS} <= files and set(tracking.ORTHOGONAL) <= arms.keys()
 
