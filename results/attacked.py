@@ -11,6 +11,7 @@ from typing import Any
 
 from datamodules.errors import UserError
 from lit_rnn.files import read_json
+from lit_rnn.runs.results import as_kept
 
 TASKS = {"digits": "digits", "mnist": "MNIST in order", "permuted_mnist": "permuted MNIST"}  # by the study's file
 MODELS = {
@@ -71,8 +72,7 @@ def matrix_numbers(checkpoint: Path) -> dict[str, float | None]:
         found[name]["distance_to_instability"] = analysis.distance_to_instability(W)
         found[name]["kreiss_lower_bound"] = analysis.kreiss_lower_bound(W, precision)
     worst: dict[str, Callable[[list[float]], float]] = {"distance_to_instability": min}
-    numbers = {key: worst.get(key, max)([one[key] for one in found.values()]) for key in NUMBERS}
-    return {key: value if math.isfinite(value) else None for key, value in numbers.items()}
+    return as_kept({key: worst.get(key, max)([one[key] for one in found.values()]) for key in NUMBERS})
 
 
 # ---- what a file says

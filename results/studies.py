@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from lit_rnn.commands.study.subject import Checkpoint, Run, read_study
 from lit_rnn.files import make_folder, read_json, refuse_links, write_file
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.options import said_before
-from lit_rnn.runs.results import is_finished, read_result
+from lit_rnn.runs.results import is_finished, or_null, read_result
 
 _VERSIONS = ("commit", "lit_rnn", "python", "torch", "platform", "threads")
 
@@ -38,11 +37,7 @@ def collected(name: str, folder: Path, commit: str | None = None) -> dict[str, A
         plan.check(finished, folder, plan.read(folder))
     succeeded = {row["run"]: row["success"] for row in results(study, folder, finished)}
     checkpoint: Checkpoint = study.best.checkpoint if study.best is not None else "best"
-    tests = [Run(run.setting, run.seed, "test", checkpoint) for run in finished]
-    runs = [
-        _run(run, test, folder / run.name, commit) | {"success": succeeded[run.name]}
-        for run, test in zip(finished, tests, strict=True)
-    ]
+    runs = [_run(run, checkpoint, folder, commit) | {"success": succeeded[run.name]} for run in finished]
     if not runs:
         raise UserError(f"{folder} holds no finished run of {name}: name the study's folder.")
     best, out = study.best, diverged(study.trainings, folder)
@@ -51,7 +46,7 @@ def collected(name: str, folder: Path, commit: str | None = None) -> dict[str, A
         "note": [line.removeprefix("#").strip() for line in study.path.read_text().splitlines() if line[:1] == "#"],
         "arms": {arm: [_setting(one) for one in study.settings if one.arm == arm] for arm in study.arms},
         "seeds": list(study.seeds),
-        "best": dataclasses.asdict(best) if best is not None else None,
+        "best": asdict(best) if best is not None else None,
         "diverged": [{"setting": run.setting.name, "seed": run.seed} for run in study.trainings if run in out],
         "runs": runs,
     }
@@ -107,32 +102,27 @@ def check_one_setting(run: Path) -> None:
         )
 
 
-def _run(run: Run, tested: Run, place: Path, commit: str | None) -> dict[str, Any]:
+def _run(run: Run, checkpoint: Checkpoint, folder: Path, commit: str | None) -> dict[str, Any]:
+    place = folder / run.name
     check_one_setting(place)
     versions = read_json(place / "versions.json")
     versions["commit"] = commit or versions.get("commit")
     if versions["commit"] is None:
         raise UserError(f"{place / 'versions.json'} does not name the commit that the run began with: give --commit.")
-    columns = {key: read_curve(place / "metrics.csv", key) for key in ("val/loss", f"val/{_metric(place)}")}
+    fit = read_result(place)
+    tested = is_done(replace(run, command="test", checkpoint=checkpoint), folder)
+    columns = {key: read_curve(place / "metrics.csv", key) for key in ("val/loss", f"val/{fit['metric']}")}
     return {
         "run": run.name,
         "setting": run.setting.name,
         "seed": run.seed,
         "versions": {key: versions.get(key) for key in _VERSIONS},
-        "fit": read_result(place),
-        "test": read_result(place, "test") if is_done(tested, place.parent) else None,
+        "fit": fit,
+        "test": read_result(place, "test") if tested else None,
         "curves": {
-            key: [list(steps), [_finite(value) for value in values]] for key, (steps, values) in columns.items()
+            key: [list(steps), [or_null(value) for value in values]] for key, (steps, values) in columns.items()
         },
     }
-
-
-def _metric(place: Path) -> str:
-    return str(read_result(place)["metric"])
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def write(content: Mapping[str, Any], to: Path) -> None:

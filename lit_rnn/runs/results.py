@@ -19,10 +19,13 @@ _MOST = sys.float_info.max  # JSON's whole numbers may be larger
 
 
 def as_kept(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The numbers of a result as its file has them: None, JSON's null, for one that is none, as JSON has no NaN."""
-    return {
-        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in result.items()
-    }
+    """The numbers of a result as its file has them."""
+    return {key: or_null(value) for key, value in result.items()}
+
+
+def or_null(value: Any) -> Any:
+    """None, JSON's null, for a number that is none, as JSON has no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def is_finished(folder: Path, command: str = "fit") -> bool:
