@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from lightning_fabric.plugins.io import CheckpointIO, TorchCheckpointIO
-from lightning_fabric.utilities.cloud_io import _is_local_file_protocol
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
@@ -60,8 +59,7 @@ class CheckedCheckpoints(TorchCheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         """One file of this disk, as `save_checkpoint` writes: Lightning's own would remove ``local:///home`` whole."""
-        if _is_local_file_protocol(path):
-            Path(path).unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return read_checkpoint(path)

@@ -238,6 +238,14 @@ def test_no_other_name_of_this_disk_deletes_a_folder_of_yours(last: Path, told: 
     assert (last.parents[2] / "victim" / "yours").is_file()
 
 
+def test_what_was_saved_is_removed_whatever_its_name(tmp_path: Path) -> None:
+    """fsspec takes a::b for a file system of its own."""
+    checkpoints, path = CheckedCheckpoints(tmp_path), tmp_path / "a::b" / "epoch=1.ckpt"
+    checkpoints.save_checkpoint({}, path)
+    checkpoints.remove_checkpoint(path)
+    assert path.parent.is_dir() and not path.exists()
+
+
 @pytest.mark.usefixtures("_no_pictures")
 def test_a_remembered_path_deletes_no_file_of_yours(last: Path, cli: Callable[..., Any], tmp_path: Path) -> None:
     """ModelCheckpoint removes the file that a better one replaces: it must not be one outside the run."""
