@@ -16,7 +16,7 @@ import torch
 from jsonargparse import Namespace
 from pytorch_lightning.callbacks import Timer
 
-from datamodules.errors import UserError, as_in_yaml, require
+from datamodules.errors import UserError, as_in_yaml, one_line, require
 from lit_rnn.class_paths import class_path, loaded
 from lit_rnn.files import read_json
 from lit_rnn.loggers import WandbDashboard
@@ -124,6 +124,7 @@ def _limit(given: Any) -> float:
 
 
 _MLFLOW = f"sqlite:///{run_folder.RUNS}/mlflow.db"  # beside the run folders, which it compares
+_MLFLOW_FILES = f"{run_folder.RUNS}/mlflow"  # by default they would be in ./mlruns
 _NEEDED = {
     "TensorBoardLogger": "tensorboard",
     "MLFlowLogger": "mlflow",
@@ -136,7 +137,7 @@ def prepared_loggers(folder: Path, loggers: Any) -> Any:
     """What loggers keep goes into the run folder, unless the config puts it elsewhere; W&B's may not stop a run.
 
     Raises:
-        UserError: for a logger whose package is not installed.
+        UserError: for a logger whose package is not installed, or a store that MLflow does not take.
     """
     prepared = copy.deepcopy(loggers)
     for logger in run_config.listed(prepared):
@@ -150,13 +151,30 @@ def prepared_loggers(folder: Path, loggers: Any) -> Any:
         if name == "WandbLogger" and path.startswith("pytorch_lightning."):
             logger.class_path = class_path(WandbDashboard)
         if needed == "mlflow":
-            arguments.tracking_uri = arguments.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or _MLFLOW
+            _choose_store(arguments)
             kept = folder / "mlflow.json"
             if arguments.run_id is None and kept.is_file():
                 arguments.run_id = read_json(kept, ("run_id",))["run_id"]
         elif arguments.get("save_dir") == ".":
             arguments.save_dir = str(folder)
     return prepared
+
+
+def _choose_store(arguments: Any) -> None:
+    """What the config says, or the environment, or a database of ours with its files beside it."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    named = os.environ.get("MLFLOW_TRACKING_URI")
+    key = "trainer.logger.init_args.tracking_uri" if arguments.tracking_uri or not named else "MLFLOW_TRACKING_URI"
+    arguments.tracking_uri = arguments.tracking_uri or named or _MLFLOW
+    if arguments.tracking_uri == _MLFLOW:
+        arguments.artifact_location = arguments.artifact_location or _MLFLOW_FILES
+    try:
+        MlflowClient(arguments.tracking_uri)
+    except (MlflowException, ImportError) as error:
+        accepted = "one that MLflow takes, as http://my-server:5000, or sqlite:///my.db where all of mlflow is installed"
+        raise UserError(f"{key} is {arguments.tracking_uri!r}, but it must be {accepted}: {one_line(error)}") from error
 
 
 def run_name(model: SequenceModel, seed: object) -> str:

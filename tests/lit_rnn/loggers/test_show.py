@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from jsonargparse import Namespace
 from pytorch_lightning.loggers import TensorBoardLogger
 from scipy.io import wavfile
 
@@ -110,6 +111,38 @@ def test_mlflow_shows_everything(cli: Any, config: Any, tmp_path: Path, monkeypa
     assert len(client.get_metric_history(run.info.run_id, "grad/norm")) == 12
     kept = {file.path for folder in ("pictures", "tables") for file in client.list_artifacts(run.info.run_id, folder)}
     assert {"pictures/task.png", "pictures/spectrum.png", "tables/spectra.md", "tables/predictions.md"} <= kept
+
+
+def test_mlflow_keeps_pictures_beside_our_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own default is ./mlruns, whatever the database; a server chooses itself."""
+    tracking = pytest.importorskip("mlflow.tracking", reason="the extra mlflow is not installed")
+    monkeypatch.setattr(tracking, "MlflowClient", str)
+
+    def artifacts(**given: str) -> Any:
+        arguments = Namespace(tracking_uri=None, artifact_location=None, run_id=None)
+        arguments.update(Namespace(**given))
+        logger = Namespace(class_path="pytorch_lightning.loggers.MLFlowLogger", init_args=arguments)
+        return subject.prepared_loggers(Path("r"), logger).init_args.artifact_location
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert artifacts() == "runs/mlflow" and artifacts(artifact_location="s3://mine") == "s3://mine"
+    assert artifacts(tracking_uri="sqlite:///my.db") is None
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://my-server:5000")
+    assert artifacts() is None
+
+
+@pytest.mark.parametrize("key", ["trainer.logger.init_args.tracking_uri", "MLFLOW_TRACKING_URI"])
+@pytest.mark.parametrize("uri", ["file:store", "nothing://store"])
+def test_a_store_that_mlflow_does_not_take_is_a_sentence(
+    uri: str, key: str, refused: Any, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    by_option = () if key == "MLFLOW_TRACKING_URI" else (f"--{key}", uri)
+    sentence = refused("fit", "-c", config(), "-c", "loggers/mlflow.yaml", "--run_dir", "r", *by_option)
+    assert f"{key} is '{uri}', but it must be one that MLflow takes, as http://my-server:5000" in sentence
+    assert not Path("r").exists()
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "wandb"])
