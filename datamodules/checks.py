@@ -61,6 +61,11 @@ def check_batch(
         raise BadBatchError(
             f"{where} a mask, but its task has one target a sequence ({task.targets}): leave it out, or give lengths."
         )
+    if mask is None and task.per_step and task.scored == "mask":
+        raise BadBatchError(
+            f"{where} no mask, but its task is scored 'mask': give every batch one, true at the steps that count, or "
+            "say scored 'all'."
+        )
     for name, flags in (("the mask", mask), ("the resets", reset)):
         if flags is not None:
             _check_form(where, name, flags, torch.bool, (B, T))

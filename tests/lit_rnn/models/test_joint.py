@@ -58,7 +58,6 @@ def test_nothing_is_learnt_where_nothing_counts_in_any_process(monkeypatch: pyte
     ("task", "batch", "expected"),
     [
         (PER_STEP, parts(), False),
-        (replace(PER_STEP, scored="mask"), parts(), True),  # this batch needs none, another process's may
         (replace(PER_STEP, scored="mask"), parts(mask=torch.ones(2, 4, dtype=torch.bool)), True),
         (replace(PER_STEP, length=None), parts(), True),  # variable copying: a length for each batch
         (replace(PER_STEP, length=None), parts(lengths=torch.tensor([4, 2])), True),

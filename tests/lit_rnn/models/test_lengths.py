@@ -266,6 +266,13 @@ def test_lengths_that_are_none_are_refused(more: Any, words: str) -> None:
     assert words in str(caught.value)
 
 
+def test_a_mask_that_is_missing_is_refused() -> None:
+    """Every step would count, without a word."""
+    batch = (torch.zeros(2, 9, 2), torch.zeros(2, 9, dtype=torch.int64))
+    with pytest.raises(BadBatchError, match="no mask, but its task is scored 'mask': give every batch one"):
+        check_batch(batch, TASKS["masked"], "Mine", "train", 0)
+
+
 @pytest.mark.parametrize("kind", TASKS)
 def test_padding_is_not_checked(kind: str) -> None:
     task, parts = TASKS[kind], batch_of(TASKS[kind])
