@@ -173,7 +173,7 @@ def _choose_store(arguments: Any) -> None:
     try:
         MlflowClient(arguments.tracking_uri)
     except (MlflowException, ImportError) as error:
-        accepted = "one that MLflow takes, as http://my-server:5000, or sqlite:///my.db where all of mlflow is installed"
+        accepted = "one that MLflow takes, as http://my-server:5000, or sqlite:///my.db with all of mlflow installed"
         raise UserError(f"{key} is {arguments.tracking_uri!r}, but it must be {accepted}: {one_line(error)}") from error
 
 
