@@ -20,7 +20,7 @@ from lit_rnn.commands.compare.measure import (
     published_on,
     successes,
 )
-from lit_rnn.published import STATUSES
+from lit_rnn.published import STATUSES, Published
 from lit_rnn.report.page import Page
 from lit_rnn.report.tables import Table, lacking, number, plain_markdown, spread, words
 
@@ -94,7 +94,7 @@ def published_table(comparison: Comparison) -> tuple[Table, list[str]] | None:
         reasons = not_comparable(entry, comparison)
         ours = [group for group in comparison.groups if is_of(entry, group.runs[0])]
         count = successes(entry, comparison)
-        remark = f"ours: {count}" if count else _other_sizes(entry.size, ours)
+        remark = f"ours: {count}" if count else _beside(entry, comparison) or _other_sizes(entry.size, ours)
         remark = f"not comparable: {'; '.join(reasons)}" if reasons else remark
         note = f"{entry.paper}, {entry.where}. Protocol: {entry.protocol}. Read in: {entry.source}."
         mark = notes.setdefault(note, f"({len(notes) + 1})")
@@ -105,6 +105,13 @@ def published_table(comparison: Comparison) -> tuple[Table, list[str]] | None:
     header = ["published", "beside ours", "size", "parameters", "measured", "value"]
     lines = [f"{mark} {note}" for note, mark in notes.items()]
     return Table(header, rows, texts=2, title=f"Published on {comparison.task}"), lines
+
+
+def _beside(entry: Published, comparison: Comparison) -> str:
+    """Ours of the same model, size and split."""
+    groups = [group for group in comparison.groups if entry in beside(group, comparison, entry.split)]
+    ours = [shown(group.test if entry.split == "test" else group.value, group) or "not tested" for group in groups]
+    return f"ours: {'; '.join(ours)}" if ours else ""
 
 
 def _other_sizes(size: int | None, ours: Sequence[Group]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,9 +48,9 @@ def draw_each(comparisons: Sequence[Comparison], picture: Path) -> list[Path]:
     paths: list[Path] = []
     for comparison in comparisons:
         name = re.sub(r"[^a-z0-9]+", "-", comparison.task.lower()).strip("-")
-        path = picture if len(comparisons) == 1 else picture.with_stem(f"{picture.stem}-{name}")
-        while path in paths:  # a task with another protocol
-            path = path.with_stem(f"{path.stem}-{len(paths)}")
+        named = picture if len(comparisons) == 1 else picture.with_stem(f"{picture.stem}-{name}")
+        others = (named.with_stem(f"{named.stem}-{number}") for number in itertools.count(2))
+        path = next(one for one in itertools.chain([named], others) if one not in paths)  # a task with other protocols
         draw(comparison, path)
         paths.append(path)
     return paths

@@ -276,7 +276,7 @@ def test_a_picture_of_many_settings_shows_the_best(make: Make, monkeypatch: pyte
 
 def test_published_figures_stand_beside_their_own_model_size_and_protocol(make: Make) -> None:
     (one,) = compared(
-        make("a", size=170),
+        make("a", size=170, test=0.94),
         make("b", size=99),
         make("c", model="DtrivRNN", options={"rebase_every": 1}),
         make("d", model="DtrivRNN", options={"rebase_every": None}),
@@ -286,7 +286,7 @@ def test_published_figures_stand_beside_their_own_model_size_and_protocol(make: 
     assert found == [["0.949 [secondary]"], [], ["0.952 [secondary]"], ["0.950 [secondary]"], ["0.951 [secondary]"]]
     table, notes = page.published_table(one) or pytest.fail("nothing is published")
     by_name = {(row[0].split(" (")[0], row[2]): row[1] for row in table.cells}
-    assert by_name["expRNN", "170"] == ""
+    assert by_name["expRNN", "170"] == "ours: 0.94" and by_name["dtriv1", "170"] == "ours: not tested"
     assert by_name["expRNN", "360"] == "ours: size 170, 16,415 parameters; ours: size 99, 16,415 parameters"
     assert by_name["NRU", "212"] == "not comparable: protocol is nru there, common here"
     assert by_name["identity", "25"].startswith("not comparable: metric is henrici there")
@@ -446,6 +446,15 @@ def test_the_table_names_its_metrics_and_every_task_has_a_picture(
         first, second = csv.DictReader(file)
     assert (first["value_mean"], first["seeds"], second["run"]) == ("0.91", "2", "other")
     assert float(first["value_std"]) == pytest.approx(2**0.5 / 100, rel=1e-12)
+
+
+def test_pictures_of_one_task_are_numbered(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pictures, "draw", lambda comparison, picture: None)
+    protocols = [compared(make(name, data={"protocol": name}))[0] for name in "abc"]
+    other = compared(make("d", task="other"))
+    names = ["permuted-pixel-mnist", "other", "permuted-pixel-mnist-2", "permuted-pixel-mnist-3"]
+    drawn = pictures.draw_each([protocols[0], *other, *protocols[1:]], Path("x.png"))
+    assert drawn == [Path(f"x-{name}.png") for name in names]
 
 
 def test_the_page_opens_offline(make: Make, cli: Callable[..., Any]) -> None:
