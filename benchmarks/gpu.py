@@ -37,6 +37,7 @@ import measure
 import numpy as np
 import tables
 import torch
+from arguments import whole
 from measure import Bar, Pairs, Row
 from passes import CONFIGS, EXPECTED_PASSES, Size, from_config
 from torch import Tensor, nn
@@ -133,12 +134,15 @@ class Contender:
         with self.device:
             return self.size.inputs(), self.size.gradient(self.cell.output_size)
 
-    def prepare(self) -> None:
-        """A first pass, which compiles and records, and a second, whose memory is looked at."""
+    def begin(self) -> None:
+        """The first pass, which compiles and records."""
         begun = time.perf_counter()
         self.run(*self.drawn())
         _wait(self.device)
         self.first = time.perf_counter() - begun
+
+    def look(self) -> None:
+        """Another pass, at whose memory is looked."""
         drawn = self.drawn()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -239,9 +243,10 @@ def prepared(
         contender = Contender(work, cell, who, size)
         try:
             with limited(until - time.monotonic()):
+                contender.begin()
                 if who != CUDNN:
                     contender.error = farthest(contender.found(x.to(device)), expected)
-                contender.prepare()
+                contender.look()
             ready.append(contender)
             print(f"{who}: ready after {time.monotonic() - begun:.1f} s", file=sys.stderr, flush=True)
         except Exception as error:  # whatever it is, the other rows are measured
@@ -386,9 +391,10 @@ def fit_entries(device: torch.device, backend: str, seconds: float, go: Callable
         title = f"fit of configs/{config}, random images, {steps} steps"
         again = title.replace("fit of", "without what one of 3 steps takes: fit of")
         rows = []
-        for name, what, ours in (("whole", title, whole), ("steps", again, whole - fewest)):
+        rest = of_bare * (steps - 3) / steps
+        for name, what, ours, theirs in (("whole", title, whole, of_bare), ("steps", again, whole - fewest, rest)):
             row = Row(f"gpu/fit/{backend}/{name}", what, "its bare training steps", Bar("share", 1.05), no)
-            pairs = Pairs(ours=[ours], theirs=[of_bare], backend=backend, first=first)
+            pairs = Pairs(ours=[ours], theirs=[theirs], backend=backend, first=first)
             rows.append(tables.record(row, pairs))
         return rows
 
@@ -544,13 +550,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", nargs="+", default=names, choices=names, metavar="ROW", help=f"of {', '.join(names)}")
     backends = [*(name for name in get_args(Backend) if name not in ("auto", LOOP)), *VARIANTS]
     parser.add_argument("--backends", nargs="+", default=backends, choices=backends, help="beside the loop")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=whole(), default=3)
     parser.add_argument("--seconds", type=float, default=150, help="for all; rows that are not measured then never are")
     parser.add_argument("--prepare", type=float, default=60, help="seconds to get ready, in which all is compiled")
     parser.add_argument("--most", type=float, default=45, help="seconds that one work may be measured")
     parser.add_argument("--fit-seconds", type=float, default=15)
     parser.add_argument("--profile", nargs="*", default=[], metavar="ROW", help="say in the log where the time goes")
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="cut all sizes: shows that it runs, measures nothing")
     parser.add_argument("--commit", help="of this tree, where it is a copy without git")
     parser.add_argument("--list", action="store_true", help="print the rows' names and leave")
@@ -574,7 +580,7 @@ def run(options: argparse.Namespace) -> None:
         return
     require(options.folder is not None, "folder", "nothing", "a folder for gpu.json, gpu.md and gpu.log")
     require(
-        torch.device(options.device).type != "cuda" or torch.cuda.is_available(),
+        options.device == "cpu" or torch.cuda.is_available(),
         "--device",
         options.device,
         "cpu on this machine, where torch finds no GPU",

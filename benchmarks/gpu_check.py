@@ -5,7 +5,8 @@ python benchmarks/gpu_check.py [--seconds 170] [--workers 14] [--only check|time
 First every nonlinearity at several sizes in float32 beside the loop in float64: states, and gradients by drive, initial
 state, W and thresholds, as ||found - exact|| / ||exact||. Many processes share that work: most of it is compiling.
 Then times of forward and backward, medians of CUDA events, beside the loop, `fused` and cuDNN; and of other ways to
-cut the work into programs (`lit_rnn.scan.gpu.Plan`). The exit status is 1 where something is wrong beyond rounding.
+cut the work into programs (`lit_rnn.scan.gpu.Plan`). The exit status is 1 where something is wrong beyond rounding;
+such a way, which no user gets, is only named then.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from arguments import whole
 from torch import Tensor
 
 from lit_rnn.activations import NONLINEARITIES, complex_modrelu, modrelu
@@ -274,18 +276,20 @@ def timed(seconds: float) -> None:
             print(f"    n = {n}: {milliseconds(passes(n, T)['whole pass, cuDNN RNN(relu)']):9.3f}", flush=True)
 
 
-def main() -> int:
+def main(given: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=170, help="for all of it")
-    parser.add_argument("--workers", type=int, default=14)
+    parser.add_argument("--workers", type=whole(), default=14)
     parser.add_argument("--only", choices=("check", "time"))
     parser.add_argument("--work", nargs="*", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     if arguments.work is not None:
         for unit in arguments.work:
             what, n, which = json.loads(unit)
             work((what, n, tuple(which) if what == "plan" else which))
         return 0
+    if not torch.cuda.is_available():
+        parser.error("torch finds no GPU here")
     import triton
 
     began = time.monotonic()

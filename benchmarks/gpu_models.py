@@ -275,7 +275,7 @@ def checked(case: Case, device: torch.device) -> tuple[list[str], list[str]]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", help="names of cases; all of them if none is given")
-    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     chosen = parser.parse_args(arguments)
     device = torch.device(chosen.device)
     if device.type == "cuda" and not torch.cuda.is_available():

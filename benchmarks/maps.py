@@ -12,9 +12,10 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from arguments import whole
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -137,14 +138,14 @@ def drifts(sizes: list[int], steps: int) -> Table:
     return table
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("cost", "drift"))
-    parser.add_argument("--sizes", type=int, nargs="+")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
+    parser.add_argument("--sizes", type=whole(), nargs="+")
+    parser.add_argument("--rounds", type=whole(), default=7)
+    parser.add_argument("--steps", type=whole(), default=1000)
+    parser.add_argument("--threads", type=whole(), default=2)
+    options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     torch.manual_seed(1)

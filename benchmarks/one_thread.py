@@ -1,18 +1,20 @@
 """By CPU time, with one thread: `native` beside torch's kernels, by which `auto` decides, beside the rivals' loop,
 and beside itself where sequences are of unequal lengths, or begin anew inside a chunk.
 
-python benchmarks/one_thread.py [rounds]
+    python benchmarks/one_thread.py             # medians of 11 pairs
+    python benchmarks/one_thread.py --rounds 5
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from arguments import whole
 
 from lit_rnn import cells
 from lit_rnn.cells import Cell
@@ -110,7 +112,10 @@ def tell(work: str, ours: str, theirs: str, pairs: list[tuple[float, float]]) ->
     )
 
 
-def main(rounds: int) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=whole(), default=11, help="pairs of each (11)")
+    rounds = parser.parse_args(arguments).rounds
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     keep_freed_memory()
@@ -125,4 +130,4 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 11)
+    main()

@@ -16,17 +16,19 @@ import os
 import statistics
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+from arguments import whole
 
 
-def parsed() -> argparse.Namespace:
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["grid", "reach"])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--size", type=int)
-    parser.add_argument("--points", type=int, default=100)
-    parser.add_argument("--rounds", type=int, default=3)
-    return parser.parse_args()
+    parser.add_argument("--threads", type=whole(), default=1)
+    parser.add_argument("--size", type=whole())
+    parser.add_argument("--points", type=whole(2), default=100)
+    parser.add_argument("--rounds", type=whole(), default=3)
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
@@ -43,7 +45,7 @@ from rich.table import Table  # noqa: E402
 from lit_rnn import analysis  # noqa: E402
 
 Matrix = NDArray[np.float64] | NDArray[np.complex128]
-SAMPLE = 200  # points of a grid
+SAMPLE = 200  # points of a grid, at most
 
 
 def matrices(n: int) -> dict[str, Matrix]:
@@ -86,14 +88,14 @@ def grid(n: int, points: int, rounds: int) -> Table:
     for name, W in track(matrices(n).items(), description="grid"):
         field = analysis.pseudospectrum(W, points)
         z = field.x + 1j * field.y[:, None]
-        places = np.random.default_rng(1).choice(z.size, SAMPLE, replace=False)
+        places = np.random.default_rng(1).choice(z.size, min(SAMPLE, z.size), replace=False)
         sample, found = z.flat[places], field.sigma.flat[places]
         true = analysis.smallest_singular_values(W, sample, "svd")
         clear = true > 1e-10 * analysis.spectral_norm(W)
         grids, svds = [], []
         for _ in range(rounds):
             grids.append(seconds(analysis.pseudospectrum, W, points))
-            svds.append(seconds(analysis.smallest_singular_values, W, sample, "svd") / SAMPLE)
+            svds.append(seconds(analysis.smallest_singular_values, W, sample, "svd") / len(sample))
         whole, single = statistics.median(grids), statistics.median(svds)
         ratio = single * z.size / whole
         table.add_row(

@@ -12,8 +12,11 @@ from __future__ import annotations
 import argparse
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from arguments import whole
 
 from lit_rnn.scan import gpu, streamed
 from lit_rnn.scan.gpu import Plan
@@ -84,13 +87,13 @@ def usage(
     )
 
 
-def main() -> None:
+def main(given: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128, 170, 190, 256, 512])
-    parser.add_argument("--kinds", nargs="+", default=["relu", "modrelu", COMPLEX])
-    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--sizes", type=whole(), nargs="+", default=[64, 128, 170, 190, 256, 512])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=["relu", "modrelu", COMPLEX])
+    parser.add_argument("--batch", type=whole(), default=128)
     parser.add_argument("--backend", choices=("triton", "streamed"), default="triton")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(given)
     print("| kernel | f | n | capability | programs to a matrix | rows at once | registers | spilled | shared |")
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
     for kind in arguments.kinds:

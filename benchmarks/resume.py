@@ -17,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from arguments import whole
 
 HERE = Path(__file__).parent
 KILLED_AT, PATIENCE = 35, 120.0  # a step between two saves; seconds
@@ -137,10 +138,10 @@ def table(pairs: list[Pair]) -> str:
     return "\n".join([*lines, "", f"Steps that were done twice: {min(again)} to {max(again)}."])
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5, help="kills; the median counts (5)")
-    options = parser.parse_args()
+    parser.add_argument("--pairs", type=whole(), default=5, help="kills; the median counts (5)")
+    options = parser.parse_args(arguments)
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     pairs = []
     for _ in range(options.pairs):

@@ -15,7 +15,7 @@ import argparse
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,12 +137,14 @@ def row(work: Work, compiles: bool) -> list[str]:
     ]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", default=list(WORKS), choices=list(WORKS), metavar="ROW")
     parser.add_argument("--compiled", nargs="*", default=list(WORKS), metavar="ROW", help="those that are compiled too")
     parser.add_argument("--write-readme", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    if options.write_readme and options.rows != list(WORKS):
+        parser.error("--write-readme puts the whole table there: leave --rows out")
     rows = [COLUMNS, ["---"] * len(COLUMNS)]
     for name in options.rows:
         rows.append(row(WORKS[name], name in options.compiled))

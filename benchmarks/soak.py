@@ -18,11 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import yaml
+from arguments import whole
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = 0.05  # MiB a minute
@@ -85,7 +87,7 @@ def slope(minutes: list[float], values: list[float]) -> float:
     return float(np.polyfit(minutes, values, 1)[0])
 
 
-def soak(minutes: float, folder: Path, every: float = 5.0) -> list[Look]:
+def soak(minutes: int, folder: Path, every: float = 5.0) -> list[Look]:
     """Train for so many minutes, looking every so many seconds.
 
     Raises:
@@ -93,8 +95,8 @@ def soak(minutes: float, folder: Path, every: float = 5.0) -> list[Look]:
     """
     config, run = folder / "soak.yaml", folder / "run"
     config.write_text(yaml.safe_dump(CONFIG))
-    seconds = round(60 * minutes)
-    lasts = f"00:{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    seconds = 60 * minutes
+    lasts = f"{minutes // 1440:02}:{minutes // 60 % 24:02}:{minutes % 60:02}:00"
     call = [sys.executable, "-m", "lit_rnn", "fit", "-c", str(config), "--run_dir", str(run)]
     environment = {**os.environ, "WANDB_MODE": "offline", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with (folder / "output").open("w") as output:
@@ -149,11 +151,11 @@ def table(looks: list[Look], drift: list[float]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=30.0, help="of training (30)")
+    parser.add_argument("--minutes", type=whole(), default=30, help="of training (30)")
     parser.add_argument("--keep", type=Path, help="a folder for the run, which is kept")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from arguments import whole
 
 HERE = Path(__file__).parent
 FIT = "-m lit_rnn fit --trainer.callbacks+=leave.Leave --run_dir"
@@ -77,10 +80,10 @@ def table(best: dict[str, float]) -> str:
     return "\n".join(rows)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--times", type=int, default=5, help="starts of each; the best counts (5)")
-    options = parser.parse_args()
+    parser.add_argument("--times", type=whole(), default=5, help="starts of each; the best counts (5)")
+    options = parser.parse_args(arguments)
     load = os.getloadavg()[0] / (os.cpu_count() or 1)
     print(table(measure(options.times)))
     if load > 0.5:

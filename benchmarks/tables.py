@@ -14,6 +14,7 @@ from rich import box
 from rich.table import Table
 
 from datamodules.errors import require
+from lit_rnn.files import read_json
 
 COLUMNS = ("row", "work", "against", "backend", "ours", "theirs", "ratio", "bar", "first call")
 
@@ -51,10 +52,10 @@ def record(row: Row, pairs: Pairs | None, skipped: str = "") -> Record:
 
 def show(value: float, unit: str) -> str:
     if unit == "s":
-        return f"{value:.2f} s" if value >= 1 else f"{1e3 * value:.3g} ms"
+        return f"{value:.2f} s" if value >= 0.9995 else f"{1e3 * value:.3g} ms"
     if unit == "MiB":
         return f"{value:,.0f} MiB"
-    return f"{value:.3g} {unit}"
+    return f"{value:,.0f} {unit}" if value >= 999.5 else f"{value:.3g} {unit}"
 
 
 def columns(entry: Record) -> list[str]:
@@ -173,5 +174,8 @@ def filled(readme: str, runs: Sequence[Path], groups: dict[str, str] = GROUPS) -
 def write_readme(readme: Path, runs: Sequence[Path], groups: dict[str, str] = GROUPS) -> None:
     for run in runs:
         require(run.is_file(), "--write-readme", str(run), "a file that a run wrote")
-        require(not json.loads(run.read_text())["tiny"], "--write-readme", str(run), "a run without --tiny")
+        kept = read_json(run, ("tiny", "machine", "rounds", "rows"))
+        require(not kept["tiny"], "--write-readme", str(run), "a run without --tiny")
+        ours = all(entry["name"].partition("/")[0] in groups for entry in kept["rows"])
+        require(ours, "--write-readme", str(run), "a run of this script: others have tables of their own")
     readme.write_text(filled(readme.read_text(), runs, groups))

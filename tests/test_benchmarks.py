@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 import re
@@ -28,6 +29,7 @@ import children  # noqa: E402
 import gpu  # noqa: E402
 import gpu_models  # noqa: E402
 import loading  # noqa: E402
+import pseudospectra  # noqa: E402
 import reference  # noqa: E402
 import resume  # noqa: E402
 import roofline  # noqa: E402
@@ -154,6 +156,93 @@ def test_bad_input_is_a_sentence(given: list[str], capsys: pytest.CaptureFixture
     assert speed.main(given) == 2
     said = capsys.readouterr().err
     assert said.startswith("speed: ") and said.count("\n") == 1 and given[-1] in said
+
+
+@pytest.mark.parametrize(
+    ("script", "given"),
+    [
+        ("gpu", ["folder", "--rounds", "0"]),
+        ("gpu", ["folder", "--device", "tpu"]),
+        ("gpu_check", ["--workers", "0"]),
+        ("gpu_check", []),  # without a GPU
+        ("gpu_models", ["--device", "cuda:1"]),
+        ("loading", ["--rounds", "0"]),
+        ("loading", ["--images", "5001"]),
+        ("maps", ["cost", "--sizes", "0"]),
+        ("one_thread", ["--rounds", "0"]),
+        ("one_thread", ["--rounds", "many"]),
+        ("pseudospectra", ["grid", "--points", "1"]),
+        ("registers", ["--kinds", "step"]),
+        ("resume", ["--pairs", "0"]),
+        ("roofline", ["--rows", "nru", "--write-readme"]),
+        ("soak", ["--minutes", "0"]),
+        ("startup", ["--times", "-1"]),
+    ],
+    ids=lambda one: one if isinstance(one, str) else " ".join(one),
+)
+def test_every_script_refuses_what_it_cannot_do(
+    script: str, given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it measures, with status 2, by argparse's sentence."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    module = importlib.import_module(script)
+    with pytest.raises(SystemExit) as left:
+        (module.parsed if script == "pseudospectra" else module.main)(given)
+    said = capsys.readouterr().err.strip().splitlines()
+    assert left.value.code == 2 and ": error: " in said[-1] and said[0].startswith("usage: ")
+
+
+def test_only_results_of_its_own_go_into_the_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.json").write_text("{")
+    of_a_gpu, of_a_cpu = (str(next((BENCHMARKS / "results").glob(some))) for some in ("gpu-*.json", "2*.json"))
+    for main, given, why in (
+        (speed.main, str(tmp_path / "broken.json"), "damaged"),
+        (speed.main, of_a_gpu, "a run of this script"),
+        (gpu.main, of_a_cpu, "a run of this script"),
+    ):
+        assert main(["--write-readme", given]) == 2
+        said = capsys.readouterr().err
+        assert why in said and given in said and said.count("\n") == 1
+
+
+def test_the_first_call_on_a_gpu_comes_before_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which would compile and record what the first call is there to show."""
+    work = gpu.WORKS["exprnn170"]._replace(build=lambda width: ExpRNNCell(width, 6))
+    passes: list[str] = []
+    begin, found = gpu.Contender.begin, gpu.Contender.found
+    monkeypatch.setattr(gpu.Contender, "begin", lambda one: (passes.append(f"{one.who}, first"), begin(one))[1])
+    monkeypatch.setattr(gpu.Contender, "found", lambda one, x: (passes.append(f"{one.who}, check"), found(one, x))[1])
+    ready, _ = gpu.prepared(work, torch.device("cpu"), ["fused"], time.monotonic() + 60, tiny=True)
+    exact, *others = passes
+    assert exact == "loop, check" and others == [
+        *(f"{who}, {what}" for who in ("loop", "fused") for what in ("first", "check")),
+        "cudnn, first",
+    ]
+    assert all(one.first > 0 for one in ready) and ready[1].error is not None and ready[1].error < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "shown"),
+    [
+        (0.99949, "s", "999 ms"),
+        (0.9996, "s", "1.00 s"),
+        (1.5e-5, "s", "0.015 ms"),
+        (1234.0, "ops", "1,234 ops"),
+        (5.25, "ops", "5.25 ops"),
+        (1234.4, "MiB", "1,234 MiB"),
+    ],
+)
+def test_numbers_are_shown_without_exponents(value: float, unit: str, shown: str) -> None:
+    assert tables.show(value, unit) == shown
+
+
+def test_loaders_are_compared_in_pairs() -> None:
+    """The ratio of the medians is 2 / 5 here."""
+    assert loading.ratio_of([(1.0, 1.0), (2.0, 5.0), (3.0, 6.0)]) == 0.5
+
+
+def test_the_grid_is_checked_at_all_of_its_points_where_they_are_few() -> None:
+    assert pseudospectra.grid(3, 4, 1).row_count == 7
 
 
 def test_a_skipped_row_says_why() -> None:
