@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError, require
+from lit_rnn.robustness.draws import Draws, Seed
 from lit_rnn.robustness.objective import Loss, Objective, Wrong
 from lit_rnn.robustness.search import Search
 from lit_rnn.robustness.state import Model, frozen
@@ -102,14 +103,14 @@ class Threat:
         gradient = gradient / _over_examples(gradient.flatten(1).abs().amax(1), gradient).clamp_min(tiny)
         return gradient / _norms(gradient).clamp_min(tiny)
 
-    def sample(self, generator: torch.Generator) -> Tensor:
-        """Inputs drawn uniformly from the ball, then put into the box; drawn on the CPU, the same on every device."""
-        shape, dtype = self.x.shape, self.x.dtype
+    def sample(self, draws: Draws) -> Tensor:
+        """Inputs drawn uniformly from the ball, then put into the box."""
+        shape, dtype = self.x.shape[1:], self.x.dtype
         if self.norm == math.inf:
-            delta = self.eps * (2 * torch.rand(shape, generator=generator, dtype=dtype) - 1).to(self.x.device)
+            delta = self.eps * (2 * draws.uniform(*shape, dtype=dtype) - 1).to(self.x.device)
         else:
-            delta = torch.randn(shape, generator=generator, dtype=dtype).to(self.x.device) * self.mask
-            radius = torch.rand(shape[0], generator=generator, dtype=dtype).to(self.x.device)
+            delta = draws.normal(*shape, dtype=dtype).to(self.x.device) * self.mask
+            radius = draws.uniform(dtype=dtype).to(self.x.device)
             free = self.mask.flatten(1).sum(1).clamp_min(1)
             radius = _over_examples(self.eps * radius ** (1 / free), delta)
             delta = delta * radius / _norms(delta).clamp_min(torch.finfo(dtype).tiny)
@@ -205,7 +206,7 @@ def pgd(
     scored: Tensor | None = None,
     wrong: Wrong | None = None,
     early_stop: bool = False,
-    seed: int = 0,
+    seed: Seed = 0,
     lengths: Tensor | None = None,
 ) -> Tensor:
     """Projected gradient ascent on the loss: x_{k+1} = P(x_k + a_k s_k), s the sign or the direction of the gradient.
@@ -256,11 +257,11 @@ def pgd(
         return x.clone()
     falls = step_rule == "linear"
     first = (10 if falls else 2.5) * threat.eps / steps if step_size is None else step_size
-    generator = torch.Generator().manual_seed(seed)
+    drawn = Draws.of(seed, len(x))
     with frozen(model, x.device):
         search = Search(Objective(model, loss, targeted, scored, wrong, lengths), threat.x, y)
         for restart in range(restarts):
-            start = threat.sample(generator) if random_start else threat.x
+            start = threat.sample(drawn) if random_start else threat.x
             rows = search.open() if restart or early_stop else search.rows
             moved = start[rows]
             for step in range(steps + 1):
@@ -293,7 +294,7 @@ def random_draws(
     scored: Tensor | None = None,
     wrong: Wrong | None = None,
     early_stop: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
     lengths: Tensor | None = None,
 ) -> Tensor:
     """The worst of ``draws`` uniform draws from the ball: the noise that a gradient attack in that ball must beat.
@@ -304,11 +305,11 @@ def random_draws(
     require(draws >= 1, "draws", draws, "a whole number of at least 1")
     if eps == 0:
         return x.clone()
-    generator = torch.Generator().manual_seed(seed)
+    drawn = Draws.of(seed, len(x))
     with frozen(model, x.device), torch.no_grad():
         search = Search(Objective(model, loss, targeted, scored, wrong, lengths), threat.x, y)
         for rows in search.rounds(draws, early_stop):
-            search.judge(threat.sample(generator)[rows], rows)
+            search.judge(threat.sample(drawn)[rows], rows)
         return search.x
 
 
@@ -327,7 +328,7 @@ def random_search(
     scored: Tensor | None = None,
     wrong: Wrong | None = None,
     early_stop: bool = True,
-    seed: int = 0,
+    seed: Seed = 0,
     lengths: Tensor | None = None,
 ) -> Tensor:
     """A search without gradients: windows of time are redrawn at the edge of the ball, and kept when the loss grows.
@@ -350,23 +351,23 @@ def random_search(
     require(0 < window <= 1, "window", window, "above 0 and at most 1")
     if eps == 0:
         return x.clone()
-    generator = torch.Generator().manual_seed(seed)
+    drawn = Draws.of(seed, len(x))
     length = x.shape[1]
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
+        return drawn.normal(*shape, dtype=x.dtype).to(x.device)
 
     with frozen(model, x.device), torch.no_grad():
         search = Search(Objective(model, loss, targeted, scored, wrong, lengths), threat.x, y)
-        directions, height = normal(*x.shape), torch.full_like(search.value, -math.inf)
+        directions, height = normal(*x.shape[1:]), torch.full_like(search.value, -math.inf)
         for query, rows in enumerate(search.rounds(queries, early_stop)):
             proposals = directions
             if query:
                 span = max(1, round(window * length * (1 - query / queries) ** 2))
-                starts = torch.randint(length - span + 1, (len(x), 1), generator=generator).to(x.device)
+                starts = drawn.whole(0, length - span + 1, 1).to(x.device)
                 steps = torch.arange(length, device=x.device)
                 inside = ((steps >= starts) & (steps < starts + span)).view(len(x), length, *[1] * (x.dim() - 2))
-                changed = normal(len(x), 1, *x.shape[2:]) if threat.norm == math.inf else directions + normal(*x.shape)
+                changed = normal(1, *x.shape[2:]) if threat.norm == math.inf else directions + normal(*x.shape[1:])
                 proposals = torch.where(inside, changed, directions)
             moved = threat.project(threat.x[rows] + threat.eps * threat.ascent(proposals[rows], rows), rows)
             values = search.judge(moved, rows)

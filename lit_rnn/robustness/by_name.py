@@ -14,6 +14,7 @@ from datamodules.batch import within
 from datamodules.errors import require
 from lit_rnn.robustness.attacks import Bounds, Threat, fgsm, pgd, random_draws, random_search
 from lit_rnn.robustness.checks import AttackResult, Kind
+from lit_rnn.robustness.draws import BLOCK, Draws
 from lit_rnn.robustness.effort import Effort
 from lit_rnn.robustness.noise import additive_noise, multiplicative_noise, salt_and_pepper
 from lit_rnn.robustness.objective import LossName, Objective, Wrong
@@ -36,7 +37,7 @@ class Examples:
         scored: (N, T) bool: steps that count, where there is a target per step.
         wrong: When a prediction is wrong; None where y holds classes.
         vocabulary: How many symbols there are; 0 for values.
-        batch_size: Examples that are run at once.
+        batch_size: Examples that are run at once; what is drawn for them does not depend on it.
         lengths: (N,), how many steps each has; None: all of them.
     """
 
@@ -48,7 +49,7 @@ class Examples:
     scored: Tensor | None = None
     wrong: Wrong | None = None
     vocabulary: int = 0
-    batch_size: int = 100
+    batch_size: int = BLOCK
     lengths: Tensor | None = None
 
     @property
@@ -182,7 +183,7 @@ def check_size(examples: Examples, name: str, norm: float, eps: float) -> None:
         require(0 <= eps <= widest, "eps", eps, f"from 0 to {widest:g}, the width of the data's range")
 
 
-def _moved(examples: Examples, attack: Attack, norm: float, eps: float, options: dict[str, Any], seed: int) -> Tensor:
+def _moved(examples: Examples, attack: Attack, norm: float, eps: float, options: dict[str, Any], seed: Draws) -> Tensor:
     """One batch under one attack."""
     e = examples
     counted: dict[str, Any] = {"scored": e.scored, "lengths": e.lengths}
@@ -214,7 +215,7 @@ def evaluate(
         norm: inf or 2 for attacks in a ball; not read by others.
         eps: In the attack's unit.
         effort: How hard it tries.
-        seed: Of all that is drawn; every batch takes the next number.
+        seed: Of all that is drawn, as `Draws` takes it.
         tell: Called after each batch.
 
     Returns:
@@ -224,7 +225,9 @@ def evaluate(
     options = attack.options(examples, effort)
     inputs, losses, fooled = [], [], []
     for number, batch in enumerate(examples.batches()):
-        moved = _moved(batch, attack, norm, eps, options, seed + number)
+        start = number * examples.batch_size
+        draws = Draws(seed, range(start, start + len(batch.x)), len(examples.x))
+        moved = _moved(batch, attack, norm, eps, options, draws)
         value, wrong = batch.judge(moved)
         inputs.append(moved)
         losses.append(value)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from datamodules.errors import UserError, require
 from lit_rnn.robustness.attacks import check_bounds, expand_mask
+from lit_rnn.robustness.draws import Draws, Seed
 
 
 def _values(x: Tensor) -> None:
@@ -16,9 +17,8 @@ def _values(x: Tensor) -> None:
         raise UserError(f"inputs are {x.dtype}, symbols, but noise must be put on values: take symbol_swap.")
 
 
-def _normal(x: Tensor, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same noise on every device
-    return torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+def _normal(x: Tensor, seed: Seed) -> Tensor:
+    return Draws.of(seed, len(x)).normal(*x.shape[1:], dtype=x.dtype).to(x.device)
 
 
 def _kept(noisy: Tensor, x: Tensor, sigma: float, bounds: Sequence[float] | None, mask: Tensor | None) -> Tensor:
@@ -30,7 +30,7 @@ def _kept(noisy: Tensor, x: Tensor, sigma: float, bounds: Sequence[float] | None
 
 
 def additive_noise(
-    x: Tensor, sigma: float, bounds: Sequence[float] | None = None, mask: Tensor | None = None, seed: int = 0
+    x: Tensor, sigma: float, bounds: Sequence[float] | None = None, mask: Tensor | None = None, seed: Seed = 0
 ) -> Tensor:
     """x + sigma N(0, 1), clipped to the box.
 
@@ -49,7 +49,7 @@ def additive_noise(
 
 
 def multiplicative_noise(
-    x: Tensor, sigma: float, bounds: Sequence[float] | None = None, mask: Tensor | None = None, seed: int = 0
+    x: Tensor, sigma: float, bounds: Sequence[float] | None = None, mask: Tensor | None = None, seed: Seed = 0
 ) -> Tensor:
     """x (1 + sigma N(0, 1)), clipped to the box: sigma is relative, zeros stay zero. Otherwise `additive_noise`."""
     _values(x)
@@ -57,7 +57,7 @@ def multiplicative_noise(
 
 
 def salt_and_pepper(
-    x: Tensor, share: float, bounds: Sequence[float] = (0.0, 1.0), mask: Tensor | None = None, seed: int = 0
+    x: Tensor, share: float, bounds: Sequence[float] = (0.0, 1.0), mask: Tensor | None = None, seed: Seed = 0
 ) -> Tensor:
     """Each element becomes, with probability ``share``, the low or the high end of the box, each half the time.
 
@@ -68,7 +68,6 @@ def salt_and_pepper(
     free = expand_mask(x, mask)
     box = check_bounds(x[free], bounds)
     assert box is not None
-    generator = torch.Generator().manual_seed(seed)
-    draw = torch.rand(x.shape, generator=generator, dtype=torch.float64).to(x.device)
+    draw = Draws.of(seed, len(x)).uniform(*x.shape[1:], dtype=torch.float64).to(x.device)
     noisy = torch.where(draw < share / 2, box[0], torch.where(draw < share, box[1], x))
     return torch.where(free, noisy, x)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from datamodules.errors import UserError, require
 from lit_rnn.robustness.attacks import expand_mask
+from lit_rnn.robustness.draws import Draws, Seed
 from lit_rnn.robustness.objective import Loss, Objective, Wrong
 from lit_rnn.robustness.search import Search
 from lit_rnn.robustness.state import Model, frozen
@@ -27,7 +28,7 @@ def symbol_swap(
     mask: Tensor | None = None,
     scored: Tensor | None = None,
     wrong: Wrong | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
     lengths: Tensor | None = None,
 ) -> Tensor:
     """Change at most ``swaps`` symbols of each sequence (Hamming distance), without gradients, so that the loss grows.
@@ -64,14 +65,14 @@ def symbol_swap(
     if swaps == 0:
         return x.clone()
     free = expand_mask(x, mask)
-    generator = torch.Generator().manual_seed(seed)
+    draws = Draws.of(seed, len(x))
 
     def drawn(current: Tensor, count: int) -> Tensor:
         """``current`` with ``count`` positions changed to another symbol, drawn among those still free."""
         untouched = free & (current == x)
-        ranks = torch.rand(x.shape, generator=generator).to(x.device).masked_fill(~untouched, 2.0)
+        ranks = draws.uniform(*x.shape[1:], dtype=torch.float32).to(x.device).masked_fill(~untouched, 2.0)
         chosen = (ranks.argsort(1).argsort(1) < count) & untouched
-        shift = torch.randint(1, vocabulary, x.shape, generator=generator).to(x.device)
+        shift = draws.whole(1, vocabulary, *x.shape[1:]).to(x.device)
         return torch.where(chosen, (current + shift) % vocabulary, current)
 
     with frozen(model, x.device), torch.no_grad():

@@ -53,7 +53,7 @@ def parser(command: str) -> argparse.ArgumentParser:
     how.add_argument("--smoothing_samples", type=int, default=20, help="its examples; 20, 0 leaves it out")
     where = made.add_argument_group("where")
     where.add_argument("--out", type=Path, help="folder for the report; attack in the run folder")
-    where.add_argument("--batch_size", type=int, default=100, help="examples run at once; 100")
+    where.add_argument("--batch_size", type=int, default=100, help="examples run at once; the draws are the same; 100")
     where.add_argument("--device", help="cpu, cuda, ...; cuda where there is one")
     add_threads(where.add_argument)
     return made

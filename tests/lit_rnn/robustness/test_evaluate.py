@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,33 @@ def test_every_case_has_its_attacks() -> None:
         "copying, embedded": ball | {"pgd_margin"},
     }
     assert {case: {name for c, name in PAIRS if c == case} for case in CASES} == expected
+
+
+def sums(x: Tensor) -> Tensor:
+    """Two logits of each example, computed apart from all others."""
+    total = (x * torch.arange(1, x.shape[1] + 1).view(-1, *[1] * (x.dim() - 2))).double().flatten(1).sum(1)
+    return torch.stack([total, torch.full_like(total, 15.0)], 1)
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in ("fgsm", "pgd_over", "pgd_under")])
+def test_what_is_drawn_for_an_example_does_not_depend_on_the_batch(name: str) -> None:
+    """In batches of 100, block by block, it is what the attack itself draws."""
+    swaps = ATTACKS[name].unit == "swaps"
+    g = torch.Generator().manual_seed(1)
+    x = torch.randint(4, (130, 5), generator=g) if swaps else torch.rand(130, 5, 2, generator=g)
+    y, eps = sums(x).argmax(1), 2 if swaps else 0.2
+    e = Examples(sums, x, y, torch.ones_like(x).bool(), None if swaps else (0.0, 1.0), vocabulary=4 * swaps)
+    for norm in (math.inf, 2.0) if ATTACKS[name].unit == "ball" else (math.inf,):
+        result, moved = evaluate(e, name, norm, eps, QUICK, seed=3)
+        for batch_size in (130, 30):
+            again, others = evaluate(replace(e, batch_size=batch_size), name, norm, eps, QUICK, seed=3)
+            assert torch.equal(others, moved)
+            np.testing.assert_array_equal(again.fooled, result.fooled)
+        alone = (
+            evaluate(replace(e, x=x[rows], y=y[rows], mask=e.mask[rows]), name, norm, eps, QUICK, seed)[1]
+            for rows, seed in ((slice(100), 3), (slice(100, None), 4))
+        )
+        assert torch.equal(torch.cat(list(alone)), moved)
 
 
 def test_the_numbers_are_those_of_the_whole_set() -> None:
