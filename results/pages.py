@@ -14,6 +14,7 @@ import nonnormal
 import robustness
 import solving
 import starts
+import top_two
 import tracking
 from differences import by_label, said_first, standing, titles
 from kept import Results, machine, read
@@ -222,6 +223,8 @@ def paper(page: str, results: Results) -> str:
     parts.append(f"The word behind a published figure is its status:\n\n{_statuses()}\n")
     if page == nonnormal.PAPER:
         parts += [starts.section(results.starts), nonnormal.section(results.memory)]
+    if page == "nru":
+        parts.append(top_two.section(results.comparisons))
     comparisons = results.comparisons
     pictures = list(zip(comparisons, titles(comparisons), _pictures(comparisons), strict=True))
     for task in dict.fromkeys(entry.task for entry in entries):

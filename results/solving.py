@@ -44,16 +44,18 @@ def _share(run: Run) -> float | None:
 
 def ranked(comparison: Comparison) -> Comparison:
     """Those of which the largest share solved it first, then the fewest updates; the others by their loss."""
-    end = share(comparison)
-    if end is None:
+    if share(comparison) is None:
         return replace(comparison, groups=tuple(comparison.best_first))
+    return replace(comparison, groups=tuple(sorted(comparison.groups, key=lambda group: rank(group, comparison))))
 
-    def rank(group: Group) -> tuple[float, float, float]:
-        solved = updates_until(group, end * comparison.chance)
-        loss = math.inf if group.loss is None else group.loss.mean
-        return (0, -solved.number / len(group.runs), solved.mean) if solved else (1, loss, 0)
 
-    return replace(comparison, groups=tuple(sorted(comparison.groups, key=rank)))
+def rank(group: Group, comparison: Comparison) -> tuple[float, float, float]:
+    """By which groups are ordered, the lowest first, where runs end once they have solved the task."""
+    end = share(comparison)
+    assert end is not None
+    solved = updates_until(group, end * comparison.chance)
+    loss = math.inf if group.loss is None else group.loss.mean
+    return (0, -solved.number / len(group.runs), solved.mean) if solved else (1, loss, 0)
 
 
 def headline(comparisons: Sequence[tuple[Comparison, str]]) -> str:

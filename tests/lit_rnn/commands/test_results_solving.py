@@ -20,6 +20,7 @@ sys.path.insert(0, str(ROOT / "results"))
 import collect  # noqa: E402
 import pages  # noqa: E402
 import solving  # noqa: E402
+import top_two  # noqa: E402
 
 SOLVED = [{"class_path": "lit_rnn.callbacks.Solved", "init_args": {"below_chance": 0.1}}]
 
@@ -129,6 +130,45 @@ def test_a_run_that_diverged_is_named_beside_those_that_solved_it(made: Path) ->
     (lost / "fit.json").unlink()
     note_divergence(lost, DivergedError("The loss is nan at step 3."))
     assert "in none by LSTM, GRU; diverged: e-seed=1. Further" in pages.headline(pages.read(made).comparisons)
+
+
+def test_the_nru_is_in_the_top_two_or_it_is_not(tmp_path: Path) -> None:
+    """Undecided while others may still be better or worse; decided by two that are better on one task."""
+
+    def told() -> str:
+        return top_two.section(pages.read(tmp_path).comparisons)
+
+    assert told().endswith("No run of `campaign/nru.yaml` has been collected yet.\n\n")
+    run(tmp_path / "copying_100-nru-seed=1", "NRU", 1, [0.9, 0.9, 0.05])
+    run(tmp_path / "copying_100-nru-seed=2", "NRU", 2, [0.05])
+    run(tmp_path / "copying_100-eurnn-seed=1", "EURNN", 1, [0.9, 0.09])  # 200 updates, as the NRU in the mean
+    run(tmp_path / "copying_100-lstm-seed=1", "LSTM", 1, [0.9, 0.8])
+    run(tmp_path / "another-seed=1", "GRU", 1, [0.05])
+    lines = told().splitlines()
+    claim = "the NRU is the only model in the top two on every task"
+    assert lines[2] == f"- Not measured yet: {claim} (it is 1 of 3 on copying\\_100)."
+    assert [line.strip("| ").split(" | ") for line in lines[6:9]] == [
+        ["eurnn", "1: 200 (1 of 1)"],
+        ["nru", "1: 200 ± 141 (2 of 2)"],
+        ["lstm", "3: not in 200 (0 of 1)"],
+    ]
+    assert lines[10].endswith("Missing: 57 of its 60 runs of the first seed.")
+    run(tmp_path / "denoising_100-goru-seed=1", "GORU", 1, [0.05], delay=20)
+    run(tmp_path / "denoising_100-gru-seed=1", "GRU", 1, [0.9, 0.05], delay=20)
+    assert "- Not measured yet" in told()
+    run(tmp_path / "denoising_100-nru-seed=1", "NRU", 1, [0.2], delay=20)
+    assert f"- **Does not hold here**: {claim} (it is 1 of 3 on copying\\_100, 3 of 3 on denoising\\_100)." in told()
+
+
+@pytest.mark.parametrize(("second", "holds"), [("eurnn", False), ("goru", True)])
+def test_the_nru_is_alone_in_the_top_two_or_it_is_not(second: str, holds: bool) -> None:
+    """Second of every task is EURNN; or of one task GORU."""
+    places = {task: {model: 3 for model in models} | {"nru": 1, "eurnn": 2} for task, models in top_two._arms().items()}
+    assert len(places) == 6 and all(len(found) == 10 for found in places.values())
+    places["copying_200"] |= {"eurnn": 3, second: 2}
+    assert top_two._claim(places)[0] is holds
+    del places["denoising_100"]
+    assert top_two._claim(places)[0] is None, "a task has not been run"
 
 
 def test_runs_that_go_on_have_their_own_table(made: Path) -> None:

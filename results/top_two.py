@@ -1,0 +1,77 @@
+"""Where the NRU stands among the models of campaign/nru.yaml: whether it alone is always in the top two."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import solving
+from verdicts import verdict
+
+from lit_rnn.commands.compare.measure import Comparison, Group
+from lit_rnn.commands.study.subject import read_study
+from lit_rnn.report.tables import Table
+
+STUDY = "campaign/nru.yaml"
+MODEL, TOP = "nru", 2
+
+Places = Mapping[str, int]  # of each model on a task, 1 for the best and for all who are as good
+
+
+@cache
+def _arms() -> dict[str, list[str]]:
+    """Every model of each task, as the study has them."""
+    found: dict[str, list[str]] = {}
+    for setting in read_study(STUDY).settings:
+        task, _, model = setting.arm.partition("-")
+        found.setdefault(task, []).append(model)
+    return found
+
+
+def _runs(task: str, comparison: Comparison) -> dict[str, Group]:
+    """The study's runs on a task, by model."""
+    arms = {f"{task}-{model}": model for model in _arms()[task]}
+    named = [(group.runs[0].folder.name.partition("-seed=")[0], group) for group in comparison.groups]
+    return {arms[name]: group for name, group in named if name in arms}
+
+
+def _places(runs: Mapping[str, Group], comparison: Comparison) -> Places:
+    ranks = {model: solving.rank(group, comparison) for model, group in runs.items()}
+    return {model: 1 + sum(other < own for other in ranks.values()) for model, own in ranks.items()}
+
+
+def _claim(places: Mapping[str, Places]) -> tuple[bool | None, str]:
+    """Of Chandar et al. 2019, abstract. It fails with the first task on which two are better than the NRU, or once
+    another is in the top two of every task; it holds if neither is so when every model has run on every task."""
+    at = {task: found[MODEL] for task, found in places.items() if MODEL in found}
+    others = {model for models in _arms().values() for model in models} - {MODEL}
+    always = [model for model in others if all(found.get(model, TOP + 1) <= TOP for found in places.values())]
+    whole = all(set(models) <= set(places.get(task, ())) for task, models in _arms().items())
+    holds = False if max(at.values(), default=0) > TOP else not always if whole else None
+    by = ", ".join(f"{place} of {len(places[task])} on {task}" for task, place in at.items())
+    return holds, f"the NRU is the only model in the top two on every task{f' (it is {by})' if by else ''}"
+
+
+def section(comparisons: Sequence[Comparison]) -> str:
+    """Of the paper's page: whether its claim holds, and what every model came to on every task."""
+    cells: dict[str, dict[str, str]] = {}
+    places: dict[str, Places] = {}
+    for task in _arms():
+        for comparison in comparisons:
+            if runs := _runs(task, comparison):
+                places[task] = _places(runs, comparison)
+                for model, place in sorted(places[task].items(), key=lambda found: found[1]):
+                    cells.setdefault(model, {})[task] = f"{place}: {solving.cell(runs[model], comparison)}"
+    title = "## In the top two\n\n"
+    if not places:
+        return f"{title}No run of `{STUDY}` has been collected yet.\n\n"
+    rows = [[model, *(of.get(task, "") for task in places)] for model, of in cells.items()]
+    made = Table(["model", *places], rows, texts=1 + len(places)).markdown()
+    planned = sum(len(models) for models in _arms().values())
+    missing = planned - sum(len(found) for found in places.values())
+    about = [
+        "Place, and updates until the loss was below a tenth of chance; the loss orders those that did not get there.",
+        f"Sizes, rates and budget, and what of them is ours: `configs/{STUDY}`.",
+        *([f"Missing: {missing} of its {planned} runs of the first seed."] if missing else []),
+    ]
+    return f"{title}{verdict(*_claim(places))}\n{made}\n\n{' '.join(about)}\n\n"
