@@ -18,9 +18,9 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next pass, instead of giving it back to the system.
 
     Every tensor of more than 32 MiB, such as the states of a pass over a sequence, would otherwise be new memory in
-    every pass, which the system maps and clears while the pass fills it: up to a third of a training step on the CPU.
-    The memory in use then stays at its peak, which was 5 to 20 % higher. Nothing is changed with another C library, or
-    where the environment already says what glibc is to do (``MALLOC_MMAP_MAX_``, ``MALLOC_TRIM_THRESHOLD_`` and so on).
+    every pass, which the system maps and clears while the pass fills it. The memory in use then stays at its peak, which
+    may be higher. Nothing is changed with another C library, or where the environment already says what glibc is to do
+    (``MALLOC_MMAP_MAX_``, ``MALLOC_TRIM_THRESHOLD_`` and so on).
     """
     told = any(name.startswith("MALLOC_") for name in os.environ)
     libc = ctypes.CDLL(None) if os.name == "posix" else None
