@@ -258,7 +258,7 @@ class FlipFlop(LengthDataModule):
     at 0.98 and 0.1 too.
 
     Args:
-        length: T, even, at least 4.
+        length: T of every sequence, even, at least 4: none is drawn, other than in state tracking.
         ignored: The share of ignore instructions.
         **kwargs: Other lengths, a curriculum, sizes, seed and workers: `LengthDataModule`.
     """
