@@ -154,8 +154,9 @@ def estimate(
     for run in runs:  # each goes to the process that is free first
         arm = run.setting.arm
         busy[busy.index(min(busy))] += rates[arm] * sizes.of(run) if arm in rates else tried[arm]
-    known = ["those that have finished"] if any(run.setting.arm in rates for run in runs) else []
-    return max(busy), " and ".join([*known, *(["those that were tried"] if tried else [])])
+    is_known = any(run.setting.arm in rates for run in runs)
+    parts = ["those that have finished, without their start-up"] if is_known else []
+    return max(busy), ", and ".join([*parts, *(["those that were tried"] if tried else [])])
 
 
 def took(runs: Iterable[Run], folder: Path) -> list[tuple[Run, float]]:

@@ -136,10 +136,10 @@ def test_arms_with_finished_runs_are_not_tried(study: Write, monkeypatch: pytest
     finished = [(a1, 10.0), (a2, 14.0)]
     assert estimate.estimate([long, *b], 1, 1, finished) == (
         36 + 2 * 5,
-        "those that have finished and those that were tried",
+        "those that have finished, without their start-up, and those that were tried",
     )
     monkeypatch.setattr(estimate, "trial", None)
-    assert estimate.estimate(runs[2:4], 2, 1, finished) == (36, "those that have finished")
+    assert estimate.estimate(runs[2:4], 2, 1, finished) == (36, "those that have finished, without their start-up")
     finish(a1, 3.0)
     assert estimate.took(runs, FOLDER) == [(a1, 1.0)]
 
