@@ -18,8 +18,8 @@ def keep_freed_memory() -> None:
     """Let glibc keep freed memory for the next pass, instead of giving it back to the system.
 
     Every tensor of more than 32 MiB, such as the states of a pass over a sequence, would otherwise be new memory in
-    every pass, which the system maps and clears while the pass fills it. The memory in use then stays at its peak, which
-    may be higher. Nothing is changed with another C library, or where the environment already says what glibc is to do
+    every pass, which the system maps and clears while the pass fills it. The memory in use then stays at its peak.
+    Nothing is changed with another C library, or where the environment already says what glibc is to do
     (``MALLOC_MMAP_MAX_``, ``MALLOC_TRIM_THRESHOLD_`` and so on).
     """
     told = any(name.startswith("MALLOC_") for name in os.environ)
