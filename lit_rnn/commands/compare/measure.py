@@ -55,7 +55,7 @@ class Group:
     @property
     def name(self) -> str:
         """The folder's name; of several, what their names share before the seed, or their model's."""
-        names = {run.folder.name for run in self.runs}
+        names = {run.place.name for run in self.runs}
         shared = {re.sub(r"[-_]?seed[=_-]?\d+$", "", name) for name in names}
         return (names if len(names) == 1 else shared if len(shared) == 1 else {self.model}).pop()
 
@@ -154,7 +154,7 @@ def names(groups: Sequence[Group]) -> list[str]:
     """What tells groups apart: their names, with the folder above where two have one name, or else the whole path."""
     for name in (
         lambda group: group.name,
-        lambda group: f"{group.runs[0].folder.parent.name}/{group.name}",
+        lambda group: f"{group.runs[0].place.parent.name}/{group.name}",
     ):
         found = [name(group) for group in groups]
         if len(set(found)) == len(found):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import inspect
 import json
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,6 +41,11 @@ class Run:
     def model(self) -> str:
         """The name of its class; of one that has no numbers by its config."""
         return str(self.fit.get("model") or self.class_path("model").rpartition(".")[2])
+
+    @property
+    def place(self) -> Path:
+        """The folder from the root on: ``.`` has no name."""
+        return Path(os.path.abspath(self.folder))
 
     @property
     def seed(self) -> Any:
@@ -182,7 +188,15 @@ def find_runs(given: Sequence[str]) -> tuple[list[Path], list[Path]]:
                 read_result(folder)  # which says what is missing
             finished += done
             unfinished += [run for run in below if run not in done]
-    return list(dict.fromkeys(finished)), list(dict.fromkeys(unfinished))
+    return _once(finished), _once(unfinished)
+
+
+def _once(folders: Sequence[Path]) -> list[Path]:
+    """Each by the first of its names."""
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        found.setdefault(folder.resolve(), folder)
+    return list(found.values())
 
 
 def _run_of_wandb(folder: Path) -> Path:
@@ -192,8 +206,9 @@ def _run_of_wandb(folder: Path) -> Path:
         UserError: for one that was taken out of its run folder.
     """
     of_wandb = folder.name.startswith(("run-", "offline-run-", "latest-run"))
-    if of_wandb and folder.parent.name == "wandb" and newest_config(folder.parent.parent):
-        return folder.parent.parent
+    place = folder if len(folder.parts) > 2 else Path(os.path.abspath(folder))
+    if of_wandb and place.parent.name == "wandb" and newest_config(place.parent.parent):
+        return place.parent.parent
     if of_wandb and any(folder.glob("run-*.wandb")):
         raise UserError(
             f"{folder} is a run of W&B's without the run folder that it was written in, whose fit.json and metrics.csv "

@@ -397,9 +397,23 @@ def test_folders_studies_patterns_and_wandb(make: Make) -> None:
     Path("t/link").symlink_to(Path("s").absolute())
     Path("plan.json").write_text("[1]")  # of something else
     assert names(".") == ["s/b-seed=1", "s/a-seed=1", "t/u/c"]
+    assert names("t", "t/../t/u/c", str(Path("t").absolute()), "t/u/c/.") == ["t/u/c"], "whatever its name"
     for bad in (["nowhere"], ["nowhere*"], ["s/going"], ["t/u/c/wandb"]):
         with pytest.raises(UserError):
             find_runs(bad)
+
+
+@pytest.mark.parametrize(("inside", "given"), [(".", "."), ("below", ".."), ("wandb", "offline-run-1")])
+def test_the_folder_that_one_stands_in_has_its_name(
+    make: Make, monkeypatch: pytest.MonkeyPatch, inside: str, given: str
+) -> None:
+    folder = make("runs/mine")
+    (folder / "wandb" / "offline-run-1").mkdir(parents=True)
+    (folder / "wandb" / "offline-run-1" / "run-1.wandb").touch()
+    (folder / "below").mkdir()
+    monkeypatch.chdir(folder / inside)
+    (one,) = compared(*find_runs([given])[0])
+    assert page.table(one).cells[0][0] == page.rows([one])[0]["run"] == "mine"
 
 
 def test_a_run_of_wandb_without_its_run_folder_is_a_sentence(tmp_path: Path, refused: Callable[..., str]) -> None:
