@@ -157,9 +157,11 @@ def number(value: float, digits: int = 4) -> str:
     """A number in so many significant digits: 0.9871, 1,024, 3.2e4, ∞."""
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    if value == 0 or math.isnan(value) or 1e-3 <= abs(value) < 1e3:
-        return f"{value:.{digits}g}"
-    if 1e3 <= abs(value) < 1e4:
+    shown = f"{value:.{digits}g}"
+    size = abs(float(shown))  # 999.96 is 1,000 then
+    if value == 0 or math.isnan(value) or 1e-3 <= size < 1e3:
+        return shown
+    if 1e3 <= size < 1e4:
         return f"{value:,.0f}"
     mantissa, exponent = f"{value:.{digits - 2}e}".split("e")
     return f"{mantissa}e{int(exponent)}"

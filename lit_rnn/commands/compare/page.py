@@ -204,9 +204,14 @@ def latex(comparisons: Sequence[Comparison], notes: Sequence[str], published: bo
         parts.append(table(comparison, published).latex())
         parts += [rates.latex() for rates in [rates_table(comparison)] if rates]
         if published and (figures := published_table(comparison)):
-            parts += [figures[0].latex(), *(f"% {note}" for note in figures[1])]
+            parts += [figures[0].latex(), *map(_comment, figures[1])]
     notes = [*notes, *(published_notes(comparisons) if published else [])]
-    return "\n".join([*parts, *(f"% {note}" for note in notes), ""])
+    return "\n".join([*parts, *map(_comment, notes), ""])
+
+
+def _comment(note: str) -> str:
+    """A comment of LaTeX, which ends with its line: a folder may have a line's end in its name."""
+    return f"% {' '.join(note.split())}"
 
 
 def write_page(

@@ -486,3 +486,7 @@ def test_a_folder_is_no_file(option: str, make: Make, refused: Callable[..., str
     make("b")
     assert f"{option} a is a folder" in refused("compare", option, "a", "b")
     assert "--threads" in refused("compare", "a", "--threads", "0")
+
+
+def test_a_comment_of_latex_ends_with_its_note() -> None:
+    assert page.latex([], ["Left out: a\n\\input{b}."], False).splitlines()[1:] == ["% Left out: a \\input{b}."]
