@@ -29,6 +29,7 @@ import children  # noqa: E402
 import gpu  # noqa: E402
 import gpu_models  # noqa: E402
 import loading  # noqa: E402
+import one_thread  # noqa: E402
 import pseudospectra  # noqa: E402
 import reference  # noqa: E402
 import resume  # noqa: E402
@@ -219,6 +220,24 @@ def test_the_first_call_on_a_gpu_comes_before_the_check(monkeypatch: pytest.Monk
         "cudnn, first",
     ]
     assert all(one.first > 0 for one in ready) and ready[1].error is not None and ready[1].error < 1e-5
+
+
+def test_the_fastest_backend_that_users_get_has_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = gpu.WORKS["exprnn170"]
+    times = {"loop": 9.0, "fused": 3.0, "triton": 2.0, "streamed": 4.0, gpu.TF32: 1.0, gpu.CUDNN: 2.5}
+    ready = [gpu.Contender(work, ExpRNNCell(1, 2), who, work.size) for who in times]
+    for one in ready:
+        one.error = 1e-6
+        monkeypatch.setattr(one, "seconds", lambda seconds=times[one.who]: seconds)
+    rows = gpu.entries("exprnn170", work, ready, {}, rounds=2)
+    barred = {row["name"]: row["bar"]["value"] for row in rows if row["bar"]["value"] is not None}
+    assert barred == {"gpu/exprnn170/triton/loop": 30, "gpu/exprnn170/triton/cudnn": 1} and len(rows) == 8
+
+
+def test_a_line_of_one_thread_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
+    """The least of each side, and the median of 2, 3 and 0.5."""
+    one_thread.tell("LSTM", "native", "torch", [(0.004, 0.002), (0.006, 0.002), (0.003, 0.006)])
+    assert capsys.readouterr().out == "LSTM: native 3.0 ms, torch 2.0 ms, 1.50 (median of the pairs 2.00)\n"
 
 
 @pytest.mark.parametrize(

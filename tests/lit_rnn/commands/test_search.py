@@ -569,6 +569,18 @@ def test_best_so_far_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert drawn() == 3
 
 
+def test_keys_that_end_alike_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = {"model.init_args.a.lr": 0.1, "model.init_args.b.lr": 0.2, "model.init_args.size": 3}
+    row = Row(0, "complete", values, 1.0, (), "")
+    one = Found("arm", Objective("val/loss", False), str, (row,), dict.fromkeys(values, 0.3))
+    assert page.tables([one])[0].cells[0][1] == "model.a.lr=0.1, model.b.lr=0.2, size=3"
+    shown: list[Any] = []
+    monkeypatch.setattr(style, "save", lambda figure, path: shown.append(figure))
+    pictures.draw([one], tmp_path)
+    labels = [text.get_text() for text in shown[1].axes[0].get_yticklabels()]
+    assert labels == ["model.a.lr", "model.b.lr", "size"]
+
+
 def test_arms_of_several_tasks_name_their_own_metric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     error, accuracy = found("adding", [3.0, 1.0]), found("copying", [0.5, 0.75], higher=True)
     arms = [error, replace(accuracy, objective=Objective("val/accuracy", True))]

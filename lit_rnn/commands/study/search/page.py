@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lit_rnn.commands.study.search.measure import Found, judged_by
-from lit_rnn.commands.study.search.space import text
+from lit_rnn.commands.study.search.space import last_parts, text
 from lit_rnn.commands.study.search.storage import LEAST
 from lit_rnn.report.tables import Table, number
 
@@ -16,9 +16,9 @@ def tables(found: Sequence[Found]) -> list[Table]:
     several = len(columns) > 1
     for one in found:
         best, counts = one.best, one.counts
-        values = (
-            "" if best is None else ", ".join(f"{_last(key)}={_shown(value)}" for key, value in best.values.items())
-        )
+        drawn = {} if best is None else best.values
+        called = last_parts(list(drawn))
+        values = ", ".join(f"{called[key]}={_shown(value)}" for key, value in drawn.items())
         trial = None if best is None else best.number
         value = None if best is None else best.value
         told = value if value is None or not several else f"{number(value)} {one.objective.column}"
@@ -41,10 +41,6 @@ def notes(found: Sequence[Found]) -> list[str]:
         why = few if complete < LEAST else f"all complete trials have the same {one.objective.column}"
         told += [] if one.importance else [f"no importance for {one.arm}: {why}"]
     return told
-
-
-def _last(key: str) -> str:
-    return key.rpartition(".")[2]
 
 
 def _shown(value: object) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lit_rnn.commands.study.search.measure import Found, judged_by
+from lit_rnn.commands.study.search.space import last_parts
 from lit_rnn.report import style
 
 
@@ -49,7 +50,7 @@ def _importance(found: Sequence[Found], folder: Path) -> list[Path]:
         lines = [number + height * (place - (len(drawn) - 1) / 2) for number in range(len(keys))]
         colour = style.COLOURS[place % len(style.COLOURS)]
         axes.barh(lines, [one.importance.get(key, 0.0) for key in keys], 0.9 * height, color=colour, label=one.arm)
-    axes.set_yticks(range(len(keys)), [key.rpartition(".")[2] for key in keys])
+    axes.set_yticks(range(len(keys)), list(last_parts(keys).values()))
     axes.invert_yaxis()
     axes.set(xlabel="share of the variance over the space", xlim=(0, 1), title="importance of what was searched")
     style.shared_legend(figure, [axes])

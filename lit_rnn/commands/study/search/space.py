@@ -111,6 +111,12 @@ def short(key: str) -> str:
     return key.replace("init_args.", "")
 
 
+def last_parts(keys: Sequence[str]) -> dict[str, str]:
+    """What each key is called where there is little room: its last part, and where two have the same, all of it."""
+    last = {key: key.rpartition(".")[2] for key in keys}
+    return {key: name if list(last.values()).count(name) == 1 else short(key) for key, name in last.items()}
+
+
 def refuse_twice(options: Mapping[str, Sequence[Any]], where: str) -> None:
     """Refuse options, each with its values, of which a later one would override an earlier one without a word.
 
