@@ -1,4 +1,4 @@
-"""Modules that are moved to another dtype: real tensors stay real, complex ones complex."""
+"""Precision: modules that are moved to another dtype (real tensors stay real, complex ones complex), and products."""
 
 from __future__ import annotations
 
@@ -80,3 +80,15 @@ def mapped_first(w: Any, f: Move) -> Any:
 def as_inputs(y: Tensor, x: Tensor) -> Tensor:
     """y in the dtype of x, unless one of them is complex or no number of floating point."""
     return y.to(x.dtype) if y.is_floating_point() and x.is_floating_point() else y
+
+
+def rounds_as_ieee() -> bool:
+    """Whether products in float32 on a GPU are float32's, and not TF32's, which has ten bits.
+
+    ``torch.set_float32_matmul_precision`` says it, or what came after it (torch 2.9),
+    ``torch.backends.cuda.matmul.fp32_precision``: where that was used, torch refuses to be asked about the other.
+    """
+    matmul: Any = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):
+        return matmul.fp32_precision in ("none", "ieee")
+    return not matmul.allow_tf32

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lit_rnn.dtypes import rounds_as_ieee
 from lit_rnn.graphs import RECORDERS, Results, records_on
 
 log = logging.getLogger(__name__)
@@ -121,7 +122,7 @@ def _recording(series: Series, A: Tensor) -> _Recording | None:
     if A.is_cuda and torch.cuda.is_current_stream_capturing():  # it becomes part of what is recorded
         return None
     stream = torch.cuda.current_stream(A.device).cuda_stream if A.is_cuda else 0
-    sums = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    sums = rounds_as_ieee(), torch.are_deterministic_algorithms_enabled()
     kind = series, len(A), A.dtype, A.device, stream, sums
     if kind not in _recordings and len(_recordings) < _MOST_RECORDINGS:
         _recordings[kind] = _recorded(series, A)

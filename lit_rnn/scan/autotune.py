@@ -15,6 +15,7 @@ import torch
 
 from datamodules.errors import UserError
 from lit_rnn.cells.base import Cell
+from lit_rnn.dtypes import rounds_as_ieee
 from lit_rnn.files import WriteError, in_whole, make_folder, read_json, write_json
 from lit_rnn.scan.cache import cache_folder
 
@@ -65,7 +66,7 @@ class Shape(NamedTuple):
         digest = hashlib.sha256(repr(whole).encode()).hexdigest()[:8]
         mixed = torch.is_autocast_enabled(like.device.type)
         dtype = torch.get_autocast_dtype(like.device.type) if mixed else like.dtype
-        tf32 = "" if torch.get_float32_matmul_precision() == "highest" else " with TF32"
+        tf32 = "" if rounds_as_ieee() else " with TF32"
         precision = f"{str(dtype).removeprefix('torch.')}{' autocast' if mixed else ''}{tf32}"
         way = "forward and backward" if self.learns else "forward"
         name = f"{type(cell).__qualname__} {digest}"

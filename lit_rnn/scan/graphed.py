@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from lit_rnn.cells.base import Cell, State
+from lit_rnn.dtypes import rounds_as_ieee
 from lit_rnn.scan.compiled import compiled_step, held_step, quiet, steps
 from lit_rnn.scan.packed import Blocks, block_by_block, places
 from lit_rnn.scan.recompute import taken_apart
@@ -137,7 +138,7 @@ def _mode(cell: Cell, u: Tensor, state: State, w: Sequence[Tensor]) -> tuple[Any
     device = u.device
     stream = torch.cuda.current_stream(device).cuda_stream if u.is_cuda else 0
     autocast = torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
-    sums = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+    sums = rounds_as_ieee(), torch.are_deterministic_algorithms_enabled()
     given = tuple((tensor.shape, tensor.dtype) for tensor in w), tuple(part.dtype for part in state)
     read = (*cell.parameters(), *cell.buffers())
     places = tuple((tensor.data_ptr(), tensor.dtype) for tensor in read)

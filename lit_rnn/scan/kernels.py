@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.gated import GRUCell, LSTMCell
 from lit_rnn.cells.plain import PlainCell
+from lit_rnn.dtypes import rounds_as_ieee
 from lit_rnn.scan.checks import check
 from lit_rnn.scan.drive import is_linear
 from lit_rnn.scan.recurrence import refuse_a_graph
@@ -77,25 +78,19 @@ def run_kernel(cell: Cell, x: Tensor, state: State, w: Any) -> tuple[Tensor, Sta
     return y, tuple(part[0] for part in final)
 
 
-def rounds_as_ieee() -> bool:
-    """Whether float32 products are float32's, as all others here are, and not TF32's, which has ten bits.
-
-    torch lets cuDNN take TF32 unless it is told otherwise. Here ``torch.set_float32_matmul_precision`` says it, as it
-    does for other products: ``highest``, its default, means IEEE.
-    """
-    return torch.get_float32_matmul_precision() == "highest"
-
-
 @contextlib.contextmanager
 def in_ieee() -> Iterator[None]:
-    """cuDNN without TF32."""
-    rnn: Any = torch.backends.cudnn.rnn
-    before = rnn.fp32_precision
-    rnn.fp32_precision = "ieee"
+    """cuDNN without TF32, which torch lets it take unless it is told otherwise; here it does as other products do."""
+    cudnn: Any = torch.backends.cudnn
+    rnn = getattr(cudnn, "rnn", None)
+    new = hasattr(rnn, "fp32_precision")  # since torch 2.9
+    place, name, ieee = (rnn, "fp32_precision", "ieee") if new else (cudnn, "allow_tf32", False)
+    before = getattr(place, name)
+    setattr(place, name, ieee)
     try:
         yield
     finally:
-        rnn.fp32_precision = before
+        setattr(place, name, before)
 
 
 class InIeee(torch.autograd.Function):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lit_rnn.dtypes import rounds_as_ieee
 from lit_rnn.scan import gpu
 from lit_rnn.scan.packed import Block
 from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept, Loss
@@ -95,12 +96,11 @@ class Streamed(Dense):
 
 def constants_of(plan: StreamedPlan) -> dict[str, Any]:
     """What the kernels are compiled for, of a plan and of torch's setting."""
-    ieee = torch.get_float32_matmul_precision() == "highest"
     return {
         "ROWS": plan.rows,
         "GROUP": plan.group,
         "OWN": plan.own,
         "BLOCK": plan.block,
         "DEEP": plan.deep,
-        "PRECISION": "ieee" if ieee else "tf32",
+        "PRECISION": "ieee" if rounds_as_ieee() else "tf32",
     }

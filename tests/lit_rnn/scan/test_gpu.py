@@ -12,7 +12,7 @@ import torch
 
 from datamodules import UserError
 from lit_rnn import cells
-from lit_rnn.scan import choose_backend, gpu, supports
+from lit_rnn.scan import choose_backend, gpu, streamed, supports
 from lit_rnn.scan.fused import Fused
 from lit_rnn.scan.gpu import Plan
 from lit_rnn.scan.recurrence import COMPLEX, KINDS
@@ -88,7 +88,7 @@ def test_a_matrix_that_is_streamed(
 ) -> None:
     """Nothing is spilled, and products are in TF32 only where torch is told to allow it; the drive may be bfloat16."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: precision)
+    monkeypatch.setattr(streamed, "rounds_as_ieee", lambda: precision == "highest")
     usage = registers.usage(name, "modrelu", n, 128, capability, "streamed", drive="bf16")
     assert usage.registers <= 255 and usage.spilled == 0
     assert usage.shared <= 32 * 2**10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from lit_rnn.cells import GRUCell, LSTMCell
+from lit_rnn.dtypes import rounds_as_ieee
 from lit_rnn.scan import scan
-from lit_rnn.scan.kernels import InIeee, in_ieee, rounds_as_ieee
+from lit_rnn.scan.kernels import InIeee, in_ieee
 
 
 class _Told(torch.autograd.Function):
@@ -43,13 +45,30 @@ def test_both_ways_and_no_longer() -> None:
     assert torch.backends.cudnn.rnn.fp32_precision == before
 
 
-def test_torch_is_asked() -> None:
+def test_torch_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In both of its ways, which it does not let mix, and in the way of before 2.9."""
     assert rounds_as_ieee()
+    matmul = torch.backends.cuda.matmul
     try:
         torch.set_float32_matmul_precision("high")
         assert not rounds_as_ieee()
-    finally:
         torch.set_float32_matmul_precision("highest")
+        for precision in ("tf32", "ieee"):
+            matmul.fp32_precision = precision
+            assert rounds_as_ieee() == (precision == "ieee")
+    finally:
+        matmul.fp32_precision = "none"
+    for allowed in (False, True):
+        monkeypatch.setattr(torch.backends.cuda, "matmul", SimpleNamespace(allow_tf32=allowed))
+        assert rounds_as_ieee() == (not allowed)
+
+
+def test_cudnn_of_before_torch_2_9(monkeypatch: pytest.MonkeyPatch) -> None:
+    cudnn = SimpleNamespace(allow_tf32=True)
+    monkeypatch.setattr(torch.backends, "cudnn", cudnn)
+    with in_ieee():
+        assert cudnn.allow_tf32 is False
+    assert cudnn.allow_tf32 is True
 
 
 @pytest.mark.parametrize("make", [LSTMCell, GRUCell])
