@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import logging
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from datamodules.errors import require
+from datamodules.errors import one_line, require
 from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept, Loss
+
+log = logging.getLogger(__name__)
 
 # What of a matrix a program keeps in its registers, of the 256 KB that a processor of a GPU has, the rest is for states
 # and sums: where it has all of a matrix, and where several share it.
@@ -71,7 +74,7 @@ class Plan(NamedTuple):
     def groups(self, batch: int, processors: int) -> tuple[int, int]:
         """How many, and how often in turn each works on ``rows`` rows."""
         pieces = -(-batch // self.rows)
-        chunks = 1 if self.group == 1 else -(-pieces // (processors // self.group))
+        chunks = 1 if self.group == 1 else max(1, -(-pieces // (processors // self.group)))
         return -(-pieces // chunks), chunks
 
 
@@ -86,6 +89,25 @@ def has_triton() -> bool:
 
 
 @functools.cache
+def lacking() -> str | None:
+    """What Triton needs and does not find here, None where it runs.
+
+    It compiles a launcher in C when it is first used, and keeps it in a cache: without a compiler, or a place for the
+    cache, all launches fail, where other backends run.
+    """
+    if not has_triton():
+        return "Python package triton, which is not installed"
+    try:
+        from triton.runtime import driver
+
+        driver.active.get_current_device()
+    except Exception as error:  # Triton's, a compiler's or the system's
+        log.warning("Triton does not start on this machine, a slower backend runs instead: %s", one_line(error))
+        return f"Triton, which does not start ({one_line(error)})"
+    return None
+
+
+@functools.cache
 def processors_of(device: torch.device) -> int:
     """How many a GPU has; 0 where Triton makes nothing for it."""
     if not torch.cuda.is_available() or torch.cuda.get_device_capability(device) < CAPABILITY:
@@ -94,9 +116,10 @@ def processors_of(device: torch.device) -> int:
 
 
 def takes(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether Triton is there, the device is NVIDIA's, and numbers are of a precision that recurrences run in."""
+    """Whether recurrences run by Triton in such numbers, on a device that is NVIDIA's and of `CAPABILITY`."""
     real = dtype.to_real() in (torch.float32, torch.float64)
-    return device.type == "cuda" and not torch.version.hip and real and has_triton()
+    there = device.type == "cuda" and not torch.version.hip and processors_of(device) > 0
+    return real and there and lacking() is None
 
 
 def runs_on(n: int, kind: str, dtype: torch.dtype, device: torch.device) -> bool:
@@ -104,6 +127,14 @@ def runs_on(n: int, kind: str, dtype: torch.dtype, device: torch.device) -> bool
     if not takes(dtype, device):
         return False
     return Plan.of(n, 1 + (kind == COMPLEX), 1, dtype.to_real().itemsize, processors_of(device)) is not None
+
+
+def check_offsets(backend: str, kept: Kept) -> None:
+    """The kernels count the numbers of a step, and those of W, in 32 bits."""
+    ((_, batch),), width = kept.blocks, kept.h.shape[1]
+    fit = f"fused: {backend} takes at most 2^31 numbers in the states of a step, and in W"
+    given = f"{backend} for {batch:,} sequences of {width:,} numbers"
+    require(max(batch, width) * width <= 2**31, "model.init_args.backend", given, fit)
 
 
 def launched(
@@ -116,15 +147,17 @@ def launched(
     warps: int,
     rounds: int,
 ) -> None:
-    """Launch a kernel of ``groups`` times ``members`` programs; all run at once where those of a group wait."""
+    """Launch a kernel of ``groups`` times ``members`` programs where ``memory`` is, which need not be the current
+    device; all run at once where those of a group wait."""
     if not groups:
         return
     ready = torch.zeros(groups, dtype=torch.int32, device=memory[0].device)
     options: dict[str, Any] = {"num_warps": warps, "enable_fp_fusion": True}
     if members > 1 and constants["WAIT"]:
         options["launch_cooperative_grid"] = True
-    for _ in range(rounds):
-        kernel[(groups * members,)](*memory, ready, *numbers, **constants, **options)
+    with torch.cuda.device_of(ready):
+        for _ in range(rounds):
+            kernel[(groups * members,)](*memory, ready, *numbers, **constants, **options)
 
 
 class Triton(Dense):
@@ -162,6 +195,7 @@ class Triton(Dense):
         planes = 1 + (self.kind == COMPLEX)
         n, itemsize = kept.h.shape[1] // planes, kept.h.element_size()
         processors = processors_of(kept.h.device)
+        check_offsets("triton", kept)
         plan = self.plan(n, planes, batch, itemsize, processors)
         constants = {"n": n, "KIND": KINDS.index(self.kind), **constants_of(plan), "WAIT": self.waits}
         rounds = 1 if self.waits or plan.group == 1 else steps

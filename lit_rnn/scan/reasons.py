@@ -9,7 +9,7 @@ import torch
 from lit_rnn.cells.base import Cell
 from lit_rnn.scan.deltaproduct import is_deltaproduct
 from lit_rnn.scan.fused import kind_of
-from lit_rnn.scan.gpu import CAPABILITY, has_triton, processors_of
+from lit_rnn.scan.gpu import CAPABILITY, lacking, processors_of
 from lit_rnn.scan.plans import is_gated
 
 _COMPILER = "a C++ compiler that works (CXX, g++, clang++ or Python package ziglang), which is not found"
@@ -54,9 +54,9 @@ def _of_the_rest(asked: str, cell: Cell, device: torch.device) -> str:
         return f"is in {str(dtype).removeprefix('torch.')}, but {asked} runs in float32 or float64"
     if asked == "native":
         return f"cannot run by {asked} without {_COMPILER}"
-    if not has_triton():
-        return f"cannot run by {asked} without Python package triton, which is not installed"
     if not processors_of(device):
         least = ".".join(map(str, CAPABILITY))
         return f"is on a GPU that {asked} is not made for: one of compute capability {least} or more is needed"
+    if what := lacking():
+        return f"cannot run by {asked} without {what}"
     return "has more units than the processors of this GPU hold together; streamed takes any number"

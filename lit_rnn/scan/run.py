@@ -26,7 +26,7 @@ from lit_rnn.scan.deltaproduct import run_deltaproduct, runs_deltaproduct
 from lit_rnn.scan.drive import driven
 from lit_rnn.scan.fused import kind_of, run_plain
 from lit_rnn.scan.gated import run_gated, runs_gated
-from lit_rnn.scan.gpu import runs_on
+from lit_rnn.scan.gpu import runs_on, takes
 from lit_rnn.scan.graphed import forget, run_recorded
 from lit_rnn.scan.kernels import kernel_of, run_kernel
 from lit_rnn.scan.native import runs_natively
@@ -35,7 +35,6 @@ from lit_rnn.scan.parallel import run_parallel, runs_parallel
 from lit_rnn.scan.reasons import reason
 from lit_rnn.scan.recompute import recomputed
 from lit_rnn.scan.rotations import layers_of
-from lit_rnn.scan.streamed import streams_on
 from lit_rnn.scan.unequal import runs_of
 
 log = logging.getLogger(__name__)
@@ -257,7 +256,7 @@ def supports(backend: Backend, cell: Cell, device: torch.device | None = None) -
     if backend == "native":
         return runs_natively("plain", like.dtype, device)
     if backend == "streamed":
-        return kind is not None and streams_on(like.dtype, device)
+        return kind is not None and takes(like.dtype, device)
     return kind is not None and runs_on(cell.hidden_size, kind, like.dtype, device)
 
 

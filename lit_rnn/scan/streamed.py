@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from lit_rnn.dtypes import rounds_as_ieee
@@ -48,11 +47,6 @@ class StreamedPlan(NamedTuple):
         return -(-batch // self.rows)
 
 
-def streams_on(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether plain recurrences run there, of any number of units."""
-    return gpu.takes(dtype, device) and gpu.processors_of(device) > 0
-
-
 class Streamed(Dense):
     """The two recursions on a GPU, W read at every step; products in TF32 where torch is told to allow that."""
 
@@ -87,6 +81,7 @@ class Streamed(Dense):
     def _run(self, name: str, kept: Kept, memory: tuple[Tensor, ...], **constants: Any) -> None:
         from lit_rnn.scan import streamed_triton
 
+        gpu.check_offsets("streamed", kept)
         plan, n, (steps, batch) = self._cut(kept)
         constants |= {"n": n, "KIND": KINDS.index(self.kind), "WAIT": self.waits, **constants_of(plan)}
         rounds = 1 if self.waits or plan.group == 1 else steps

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from datamodules import UserError
 from lit_rnn import cells
 from lit_rnn.scan import choose_backend, gpu, streamed, supports
 from lit_rnn.scan.fused import Fused
 from lit_rnn.scan.gpu import Plan
-from lit_rnn.scan.recurrence import COMPLEX, KINDS
+from lit_rnn.scan.packed import Block
+from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept
 from lit_rnn.scan.streamed import StreamedPlan
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
@@ -121,6 +127,61 @@ def test_plans(n: int, planes: int, batch: int) -> None:
     assert plan.group == 1 or groups * plan.group <= 132
 
 
+@pytest.mark.parametrize("n", [170, 512])
+def test_a_batch_of_none_is_no_launch(n: int) -> None:
+    plan = Plan.of(n, 1, 0, 4, 132)
+    assert plan is not None and plan.groups(0, 132)[0] == 0
+
+
+class Kernel:
+    """Notes on which device it would be launched."""
+
+    def __init__(self, current: list[torch.device]) -> None:
+        self.current, self.launched = current, list[torch.device]()
+
+    def __getitem__(self, grid: tuple[int]) -> Callable[..., None]:
+        return lambda *_, **__: self.launched.append(self.current[-1])
+
+
+def test_a_launch_is_where_its_memory_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current device, whatever it is given: on another one that is a fault of the GPU."""
+    kernel = Kernel([torch.device("cuda:0")])
+
+    @contextlib.contextmanager
+    def device_of(tensor: torch.Tensor) -> Iterator[None]:
+        kernel.current.append(tensor.device)
+        yield
+        kernel.current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    with FakeTensorMode():
+        memory = torch.empty(3, device="cuda:1")
+        gpu.launched(kernel, 2, 1, (memory,), (), {"WAIT": True}, 8, 2)
+    assert kernel.launched == [torch.device("cuda:1")] * 2
+
+
+@pytest.mark.parametrize("engine", [gpu.Triton, streamed.Streamed])
+def test_a_step_beyond_32_bits_is_refused(engine: type[Dense], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "processors_of", lambda device: 132)
+    h = torch.empty(2**28, 9, device="meta")
+    kept = Kept((Block(1, len(h)),), h, h, None)
+    with pytest.raises(UserError, match=r"for 268,435,456 sequences of 9 numbers', but it must be fused"):
+        engine("relu", torch.empty(9, 9, device="meta"), None).forward(h, kept)
+
+
+def test_triton_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without a compiler for its launcher: ``auto`` must know before the first launch."""
+    error = RuntimeError("Failed to find C compiler.\n")
+    active = SimpleNamespace(get_current_device=Mock(side_effect=error))
+    monkeypatch.setitem(sys.modules, "triton.runtime", SimpleNamespace(driver=SimpleNamespace(active=active)))
+    monkeypatch.setattr(gpu, "has_triton", lambda: True)
+    assert gpu.lacking.__wrapped__() == "Triton, which does not start (Failed to find C compiler.)"
+    active.get_current_device.side_effect = None
+    assert gpu.lacking.__wrapped__() is None
+    monkeypatch.setattr(gpu, "has_triton", lambda: False)
+    assert gpu.lacking.__wrapped__() == "Python package triton, which is not installed"
+
+
 def test_what_fits_a_gpu() -> None:
     assert Plan.of(170, 1, 128, 4, 132) == Plan(1, 1, 6, 32, 8, 8)
     assert Plan.of(1000, 1, 128, 4, 132) is not None
@@ -140,8 +201,8 @@ def test_it_is_for_gpus() -> None:
 def test_it_needs_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     there = 170, "relu", torch.float32, torch.device("cuda")
     monkeypatch.setattr(gpu, "processors_of", lambda device: 132)
-    for installed in (False, True):
-        monkeypatch.setattr(gpu, "has_triton", lambda installed=installed: installed)
-        assert gpu.runs_on(*there) == (installed and not torch.version.hip)
+    for lacking in ("a compiler", None):
+        monkeypatch.setattr(gpu, "lacking", lambda lacking=lacking: lacking)
+        assert gpu.runs_on(*there) == (lacking is None and not torch.version.hip)
     assert not gpu.runs_on(170, "relu", torch.bfloat16, torch.device("cuda"))
     assert not gpu.runs_on(170, "relu", torch.float32, torch.device("cpu"))

@@ -357,8 +357,8 @@ def test_a_model_names_the_backend_of_the_gpu_that_it_trains_on(monkeypatch: pyt
         model.backends()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(run, "runs_on", lambda n, kind, dtype, device: device.type == "cuda" and n == 6)
-    monkeypatch.setattr(run, "streams_on", lambda dtype, device: False)
-    monkeypatch.setattr(reasons, "has_triton", lambda: True)
+    monkeypatch.setattr(run, "takes", lambda dtype, device: False)
+    monkeypatch.setattr(reasons, "lacking", lambda: None)
     monkeypatch.setattr(reasons, "processors_of", lambda device: 1)
     models.ExpRNN(task, 6, backend="triton")
     with pytest.raises(UserError, match=r"backend is 'triton'.*ExpRNNCell has more units"):

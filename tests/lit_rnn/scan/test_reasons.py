@@ -50,8 +50,8 @@ CASES: list[tuple[str, Cell, torch.device, dict[str, Any], str]] = [
     ("streamed", PLAIN, CUDA, {**GPU, "hip": "6"}, f"is on an AMD GPU, but streamed runs on an NVIDIA GPU {NONE}"),
     ("streamed", HALF, CUDA, GPU, f"is in float16, but streamed {SINGLE}"),
     (
-        *("streamed", PLAIN, CUDA, {**GPU, "triton": False}),
-        "cannot run by streamed without Python package triton, which is not installed",
+        *("streamed", PLAIN, CUDA, {**GPU, "lacking": "Triton, which does not start (no compiler)"}),
+        "cannot run by streamed without Triton, which does not start (no compiler)",
     ),
     (
         *("streamed", PLAIN, CUDA, {**GPU, "processors": 0}),
@@ -67,7 +67,7 @@ def test_the_one_thing_that_is_missing(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: machine.get("gpu", False))
     monkeypatch.setattr(torch.version, "hip", machine.get("hip"))
     for module in (gpu, reasons):
-        monkeypatch.setattr(module, "has_triton", lambda: machine.get("triton", True))
+        monkeypatch.setattr(module, "lacking", lambda: machine.get("lacking"))
         monkeypatch.setattr(module, "processors_of", lambda device: machine.get("processors", 132))
     monkeypatch.setattr(run, "torch_compiles", lambda: machine.get("headers", True))
     if "fits" in machine:
