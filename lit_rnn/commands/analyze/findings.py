@@ -32,7 +32,7 @@ _NUMBERS = {  # key: symbol, name
     "largest_power": ("|W^k|", "the largest of its powers"),
     "fisher_total": ("J", "total Fisher memory"),
     "largest_lyapunov": ("λ1", "largest Lyapunov exponent"),
-    "gradient_kept": ("", "gradient at the first step over that at the last"),
+    "gradient_kept": ("", "gradient as far back as all sequences go, over that at the last step"),
     "zero_gradients": ("", "share of gradients that are exactly zero"),
     "saturated": ("", "share of saturated units"),
     "fixed_count": ("", "fixed points"),

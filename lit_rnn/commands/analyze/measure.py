@@ -161,7 +161,7 @@ def dynamics(model: SequenceModel, batch: Batch) -> list[Finding]:
     for layer, (cell, flow) in enumerate(zip(model.cell_list(), flows, strict=True)):
         finding = {
             **flow._asdict(),
-            "gradient_kept": float(flow.gradient[-1] / flow.gradient[0]) if flow.gradient[0] else math.nan,
+            "gradient_kept": float(flow.gradient[common - 1] / flow.gradient[0]) if flow.gradient[0] else math.nan,
             "zero_gradients": float(flow.zero_fraction.mean()),
             "saturated": float(flow.saturation.mean()),
         }

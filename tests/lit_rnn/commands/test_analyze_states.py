@@ -14,7 +14,8 @@ import torch
 import yaml
 from scipy.optimize import brentq
 
-from datamodules import CopyMemory, Parity, PermutationWord, PixelDigits
+from datamodules import CopyMemory, Parity, PermutationWord, PixelDigits, Task
+from datamodules.batch import Parts
 from lit_rnn.analysis import lyapunov_spectrum
 from lit_rnn.class_paths import class_path
 from lit_rnn.commands.analyze import pictures
@@ -211,6 +212,16 @@ def test_a_stable_oscillator_is_not_chaotic() -> None:
     assert told["lyapunov"] == pytest.approx(-math.log1p(0.0025) / 2, rel=1e-5)  # the cell is of float32
     jacobians = np.tile(np.array([[1, -0.005], [0.5, 1]]) / 1.0025, (8, 1, 1))
     assert lyapunov_spectrum(jacobians)[0] > 0.05, "a mean over these few steps has the other sign"
+
+
+def test_what_is_kept_of_the_gradient_is_of_the_same_sequences() -> None:
+    """All of it by an orthogonal step, whatever part of the loss the longest sequence has."""
+    torch.manual_seed(0)
+    label = Task("t", "values", 2, "label", 3, None, "last", 1.0, "accuracy", True)
+    model = ExpRNN(label, 4, linear=True).double()
+    inputs = torch.randn(3, 9, 2, dtype=torch.float64)
+    (told,) = dynamics(model, Parts(inputs, torch.tensor([0, 1, 2]), lengths=torch.tensor([4, 9, 7])))
+    assert len(told["gradient"]) == 9 and told["gradient_kept"] == pytest.approx(1, rel=1e-12)
 
 
 @pytest.mark.parametrize("made", [LRU, LinOSS])
