@@ -175,12 +175,15 @@ def lacking(count: int, runs: int) -> str:
 def spread(mean: float | None, std: float | None) -> str:
     """Mean ± standard deviation, both to the second digit of the deviation: 0.0123 ± 0.0045.
 
-    Only the mean where there is no deviation, as of one seed; nothing where there is no mean.
+    Each by itself where the deviation is below a millionth of the mean, as where it is rounding: 1 ± 1e-17. Only the
+    mean where there is no deviation, as of one seed; nothing where there is no mean.
     """
     if mean is None:
         return ""
-    if std is None or std == 0 or not math.isfinite(mean) or not math.isfinite(std):
-        return number(mean) if std is None else f"{number(mean)} ± {number(std, 2)}"
+    if std is None:
+        return number(mean)
+    if std <= 1e-6 * abs(mean) or not math.isfinite(mean) or not math.isfinite(std):
+        return f"{number(mean)} ± {number(std, 2)}"
     size = max(abs(mean), std)
     power = 0 if 1e-3 <= size < 1e4 else math.floor(math.log10(size))
     decimals = max(0, 1 - math.floor(math.log10(std)) + power)

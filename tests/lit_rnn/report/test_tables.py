@@ -113,6 +113,9 @@ def test_numbers_in_three_digits(value: float, text: str) -> None:
         (5.04e-7, 2.1e-8, "(5.04 ± 0.21)e-7"),
         (2.5e5, 1.2e4, "(2.50 ± 0.12)e5"),
         (1.0, math.inf, "1 ± ∞"),
+        (1.0, 1e-17, "1 ± 1e-17"),
+        (3e-17, 1e-17, "(3.0 ± 1.0)e-17"),
+        (0.0, 0.0, "0 ± 0"),
     ],
 )
 def test_mean_and_deviation(mean: float | None, std: float | None, text: str) -> None:
