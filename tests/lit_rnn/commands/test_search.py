@@ -565,7 +565,9 @@ def test_best_so_far_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert page.notes([*arms, same]) == [few, "no importance for c: all complete trials have the same val/loss"]
     drawn = checked(monkeypatch)
     assert [path.name for path in pictures.draw(arms, tmp_path)] == ["search_history.png", "search_importance.png"]
+    (tmp_path / "search_importance.png").touch()
     assert [path.name for path in pictures.draw(arms[1:], tmp_path)] == ["search_history.png"]
+    assert not (tmp_path / "search_importance.png").exists(), "it was of another state"
     assert drawn() == 3
 
 

@@ -41,7 +41,9 @@ def _history(found: Sequence[Found], folder: Path) -> Path:
 def _importance(found: Sequence[Found], folder: Path) -> list[Path]:
     keys = list(dict.fromkeys(key for one in found for key in one.importance))
     drawn = [one for one in found if one.importance]
+    path = folder / "search_importance.png"
     if not keys:
+        path.unlink(missing_ok=True)  # of an earlier state
         return []
     figure = style.new_figure(7.5, 1.6 + 0.28 * len(keys) * len(drawn))
     axes = figure.subplots()
@@ -54,6 +56,5 @@ def _importance(found: Sequence[Found], folder: Path) -> list[Path]:
     axes.invert_yaxis()
     axes.set(xlabel="share of the variance over the space", xlim=(0, 1), title="importance of what was searched")
     style.shared_legend(figure, [axes])
-    path = folder / "search_importance.png"
     style.save(figure, path)
     return [path]
