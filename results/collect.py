@@ -35,7 +35,7 @@ import yaml
 from datamodules.errors import UserError
 from lit_rnn.files import make_folder, read_json, read_yaml, refuse_links
 from lit_rnn.runs.checkpoints import last_checkpoint
-from lit_rnn.runs.endings import diverged, is_diverged
+from lit_rnn.runs.endings import diverged, how_diverged, is_diverged
 from lit_rnn.runs.folder import newest_config
 from lit_rnn.runs.results import as_kept, is_finished, runs_below
 
@@ -88,7 +88,7 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
         if (run / name).is_file():
             (to / name).write_text(json.dumps(as_kept(read_json(run / name)), indent=1) + "\n")
     if out:
-        said = str(read_json(diverged(run), ("said",))["said"]).partition(";")[0]  # its checkpoint is a path of there
+        said = how_diverged(run)  # without its checkpoint, a path of there
         diverged(to).write_text(json.dumps({"said": said}) + "\n")
     if out and not (run / "metrics.csv").is_file():
         return  # it did so before anything was logged

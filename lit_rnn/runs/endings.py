@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
-from lit_rnn.files import WriteError, write_json
+from lit_rnn.files import WriteError, read_json, write_json
 from lit_rnn.runs.launched import first_process, leave
 from lit_rnn.runs.results import is_finished
 
@@ -36,6 +36,15 @@ def diverged(folder: Path) -> Path:
 def is_diverged(folder: Path) -> bool:
     """Whether a run has ended so; one that was finished later has not."""
     return diverged(folder).is_file() and not is_finished(folder)
+
+
+def how_diverged(folder: Path) -> str:
+    """The first part of what a run that has diverged said: its loss, and where.
+
+    Raises:
+        UserError: if its file is damaged.
+    """
+    return str(read_json(diverged(folder), ("said",))["said"]).partition(";")[0]
 
 
 def note_divergence(folder: Path, error: DivergedError) -> None:

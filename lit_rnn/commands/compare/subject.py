@@ -14,6 +14,7 @@ from typing import Any
 
 from datamodules.errors import UserError
 from lit_rnn.files import in_whole, read_json, read_yaml
+from lit_rnn.runs.endings import how_diverged, is_diverged
 from lit_rnn.runs.folder import newest_config, numbered
 from lit_rnn.runs.options import PLACES, TRAINER, said_before, without
 from lit_rnn.runs.results import read_result, runs_below
@@ -185,10 +186,22 @@ def find_runs(given: Sequence[str]) -> tuple[list[Path], list[Path]]:
             below = runs_below(folder) if folder.is_dir() else []
             done = [run for run in below if (run / "fit.json").is_file()]
             if not done and (len(folders) == 1 or folder in below):
-                read_result(folder)  # which says what is missing
+                raise UserError(_why_none(folder, below))
             finished += done
             unfinished += [run for run in below if run not in done]
     return _once(finished), _once(unfinished)
+
+
+def _why_none(folder: Path, below: Sequence[Path]) -> str:
+    """Why there are no numbers in a folder, of the runs below it or of itself."""
+    lost = [run for run in below if is_diverged(run)]
+    if folder in lost:
+        return f"{folder} has diverged, and has no numbers: {how_diverged(folder)}."
+    if folder in below:
+        return f"{folder} has not ended (no {folder / 'fit.json'}): name it once it has."
+    if below:
+        return f"{folder} holds no finished run; diverged: {len(lost)}, not ended: {len(below) - len(lost)}."
+    return f"{folder} holds no run (no config.yaml, no fit.json): name run folders or studies."
 
 
 def _once(folders: Sequence[Path]) -> list[Path]:

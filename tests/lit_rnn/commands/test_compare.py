@@ -403,6 +403,23 @@ def test_folders_studies_patterns_and_wandb(make: Make) -> None:
             find_runs(bad)
 
 
+def test_why_a_folder_has_nothing_to_compare(make: Make) -> None:
+    for name in ("s/going", "s/lost"):
+        make(name, finished=False)
+    said = "The loss is nan at step 3; norms by layer: cell 1, decoder 2; no checkpoint yet."
+    note_divergence(Path("s/lost"), DivergedError(said))
+    Path("empty").mkdir()
+    for given, why in {
+        "s/lost": "s/lost has diverged, and has no numbers: The loss is nan at step 3.",
+        "s/going": "s/going has not ended (no s/going/fit.json): name it once it has.",
+        "s": "s holds no finished run; diverged: 1, not ended: 1.",
+        "empty": "empty holds no run (no config.yaml, no fit.json): name run folders or studies.",
+    }.items():
+        with pytest.raises(UserError) as refused:
+            find_runs([given])
+        assert str(refused.value) == why
+
+
 @pytest.mark.parametrize(("inside", "given"), [(".", "."), ("below", ".."), ("wandb", "offline-run-1")])
 def test_the_folder_that_one_stands_in_has_its_name(
     make: Make, monkeypatch: pytest.MonkeyPatch, inside: str, given: str
