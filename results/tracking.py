@@ -146,16 +146,22 @@ def read_all(folder: Path) -> Tracking:
 # ---- in words
 
 
-def judged(claim: Claim, found: Tracking) -> tuple[list[str], list[str]]:
-    """The models for which a claim does not hold here, and those for which it does: more than half of the seeds."""
+def judged(claim: Claim, found: Tracking) -> tuple[list[str], list[str], list[str]]:
+    """The models for which a claim does not hold here, those for which it does: more than half of the seeds; and those
+    of which it says nothing, as they have not learnt at the length of training what they are said to lose beyond it."""
     against: list[str] = []
     held: list[str] = []
+    unlearnt: list[str] = []
     for name in claim.arms:
-        count = found.succeeded(claim.task, name, claim.times)
-        if count is not None:
-            succeeds = count[0] > count[1] / 2
-            (held if succeeds == claim.succeed else against).append(f"{NAMES[name]} {count[0]} of {count[1]}")
-    return against, held
+        own, far = (found.succeeded(claim.task, name, times) for times in (1, claim.times))
+        if own is None or far is None:
+            continue
+        learnt, succeeds = (seeds > of / 2 for seeds, of in (own, far))
+        if learnt or succeeds or claim.succeed or claim.times == 1:
+            (held if succeeds == claim.succeed else against).append(f"{NAMES[name]} {far[0]} of {far[1]}")
+        else:
+            unlearnt.append(f"{NAMES[name]} {own[0]} of {own[1]}")
+    return against, held, unlearnt
 
 
 def claims(found: Tracking) -> str:
@@ -164,13 +170,17 @@ def claims(found: Tracking) -> str:
     for claim in CLAIMS:
         where = "the length of training" if claim.times == 1 else f"{claim.times} times the length of training"
         said = f"{claim.said} ({claim.source})"
-        no, yes = judged(claim, found)
+        no, yes, blank = map(", ".join, judged(claim, found))
+        few = "At the length of training already too few seeds succeeded for there to be anything to keep"
+        last = f". {few}: {blank}" if blank else ""
         if no:
-            also = f"; it holds for {', '.join(yes)}" if yes else ""
-            line = f"{said}. Seeds that succeeded at {where}: {', '.join(no)}{also}"
+            also = f"; it holds for {yes}" if yes else ""
+            line = f"{said}. Seeds that succeeded at {where}: {no}{also}{last}"
             against.append(not_learnt(line) if claim.succeed else verdict(False, line))
         elif yes:
-            held.append(verdict(True, f"{said}. Seeds that succeeded at {where}: {', '.join(yes)}"))
+            held.append(verdict(True, f"{said}. Seeds that succeeded at {where}: {yes}{last}"))
+        elif blank:
+            against.append(not_learnt(said + last))
         else:
             waiting.append(said)
     open_ = [verdict(None, "; ".join(waiting))] if waiting else []

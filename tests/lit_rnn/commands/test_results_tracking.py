@@ -113,6 +113,19 @@ def test_what_was_not_learnt_is_no_refutation(tmp_path: Path, monkeypatch: pytes
     assert "\n- **Not learnt here**: the LSTM keeps parity" in text and "LSTM 0 of 3.\n" in text
 
 
+def test_what_was_not_learnt_at_the_length_of_training_was_not_lost_beyond_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lost, never = {"0.1": [(1.0, 0.5)] * 3}, {"0.1": [(0.95, 0.5), *[(0.6, 0.5)] * 2]}
+    study = by_hand(tmp_path, {"lru": lost, "linoss": never, "mingru": never})
+    assert collect.main(["runs", "tracking/parity.json", "--study", str(study)]) == 0
+    text = tracking.page(tracking.read_all(tmp_path / "tracking"), "", "")
+    few = "At the length of training already too few seeds succeeded for there to be anything to keep"
+    assert "\n- Holds here: a linear recurrence" in text and f": LRU 0 of 3. {few}: LinOSS 1 of 3.\n" in text
+    assert "\n- **Not learnt here**: a diagonal recurrence" in text and f"). {few}: MinGRU 1 of 3.\n" in text
+
+
 def test_arms_of_another_machine_stay_as_they_are(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An arm that has begun here is as it is here, whatever the file held."""
     path, runs = made / "tracking" / "parity.json", made.parent / "runs"
