@@ -6,7 +6,8 @@ First every nonlinearity at several sizes in float32 beside the loop in float64:
 state, W and thresholds, as ||found - exact|| / ||exact||. Many processes share that work: most of it is compiling.
 Then times of forward and backward, medians of CUDA events, beside the loop, `fused` and cuDNN; and of other ways to
 cut the work into programs (`lit_rnn.scan.gpu.Plan`). The exit status is 1 where something is wrong beyond rounding;
-such a way, which no user gets, is only named then.
+such a way, which no user gets, is only named then. Run it before gpu.py: there a kernel that hangs takes the whole row
+with it, unless ``--backends`` leaves it out.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -161,19 +163,23 @@ def check(workers: int, seconds: float) -> bool:
     began = time.monotonic()
     names = [json.dumps(unit) for unit in units()]
     command = [sys.executable, __file__, "--work"]
+    logs = [tempfile.TemporaryFile("w+") for _ in range(workers)]  # a full pipe would hold up who has much to complain
     processes = [
-        subprocess.Popen([*command, *names[i::workers]], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for i in range(workers)
+        subprocess.Popen([*command, *names[i::workers]], stdout=subprocess.PIPE, stderr=log, text=True)
+        for i, log in enumerate(logs)
     ]
     lines, complaints = [], []
-    for process in processes:
+    for process, log in zip(processes, logs, strict=True):
         try:
-            out, err = process.communicate(timeout=max(1.0, seconds - (time.monotonic() - began)))
+            out, _ = process.communicate(timeout=max(1.0, seconds - (time.monotonic() - began)))
         except subprocess.TimeoutExpired:
             process.kill()
-            out, err = process.communicate()
+            out, _ = process.communicate()
             complaints.append("a worker did not end in time")
         lines += [json.loads(line) for line in out.splitlines() if line.startswith("[")]
+        with log:
+            log.seek(0)
+            err = log.read()
         complaints += [err[-1500:]] if "Traceback" in err else []
     table: dict[tuple[str, int, str], list[Any]] = {}
     for what, n, which, T, B, last_only, found in lines:
@@ -258,22 +264,29 @@ def passes(n: int, T: int, B: int = 128) -> dict[str, Callable[[], Any]]:
 
 def timed(seconds: float) -> None:
     began = time.monotonic()
-    for n, T in LONG.items():
-        print(f"n = {n}, T = {T}, B = 128 (ms)")
-        for name, call in passes(n, T).items():
-            if time.monotonic() - began > seconds:
-                print("no time left")
-                return
-            try:
-                slow = "loop" in name or "fused" in name
-                print(f"    {name:60} {milliseconds(call, 3 if slow else 10):9.3f}", flush=True)
-            except Exception as failure:
-                print(f"    {name:60} {type(failure).__name__}: {str(failure)[:200]}", flush=True)
-    for tf32 in (False, True):
-        torch.backends.cudnn.allow_tf32 = tf32
-        print(f"cuDNN with TF32 {'allowed' if tf32 else 'refused'} (ms)")
-        for n, T in LONG.items():
-            print(f"    n = {n}: {milliseconds(passes(n, T)['whole pass, cuDNN RNN(relu)']):9.3f}", flush=True)
+    calls = [(n, name, call) for n, T in LONG.items() for name, call in passes(n, T).items()]
+    cudnn = [(n, f"{name}, TF32", call) for n, name, call in calls if "cuDNN" in name]
+    print(f"B = 128, T by n: {LONG} (ms)")
+    # what has not run on a GPU yet comes last: what hangs takes the rest with it
+    for n, name, call in sorted([*calls, *cudnn], key=lambda each: "streamed" in each[1]):
+        if time.monotonic() - began > seconds:
+            print("no time left")
+            return
+        torch.backends.cudnn.allow_tf32 = "TF32" in name
+        slow = "loop" in name or "fused" in name
+        try:
+            found = f"{milliseconds(call, 3 if slow else 10):9.3f}"
+        except Exception as failure:
+            found = f"{type(failure).__name__}: {str(failure)[:200]}"
+        print(f"    n = {n:4}  {name:60} {found}", flush=True)
+
+
+def timed_apart(seconds: float) -> None:
+    """`timed` in a process that can be ended: a kernel that hangs cannot be interrupted."""
+    try:
+        subprocess.run([sys.executable, __file__, "--only", "time", "--seconds", str(seconds)], timeout=seconds + 30)
+    except subprocess.TimeoutExpired:
+        print("ended: the last of these has hung")
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -295,8 +308,9 @@ def main(given: Sequence[str] | None = None) -> int:
     began = time.monotonic()
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, triton {triton.__version__}", flush=True)
     right = arguments.only == "time" or check(arguments.workers, arguments.seconds * 0.55)
+    left = max(1.0, arguments.seconds - (time.monotonic() - began))
     if arguments.only != "check":
-        timed(arguments.seconds - (time.monotonic() - began))
+        (timed if arguments.only == "time" else timed_apart)(left)
     return 0 if right else 1
 
 

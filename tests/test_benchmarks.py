@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 from typing import get_args
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 import children  # noqa: E402
 import gpu  # noqa: E402
+import gpu_check  # noqa: E402
 import gpu_models  # noqa: E402
 import loading  # noqa: E402
 import one_thread  # noqa: E402
@@ -315,6 +317,44 @@ def test_a_work_that_ends_or_hangs_is_a_row_that_says_so(tmp_path: Path) -> None
     process.end()
     with pytest.raises(TimeoutError), gpu.limited(0.02):
         time.sleep(5)
+
+
+def test_a_check_that_fails_at_length_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first of two workers waits for the second, which has more to say than a pipe takes."""
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import json, sys, time; from pathlib import Path\n"
+        f"(what, n, which), done = json.loads(sys.argv[2]), Path({str(tmp_path / 'done')!r})\n"
+        "if n == 2:\n    sys.stderr.write('Traceback ' + 10**6 * 'x')\n    done.touch()\n"
+        "while not done.exists():\n    time.sleep(0.01)\n"
+        "print(json.dumps([what, n, which, 1, 1, True, 1e-7]), flush=True)\n"
+    )
+    monkeypatch.setattr(gpu_check, "__file__", str(worker))
+    monkeypatch.setattr(gpu_check, "units", lambda: [("check", 1, "relu"), ("check", 2, "relu")])
+    assert not gpu_check.check(workers=2, seconds=60)  # 2 of 48 cases
+    said = capsys.readouterr().out
+    assert "2 of 48 cases" in said and "did not end in time" not in said
+
+
+def test_what_never_ran_on_a_gpu_is_timed_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each call, cuDNN's also with TF32; one that fails says why, and one that hangs ends."""
+    monkeypatch.setattr(gpu_check, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu_check, "LONG", {5: 3, 6: 3})
+    monkeypatch.setattr(gpu_check, "milliseconds", lambda call, rounds: (call(), 1.0)[1])
+    try:
+        gpu_check.timed(60)
+    finally:
+        torch.backends.cudnn.allow_tf32 = True
+    said = capsys.readouterr().out.splitlines()[1:]
+    assert len(said) == 2 * 12 and sum("1.000" in line for line in said) == 2 * (3 + 1 + 1 + 1)
+    assert ["streamed" in line[:50] for line in said] == [False] * (2 * 9) + [True] * (2 * 3)
+    monkeypatch.setattr(subprocess, "run", Mock(side_effect=subprocess.TimeoutExpired("", 1)))
+    gpu_check.timed_apart(1)
+    assert "hung" in capsys.readouterr().out
 
 
 def test_what_a_step_must_cost() -> None:
