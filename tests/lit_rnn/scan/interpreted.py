@@ -55,7 +55,7 @@ CASES = [
     # several rows in a program, and a batch that does not fill them
     *(Case(kind, 5, (Block(2, 5),), dtype=torch.float32, processors=3) for kind in ("tanh", "complex modrelu")),
     # groups of programs that share a matrix, in several launches
-    Case("modrelu", 70, (Block(3, 3),), processors=7, held=3 * SMALL),
+    Case("modrelu", 70, (Block(3, 3), Block(1, 2)), processors=7, held=3 * SMALL),
     Case("complex modrelu", 40, (Block(2, 3),), True, processors=5, held=4 * SMALL),
     # ever fewer rows, and none
     *(Case("modrelu", 5, (Block(2, 4), Block(1, 3), Block(2, 1)), last) for last in (False, True)),
