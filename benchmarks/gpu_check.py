@@ -13,6 +13,7 @@ with it, unless ``--backends`` leaves it out.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import subprocess
@@ -163,24 +164,25 @@ def check(workers: int, seconds: float) -> bool:
     began = time.monotonic()
     names = [json.dumps(unit) for unit in units()]
     command = [sys.executable, __file__, "--work"]
-    logs = [tempfile.TemporaryFile("w+") for _ in range(workers)]  # a full pipe would hold up who has much to complain
-    processes = [
-        subprocess.Popen([*command, *names[i::workers]], stdout=subprocess.PIPE, stderr=log, text=True)
-        for i, log in enumerate(logs)
-    ]
     lines, complaints = [], []
-    for process, log in zip(processes, logs, strict=True):
-        try:
-            out, _ = process.communicate(timeout=max(1.0, seconds - (time.monotonic() - began)))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            out, _ = process.communicate()
-            complaints.append("a worker did not end in time")
-        lines += [json.loads(line) for line in out.splitlines() if line.startswith("[")]
-        with log:
+    with contextlib.ExitStack() as files:
+        # a full pipe would hold up who has much to complain
+        logs = [files.enter_context(tempfile.TemporaryFile("w+")) for _ in range(workers)]
+        processes = [
+            subprocess.Popen([*command, *names[i::workers]], stdout=subprocess.PIPE, stderr=log, text=True)
+            for i, log in enumerate(logs)
+        ]
+        for process, log in zip(processes, logs, strict=True):
+            try:
+                out, _ = process.communicate(timeout=max(1.0, seconds - (time.monotonic() - began)))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                out, _ = process.communicate()
+                complaints.append("a worker did not end in time")
+            lines += [json.loads(line) for line in out.splitlines() if line.startswith("[")]
             log.seek(0)
             err = log.read()
-        complaints += [err[-1500:]] if "Traceback" in err else []
+            complaints += [err[-1500:]] if "Traceback" in err else []
     table: dict[tuple[str, int, str], list[Any]] = {}
     for what, n, which, T, B, last_only, found in lines:
         table.setdefault((what, n, which), []).append((found, T, B, last_only))

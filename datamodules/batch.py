@@ -91,8 +91,8 @@ Batch: TypeAlias = tuple[Tensor, ...] | Parts
 
 
 def near(marks: Tensor, to: Tensor) -> Tensor:
-    """``marks`` where ``to`` is; the host does not wait for the copy."""
-    return marks.to(to.device, non_blocking=True)
+    """``marks`` where ``to`` is; the host does not wait for a copy to a GPU, but would read one from it half made."""
+    return marks.to(to.device, non_blocking=to.device.type != "cpu")
 
 
 def at(tensor: Tensor, marks: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from datamodules import Adding, CopyMemory, Denoise, SelectiveCopy, UserError, on_device
 from datamodules.base import random_words
+from datamodules.batch import near
 from datamodules.on_device import below, uniform, words_on
 from tests.card import card
 
@@ -89,6 +92,14 @@ def test_nothing_waits_for_the_device(kind: str, monkeypatch: pytest.MonkeyPatch
         assert {part.device.type for part in batches[0][:2]} == {"cuda"}
         assert all(mask.device.type == "cpu" for mask in batches[0][2:] if mask is not None)  # says which steps count
     assert len(batches) == 3
+
+
+@pytest.mark.parametrize("to", ["cpu", "cuda"])
+def test_only_copies_to_a_gpu_are_not_waited_for(to: str) -> None:
+    """One to the CPU would be read before it is there."""
+    marks, place = Mock(), SimpleNamespace(device=torch.device(to))
+    near(marks, place)  # type: ignore[arg-type]
+    marks.to.assert_called_once_with(place.device, non_blocking=to == "cuda")
 
 
 def test_a_curriculum_is_refused() -> None:
