@@ -1,4 +1,4 @@
-"""Stops a run whose loss is no longer a number."""
+"""Stops a run whose loss is no longer a number, or whose gradient no longer moves anything."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
 from lit_rnn.runs.endings import DivergedError
+
+LOOKS = 3  # at the gradient that one after another have to be bad: a single batch may be, and the next one not
 
 
 class FiniteLoss(Callback):
@@ -21,6 +24,10 @@ class FiniteLoss(Callback):
     is kept on the GPU, and looked at where values are logged (``trainer.log_every_n_steps``) and before any checkpoint:
     weights may be no numbers by then, but none such are saved.
 
+    A loss of 1e27 is a number still, but in float32 the squares of its gradient are not. Such a gradient is 0 when it
+    is clipped by its norm or divided by a running mean of its squares, and a run would stay where it is to its end. It
+    stops when the norm is no number at `LOOKS` looks in a row, one every ``trainer.log_every_n_steps``.
+
     Args:
         checkpoint: The checkpoint to go back to, if it exists.
         every: Look at every so many losses.
@@ -29,6 +36,7 @@ class FiniteLoss(Callback):
     def __init__(self, checkpoint: Path, every: int = 1) -> None:
         self.checkpoint, self.every = checkpoint, every
         self._bad: Tensor | None = None  # the first bad step, 0 if there is none, and its loss
+        self._stuck = 0  # looks in a row at an infinite gradient
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         step = trainer.global_step
@@ -36,7 +44,7 @@ class FiniteLoss(Callback):
             return
         if not self._is_read_late(loss):
             if not torch.isfinite(loss):
-                self._tell(pl_module, loss.item(), f"at step {step + 1}")
+                self._tell(pl_module, f"The loss is {loss.item()} at step {step + 1}")
             return
         loss = loss.detach().double()
         now = torch.where(loss.isfinite(), 0.0, torch.stack((torch.full_like(loss, step + 1), loss)))
@@ -44,6 +52,16 @@ class FiniteLoss(Callback):
         logged = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if logged and (step + 1) % logged == 0:
             self._look(pl_module)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        every, step = trainer.log_every_n_steps, trainer.global_step + 1  # type: ignore[attr-defined]
+        if not every or step % every:
+            return
+        norms = [p.grad.detach().norm() for p in pl_module.parameters() if p.grad is not None]
+        self._stuck = 0 if not norms or torch.stack(norms).norm().isfinite() else self._stuck + 1
+        if self._stuck == LOOKS:
+            at = ", ".join(str(step - every * back) for back in reversed(range(LOOKS)))
+            self._tell(pl_module, f"The norm of the gradient is no number at steps {at}, so that nothing is learnt")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._look(pl_module)
@@ -56,7 +74,8 @@ class FiniteLoss(Callback):
         if loss is not None and not trainer.sanity_checking:
             self._look(pl_module)
             if not torch.isfinite(loss):
-                self._tell(pl_module, loss.item(), f"on the validation split after step {trainer.global_step}")
+                where = f"on the validation split after step {trainer.global_step}"
+                self._tell(pl_module, f"The loss is {loss.item()} {where}")
 
     @staticmethod
     def _is_read_late(loss: Tensor) -> bool:
@@ -67,12 +86,11 @@ class FiniteLoss(Callback):
             step, loss = self._bad.tolist()
             self._bad = None
             if step:
-                self._tell(module, loss, f"at step {step:.0f}")
+                self._tell(module, f"The loss is {loss} at step {step:.0f}")
 
-    def _tell(self, module: LightningModule, loss: float, where: str) -> None:
+    def _tell(self, module: LightningModule, what: str) -> None:
         norms = ", ".join(f"{name} {p.detach().norm():.3g}" for name, p in module.named_parameters())
         back = f"the last good checkpoint is {self.checkpoint}" if self.checkpoint.is_file() else "no checkpoint yet"
         raise DivergedError(
-            f"The loss is {loss} {where}; norms by layer: {norms}; {back}. "
-            "A lower learning rate or trainer.gradient_clip_val may help."
+            f"{what}; norms by layer: {norms}; {back}. A lower learning rate or trainer.gradient_clip_val may help."
         )

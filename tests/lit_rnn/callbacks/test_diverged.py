@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -88,6 +89,37 @@ def test_a_gpu_tells_late_and_nothing_bad_is_saved(cli: Any, config: Any, monkey
     for name in kept[0]:
         pair = [torch.load(Path(run, "checkpoints", name), weights_only=True)["state_dict"] for run in ("soon", "late")]
         assert all(torch.equal(pair[0][key], pair[1][key]) for key in pair[0])
+
+
+@pytest.mark.filterwarnings("ignore:VanillaRNN starts with a linear growth")
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_a_gradient_whose_squares_overflow_ends_a_run_that_learns_nothing(
+    cli: Any, config: Any, optimizer: str
+) -> None:
+    """60 to the power of 8 is 2e14: the loss is near 1e27, a number; the gradient's squares are none in float32."""
+    changes = unstable(1e-3, log_every_n_steps=4)
+    changes["model"]["init_args"] |= {"lam": 60.0, "optimizer": {"class_path": optimizer, "init_args": {"lr": 1e-3}}}
+    changes["trainer"] |= {"gradient_clip_val": 1.0} if optimizer == "SGD" else {}
+    done = cli("fit", "-c", config(**changes), "--run_dir", "r")
+    assert done.status == 1
+    (line,) = done.err.splitlines()
+    assert line.startswith(
+        "lit_rnn: The norm of the gradient is no number at steps 4, 8, 12, so that nothing is learnt;"
+    )
+    began, last = (torch.load(Path("r/checkpoints", name), weights_only=True) for name in ("init.ckpt", "last.ckpt"))
+    weights = [key for key in began["state_dict"] if key.startswith(("cells.", "decoder."))]
+    moved = [(last["state_dict"][key] - began["state_dict"][key]).abs().max().item() for key in weights]
+    assert len(moved) == 5 and max(moved) < 0.02 and is_diverged(Path("r"))
+
+
+def test_one_infinite_gradient_ends_no_run() -> None:
+    """The next look finds a number, and the count begins again."""
+    model, watch = torch.nn.Linear(1, 1), FiniteLoss(Path("none"))
+    trainer: Any = SimpleNamespace(log_every_n_steps=1, global_step=0)
+    for bad in [True, True, False] * 3:
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, 1e30 if bad else 1.0)
+        watch.on_before_optimizer_step(trainer, model, torch.optim.SGD(model.parameters()))  # type: ignore[arg-type]
 
 
 def test_last_step_of_an_epoch(cli: Any, config: Any) -> None:
