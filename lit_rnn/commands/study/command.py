@@ -76,7 +76,7 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
         failed = work.run_left(study, folder, processes, options.threads, estimated=False)
     else:
         with work.alone(folder):
-            work.claim(study, folder)
+            work.claim(whole, folder)  # some arms alone are of the same study as the others
             failed = work.run_left(study, folder, processes, options.threads, estimated=True)
             work.report(study, folder)
     if failed:

@@ -19,7 +19,7 @@ from lit_rnn.commands.study import local, measure, page, plan, work
 from lit_rnn.commands.study.best import Queue, ahead, best_setting, diverged, every, undecided
 from lit_rnn.commands.study.subject import Run
 from lit_rnn.runs.lock import Lock
-from tests.lit_rnn.commands.study.made import BASE, FOLDER, LR, Planned, begin, diverge, finish
+from tests.lit_rnn.commands.study.made import BASE, FOLDER, LR, Planned, Write, begin, diverge, finish, run_study
 
 ROOT = Path(__file__).parents[4]
 
@@ -44,6 +44,16 @@ def test_how_a_base_config_is_written_is_no_change(planned: Planned) -> None:
     assert plan.difference(entry, run) == f"{LR} was not given, and is '0.1'"
     (run,) = planned(base=["base.yaml", "base.yaml"]).runs
     assert plan.difference(entry, run) == "it has 2 base configs, and had 1"
+
+
+def test_arms_that_run_one_after_another_are_of_one_study(study: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder holds nothing of the second arm when its turn comes."""
+    monkeypatch.setattr(work, "report", lambda *_: None)
+    name = study(arms={"a": {}, "b": {}})
+    monkeypatch.setattr(work, "run_left", lambda some, *_, **__: [finish(run) for run in some.runs][len(some.runs) :])
+    for arm in "ab":
+        run_study(name, "--arms", arm, tried=False)
+        assert Path(FOLDER, f"{arm}-seed=1").is_dir() and list(plan.read(FOLDER)) == ["a-seed=1", "b-seed=1"]
 
 
 def test_an_overlay_in_the_grid_is_part_of_the_plan(planned: Planned) -> None:
