@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import datamodules
 from datamodules.pixels import PixelDataModule
@@ -45,9 +46,23 @@ def titles(comparisons: Sequence[Comparison]) -> list[str]:
         others = [other.data for other in comparisons if other.task == one.task]
         told = [key for key in ("files", "path", "delay", "length") if one.data.get(key)]
         differing = [key for key in one.data if any(other.get(key) != one.data[key] for other in others)]
-        named = ", ".join(f"{key} {words(one.data[key]) or 'by default'}" for key in dict.fromkeys(told + differing))
+        values = {key: words(_given(key, one)) or "by default" for key in dict.fromkeys(told + differing)}
+        named = ", ".join(f"{key} {value}" for key, value in values.items())
         found.append(f"{one.task} ({named})" if named else one.task)
     return found
+
+
+def _given(key: str, comparison: Comparison) -> Any:
+    """An option of the data, or what pixels take for it where it is left to them."""
+    value, pixels = comparison.data[key], _pixels(comparison.groups[0])
+    return getattr(pixels, key, None) if value is None and pixels is not None else value
+
+
+def _pixels(group: Group) -> PixelDataModule | None:
+    """The data of a group, if they are pixels."""
+    run = group.runs[0]
+    cls = getattr(datamodules, str(run.config["data"]["class_path"]).rpartition(".")[2])
+    return cls(**run.options("data")) if issubclass(cls, PixelDataModule) else None
 
 
 @dataclass(frozen=True)
@@ -90,10 +105,8 @@ def _protocol(group: Group) -> str:
     """How the runs of a group were trained, and which of their checkpoints was tested."""
     run = group.runs[0]
     options, trainer = run.options("data"), run.config["trainer"]
-    cls = getattr(datamodules, str(run.config["data"]["class_path"]).rpartition(".")[2])
     told = []
-    if issubclass(cls, PixelDataModule):
-        pixels = cls(**options)
+    if (pixels := _pixels(group)) is not None:
         seed = pixels.permutation_seed
         told += [f"permutation {f'of seed {seed}' if isinstance(seed, int) else seed}"] if pixels.permute else []
         told.append(f"{pixels.val_size:,} of the training images kept for validation")

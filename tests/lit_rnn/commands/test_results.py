@@ -190,7 +190,7 @@ def test_a_run_without_validation_is_told_apart(made: Path, tmp_path: Path) -> N
     fit = json.loads((run / "fit.json").read_text())
     (run / "fit.json").write_text(json.dumps({**fit, "loss": None, "value": None}))
     comparisons = pages.read(folder).comparisons
-    plain, all_images = "permuted\\_pixel\\_mnist (val\\_size by default)", "permuted\\_pixel\\_mnist (val\\_size 1)"
+    plain, all_images = "permuted\\_pixel\\_mnist (val\\_size 5,000)", "permuted\\_pixel\\_mnist (val\\_size 1)"
     assert f"| model | {plain}: test/accuracy | {all_images}: test/accuracy |" in pages.headline(comparisons)
     said = differences.said_first(comparisons, pages.PAPERS["exprnn"][1])
     first, second = re.findall(r"on (permuted.*)", said)
