@@ -26,7 +26,8 @@ class FiniteLoss(Callback):
 
     A loss of 1e27 is a number still, but in float32 the squares of its gradient are not. Such a gradient is 0 when it
     is clipped by its norm or divided by a running mean of its squares, and a run would stay where it is to its end. It
-    stops when the norm is no number at `LOOKS` looks in a row, one every ``trainer.log_every_n_steps``.
+    stops when the norm is no number at `LOOKS` looks in a row, one every ``trainer.log_every_n_steps``. Under 16-mixed
+    infinite gradients are how the scale of the loss is found, and are skipped.
 
     Args:
         checkpoint: The checkpoint to go back to, if it exists.
@@ -55,7 +56,7 @@ class FiniteLoss(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         every, step = trainer.log_every_n_steps, trainer.global_step + 1  # type: ignore[attr-defined]
-        if not every or step % every:
+        if not every or step % every or trainer.scaler is not None:
             return
         norms = [p.grad.detach().norm() for p in pl_module.parameters() if p.grad is not None]
         self._stuck = 0 if not norms or torch.stack(norms).norm().isfinite() else self._stuck + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -97,8 +96,8 @@ def test_nothing_waits_for_the_device(kind: str, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize("to", ["cpu", "cuda"])
 def test_only_copies_to_a_gpu_are_not_waited_for(to: str) -> None:
     """One to the CPU would be read before it is there."""
-    marks, place = Mock(), SimpleNamespace(device=torch.device(to))
-    near(marks, place)  # type: ignore[arg-type]
+    marks, place = Mock(), Mock(device=torch.device(to))
+    near(marks, place)
     marks.to.assert_called_once_with(place.device, non_blocking=to == "cuda")
 
 

@@ -91,7 +91,7 @@ def test_a_gpu_tells_late_and_nothing_bad_is_saved(cli: Any, config: Any, monkey
         assert all(torch.equal(pair[0][key], pair[1][key]) for key in pair[0])
 
 
-@pytest.mark.filterwarnings("ignore:VanillaRNN starts with a linear growth")
+@pytest.mark.filterwarnings("ignore:VanillaRNN starts with a linear growth")  # which is what the test is about
 @pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
 def test_a_gradient_whose_squares_overflow_ends_a_run_that_learns_nothing(
     cli: Any, config: Any, optimizer: str
@@ -112,14 +112,16 @@ def test_a_gradient_whose_squares_overflow_ends_a_run_that_learns_nothing(
     assert len(moved) == 5 and max(moved) < 0.02 and is_diverged(Path("r"))
 
 
-def test_one_infinite_gradient_ends_no_run() -> None:
-    """The next look finds a number, and the count begins again."""
-    model, watch = torch.nn.Linear(1, 1), FiniteLoss(Path("none"))
-    trainer: Any = SimpleNamespace(log_every_n_steps=1, global_step=0)
-    for bad in [True, True, False] * 3:
+@pytest.mark.parametrize(("scaler", "bad"), [(None, [True, True, False] * 3), (object(), [True] * 9)])
+def test_infinite_gradients_that_end_no_run(scaler: object, bad: list[bool]) -> None:
+    """The next look finds a number, and the count begins again; or the loss is scaled until they are numbers."""
+    model: Any = torch.nn.Linear(1, 1)
+    trainer: Any = SimpleNamespace(log_every_n_steps=1, global_step=0, scaler=scaler)
+    watch, optimizer = FiniteLoss(Path("none")), torch.optim.SGD(model.parameters())
+    for infinite in bad:
         for parameter in model.parameters():
-            parameter.grad = torch.full_like(parameter, 1e30 if bad else 1.0)
-        watch.on_before_optimizer_step(trainer, model, torch.optim.SGD(model.parameters()))  # type: ignore[arg-type]
+            parameter.grad = torch.full_like(parameter, 1e30 if infinite else 1.0)
+        watch.on_before_optimizer_step(trainer, model, optimizer)
 
 
 def test_last_step_of_an_epoch(cli: Any, config: Any) -> None:

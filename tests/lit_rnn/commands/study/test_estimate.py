@@ -46,7 +46,7 @@ def test_what_a_run_does(trainer: dict[str, Any], expected: tuple[int, int, int]
 @pytest.mark.parametrize(("given", "updates"), [("5", 15), ("1", 3), ("1.0", 600)])
 def test_whole_numbers_of_batches_are_no_shares(monkeypatch: pytest.MonkeyPatch, given: str, updates: int) -> None:
     """Also where typing gives the Trainer's types in another order, as it may when somebody else wrote that."""
-    other = typing.Union[float, int, None]  # noqa: UP007
+    other = typing.Union[float, int, None]  # noqa: UP007 - `|` is not cached, so that it has no order to mix up
     monkeypatch.setitem(Trainer.__init__.__annotations__, "limit_train_batches", other)
     values = (("trainer.limit_train_batches", given),)
     run = Run(Setting("a", (find_config("studies/base/copying_10.yaml"),), values, "a"), 1)
