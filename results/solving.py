@@ -49,11 +49,16 @@ def ranked(comparison: Comparison) -> Comparison:
     return replace(comparison, groups=tuple(sorted(comparison.groups, key=lambda group: rank(group, comparison))))
 
 
-def rank(group: Group, comparison: Comparison) -> tuple[float, float, float]:
-    """By which groups are ordered, the lowest first, where runs end once they have solved the task."""
+def _solved(group: Group, comparison: Comparison) -> Spread | None:
+    """The updates after which runs ended because they had solved the task; None where none has."""
     end = share(comparison)
     assert end is not None
-    solved = updates_until(group, end * comparison.chance)
+    return updates_until(group, end * comparison.chance)
+
+
+def rank(group: Group, comparison: Comparison) -> tuple[float, float, float]:
+    """By which groups are ordered, the lowest first, where runs end once they have solved the task."""
+    solved = _solved(group, comparison)
     loss = math.inf if group.loss is None else group.loss.mean
     return (0, -solved.number / len(group.runs), solved.mean) if solved else (1, loss, 0)
 
@@ -84,7 +89,7 @@ def _in_short(groups: Collection[Group], comparison: Comparison, title: str) -> 
     assert end is not None
     parts: dict[str, list[str]] = {"in every seed by": [], "in some by": [], "in none by": []}
     for group in groups:
-        solved = updates_until(group, end * comparison.chance)
+        solved = _solved(group, comparison)
         kind = (
             "in none by" if solved is None else "in every seed by" if solved.number == len(group.runs) else "in some by"
         )
@@ -112,20 +117,16 @@ def cell(group: Group, comparison: Comparison) -> str:
 
 
 def _reached(group: Group, comparison: Comparison) -> str:
-    end = share(comparison)
-    assert end is not None
-    solved, half = (updates_until(group, part * comparison.chance) for part in (end, 0.5))
-    if solved is not None:
+    if (solved := _solved(group, comparison)) is not None:
         return _counted(solved, group)
+    half = updates_until(group, 0.5 * comparison.chance)
     came = f"; half of chance after {_counted(half, group)}" if half else ""
     return f"not in {group.steps[1]:,} (0 of {len(group.runs)}){came}"
 
 
 def _window(rates: Rates, comparison: Comparison) -> str:
     """At how many of the learning rates some seed solved it."""
-    end = share(comparison)
-    assert end is not None
-    solved = sum(updates_until(group, end * comparison.chance) is not None for group in rates.groups)
+    solved = sum(_solved(group, comparison) is not None for group in rates.groups)
     return f"{solved} of {len(rates.groups)} learning rates"
 
 
