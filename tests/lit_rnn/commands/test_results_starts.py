@@ -26,6 +26,8 @@ LOSSES = {  # of each validation; chance is 0.04
     "copying-chain-alpha=1.0-seed=1": [0.019, 0.03],  # it was one, once
     "copying-chain-alpha=0.5-seed=1": [0.04, 0.02],  # not below half
     "copying-orthogonal-seed=1": [0.04, 0.01],
+    "copying_whole-chain-seed=1": [0.01],
+    "copying_whole-orthogonal-seed=1": [0.04],
 }
 
 
@@ -38,7 +40,13 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
             "base": "nonnormal_paper/copying_500/chain.yaml",
             "grid": {"model.init_args.alpha": [1.02, 1.0, 0.5, 2.0, 3.0]},
         },
-        "copying-orthogonal": {"base": "nonnormal_paper/copying_500/orthogonal.yaml"},
+        **{
+            f"copying-{start}": {"base": f"nonnormal_paper/copying_500/{start}.yaml"}
+            for start in ("orthogonal", "fbchain", "identity")
+        },
+        "adding-orthogonal": {"base": "nonnormal_paper/adding_750/orthogonal.yaml"},
+        "copying_whole-chain": {"base": "nonnormal_paper/copying_500/chain.yaml"},  # a setting picked
+        "copying_whole-orthogonal": {"base": "nonnormal_paper/copying_500/orthogonal.yaml"},
     }
     study = folder / "nonnormal.yaml"
     study.write_text("# By hand.\n" + yaml.safe_dump({"seeds": [1], "arms": arms}))
@@ -67,7 +75,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 def test_counts_stand_beside_the_published_ones(content: dict[str, object]) -> None:
     """Two of four chains, of which one diverged, and the one orthogonal network succeed, against the paper.
 
-    Of [[a, c], [0, a]] d is c.
+    Of [[a, c], [0, a]] d is c. Settings that were picked decide nothing about who succeeds more often.
     """
     text = starts.section(content)
     lines = [line for line in text.splitlines() if line[:2] in ("- ", "| ")]
@@ -79,9 +87,11 @@ def test_counts_stand_beside_the_published_ones(content: dict[str, object]) -> N
     assert rows[0] == r"| copying, T = 500 | chain | 2 of 4 | 46 of 462 \[confirmed\] | 0 ± 0 | 2 ± 0 |  |"
     assert rows[1] == r"| copying, T = 500 | fbchain | not yet | 11 of 462 \[confirmed\] |  |  |  |"
     assert rows[2] == r"| copying, T = 500 | orthogonal | 1 of 1 | 0 of 594 \[confirmed\] | 0 | 3 |  |"
+    assert rows[4] == r"| copying, T = 500, all updates | chain | 1 of 1 | 46 of 462 \[confirmed\] | 0 | 2 |  |"
+    assert "more often" not in lines[1] + lines[2] and "all updates | fbchain" not in text
     assert r"| adding, T = 750 | orthogonal | not yet |  |  |  | 2.74 ± 0.07 \[confirmed\] |" in text
-    assert "Missing: 1 of 6 runs. Diverged, and so no success: 1. 4 trainings of commit 0123456 on Linux" in text
-    assert "took 0.0 hours. By hand." in text
+    assert "Missing: 4 of 11 runs. Diverged, and so no success: 1. 6 trainings of commit 0123456 on Linux" in text
+    assert "took 0.1 hours. By hand." in text
 
 
 def test_every_number_moves_the_section(content: dict[str, object]) -> None:
