@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 
 from lit_rnn import analysis
 from lit_rnn.commands.configs import config_folder
-from lit_rnn.commands.study.subject import read_study
+from lit_rnn.commands.study import estimate
+from lit_rnn.commands.study.subject import read_study, resolved
 from lit_rnn.report import style
 
 ROOT = Path(__file__).parents[3]
@@ -110,4 +111,10 @@ def test_the_campaign_ends_a_run_that_is_a_success_and_begins_with_the_most_tell
     (callback,) = base["trainer"]["callbacks"]
     success = yaml.safe_load(study.path.read_text())["success"]
     assert callback == {"class_path": "Solved", "init_args": success}
-    assert all(Path(setting.bases[-1]).name == "nonnormal.yaml" for setting in study.settings)
+    laid_over = {
+        setting.name.split("-")[0]: [Path(base).name for base in setting.bases[1:]] for setting in study.settings
+    }
+    twentieth = ["nonnormal.yaml"]
+    whole = [*twentieth, "nonnormal_whole.yaml"]
+    assert laid_over == {"copying": twentieth, "copying_whole": whole, "adding": twentieth}
+    assert [estimate._told(resolved(one)) for one in study.settings if "whole" in one.name] == 2 * [(375_000, 0)]
