@@ -129,17 +129,23 @@ def pairs(comparisons: Sequence[Comparison], papers: Sequence[str] | None = None
     return found
 
 
+def _figures(some: Sequence[Pair]) -> int:
+    """How many published figures; beside one may stand several of ours."""
+    return len({id(one.theirs) for one in some})
+
+
 def said_first(comparisons: Sequence[Comparison], papers: Sequence[str] | None = None) -> str:
     """A sentence for each figure that ours differs from, with both protocols on the page of its paper."""
     found = pairs(comparisons, papers)
     worse = [one for one in found if one.is_worse]
     better = [one for one in found if not one.is_worse and not one.is_same]
-    counts = [f"{word} than {len(some)}" for word, some in (("worse", worse), ("better", better)) if some]
-    if not counts:
+    sides = {word: some for word, some in (("worse", worse), ("better", better)) if some}
+    if not sides:
         return ""
-    told = f"{' and '.join(counts)} of the {len(found)} published figures"
-    if len(found) == 1:
-        told = f"{'worse' if worse else 'better'} than the one published figure"
+    counts = " and ".join(f"{word} than {_figures(some)}" for word, some in sides.items())
+    told = f"{counts} of the {_figures(found)} published figures"
+    if _figures(found) == 1:
+        told = f"{' and '.join(sides)} than the one published figure"
     lines = [f"**Ours is {told} that it can stand beside:**\n\n"]
     for one in (*worse, *better):
         detail = f" {one.protocols}" if papers is not None else ""

@@ -178,9 +178,10 @@ def _about(results: Results, docs: str) -> str:
     return (
         f"{runs} runs have ended, of {models} models on {tasks} task{'s' * (tasks > 1)}, beside the studies of "
         f"[tracking]({docs}tracking.md) and of [robustness]({docs}robustness.md). n is the hidden size, val the "
-        "validation split, on which the tested checkpoint is the best (the last one where there is no validation), and "
-        f"chance the loss of a guess. What is what: [Models]({above}/models/index.md), [Data]({above}/data.md); what "
-        f"is planned: [The campaign]({above}/experiments.md#the-campaign). A published figure has its "
+        "validation split, whose numbers are of the last validation, while the tested checkpoint is the best on it "
+        "(the last one where there is no validation), and chance the loss of a guess. What is what: "
+        f"[Models]({above}/models/index.md), [Data]({above}/data.md); what is planned: "
+        f"[The campaign]({above}/experiments.md#the-campaign). A published figure has its "
         f"[status](#every-published-figure) behind it.{alone}\n\n"
     )
 
@@ -318,8 +319,10 @@ def write(folder: Path, root: Path) -> None:
         (root / name).write_text(text, encoding="utf-8")
     # the same runs give the same file: no random names inside
     with rc_context({"svg.hashsalt": "lit_rnn", "svg.fonttype": "none"}):
-        for comparison, name in zip(results.comparisons, _pictures(results.comparisons), strict=True):
-            draw(comparison, root / "docs" / "results" / name)
+        named = zip(results.comparisons, titles(results.comparisons), _pictures(results.comparisons), strict=True)
+        for comparison, title, name in named:
+            drawn, title = solving.pictured(comparison, title)
+            draw(drawn, root / "docs" / "results" / name, title)
         if results.tracking.models:
             tracking.draw(results.tracking, root / "docs" / "results" / _TRACKING)
         if results.robustness:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from differences import label
@@ -11,9 +11,7 @@ from differences import label
 from lit_rnn.commands.compare.measure import (
     Comparison,
     Group,
-    Rates,
     Spread,
-    by_rate,
     learning_rate,
     names,
     updates_until,
@@ -24,8 +22,10 @@ from lit_rnn.runs.config import listed, section
 from lit_rnn.runs.curves import read_curve
 
 RULE = """Updates until a validation found the loss below a share of chance, where a run ends: mean ± sample standard
-deviation over the seeds that got there, and how many did. Further seeds were run only for models whose first got to
-half of chance. Accuracies at the end are those of different numbers of updates, and are no order."""
+deviation over the seeds that got there, and how many did of all that ended; one that diverged did not. Of several
+learning rates of a model the best stands: first by the share of its seeds, then by updates. Where no rate is named,
+none was searched. Further seeds were run only for models whose first got to half of chance. Accuracies at the end are
+those of different numbers of updates, and are no order."""
 
 
 def share(comparison: Comparison) -> float | None:
@@ -49,18 +49,49 @@ def ranked(comparison: Comparison) -> Comparison:
     return replace(comparison, groups=tuple(sorted(comparison.groups, key=lambda group: rank(group, comparison))))
 
 
+def _setting(group: Group) -> tuple[str, float | None]:
+    """By which runs that diverged, of which there are no numbers, belong to others."""
+    return label(group), learning_rate(group)
+
+
+def _lost(comparison: Comparison) -> dict[tuple[str, float | None], Group]:
+    """The runs that diverged, by setting."""
+    found: dict[tuple[str, float | None], list[Run]] = {}
+    for run in comparison.diverged:
+        found.setdefault(_setting(Group((run,))), []).append(run)
+    return {key: Group(tuple(runs)) for key, runs in found.items()}
+
+
+def by_model(comparison: Comparison) -> dict[str, list[Group]]:
+    """The settings of each model, the best of the best model first; those of which every run diverged come last."""
+    found: dict[str, list[Group]] = {}
+    groups = ranked(comparison).groups
+    there = {_setting(group) for group in groups}
+    for group in (*groups, *(lost for key, lost in _lost(comparison).items() if key not in there)):
+        found.setdefault(label(group), []).append(group)
+    return found
+
+
+def _ended(group: Group, comparison: Comparison) -> int:
+    """Runs of a setting that have come to something, those that diverged among them."""
+    lost = _lost(comparison).get(_setting(group))
+    return len({run.folder for one in (group, lost) if one for run in one.runs})
+
+
 def _solved(group: Group, comparison: Comparison) -> Spread | None:
     """The updates after which runs ended because they had solved the task; None where none has."""
     end = share(comparison)
     assert end is not None
-    return updates_until(group, end * comparison.chance)
+    return updates_until(group, end * comparison.chance) if group.runs[0].fit else None
 
 
 def rank(group: Group, comparison: Comparison) -> tuple[float, float, float]:
     """By which groups are ordered, the lowest first, where runs end once they have solved the task."""
+    if not group.runs[0].fit:
+        return (2, 0, 0)  # all have diverged
     solved = _solved(group, comparison)
     loss = math.inf if group.loss is None else group.loss.mean
-    return (0, -solved.number / len(group.runs), solved.mean) if solved else (1, loss, 0)
+    return (0, -solved.number / _ended(group, comparison), solved.mean) if solved else (1, loss, 0)
 
 
 def headline(comparisons: Sequence[tuple[Comparison, str]]) -> str:
@@ -71,36 +102,44 @@ def headline(comparisons: Sequence[tuple[Comparison, str]]) -> str:
     cells: dict[str, list[str]] = {}
     told = ""
     for column, (comparison, title) in enumerate(chosen):
-        best: dict[str, Group] = {}
-        for group in ranked(comparison).groups:
-            best.setdefault(label(group), group)  # of several settings the best stands for the model
-        told += f"{_in_short(best.values(), comparison, title)}\n\n"
-        for name, group in best.items():
-            cells.setdefault(name, [""] * len(chosen))[column] = cell(group, comparison)
+        told += f"{_in_short(comparison, title)}\n\n"
+        for name, groups in by_model(comparison).items():
+            cells.setdefault(name, [""] * len(chosen))[column] = cell(groups[0], comparison)
     header = ["model", *(f"{title}: updates to {number(share(one))} of chance" for one, title in chosen)]
     chance = ["chance loss", *(number(one.chance) for one, _ in chosen)]
     rows = [[name, *row] for name, row in cells.items()]
     return f"{told}{Table(header, [*rows, chance]).markdown()}\n\n{RULE}\n"
 
 
-def _in_short(groups: Collection[Group], comparison: Comparison, title: str) -> str:
-    """Which models solved it, the fastest first; which diverged, and of which seeds are to be run."""
-    end = share(comparison)
-    assert end is not None
-    parts: dict[str, list[str]] = {"in every seed by": [], "in some by": [], "in none by": []}
-    for group in groups:
-        solved = _solved(group, comparison)
-        kind = (
-            "in none by" if solved is None else "in every seed by" if solved.number == len(group.runs) else "in some by"
-        )
-        parts[kind].append(group.model)
+def _in_short(comparison: Comparison, title: str) -> str:
+    """Which models solved it in all their runs, or some; which diverged, and of which seeds are to be run."""
+    models: dict[str, list[Group]] = {}
+    for groups in by_model(comparison).values():
+        models.setdefault(groups[0].model, []).extend(groups)
+    parts: dict[str, list[str]] = {"in every run by": [], "in some by": [], "in none by": []}
+    for model, groups in models.items():
+        solved = sum(found.number for group in groups if (found := _solved(group, comparison)))
+        runs = sum(_ended(group, comparison) for group in groups)
+        kind = "in none by" if not solved else "in every run by" if solved == runs else "in some by"
+        parts[kind].append(f"{model} ({solved} of {runs})" if kind == "in some by" else model)
     parts["diverged:"] = [run.folder.name for run in comparison.diverged]
-    told = "; ".join(f"{kind} {', '.join(dict.fromkeys(models))}" for kind, models in parts.items() if models)
-    most = max(len(group.runs) for group in groups)
-    halves = {group.model: (updates_until(group, comparison.chance / 2), group.runs) for group in groups}
-    waiting = [model for model, (half, runs) in halves.items() if half and half.number == len(runs) < most]
+    told = "; ".join(f"{kind} {', '.join(names)}" for kind, names in parts.items() if names)
+    over = "all seeds and learning rates" if _windows(comparison) else "all seeds"
+    how = f"loss below {number(share(comparison))} of chance; {_every(comparison)}; over {over}"
+    waiting = _waiting(comparison)
     rest = f" Further seeds are to be run of {', '.join(waiting)}." if waiting else ""
-    return plain_markdown(f"{title}, solved (loss below {number(end)} of chance; {_every(comparison)}): {told}.{rest}")
+    return plain_markdown(f"{title}, solved ({how}): {told}.{rest}")
+
+
+def _waiting(comparison: Comparison) -> list[str]:
+    """Models whose seeds have all got to half of chance, and are fewer than those of another model."""
+    widest = [max(groups, key=lambda one: len(one.runs)) for groups in by_model(comparison).values() if groups[0].runs]
+    most = max(len(group.runs) for group in comparison.groups)
+    found = []
+    for group in widest:
+        half = updates_until(group, comparison.chance / 2) if group.runs[0].fit else None
+        found += [group.model] if half and half.number == len(group.runs) < most else []
+    return list(dict.fromkeys(found))
 
 
 def _every(comparison: Comparison) -> str:
@@ -111,39 +150,63 @@ def _every(comparison: Comparison) -> str:
 
 
 def cell(group: Group, comparison: Comparison) -> str:
-    """The updates of a model, or how far it came; and at how many of several learning rates it solved the task."""
-    windows = [one for one in by_rate(comparison) if group in one.groups]
-    return "; ".join([_reached(group, comparison), *(f"solved at {_window(one, comparison)}" for one in windows)])
+    """The updates of a model, or how far it came; of several learning rates the one, and at how many it was solved."""
+    rates = _windows(comparison).get(label(group))
+    told = _reached(group, comparison)
+    return f"{told} at rate {number(learning_rate(group))}; solved at {_window(rates, comparison)}" if rates else told
 
 
 def _reached(group: Group, comparison: Comparison) -> str:
+    ended = _ended(group, comparison)
+    if not group.runs[0].fit:
+        return f"diverged (0 of {ended})"
     if (solved := _solved(group, comparison)) is not None:
-        return _counted(solved, group)
+        return f"{_updates(solved)} ({solved.number} of {ended})"
     half = updates_until(group, 0.5 * comparison.chance)
-    came = f"; half of chance after {_counted(half, group)}" if half else ""
-    return f"not in {group.steps[1]:,} (0 of {len(group.runs)}){came}"
+    came = f"; half of chance after {_updates(half)} ({half.number} of {ended})" if half else ""
+    return f"not in {group.steps[1]:,} (0 of {ended}){came}"
 
 
-def _window(rates: Rates, comparison: Comparison) -> str:
+def _windows(comparison: Comparison) -> dict[str, list[Group]]:
+    """The models that were run at several learning rates: a group for each, the lowest first."""
+    found = {}
+    for name, groups in by_model(comparison).items():
+        rates: dict[float, Group] = {}
+        for group in groups:
+            if (rate := learning_rate(group)) is not None:
+                rates.setdefault(rate, group)
+        if len(rates) > 1:
+            found[name] = [rates[rate] for rate in sorted(rates)]
+    return found
+
+
+def _window(groups: Sequence[Group], comparison: Comparison) -> str:
     """At how many of the learning rates some seed solved it."""
-    solved = sum(_solved(group, comparison) is not None for group in rates.groups)
-    return f"{solved} of {len(rates.groups)} learning rates"
+    solved = sum(_solved(group, comparison) is not None for group in groups)
+    return f"{solved} of {len(groups)} learning rates"
 
 
 def rates_table(comparison: Comparison) -> Table | None:
     """A row for each model that was run at several learning rates, in the order of the best: what came of each."""
-    rows = []
-    for rates in by_rate(ranked(comparison)):
-        each = "; ".join(f"{number(learning_rate(group))}: {_reached(group, comparison)}" for group in rates.groups)
-        rows.append([label(rates.groups[0]), each, _window(rates, comparison)])
+    rows, windows = [], _windows(comparison)
+    for name, groups in windows.items():
+        each = "; ".join(f"{number(learning_rate(group))}: {_reached(group, comparison)}" for group in groups)
+        rows.append([name, each, _window(groups, comparison)])
     if not rows:
         return None
-    title = "Learning rates, of runs that have finished: updates at each"
+    title = "Learning rates of the optimizer, of runs that have ended: updates at each"
+    apart = {group.model for group, *_ in windows.values() if group.runs[0].options("model").get("group_optimizers")}
+    title += f"; parts with an optimizer of their own ({', '.join(sorted(apart))}) keep its rate" if apart else ""
     return Table(["model", "updates", "solved at"], rows, texts=3, title=title)
 
 
-def _counted(found: Spread, group: Group) -> str:
-    return f"{_updates(found)} ({found.number} of {len(group.runs)})"
+def pictured(comparison: Comparison, title: str) -> tuple[Comparison, str]:
+    """Of several settings of a model the one that stands for it, where runs end once they have solved the task."""
+    if share(comparison) is None:
+        return comparison, title
+    best = tuple(groups[0] for groups in by_model(comparison).values() if groups[0].runs[0].fit)
+    alone = len(best) == len(comparison.groups)
+    return replace(comparison, groups=best), title if alone else f"{title}, each model at its best learning rate"
 
 
 def _updates(found: Spread) -> str:
@@ -155,7 +218,8 @@ def milestones(comparison: Comparison) -> Table | None:
     rows: list[list[str]] = []
     for name, group in zip(names(comparison.groups), comparison.groups, strict=True):
         found = [updates_until(group, part * comparison.chance) for part in (0.5, 0.1)]
-        told = [one and (_updates(one) if one.number == len(group.runs) else _counted(one, group)) for one in found]
+        ended = _ended(group, comparison)
+        told = [one and _updates(one) + (f" ({one.number} of {ended})" if one.number < ended else "") for one in found]
         rows.append([name, *(one or "not reached" for one in told)])
     if all(row[1] == "not reached" for row in rows):
         return None

@@ -43,13 +43,18 @@ def collected(name: str, folder: Path, commit: str | None = None) -> dict[str, A
     best, out = study.best, diverged(study.trainings, folder)
     return {
         "study": f"campaign/{study.path.name}" if _shipped(study.path) else study.path.name,
-        "note": [line.removeprefix("#").strip() for line in study.path.read_text().splitlines() if line[:1] == "#"],
+        "note": note(study.path),
         "arms": {arm: [_setting(one) for one in study.settings if one.arm == arm] for arm in study.arms},
         "seeds": list(study.seeds),
         "best": asdict(best) if best is not None else None,
         "diverged": [{"setting": run.setting.name, "seed": run.seed} for run in study.trainings if run in out],
         "runs": runs,
     }
+
+
+def note(study: Path) -> list[str]:
+    """What a study's file says of itself: its comments' lines."""
+    return [line.removeprefix("#").strip() for line in study.read_text().splitlines() if line[:1] == "#"]
 
 
 def with_arms_of(before: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
@@ -165,6 +170,7 @@ class Arm:
         wanted: How many seeds there are to be; more where they are for successes alone, and the first ones are.
         parameters: Of the runs.
         rates: The learning rates of the settings that have run.
+        lost_rates: Those of settings that diverged with a seed of the search.
         rate: The one of the best setting.
     """
 
@@ -176,6 +182,7 @@ class Arm:
     wanted: int
     parameters: int | None
     rates: tuple[float, ...]
+    lost_rates: tuple[float, ...]
     rate: float | None
 
     @property
@@ -244,10 +251,10 @@ def _arm(name: str, settings: Sequence[Mapping[str, Any]], content: Mapping[str,
         rate = known[chosen]
         if best.get("if_success") and not all(run["success"] for run in searched[chosen]):
             wanted = len(seeds)
-    rates = tuple(value for key in tried if (value := known[key]) is not None)
     out = {one["setting"] for one in diverged if one["setting"] in ours} - set(tried)
+    rates, gone = (tuple(value for key in some if (value := known[key]) is not None) for some in (tried, sorted(out)))
     tried_of = len(tried) + len(out), len(settings)
-    return Arm(name, tried_of, window, tuple(tests), lost, wanted, parameters, rates, rate)
+    return Arm(name, tried_of, window, tuple(tests), lost, wanted, parameters, rates, gone, rate)
 
 
 def _rate(options: Mapping[str, Any]) -> float | None:

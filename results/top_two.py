@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 
 import solving
+import studies
 from verdicts import verdict
 
 from lit_rnn.commands.compare.measure import Comparison, Group
-from lit_rnn.commands.study.subject import read_study
-from lit_rnn.report.tables import Table
+from lit_rnn.commands.study.subject import Study, read_study
+from lit_rnn.report.tables import Table, plain_markdown
 
 STUDY = "campaign/nru.yaml"
 MODEL, TOP = "nru", 2
@@ -19,19 +20,25 @@ Places = Mapping[str, int]  # of each model on a task, 1 for the best and for al
 
 
 @cache
+def _study() -> Study:
+    return read_study(STUDY)
+
+
+@cache
 def _arms() -> dict[str, list[str]]:
     """Every model of each task, as the study has them."""
     found: dict[str, list[str]] = {}
-    for setting in read_study(STUDY).settings:
+    for setting in _study().settings:
         task, _, model = setting.arm.partition("-")
         found.setdefault(task, []).append(model)
     return found
 
 
 def _runs(task: str, comparison: Comparison) -> dict[str, Group]:
-    """The study's runs on a task, by model."""
+    """The study's runs on a task, by model; one that only diverged has no better place than any other."""
     arms = {f"{task}-{model}": model for model in _arms()[task]}
-    named = [(group.runs[0].folder.name.partition("-seed=")[0], group) for group in comparison.groups]
+    groups = [*(Group((run,)) for run in comparison.diverged), *comparison.groups]
+    named = [(group.runs[0].folder.name.partition("-seed=")[0], group) for group in groups]
     return {arms[name]: group for name, group in named if name in arms}
 
 
@@ -70,8 +77,9 @@ def section(comparisons: Sequence[Comparison]) -> str:
     planned = sum(len(models) for models in _arms().values())
     missing = planned - sum(len(found) for found in places.values())
     about = [
-        "Place, and updates until the loss was below a tenth of chance; the loss orders those that did not get there.",
-        f"Sizes, rates and budget, and what of them is ours: `configs/{STUDY}`.",
+        "Place, and updates until the loss was below a tenth of chance: means over the seeds that have ended. Those "
+        "that did not get there are ordered by the loss of the last validation.",
         *([f"Missing: {missing} of its {planned} runs of the first seed."] if missing else []),
     ]
+    about += [f"`configs/{STUDY}` says: {plain_markdown(' '.join(studies.note(_study().path)))}"]
     return f"{title}{verdict(*_claim(places))}\n{made}\n\n{' '.join(about)}\n\n"

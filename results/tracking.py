@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from studies import Arm, Finished, cost, read
-from verdicts import not_learnt, verdict
+from verdicts import not_learnt, untold, verdict
 
 from lit_rnn.report.tables import Table, number, plain_markdown
 
@@ -180,7 +180,7 @@ def claims(found: Tracking) -> str:
         elif yes:
             held.append(verdict(True, f"{said}. Seeds that succeeded at {where}: {yes}{last}"))
         elif blank:
-            against.append(not_learnt(said + last))
+            against.append(untold(said + last))
         else:
             waiting.append(said)
     open_ = [verdict(None, "; ".join(waiting))] if waiting else []
@@ -212,7 +212,7 @@ def headline(found: Tracking) -> str:
     """Model by task; those that have not run every task have a table of their own."""
     tasks = list(found.studies)
     header = ["model", *(f"{TASKS[task].needs}: {TASKS[task].name}" for task in tasks)]
-    chance = ["a guess among all", *(number(TASKS[task].chance, 2) for task in tasks)]
+    chance = ["a guess among all", *(number(TASKS[task].chance, 3) for task in tasks)]
     parts = []
     for ran_all, models in itertools.groupby(found.models, found.ran_all):
         rows = [[NAMES[name], *(_cell(found, task, name) for task in tasks)] for name in models]
@@ -253,19 +253,22 @@ def _state(study: Finished) -> str:
     early = [f"{NAMES[arm.name]} ({arm.tried[0]} of {arm.tried[1]} rates)" for arm in study.arms
              if arm.tests and arm.tried[0] < arm.tried[1]]  # fmt: skip
     out = [f"{NAMES[arm.name]} ({arm.diverged} of {arm.wanted} seeds)" for arm in study.arms if arm.diverged]
+    lost = [f"{NAMES[arm.name]} ({', '.join(map(number, arm.lost_rates))})" for arm in study.arms if arm.lost_rates]
     none = [NAMES[arm.name] for arm in study.arms if not arm.tests and not arm.tried[0]]
     missing = [(part, "With fewer seeds than planned"), (early, "With rates still to try"),
-               (going, "Rate not chosen or not tested yet"), (out, "Diverged"), (none, "Missing")]  # fmt: skip
+               (going, "Rate not chosen or not tested yet"), (out, "Diverged"), (lost, "Diverged at a rate"),
+               (none, "Missing")]  # fmt: skip
     told = "".join(f"{what}: {', '.join(names)}. " for names, what in missing if names)
     sizes = [arm.parameters for arm in study.arms if arm.tests]
     small = [f"{NAMES[arm.name]} ({arm.parameters:,})" for arm in study.arms
              if arm.tests and arm.parameters < 0.9 * statistics.median(sizes)]  # fmt: skip
     told += f"Of fewer parameters, with the most units that are allowed: {', '.join(small)}. " if small else ""
-    rates = sorted({rate for arm in study.arms for rate in arm.rates})  # the config's may have changed since
+    tried = {arm.name: (*arm.rates, *arm.lost_rates) for arm in study.arms}
+    rates = sorted({rate for some in tried.values() for rate in some})  # the config's may have changed since
     told += f"Rates tried: {', '.join(map(number, rates))}. " if rates else ""
     for end, which in ((max, "largest"), (min, "smallest")):
         ours = [NAMES[arm.name] for arm in study.arms
-                if arm.tests and len(arm.rates) > 1 and arm.rate == end(arm.rates)]  # fmt: skip
+                if arm.tests and len(tried[arm.name]) > 1 and arm.rate == end(tried[arm.name])]  # fmt: skip
         told += f"The best rate is the {which} that was tried for {', '.join(ours)}. " if ours else ""
     return f"{told}{cost(study.runs)}.\n"
 
@@ -385,4 +388,4 @@ def draw(found: Tracking, path: Path) -> None:
 
 def _label(task: str) -> str:
     asked = TASKS[task]
-    return f"{asked.needs}\n{asked.name}\n(a guess: {asked.chance:.2g})"
+    return f"{asked.needs}\n{asked.name}\n(a guess: {asked.chance:.3g})"

@@ -15,3 +15,8 @@ def verdict(holds: bool | None, text: str) -> str:
 def not_learnt(text: str) -> str:
     """A line about what networks are said to learn, and have not in the updates that they had here."""
     return f"- **Not learnt here**: {plain_markdown(text)}.\n"
+
+
+def untold(text: str) -> str:
+    """A line about what networks are said to lose, and have not learnt in the first place."""
+    return f"- **Cannot be told here**: {plain_markdown(text)}.\n"

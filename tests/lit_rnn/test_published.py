@@ -79,6 +79,12 @@ def test_every_shipped_figure_prints_its_status() -> None:
         assert one.unit in ("", "%", "runs") and (one.unit != "%" or one.number is None or 0 < one.number < 1), one
 
 
+def test_what_a_page_does_not_ascribe_is_ascribed_to_nobody() -> None:
+    """asRNN's README has an LSTM beside nnRNN's rows, and does not say that it is Kerg et al.'s."""
+    lstm = [one for one in published() if (one.task, one.model, one.size) == ("penn_treebank_char", "LSTM", 475)]
+    assert [one.paper for one in lstm] == ["asRNN", "asRNN"] and all("does not say" in one.source for one in lstm)
+
+
 def test_models_and_options_that_exist_here_are_named_as_here() -> None:
     """Rivals of a later day have no options yet."""
     for one in published():
@@ -106,6 +112,7 @@ def test_models_and_options_that_exist_here_are_named_as_here() -> None:
         ("timit", "expRNN", 224, "val", "5.34", "unconfirmed"),
         ("speech_spectrum", "GORU, Householder", 64, "test", "43.0", "secondary"),
         ("speech_spectrum", "uRNN", 108, "test", NO_VALUE, "secondary"),
+        ("penn_treebank_char", "asRNN", 1024, "test", "1.46 ± 0.006", "confirmed"),  # in the README of that repository
         ("penn_treebank_char", "3-layer LSTM, AWD recipe, by third parties", None, "test", "1.182", "secondary"),
     ],
 )

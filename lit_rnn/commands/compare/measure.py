@@ -142,9 +142,16 @@ class Comparison:
     def best_first(self) -> list[Group]:
         """By the test set where any was tested on it, else by validation; a group without the value comes last."""
         tested = any(group.test for group in self.groups)
+        return self._by(lambda group: group.test if tested else group.value)
 
+    @property
+    def best_validated(self) -> list[Group]:
+        """By validation alone: one that has not been tested is no worse for that."""
+        return self._by(lambda group: group.value)
+
+    def _by(self, value: Callable[[Group], Spread | None]) -> list[Group]:
         def rank(group: Group) -> float:
-            found = group.test if tested else group.value
+            found = value(group)
             return math.inf if found is None else -found.mean if self.higher_is_better else found.mean
 
         return sorted(self.groups, key=rank)

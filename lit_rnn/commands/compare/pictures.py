@@ -16,13 +16,14 @@ _DRAWN = 2 * len(style.COLOURS)  # beyond, curves cannot be told apart
 
 
 @style.styled
-def draw(comparison: Comparison, picture: Path) -> None:
+def draw(comparison: Comparison, picture: Path, title: str | None = None) -> None:
     """Loss against steps of runs on one task, with chance as a line; of several seeds the mean and the range.
 
-    Beside it the headline metric against length, where runs were measured at others too; of several seeds the mean.
+    The title begins with the task's name, or another. Beside it the headline metric against length, where runs were
+    measured at others too; of several seeds the mean.
     """
     several = bool(comparison.lengths)
-    groups = comparison.groups if len(comparison.groups) <= _DRAWN else tuple(comparison.best_first[:_DRAWN])
+    groups = comparison.groups if len(comparison.groups) <= _DRAWN else tuple(comparison.best_validated[:_DRAWN])
     figure = style.new_figure(11 if several else 7, 4.4)
     axes = figure.subplots() if not several else figure.subplots(1, 2)[0]
     labels = [f"{group.model}, {group.parameters:,} parameters" for group in groups]
@@ -34,8 +35,8 @@ def draw(comparison: Comparison, picture: Path) -> None:
     else:
         seeds = [(name, [run.folder for run in group.runs]) for name, group in zip(labels, groups, strict=True)]
         draw_means(axes, seeds, comparison.chance)
-    few = f"the {_DRAWN} best of {len(comparison.groups)}" if len(groups) < len(comparison.groups) else ""
-    axes.set_title(": ".join(filter(None, (comparison.task, few, axes.get_title()))))
+    few = f"the {_DRAWN} best on validation of {len(comparison.groups)}" if len(groups) < len(comparison.groups) else ""
+    axes.set_title(": ".join(filter(None, (title or comparison.task, few, axes.get_title()))))
     if several:
         lines = [(name, group.by_length()) for name, group in zip(labels, groups, strict=True)]
         draw_lengths(figure.axes[1], lines, f"{comparison.split}/{comparison.metric}", "length, or delay")

@@ -159,6 +159,7 @@ def test_best_first(make: Make) -> None:
     folders = [make("a", 0.9, test=0.1), make("b", 0.5, test=0.3), make("c", 0.99)]
     (one,) = compared(*folders)
     assert [group.name for group in one.best_first] == ["b", "a", "c"]
+    assert [group.name for group in one.best_validated] == ["c", "a", "b"], "nor is one behind that was not tested"
     (other,) = compared(make("d", 3.0, metric="mse"), make("e", 2.0, metric="mse"))
     assert [group.name for group in other.best_first] == ["e", "d"]
 

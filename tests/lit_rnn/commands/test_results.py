@@ -146,6 +146,20 @@ def test_what_differs_from_a_published_figure_is_judged_by_its_printed_digits(ma
     ) < both.index("0.0002 better")
 
 
+def test_a_published_figure_counts_once_however_many_of_ours_stand_beside_it(made: Path, tmp_path: Path) -> None:
+    """As where one run kept images for validation and another did not: one figure, two sentences."""
+    folder = shutil.copytree(made / "mnist", tmp_path / "mnist")
+    shutil.copytree(folder / "a-seed=1", folder / "d-seed=1")
+    config = yaml.safe_load((folder / "d-seed=1" / "config.yaml").read_text())
+    config["data"]["init_args"]["val_size"] = 1
+    (folder / "d-seed=1" / "config.yaml").write_text(yaml.safe_dump(config))
+    comparisons = pages.read(tmp_path).comparisons
+    told = differences.said_first(comparisons)
+    assert told.startswith("**Ours is worse than 2 of the 2 published figures") and told.count("\n- ") == 3
+    told = differences.said_first(comparisons, ("Lezcano-Casado and Martínez-Rubio 2019",))
+    assert told.startswith("**Ours is worse than the one published figure") and told.count("\n- ") == 2
+
+
 def test_chance_stands_in_the_unit_of_the_metric_where_it_follows(made: Path) -> None:
     """Of 1.0 nat: no share of equal classes; in bits 1 / ln 2."""
     one = replace(pages.read(made).comparisons[0], chance=1.0)

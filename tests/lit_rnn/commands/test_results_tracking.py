@@ -123,7 +123,7 @@ def test_what_was_not_learnt_at_the_length_of_training_was_not_lost_beyond_it(
     text = tracking.page(tracking.read_all(tmp_path / "tracking"), "", "")
     few = "At the length of training already too few seeds succeeded for there to be anything to keep"
     assert "\n- Holds here: a linear recurrence" in text and f": LRU 0 of 3. {few}: LinOSS 1 of 3.\n" in text
-    assert "\n- **Not learnt here**: a diagonal recurrence" in text and f"). {few}: MinGRU 1 of 3.\n" in text
+    assert "\n- **Cannot be told here**: a diagonal recurrence" in text and f"). {few}: MinGRU 1 of 3.\n" in text
 
 
 def test_arms_of_another_machine_stay_as_they_are(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +236,19 @@ def test_what_diverged_has_been_tried(made: Path, tmp_path: Path) -> None:
     assert content["diverged"] == [{"setting": "exprnn-lr=0.01", "seed": 1}]
     assert [run["test"]["loss"] for run in content["runs"] if run["run"] == "lstm-lr=0.1-seed=1"] == [None]
     arm = next(arm for arm in studies.read(made / "tracking" / "parity.json").arms if arm.name == "exprnn")
-    assert arm.tried == (2, 2) and arm.rates == (0.1,)
+    assert arm.tried == (2, 2) and arm.rates == (0.1,) and arm.lost_rates == (0.01,)
+
+
+def test_a_rate_that_diverged_was_tried_and_is_named(made: Path) -> None:
+    """Above LSTM's best one there was another: the best was not the largest that was tried."""
+    path = made / "tracking" / "parity.json"
+    content = json.loads(path.read_text())
+    content["arms"]["lstm"].append({"setting": "lstm-lr=1.0", "options": {LR: 1.0}})
+    content["diverged"].append({"setting": "lstm-lr=1.0", "seed": 1})
+    path.write_text(json.dumps(content))
+    text = tracking.page(tracking.read_all(made / "tracking"), "", "")
+    assert "Diverged at a rate: LSTM (1). " in text and "Rates tried: 0.01, 0.1, 1. " in text
+    assert "largest that was tried for LSTM" not in text
 
 
 def test_a_further_seed_that_diverged_has_not_succeeded(made: Path, tmp_path: Path) -> None:
@@ -267,7 +279,7 @@ def test_a_model_that_has_not_run_every_task_stands_apart() -> None:
 
     def study(name: str, **values: float) -> studies.Finished:
         tests = {arm: ({"value": value, "trained_at": 40},) for arm, value in values.items()}
-        arms = [studies.Arm(arm, (1, 1), 1, test, 0, 1, 1, (0.1,), 0.1) for arm, test in tests.items()]
+        arms = [studies.Arm(arm, (1, 1), 1, test, 0, 1, 1, (0.1,), (), 0.1) for arm, test in tests.items()]
         return studies.Finished(name, "", tuple(arms), [{"fit": {"trained_at": 40}}])
 
     found = tracking.Tracking(
