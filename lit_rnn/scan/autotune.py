@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import re
@@ -87,14 +88,28 @@ def representative(shape: Shape) -> Shape:
 
 
 def file_of(device: torch.device) -> Path:
-    """Where the measurements on such a device, with this torch, are kept."""
-    name = re.sub(r"[^A-Za-z0-9.]+", "-", f"{NAMES[device.type](device)} torch {torch.__version__}")
-    return cache_folder() / f"autotune-{name}.json"
+    """Where the measurements on such a device, with this torch and this lit_rnn, are kept."""
+    name = f"{NAMES[device.type](device)} torch {torch.__version__} lit_rnn {_code()}"
+    return cache_folder() / f"autotune-{re.sub(r'[^A-Za-z0-9._]+', '-', name)}.json"
+
+
+@functools.cache
+def _code() -> str:
+    """What tells the code of cells and backends from that of yesterday: the version number does not change as often."""
+    package = Path(__file__).parents[1]
+    texts = [path.read_bytes() for name in ("cells", "scan") for path in sorted((package / name).glob("*.*"))]
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:8]
 
 
 def files() -> list[Path]:
-    """All of them."""
-    return sorted(cache_folder().glob("autotune-*.json"))
+    """Those of all devices with this lit_rnn."""
+    return sorted(cache_folder().glob(f"autotune-*-{_code()}.json"))
+
+
+def forget() -> None:
+    """Remove all measurements, those with other versions of lit_rnn too."""
+    for path in cache_folder().glob("autotune-*.json"):
+        path.unlink()
 
 
 def read(path: Path) -> dict[str, dict[str, float]]:

@@ -25,8 +25,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
     measure = _measuring(["--config", options.config, *rest]) if options.config is not None else None
     if options.clear:  # not before all that was asked is known to be possible
-        for path in autotune.files():
-            path.unlink()
+        autotune.forget()
     if measure is not None:
         measure()
     console, files = new_console(), autotune.files()

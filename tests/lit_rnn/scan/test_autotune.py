@@ -64,7 +64,18 @@ def test_a_shape_is_measured_once_and_kept_on_disk(clock: Clock, monkeypatch: py
     assert autotune.measured(shape(), names, clock.a_pass) == autotune.remembered(shape(), names) == "graphed"
     assert len(clock.ran) == 3 + 6 + 6
     (path,) = autotune.files()
-    assert path.name == f"autotune-A-card-80-GB-torch-{torch.__version__.replace('+', '-')}.json"
+    torch_version = torch.__version__.replace("+", "-")
+    assert path.name == f"autotune-A-card-80-GB-torch-{torch_version}-lit_rnn-{autotune._code()}.json"
+
+
+def test_after_an_update_of_lit_rnn_it_is_measured_again(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert autotune.measured(shape(), ["loop", "fused"], clock.a_pass) == "fused"
+    (kept,) = autotune.files()
+    monkeypatch.setattr(autotune, "_code", lambda: "01234567")
+    clock.costs["fused"] = 3.0
+    assert autotune.remembered(shape(), ["loop", "fused"]) is None and not autotune.files()
+    assert autotune.measured(shape(), ["loop", "fused"], clock.a_pass) == "loop"
+    assert main(["autotune", "--clear"]) == 0 and not kept.exists() and not autotune.files()
 
 
 def test_what_fails_is_not_taken_and_what_is_new_is_measured(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
