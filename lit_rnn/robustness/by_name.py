@@ -226,7 +226,7 @@ def evaluate(
     inputs, losses, fooled = [], [], []
     for number, batch in enumerate(examples.batches()):
         start = number * examples.batch_size
-        draws = Draws(seed, range(start, start + len(batch.x)), len(examples.x))
+        draws = Draws(seed, range(start, start + len(batch.x)))
         moved = _moved(batch, attack, norm, eps, options, draws)
         value, wrong = batch.judge(moved)
         inputs.append(moved)

@@ -12,33 +12,30 @@ BLOCK = 100
 
 
 class Draws:
-    """Random numbers for some rows of many examples, drawn on the CPU: the same on every device.
+    """Random numbers for some examples, drawn on the CPU: the same on every device.
 
-    Examples are drawn for in blocks, block b from a generator of ``seed`` + b, and the rows take theirs: what they get
-    in their k-th draw does not depend on which rows are run together.
+    Examples are drawn for in whole blocks, block b from a generator of ``seed`` + b, and the rows take theirs: what an
+    example gets in its k-th draw is a function of the seed and its number alone, not of which others there are.
 
     Args:
         seed: Of block 0.
         rows: The examples' numbers.
-        examples: How many there are in all.
-        block: How many are drawn for together; the last block has the rest.
+        block: How many are drawn for together.
     """
 
-    def __init__(self, seed: int, rows: range, examples: int, block: int = BLOCK) -> None:
+    def __init__(self, seed: int, rows: range, block: int = BLOCK) -> None:
         first, behind = rows.start // block, (rows.stop - 1) // block + 1
-        self._blocks = [
-            (min(block, examples - number * block), Generator().manual_seed(seed + number))
-            for number in range(first, behind)
-        ]
+        self._block = block
+        self._generators = [Generator().manual_seed(seed + number) for number in range(first, behind)]
         self._rows = slice(rows.start - first * block, rows.stop - first * block)
 
     @classmethod
     def of(cls, seed: Seed, examples: int) -> Draws:
         """``seed`` itself if it is one, else that of all examples in one block."""
-        return seed if isinstance(seed, Draws) else cls(seed, range(examples), examples, examples)
+        return seed if isinstance(seed, Draws) else cls(seed, range(examples), examples)
 
     def _each(self, draw: Callable[[int, Generator], Tensor]) -> Tensor:
-        return torch.cat([draw(size, generator) for size, generator in self._blocks])[self._rows]
+        return torch.cat([draw(self._block, generator) for generator in self._generators])[self._rows]
 
     def normal(self, *shape: int, dtype: torch.dtype) -> Tensor:
         """(rows, *shape) of N(0, 1)."""
