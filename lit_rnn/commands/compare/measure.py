@@ -368,15 +368,17 @@ def successes(entry: Published, comparison: Comparison) -> str:
 
 
 def _losses(run: Run) -> list[float]:
-    """Of its validations."""
-    return read_curve(run.folder / "metrics.csv", "val/loss")[1]
+    """Of its validations; none where metrics.csv ends before the run did, as after a cut or a copy in progress."""
+    metrics = run.folder / "metrics.csv"
+    whole = max(read_curve(metrics, "step")[0], default=0) >= run.fit["steps"]
+    return read_curve(metrics, "val/loss")[1] if whole else []
 
 
 def without_curve(comparisons: Sequence[Comparison]) -> str:
-    """A sentence on the runs that were validated, and whose metrics.csv has no trace of it; empty where all have."""
+    """A sentence on the runs that were validated, and whose metrics.csv does not hold all of it; empty where all do."""
     runs = [run for comparison in comparisons for group in comparison.groups for run in group.runs]
     bare = [str(run.folder) for run in runs if run.fit["loss"] is not None and not _losses(run)]
-    told = "No validation loss in metrics.csv, and so neither a curve nor a success or a failure"
+    told = "No validation loss in metrics.csv, or rows missing at its end, and so neither a success nor a failure"
     return f"{told}: {', '.join(bare)}." if bare else ""
 
 

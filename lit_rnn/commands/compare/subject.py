@@ -170,13 +170,14 @@ def find_runs(given: Sequence[str]) -> tuple[list[Path], list[Path]]:
     """The run folders that are meant, each once: finished ones, and those left out because they have not finished.
 
     ``given`` are run folders, folders with runs at any depth below them, such as a study's, W&B's folders inside a run
-    folder, and patterns such as ``runs/*-seed=1``. A run folder that is named itself must have finished.
+    folder, and patterns such as ``runs/*-seed=1``, whether the shell knows them or not.
 
     Raises:
-        UserError: naming what holds no run, or an unfinished run that was named itself.
+        UserError: naming what holds no run, or saying why there are no numbers where no run has finished.
     """
     finished: list[Path] = []
     unfinished: list[Path] = []
+    bare: list[tuple[Path, list[Path]]] = []
     for name in given:
         folders = [Path(name)] if Path(name).exists() else [Path(one) for one in sorted(glob.glob(name))]
         if not folders:
@@ -184,11 +185,14 @@ def find_runs(given: Sequence[str]) -> tuple[list[Path], list[Path]]:
         for folder in folders:
             folder = _run_of_wandb(folder)
             below = runs_below(folder) if folder.is_dir() else []
-            done = [run for run in below if (run / "fit.json").is_file()]
-            if not done and (len(folders) == 1 or folder in below):
+            if not below and len(folders) == 1:
                 raise UserError(_why_none(folder, below))
+            done = [run for run in below if (run / "fit.json").is_file()]
             finished += done
             unfinished += [run for run in below if run not in done]
+            bare += [] if done else [(folder, below)]
+    if not finished:
+        raise UserError(" ".join(_why_none(*one) for one in bare))
     return _once(finished), _once(unfinished)
 
 

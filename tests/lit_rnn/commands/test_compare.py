@@ -298,8 +298,8 @@ def test_successes_are_counted_over_a_grid(make: Make) -> None:
     """Half of chance is 1.15: of three chains the last validation loss is 0.5, but one never comes below 1.15."""
     names = {"task": "copy_memory", "model": "VanillaRNN", "size": 100, "data": {"delay": 480}}
     folders = [make(f"c{lr}", options={"init": "chain", "lr": lr}, **names) for lr in (1, 2, 3)]
-    (folders[1] / "metrics.csv").write_text("step,val/loss\n9,1.16\n19,nan\n")
-    (folders[2] / "metrics.csv").write_text("step,val/loss\n9,1.14\n19,9.0\n")
+    (folders[1] / "metrics.csv").write_text("step,val/loss\n9,1.16\n39,nan\n")
+    (folders[2] / "metrics.csv").write_text("step,val/loss\n9,1.14\n39,9.0\n")
     (one,) = compared(*folders, make("o", options={"init": "orthogonal"}, **names))
     table, _ = page.published_table(one) or pytest.fail("nothing is published")
     by_name = {row[0].split(" (")[0]: (row[1], row[-1]) for row in table.cells}
@@ -329,16 +329,17 @@ def test_a_run_that_diverged_is_no_success(make: Make) -> None:
     }
 
 
-def test_a_run_without_its_curve_is_neither_success_nor_failure(make: Make, cli: Callable[..., Any]) -> None:
+def test_a_run_without_its_whole_curve_is_neither_success_nor_failure(make: Make, cli: Callable[..., Any]) -> None:
     names = {"task": "copy_memory", "model": "VanillaRNN", "size": 100, "data": {"delay": 480}}
-    for name in ("r/whole", "r/cut"):
+    for name in ("r/whole", "r/cut", "r/half"):
         make(name, options={"init": "chain"}, **names)
     make("r/never-validated", None, options={"init": "identity"}, loss=None, **names)
     for name in ("cut", "never-validated"):
         Path(f"r/{name}/metrics.csv").write_text("step,train/lo")
+    Path("r/half/metrics.csv").write_text("step,val/loss\n19,1.5\n")  # of 40 steps
     done = cli("compare", "r", "--published")
     assert done.status == 0 and "ours: 1 of 1" in done.out, done.err
-    assert "a failure: r/cut." in " ".join(done.out.split())
+    assert "a failure: r/cut, r/half." in " ".join(done.out.split())
 
 
 def test_a_published_figure_never_stands_without_its_status(make: Make, cli: Callable[..., Any]) -> None:
@@ -404,6 +405,17 @@ def test_folders_studies_patterns_and_wandb(make: Make) -> None:
             find_runs(bad)
 
 
+def test_runs_under_way_are_named_and_left_out(make: Make, cli: Callable[..., Any]) -> None:
+    """Whoever puts names in a pattern's place: the shell, or `find_runs`."""
+    make("r/done")
+    make("r/going", finished=False)
+    make("s/only/going", finished=False)
+    for given in (["r/done", "r/going", "s/only"], ["r/*", "s"], ["r", "s/*/*"]):
+        done = cli("compare", *given)
+        assert done.status == 0, done.err
+        assert "Left out, not finished: r/going, s/only/going." in " ".join(done.out.split())
+
+
 def test_why_a_folder_has_nothing_to_compare(make: Make) -> None:
     for name in ("s/going", "s/lost"):
         make(name, finished=False)
@@ -419,6 +431,8 @@ def test_why_a_folder_has_nothing_to_compare(make: Make) -> None:
         with pytest.raises(UserError) as refused:
             find_runs([given])
         assert str(refused.value) == why
+    with pytest.raises(UserError, match=r"s/going has not ended .* s/lost has diverged"):
+        find_runs(["s/*"])
 
 
 @pytest.mark.parametrize(("inside", "given"), [(".", "."), ("below", ".."), ("wandb", "offline-run-1")])
