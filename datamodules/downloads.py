@@ -25,7 +25,7 @@ from datamodules.sums import new_sum, sum_name
 
 _PATIENCE = 30.0  # seconds without a byte
 _LARGEST = 1 << 30  # bytes of a file that comes out of an archive
-_PART = ".part-"
+_PART = ".lit_rnn-part-"
 _BLOCK = 1 << 18
 
 
@@ -95,7 +95,7 @@ def _reason(error: Exception) -> str:
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
     """One process at a time, where the file system has locks; that one sweeps."""
-    with (folder / ".lock").open("w") as lock:
+    with (folder / ".lock").open("a") as lock:  # what another program keeps there, or a link leads to, stays as it is
         with contextlib.suppress(OSError):  # without locks two may download: each moves whole files into place
             fcntl.flock(lock, fcntl.LOCK_EX)
             for part in folder.glob(f"{_PART}*"):

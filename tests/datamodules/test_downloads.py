@@ -198,9 +198,22 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_half_a_file_left_by_a_kill_is_swept_away(server: Server, tmp_path: Path) -> None:
     """It never bears the name of a whole one."""
     server.files["/text"] = TEXT
-    (tmp_path / ".part-killed").write_bytes(TEXT[:100])
+    (tmp_path / f"{downloads._PART}killed").write_bytes(TEXT[:100])
     fetch(tmp_path, "The corpus", [Download(f"{server.address}/text", {"text": ""})])
     assert left(tmp_path) == ["text"] and (tmp_path / "text").read_bytes() == TEXT
+
+
+def test_what_others_keep_there_stays(server: Server, tmp_path: Path) -> None:
+    """A run folder of somebody else may name any folder for its data, and a link may lie in one."""
+    server.files["/corpus.txt"] = TEXT
+    folder, others = tmp_path / "data", {"notes": "mine", "data/.part-1": "half of a film"}
+    folder.mkdir()
+    for name, content in others.items():
+        (tmp_path / name).write_text(content)
+    (folder / ".lock").symlink_to(tmp_path / "notes")
+    fetch(folder, "Text", [Download(f"{server.address}/corpus.txt", {"train.txt": ""})])
+    assert left(folder) == [".part-1", "train.txt"]
+    assert {name: (tmp_path / name).read_text() for name in others} == others
 
 
 def test_two_at_once_download_once(server: Server, tmp_path: Path) -> None:
