@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from studies import Arm, Finished, cost, read
-from verdicts import not_learnt, untold, verdict
+from verdicts import not_here, untold, verdict
 
 from lit_rnn.report.tables import Table, number, plain_markdown
 
@@ -175,8 +175,10 @@ def claims(found: Tracking) -> str:
         last = f". {few}: {blank}" if blank else ""
         if no:
             also = f"; it holds for {yes}" if yes else ""
+            learnt = ", ".join(judged(replace(claim, times=1), found)[1]) if claim.succeed and claim.times > 1 else ""
+            also += f"; at the length of training: {learnt}" if learnt else ""
             line = f"{said}. Seeds that succeeded at {where}: {no}{also}{last}"
-            against.append(not_learnt(line) if claim.succeed else verdict(False, line))
+            against.append(not_here("kept" if learnt else "learnt", line) if claim.succeed else verdict(False, line))
         elif yes:
             held.append(verdict(True, f"{said}. Seeds that succeeded at {where}: {yes}{last}"))
         elif blank:

@@ -12,9 +12,9 @@ def verdict(holds: bool | None, text: str) -> str:
     return f"- {_WORDS[holds]}: {plain_markdown(text)}.\n"
 
 
-def not_learnt(text: str) -> str:
-    """A line about what networks are said to learn, and have not in the updates that they had here."""
-    return f"- **Not learnt here**: {plain_markdown(text)}.\n"
+def not_here(done: str, text: str) -> str:
+    """A line about what networks are said to have ``learnt`` or ``kept``, and have not in the updates they had here."""
+    return f"- **Not {done} here**: {plain_markdown(text)}.\n"
 
 
 def untold(text: str) -> str:

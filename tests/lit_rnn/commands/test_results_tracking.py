@@ -105,12 +105,15 @@ def test_what_does_not_hold_is_said_first_then_the_table_best_first(made: Path) 
     assert "Not begun: modular arithmetic, A5" in text and "9 trainings of commit 0123456 on Linux took" in text
 
 
-def test_what_was_not_learnt_is_no_refutation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_not_learnt_or_not_kept_is_no_refutation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    study = by_hand(tmp_path, {"lstm": {"0.1": [(1.0, 0.5)] * 3, "0.01": [(0.9, 0.5)]}})
+    kept, never = ({"0.1": [pair] * 3, "0.01": [(0.5, 0.5)]} for pair in ((1.0, 0.5), (0.6, 0.5)))
+    study = by_hand(tmp_path, {"lstm": kept, "slstm": never})
     assert collect.main(["runs", "tracking/parity.json", "--study", str(study)]) == 0
     text = tracking.page(tracking.read_all(tmp_path / "tracking"), "", "")
-    assert "\n- **Not learnt here**: the LSTM keeps parity" in text and "LSTM 0 of 3.\n" in text
+    assert "\n- **Not kept here**: the LSTM keeps parity" in text
+    assert "4 times the length of training: LSTM 0 of 3; at the length of training: LSTM 3 of 3.\n" in text
+    assert "\n- **Not learnt here**: sLSTM keeps parity" in text and ": SLSTM 0 of 3.\n" in text
 
 
 def test_what_was_not_learnt_at_the_length_of_training_was_not_lost_beyond_it(
