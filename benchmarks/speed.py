@@ -222,7 +222,14 @@ class Suite:
             yield Row(f"nru/{H}", work, against, Bar("faster", bar), self.pair(build, self.user_loop))
 
     def cells(self) -> Iterator[Row]:
-        for path, options in CONFIGURED:
+        return self.configured("cells", CONFIGURED, 1.5)
+
+    def parallel(self) -> Iterator[Row]:
+        paths = (f"pixel_digits/{name}.yaml" for name in ("lru", "linoss", "mingru", "minlstm", "deltaproduct"))
+        return Suite("parallel", self.threads, self.tiny).configured("parallel", [(path, {}) for path in paths], 1)
+
+    def configured(self, group: str, configs: Sequence[tuple[str, dict[str, Any]]], bar: float) -> Iterator[Row]:
+        for path, options in configs:
             model, arguments, data = described(path, **options)
             size = self.size(*size_of(data))
             changed = "".join(f"-{key if value is True else value}" for key, value in options.items())
@@ -234,10 +241,10 @@ class Suite:
                 return self.ours(cell, x, size, "loop")
 
             yield Row(
-                f"cells/{path.removesuffix('.yaml')}{changed}",
+                f"{group}/{path.removesuffix('.yaml')}{changed}",
                 f"{model} n = {arguments['hidden_size']}, {size}",
                 "its loop",
-                Bar("faster", 1.5),
+                Bar("faster", bar),
                 self.pair(build, loop),
             )
 

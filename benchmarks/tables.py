@@ -24,6 +24,8 @@ GROUPS = {
     "recurrence": "the same with W a plain weight: what scan costs without the exponential",
     "nru": "NRU, forward and backward: how many times faster than the released form, step by step",
     "cells": "every other cell, forward and backward, at a published size: how many times faster than its own loop",
+    "parallel": "cells that are linear in their state, forward and backward, by the backend that auto takes for them "
+    "where there is no C++ compiler: how many times faster than their loop",
     "fit": "a whole fit (python -m lit_rnn fit) over its bare training steps",
     "busy": "a fit beside one other process that keeps a core busy, over the same on its own",
     "memory": "peak memory of a forward and backward pass, over what is in use before it",
@@ -153,7 +155,10 @@ def card_words(run: Record) -> str:
 
 
 def filled(readme: str, runs: Sequence[Path], groups: dict[str, str] = GROUPS) -> str:
-    """``readme`` with the tables of ``runs`` between its marks; a later run's rows replace an earlier one's."""
+    """``readme`` with the tables of ``runs`` between its marks; a later run's rows replace an earlier one's.
+
+    Groups of which there is no row are named as not measured, with the command that does.
+    """
     on_a_gpu = groups is ON_A_GPU
     name, words = ("on a GPU", card_words) if on_a_gpu else ("measured", machine_words)
     start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
@@ -168,7 +173,9 @@ def filled(readme: str, runs: Sequence[Path], groups: dict[str, str] = GROUPS) -
     before, _, rest = readme.partition(start)
     _, _, after = rest.partition(end)
     measured = "\n".join(lines) + "\n\n" + markdown(list(entries.values()), groups)
-    return f"{before}{start}\n{measured.strip()}\n{end}{after}"
+    missing = " ".join(group for group in groups if group not in by_group(list(entries.values()), groups))
+    todo = f"\nNot measured yet: `python benchmarks/speed.py {missing}`.\n" if missing else ""
+    return f"{before}{start}\n{measured.strip()}\n{todo}{end}{after}"
 
 
 def write_readme(readme: Path, runs: Sequence[Path], groups: dict[str, str] = GROUPS) -> None:

@@ -280,6 +280,13 @@ def test_readme_shows_the_kept_numbers() -> None:
         assert tables.filled(readme, on_a_gpu, tables.ON_A_GPU) == readme
 
 
+def test_readme_names_what_was_not_measured(tmp_path: Path) -> None:
+    run = json.loads(next((BENCHMARKS / "results").glob("2026*.json")).read_text())
+    (tmp_path / "kept.json").write_text(json.dumps({**run, "rows": []}))
+    text = tables.filled("<!-- measured: start -->\n<!-- measured: end -->", [tmp_path / "kept.json"])
+    assert f"\nNot measured yet: `python benchmarks/speed.py {' '.join(tables.GROUPS)}`.\n" in text
+
+
 def test_every_backend_that_can_is_a_row_of_the_gpus_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU and cut small: beside the loop all, beside cuDNN plain cells, and one that fails says why."""
     monkeypatch.setattr(gpu, "PASSES", 1)
