@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from lit_rnn.commands.compare.measure import Comparison, Group, Spread, beside, 
 from lit_rnn.commands.compare.page import shown
 from lit_rnn.published import Published
 from lit_rnn.report.tables import plain_markdown, words
+
+TEST_IMAGES = {"pixel_mnist": 10_000, "permuted_pixel_mnist": 10_000}  # by task
 
 
 def label(group: Group) -> str:
@@ -88,12 +91,21 @@ class Pair:
     @property
     def sentence(self) -> str:
         gap = abs(self.ours.mean - self.value)
-        seeds = f"{len(self.group.runs)} seeds" if len(self.group.runs) > 1 else "one seed"
+        seeds = f"{len(self.group.runs)} seeds" if len(self.group.runs) > 1 else f"one seed{self._error}"
         ours = f"{label(self.group)} on {self.title}: ours {shown(self.ours, self.group)} ({seeds})"
         how = f"{gap:.2g} {'worse' if self.is_worse else 'better'}"
         within = self.ours.std is not None and gap <= 2 * self.ours.std
         how += ", within two standard deviations over seeds" if within else ""
         return f"{ours}, published {self.theirs} ({self.theirs.paper}): {how}."
+
+    @property
+    def _error(self) -> str:
+        """How far an accuracy is known from so many test images, where no spread over seeds says more."""
+        images = TEST_IMAGES.get(self.comparison.task)
+        if images is None or self.comparison.metric != "accuracy":
+            return ""
+        error = math.sqrt(self.ours.mean * (1 - self.ours.mean) / images)
+        return f"; standard error {error:.2g} over {images:,} test images"
 
     @property
     def protocols(self) -> str:

@@ -235,7 +235,7 @@ def paper(page: str, results: Results) -> str:
         for entry in _best_first(theirs):
             note = f"{entry.paper}, {entry.where}. Protocol: {entry.protocol}. Read in: {entry.source}."
             mark = notes.setdefault(note, f"({len(notes) + 1})")
-            ours = _ours(entry, comparisons)
+            ours = "; ".join(filter(None, (_ours(entry, comparisons), starts.ours(results.starts, entry))))
             measured = f"{entry.split}/{entry.metric}"
             rows.append([f"{entry.name} {mark}", entry.size, entry.parameters, measured, str(entry), ours])
         made = Table(["model", "size", "parameters", "measured", "published", "ours"], rows)

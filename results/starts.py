@@ -11,7 +11,7 @@ import studies
 from verdicts import verdict
 
 from lit_rnn.files import read_json
-from lit_rnn.published import published
+from lit_rnn.published import Published, published
 from lit_rnn.report.tables import Table, plain_markdown, spread
 
 PAPER = "Orhan and Pitkow 2020"
@@ -58,6 +58,22 @@ def of_arm(found: Mapping[str, Any], task: str, start: str) -> tuple[list[Run], 
 def _published(task: str, start: str, metric: str) -> str:
     entries = [one for one in published() if (one.paper, one.metric) == (PAPER, metric)]
     return next((str(one) for one in entries if (one.task, one.name) == (TASKS[task][1], start)), "")
+
+
+def ours(found: Mapping[str, Any] | None, entry: Published) -> str:
+    """Beside a published figure, ours of the same start: successes of each grid, or Henrici's departure after them."""
+    told = []
+    for task, (name, theirs) in TASKS.items():
+        if found is None or (entry.paper, entry.task) != (PAPER, theirs) or entry.name not in _starts(found, task):
+            continue
+        good, ended = of_arm(found, task, entry.name)
+        if entry.metric == "successes" and ended:
+            told.append(f"{len(good)} of {ended} ({name}; see Successes)")
+        if entry.metric == "henrici" and good:
+            told.append(
+                f"{_mean([run['henrici']['after'] for run in good])} ({name}, {len(good)} run{'s' * (len(good) > 1)})"
+            )
+    return "; ".join(told)
 
 
 def _share(counts: Sequence[tuple[list[Run], int]]) -> float | None:

@@ -109,7 +109,11 @@ def test_means_best_first_chance_and_published_stand_in_the_headline(made: Path,
     assert "**Ours is worse than 2 of the 2 published figures that it can stand beside:**" in first, "said first"
     theirs = r"published 0.949 \[secondary\] (Lezcano-Casado and Martínez-Rubio 2019)"
     assert f"ours 0.920 ± 0.010 (3 seeds), {theirs}: 0.029 worse." in first
-    assert r"ours 0.95 (one seed), published 0.9538 \[unconfirmed\] (Chandar et al. 2019): 0.0038 worse." in first
+    error = "standard error 0.0022 over 10,000 test images"  # the root of 0.95 times 0.05 over 10,000
+    assert (
+        rf"ours 0.95 (one seed; {error}), published 0.9538 \[unconfirmed\] (Chandar et al. 2019): 0.0038 worse."
+        in first
+    )
     paper = files["docs/results/exprnn.md"].decode()
     assert "0.920 ± 0.010 (3 seeds, 16,415 parameters)" in paper
     first = paper[paper.index("# expRNN") : paper.index("| model |")]

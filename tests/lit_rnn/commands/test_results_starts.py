@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import yaml
 
 from lit_rnn.commands.study import plan
 from lit_rnn.commands.study.subject import read_study
+from lit_rnn.published import published
 from lit_rnn.runs import endings
 from tests.kept import keep
 
@@ -92,6 +94,18 @@ def test_counts_stand_beside_the_published_ones(content: dict[str, object]) -> N
     assert r"| adding, T = 750 | orthogonal | not yet |  |  |  | 2.74 ± 0.07 \[confirmed\] |" in text
     assert "Missing: 4 of 11 runs. Diverged, and so no success: 1. 6 trainings of commit 0123456 on Linux" in text
     assert "took 0.1 hours. By hand." in text
+
+
+def test_ours_stands_in_the_table_of_published_figures(content: dict[str, object]) -> None:
+    """Which says that it is empty where there is no run; ours are in a study's file, not in folders of runs."""
+    told = {one.name: starts.ours(content, one) for one in published() if one.metric == "successes"}
+    whole = "1 of 1 (copying, T = 500, all updates; see Successes)"
+    assert told["chain"] == f"2 of 4 (copying, T = 500; see Successes); {whole}"
+    assert (told["fbchain"], told["identity"]) == ("", "")
+    (adding,) = [one for one in published() if (one.metric, one.task, one.name) == ("henrici", "adding", "orthogonal")]
+    copying = replace(adding, task="copy_memory")
+    assert starts.ours(content, adding) == "" and starts.ours(content, copying) == "3 (copying, T = 500, 1 run)"
+    assert starts.ours(None, copying) == ""
 
 
 def test_every_number_moves_the_section(content: dict[str, object]) -> None:
