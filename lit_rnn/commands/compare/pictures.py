@@ -36,7 +36,8 @@ def draw(comparison: Comparison, picture: Path, title: str | None = None) -> Non
         seeds = [(name, [run.folder for run in group.runs]) for name, group in zip(labels, groups, strict=True)]
         draw_means(axes, seeds, comparison.chance)
     few = f"the {_DRAWN} best on validation of {len(comparison.groups)}" if len(groups) < len(comparison.groups) else ""
-    axes.set_title(": ".join(filter(None, (title or comparison.task, few, axes.get_title()))))
+    named = ": ".join(filter(None, (title or comparison.task, few)))
+    axes.set_title("\n".join(filter(None, (named, axes.get_title()))))
     if several:
         lines = [(name, group.by_length()) for name, group in zip(labels, groups, strict=True)]
         draw_lengths(figure.axes[1], lines, f"{comparison.split}/{comparison.metric}", "length, or delay")
