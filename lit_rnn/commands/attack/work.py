@@ -24,6 +24,7 @@ from lit_rnn.files import check_folder, in_whole, make_folder, read_json, refuse
 from lit_rnn.robustness import Effort
 from lit_rnn.robustness.certified import Smoothing
 from lit_rnn.robustness.shots import Shot, gradients_of, seconds_per_gradient
+from lit_rnn.runs.results import runs_below
 
 
 def check_device(name: str | None) -> None:
@@ -54,7 +55,8 @@ def study(options: argparse.Namespace, given: dict[str, Any], console: Console) 
     """Attack every run of some studies that has no report yet, and set all reports side by side.
 
     Raises:
-        UserError: if a report that is there was made with other options.
+        UserError: if a report that is there was made with other options; behind all others, naming the runs that could
+            not be attacked.
     """
     for name in ("ckpt_path", "run_dir", "config", "data"):
         if getattr(options, name) is not None:
@@ -78,10 +80,21 @@ def study(options: argparse.Namespace, given: dict[str, Any], console: Console) 
     refuse_links(summary)
     check_folder(summary, "--out")
     print(f"{len(runs)} runs, {len(runs) - len(left)} with a report, {len(left)} to go", flush=True)
+    if unfinished := [run for place in options.study for run in runs_below(place) if not (run / "fit.json").is_file()]:
+        print(f"left out, not finished: {', '.join(map(str, unfinished))}", flush=True)
+    refused: dict[Path, UserError] = {}
     for number, folder in enumerate(left, 1):
         print(f"{number} of {len(left)}: {folder}", flush=True)
-        one(argparse.Namespace(**{**vars(options), "run_dir": folder, "out": None}), given, console)
-    collect(runs, summary, console)
+        try:
+            one(argparse.Namespace(**{**vars(options), "run_dir": folder, "out": None}), given, console)
+        except UserError as error:  # the others are none the worse for a damaged checkpoint
+            refused[folder] = error
+    if len(refused) == len(runs):  # what was asked for, then
+        raise next(iter(refused.values()))
+    collect([run for run in runs if run not in refused], summary, console)
+    if refused:
+        told = " ".join(f"{folder}: {error}" for folder, error in refused.items())
+        raise UserError(f"{len(refused)} of {len(runs)} runs could not be attacked, and are left out. {told}")
 
 
 def as_asked(options: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:

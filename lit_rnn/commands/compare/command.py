@@ -23,13 +23,14 @@ def run(command: str, arguments: Sequence[str]) -> None:
     if options.threads is not None:
         use_threads(options.threads)
     from lit_rnn.commands.compare import measure, page, pictures  # behind --help
-    from lit_rnn.commands.compare.subject import find_runs, read_diverged, read_run
+    from lit_rnn.commands.compare.subject import find_runs, read_diverged, read_run, tested_elsewhere
     from lit_rnn.report.console import new_console
 
     finished, unfinished = find_runs(options.runs)
     diverged = [folder for folder in unfinished if is_diverged(folder)]
-    comparisons = measure.compare([read_run(one) for one in finished], [read_diverged(one) for one in diverged])
-    notes = [*measure.apart(comparisons), *filter(None, [measure.without_curve(comparisons)])]
+    runs = [read_run(one) for one in finished]
+    comparisons = measure.compare(runs, [read_diverged(one) for one in diverged])
+    notes = [*measure.apart(comparisons), *filter(None, [measure.without_curve(comparisons), tested_elsewhere(runs)])]
     if unfinished:
         told = [f"{folder} (diverged)" if folder in diverged else str(folder) for folder in unfinished]
         notes.append(f"Left out, not finished: {', '.join(told)}.")

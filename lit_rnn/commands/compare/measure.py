@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from datamodules.errors import as_in_yaml
-from lit_rnn.commands.compare.subject import Run, completed, key_of, setting
+from lit_rnn.commands.compare.subject import Run, completed, key_of, setting, without_rounding
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
 from lit_rnn.runs.curves import read_curve
@@ -202,8 +202,7 @@ def _groups(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def _chance(run: Run) -> float:
-    """Chance without its last digits, which are rounding: of a sum, they differ from machine to machine."""
-    return float(f"{run.fit['chance']:.9g}")
+    return float(without_rounding(run.fit["chance"]))
 
 
 def _data(run: Run) -> tuple[str, dict[str, Any]]:

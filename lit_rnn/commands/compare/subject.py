@@ -27,9 +27,10 @@ class Run:
     Args:
         folder: Where it lies.
         fit: The numbers of ``fit.json``.
-        test: Those of ``test.json``, once ``test`` has run.
+        test: Those of ``test.json``, once ``test`` has run on the run's own task.
         config: What it was told; empty where there is no config.
         before: Options that it began with, and that a resume has changed.
+        astray: Why ``test.json`` is not the run's own, where it is not.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class Run:
     test: Mapping[str, Any] | None = None
     config: Mapping[str, Any] = field(default_factory=dict)
     before: tuple[Mapping[str, Any], ...] = ()
+    astray: str = ""
 
     @property
     def model(self) -> str:
@@ -99,7 +101,23 @@ def read_run(folder: Path) -> Run:
     """
     fit = read_result(folder)
     test = read_result(folder, "test") if (folder / "test.json").is_file() else None
-    return Run(folder, fit, test, _config(folder), said_before(folder))
+    apart = [
+        f"{key} is {test[key]}, and {fit[key]} in fit.json"
+        for key in ("model", "parameters", "task", "metric", "chance")
+        if test is not None and without_rounding(test[key]) != without_rounding(fit[key])
+    ]
+    return Run(folder, fit, None if apart else test, _config(folder), said_before(folder), "; ".join(apart))
+
+
+def tested_elsewhere(runs: Sequence[Run]) -> str:
+    """A sentence on the runs whose test.json is of another task or model than their training; empty where none is."""
+    told = [f"{run.folder / 'test.json'} ({run.astray})" for run in runs if run.astray]
+    return f"Left out, not a test of what was trained: {', '.join(told)}." if told else ""
+
+
+def without_rounding(value: Any) -> Any:
+    """A number without its last digits, which are rounding: of a sum, they differ from machine to machine."""
+    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def read_diverged(folder: Path) -> Run:

@@ -395,6 +395,15 @@ def test_a_study(cli: Any, trained: SequenceModel, tmp_path: Path, monkeypatch: 
     drawn = checked(monkeypatch)
     done = cli("attack", "--study", "s", *options)
     assert done.status == 0 and "2 runs, 2 with a report, 0 to go" in done.out and drawn() == 1
+    # a run that cannot be attacked, or is under way, keeps none from the table
+    shutil.rmtree(tmp_path / "s/a-seed=1/attack")
+    (tmp_path / "s/a-seed=1/checkpoints/best.ckpt").write_bytes(b"PK")
+    (tmp_path / "s/going").mkdir()
+    (tmp_path / "s/going/config.yaml").write_text("data: {}")
+    done = cli("attack", "--study", "s", *options)
+    assert done.status == 2 and "1 of 2 runs could not be attacked, and are left out. s/a-seed=1: " in done.err
+    assert "left out, not finished: s/going" in done.out
+    assert len(json.loads((tmp_path / "s/attack_study.json").read_text())["runs"]) == 1
 
 
 # ---- bad input

@@ -342,6 +342,22 @@ def test_a_run_without_its_whole_curve_is_neither_success_nor_failure(make: Make
     assert "a failure: r/cut, r/half." in " ".join(done.out.split())
 
 
+def test_a_test_of_another_task_is_named_and_left_out(make: Make, cli: Callable[..., Any]) -> None:
+    """As `test` leaves it that was given other data; chance may differ by rounding."""
+    for name in ("r/own", "r/other"):
+        make(name, test=0.8)
+    for name, changed in {"own": {"chance": 2.3 * (1 + 1e-12)}, "other": {"task": "pixel_mnist"}}.items():
+        path = Path(f"r/{name}/test.json")
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    done = cli("compare", "r", "--csv", "r.csv")
+    assert done.status == 0, done.err
+    why = (
+        "Left out, not a test of what was trained: r/other/test.json (task is pixel_mnist, and permuted_pixel_mnist in"
+    )
+    assert why in " ".join(done.out.split())
+    assert [read_run(Path("r", name)).test is None for name in ("own", "other")] == [False, True]
+
+
 def test_a_published_figure_never_stands_without_its_status(make: Make, cli: Callable[..., Any]) -> None:
     make("s/a-seed=1", 0.9, 1, test=0.85)
     make("s/b-seed=1", 0.8, 1, model="NRU", size=212, data={"protocol": "nru"})
