@@ -35,6 +35,7 @@ import yaml
 from datamodules.errors import UserError
 from lit_rnn.files import make_folder, read_json, read_yaml, refuse_links
 from lit_rnn.runs.checkpoints import last_checkpoint
+from lit_rnn.runs.curves import is_whole
 from lit_rnn.runs.endings import diverged, how_diverged, is_diverged
 from lit_rnn.runs.folder import newest_config
 from lit_rnn.runs.results import as_kept, is_finished, runs_below
@@ -54,7 +55,7 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
 
     Raises:
         UserError: if there is no run, if it was resumed with other options, if the commit it began with is not known,
-            or if a path of the machine is left.
+            if a path of the machine is left, or if metrics.csv is not whole.
     """
     path = newest_config(run)
     if path is None or to.is_absolute() or ".." in to.parts:
@@ -73,6 +74,10 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
     state = None if is_finished(run) or out else changed(_read_checkpoint(last_checkpoint(run)), rewrite)
     for value in (config, versions, state):
         changed(value, _refuse_place)  # before anything is written
+    if is_finished(run) and not is_whole(run / "metrics.csv", read_json(run / "fit.json", ["steps"])["steps"]):
+        raise UserError(
+            f"{run / 'metrics.csv'} ends before {run / 'fit.json'} says that the run did: copy it once more."
+        )
 
     refuse_links(to)
     make_folder(to, "the folder in results")

@@ -44,3 +44,8 @@ def read_curve(metrics: Path, column: str) -> tuple[list[int], list[float]]:
     except ValueError as error:
         raise UserError(f"{metrics} is damaged ({one_line(error)}): recreate it or remove it.") from error
     return [step for step, _ in points], [value for _, value in points]
+
+
+def is_whole(metrics: Path, steps: int) -> bool:
+    """Whether the rows of a metrics.csv reach the last of so many optimizer steps: those of half a copy do not."""
+    return max(read_curve(metrics, "step")[0], default=0) >= steps

@@ -13,7 +13,7 @@ from datamodules.errors import as_in_yaml
 from lit_rnn.commands.compare.subject import Run, completed, key_of, setting, without_rounding
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
-from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.curves import is_whole, read_curve
 from lit_rnn.runs.options import PLACES
 from lit_rnn.runs.results import other_lengths
 
@@ -367,10 +367,9 @@ def successes(entry: Published, comparison: Comparison) -> str:
 
 
 def _losses(run: Run) -> list[float]:
-    """Of its validations; none where metrics.csv ends before the run did, as after a cut or a copy in progress."""
+    """Of its validations; none where metrics.csv ends before the run did."""
     metrics = run.folder / "metrics.csv"
-    whole = max(read_curve(metrics, "step")[0], default=0) >= run.fit["steps"]
-    return read_curve(metrics, "val/loss")[1] if whole else []
+    return read_curve(metrics, "val/loss")[1] if is_whole(metrics, run.fit["steps"]) else []
 
 
 def without_curve(comparisons: Sequence[Comparison]) -> str:

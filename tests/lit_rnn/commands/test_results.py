@@ -370,7 +370,7 @@ def finished(folder: Path, rows: int, **config: Any) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(f"# made by hand\n{yaml.safe_dump(config)}")
     (folder / "versions.json").write_text('{"commit": "abc"}')
-    (folder / "fit.json").write_text('{"seconds": 1.0}')
+    (folder / "fit.json").write_text(json.dumps({"seconds": 1.0, "steps": rows + 1}))
     lines = [f"0,{step},{step}.5," for step in range(rows)] + [f"0,{rows},,0.25"]
     (folder / "metrics.csv").write_text("\n".join(["epoch,step,train/loss_step,val/loss", *lines, ""]))
     return folder
@@ -423,6 +423,10 @@ def test_what_cannot_be_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (str(run), "../b"),
     ):
         assert collect.main([*bad, "--commit", "abc"]) == 2
+    whole = (run / "metrics.csv").read_text()
+    (run / "metrics.csv").write_text(whole[: whole.rindex("0,1,")])
+    assert collect.main([str(run), "results/b", "--commit", "abc"]) == 2, "its last row is missing"
+    (run / "metrics.csv").write_text(whole)
     (run / "fit.json").unlink()
     assert collect.main([str(run), "results/b", "--commit", "abc"]) == 2, "neither ended nor a checkpoint"
     assert not Path("results/b").exists()
