@@ -54,7 +54,8 @@ def collected(name: str, folder: Path, commit: str | None = None) -> dict[str, A
 
 def note(study: Path) -> list[str]:
     """What a study's file says of itself: its comments' lines."""
-    return [line.removeprefix("#").strip() for line in study.read_text().splitlines() if line[:1] == "#"]
+    lines = study.read_text(encoding="utf-8").splitlines()
+    return [line.removeprefix("#").strip() for line in lines if line[:1] == "#"]
 
 
 def with_arms_of(before: Mapping[str, Any], content: Mapping[str, Any]) -> dict[str, Any]:
