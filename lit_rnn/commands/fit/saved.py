@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import subprocess
@@ -76,6 +77,7 @@ def versions(devices: Sequence[str]) -> dict[str, Any]:
     }
 
 
+@functools.cache  # what this process has imported stays
 def _commit() -> str | None:
     """The commit of the clone that this code runs from, with -dirty behind it where files differ; None outside one."""
     root = Path(lit_rnn.__file__).parents[1]
