@@ -87,7 +87,8 @@ def completion(shells: Sequence[str]) -> int:
     from lit_rnn.commands.completion import lightning_options, script
 
     words = {name: what for name, (_, what) in COMMANDS.items()}
-    modules = {name: importlib.import_module(home) for name, (home, _) in COMMANDS.items()}
+    with _importing():
+        modules = {name: importlib.import_module(home) for name, (home, _) in COMMANDS.items()}
     parsers = {name: getattr(module, "parser", lightning_options)(name) for name, module in modules.items()}
     print(script(shells[0], parsers, words))
     return 0

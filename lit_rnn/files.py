@@ -73,14 +73,12 @@ def check_yaml(text: str) -> None:
             open_keys[-1].take(event)
         if isinstance(event, yaml.CollectionStartEvent):
             open_keys.append(_Keys() if isinstance(event, yaml.MappingStartEvent) else None)
-        elif isinstance(event, yaml.CollectionEndEvent):
-            open_keys.pop()
-        if isinstance(event, yaml.CollectionStartEvent):
             begun.append((event.anchor, nodes))
             nodes += 1
             if len(begun) > DEEPEST:
                 raise YAMLLimitError(f"it is more than {DEEPEST} levels deep")
         elif isinstance(event, yaml.CollectionEndEvent):
+            open_keys.pop()
             anchor, before = begun.pop()
             if anchor is not None:
                 sizes[anchor] = nodes - before

@@ -91,7 +91,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, Any, Any]:
-    """Collecting tests makes no garbage, and what it makes stays to the end: it is not searched, a third of the time."""
+    """What this makes stays: to look for garbage in it was a third of the time, and would go on at every test."""
     gc.disable()
     try:
         return (yield)

@@ -22,7 +22,8 @@ ABOVE = ("pytorch_lightning", "lightning_fabric", "matplotlib", "sklearn", "torc
 def loaded(*code: str, among: Sequence[str]) -> set[str]:
     """Which of some packages a fresh Python has imported after some code."""
     told = f"import sys\nprint('LOADED', *({{*{tuple(among)!r}}} & set(sys.modules)))"
-    line = [sys.executable, "-c", "\n".join([*code, told])]
+    quick = "import gc\ngc.disable()"
+    line = [sys.executable, "-c", "\n".join([quick, *code, told])]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
     return set(done.stdout.rpartition("LOADED")[2].split())
 

@@ -38,6 +38,8 @@ class SaveRun(SaveConfigCallback):
             set_aside(damaged, "it is no whole config")
         _keep(folder, "config.yaml", self.parser.dump(config, skip_none=False))
         _keep(folder, "versions.json", json.dumps(versions(_devices(trainer)), indent=1) + "\n")
+        if not show.dashboards(trainer):
+            return
         told = show.flat(json.loads(self.parser.dump(self.config, skip_none=False, format="json")))
         if isinstance(pl_module, SequenceModel):
             told |= {"task": pl_module.task.name, "parameters": count_parameters(pl_module)}

@@ -16,7 +16,7 @@ from lit_rnn import graphs
 from lit_rnn.__main__ import main
 from lit_rnn.cells import Cell, JANETCell, LSTMCell, VanillaRNNCell
 from lit_rnn.commands.autotune import command
-from lit_rnn.scan import autotune, foreseen, graphed, run, scan
+from lit_rnn.scan import autotune, compiled, foreseen, graphed, run, scan
 from tests.recording import Rerun
 
 CPU = torch.device("cpu")
@@ -223,6 +223,7 @@ def test_the_command_measures_every_cell_of_a_config(clock: Clock, monkeypatch: 
     """On the CPU in a GPU's place: a model of two layers, with gradients and without."""
     monkeypatch.setattr(autotune, "seconds", lambda work, device: float(work() is None))
     monkeypatch.setattr(command, "_DEVICE", "cpu")
+    monkeypatch.setattr(compiled, "CHUNK", 2)  # whose time is that of compilation
     options = ["--model.init_args.layers", "2", "--model.init_args.hidden_size", "4", "--data.init_args.delay", "3"]
     assert main(["autotune", "--config", "quickstart.yaml", *options]) == 0
     (measured,) = [autotune.read(path) for path in autotune.files()]
