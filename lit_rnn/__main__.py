@@ -145,11 +145,13 @@ def _main(given: list[str]) -> int:
 @contextlib.contextmanager
 def _importing() -> Iterator[None]:
     """Imports make next to no garbage, and looking for it among all that they make took a fifth of a start."""
+    was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_on:
+            gc.enable()
 
 
 def _run(command: str, options: Sequence[str], debug: bool) -> int:
