@@ -179,8 +179,8 @@ def _about(results: Results, docs: str) -> str:
         f"{runs} runs have ended, of {models} models on {tasks} task{'s' * (tasks > 1)}, beside the studies of "
         f"[tracking]({docs}tracking.md) and of [robustness]({docs}robustness.md). n is the hidden size, val the "
         "validation split, whose numbers are of the last validation, while the tested checkpoint is the best on it "
-        "(the last one where there is no validation), val\\_size the training examples kept for it, and chance the loss "
-        f"of a guess. What is what: [Models]({above}/models/index.md), [Data]({above}/data.md); what is planned: "
+        "(the last one where there is no validation), val\\_size the training examples kept for it, and chance the "
+        f"loss of a guess. What is what: [Models]({above}/models/index.md), [Data]({above}/data.md); what is planned: "
         f"[The campaign]({above}/experiments.md#the-campaign). A published figure has its "
         f"[status](#every-published-figure) behind it.{alone}\n\n"
     )
