@@ -31,7 +31,7 @@ CAMPAIGN = {  # of each file of configs/campaign/: settings, runs, and the updat
     "nru": (60, 60, {(20_000, 0)}),
     "nru_rates": (20, 20, {(20_000, 0)}),
     "nonnormal": (74, 74, {(18_750, 0)}),
-    "tiny_shakespeare": (13, 13, {(0, 20)}),
+    "tiny_shakespeare": (13, 13, {(0, 4)}),
     "robustness_digits": (13, 52, {(0, 30)}),
     "robustness_mnist": (13, 52, {(0, 5)}),
     "robustness_permuted_mnist": (13, 52, {(0, 5)}),
