@@ -90,7 +90,7 @@ def certified_radius(margin: ArrayLike, lipschitz: float) -> np.ndarray:
         lipschitz: L of `lipschitz_bound`.
     """
     require(lipschitz >= 0, "lipschitz", lipschitz, "0 or positive")
-    positive = np.maximum(np.asarray(margin, dtype=np.float64), 0)
+    positive = np.fmax(np.asarray(margin, dtype=np.float64), 0)  # NaN is not positive either
     if lipschitz == 0:
         return np.where(positive > 0, np.inf, 0.0)
     return positive / (math.sqrt(2) * lipschitz)

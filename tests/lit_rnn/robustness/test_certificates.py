@@ -115,7 +115,7 @@ def test_no_jacobian_and_no_attack_beats_the_lipschitz_bound(name: str, seed: in
 
 
 def test_the_radius() -> None:
-    np.testing.assert_allclose(certified_radius([3.0, 0.0, -1.0], 1.5), [math.sqrt(2), 0, 0])
+    np.testing.assert_allclose(certified_radius([3.0, 0.0, -1.0, math.nan], 1.5), [math.sqrt(2), 0, 0, 0])
     assert certified_radius(1.0, math.inf) == 0 and certified_radius(1.0, 0.0) == math.inf
     cell = VanillaRNNCell(I, N)
     with torch.no_grad():
