@@ -198,6 +198,9 @@ def decoder_memory(
     Returns:
         (len(lags),); 1 is perfect, 0 or less is nothing.
 
+    Raises:
+        UserError: for complex W or v, options out of range, and states that overflow.
+
     Source: Orhan and Pitkow 2020, figure 2.
     """
     W = square(W)
@@ -207,7 +210,8 @@ def decoder_memory(
     steps = max(n, *(lag + 1 for lag in lags), 1) if steps is None else steps
     require(len(lags) > 0 and all(0 <= k < steps for k in lags), "lags", list(lags), f"lags from 0 to {steps - 1}")
     require(nonlinearity in NONLINEARITIES, "nonlinearity", nonlinearity, f"one of {', '.join(NONLINEARITIES)}")
-    require(noise >= 0, "noise", noise, "0 or positive")
+    require(0 <= noise < math.inf, "noise", noise, "0 or positive, and finite")
+    require(0 <= ridge < math.inf, "ridge", ridge, "0 or positive, and finite")
     require(samples >= 4, "samples", samples, "at least 4")
     generator = torch.Generator().manual_seed(seed)
     f = NONLINEARITIES[nonlinearity]
@@ -217,6 +221,8 @@ def decoder_memory(
     for s in signals:
         z = torch.randn(h.shape, generator=generator, dtype=h.dtype) * noise**0.5 if noise else 0.0
         h = f(h @ recurrent.mT + s[:, None] * source + z)
+    grown = f"a matrix whose states a double cannot hold after {steps} steps"
+    require(bool(h.isfinite().all()), "W", grown, "one that amplifies less, or fewer steps")
     half = samples // 2
     wanted = signals.flip(0)[list(lags)].mT.numpy()  # row k of the flipped signals is s_{T-k}
     states, _ = near_one(h.numpy())  # R^2 does not change, and no square overflows

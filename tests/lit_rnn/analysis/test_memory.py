@@ -337,3 +337,13 @@ def test_bad_options_are_refused() -> None:
         decoder_memory(1j * W, v, [0])
     with pytest.raises(UserError, match="complex"):
         decoder_memory(W, 1j * v, [0])
+    for wrong in (-1.0, math.nan, math.inf):
+        with pytest.raises(UserError, match="ridge"):
+            decoder_memory(W, v, [0], ridge=wrong)
+    with pytest.raises(UserError, match="noise"):
+        decoder_memory(W, v, [0], noise=math.inf)
+
+
+def test_states_that_overflow_are_no_number_of_memory() -> None:
+    with pytest.raises(UserError, match="after 2000 steps"):
+        decoder_memory(2 * np.eye(2), first(2), [0], steps=2000, samples=8)
