@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -11,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Real, array
+from lit_rnn.analysis.arrays import Real, array, near_one
 from lit_rnn.analysis.steps import JACOBIAN_ENTRIES, StepMap, flat_state
 from lit_rnn.cells import Cell, State
 from lit_rnn.cells.base import check_step
@@ -50,10 +51,11 @@ def lyapunov_spectrum(jacobians: Iterable[ArrayLike | Tensor], warmup: int = 0) 
         J = array(given, "jacobians")
         ok = J.ndim >= 2 and J.shape[-1] == J.shape[-2] > 0 and (steps == 0 or J.shape == Q.shape)
         require(ok, "jacobians", f"one of shape {J.shape}", "square matrices, (n, n) or (B, n, n), of one shape")
+        J, exponent = near_one(J)
         Q, R = np.linalg.qr(J @ Q if steps else J)
         steps += 1
         with np.errstate(divide="ignore"):  # log 0
-            logarithms = np.log(np.abs(np.diagonal(R, axis1=-2, axis2=-1)))
+            logarithms = np.log(np.abs(np.diagonal(R, axis1=-2, axis2=-1))) + exponent * math.log(2)
         total = total + logarithms if steps > warmup + 1 else logarithms
     require(steps > warmup, "jacobians", f"{steps} matrices with a warm-up of {warmup}", "more than the warm-up")
     return -np.sort(-total / (steps - warmup), axis=-1)

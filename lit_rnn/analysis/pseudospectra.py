@@ -31,7 +31,7 @@ from lit_rnn.analysis.eigen import (
     spectral_radius,
 )
 from lit_rnn.analysis.nonnormal import schur
-from lit_rnn.analysis.resolvent import MEMORY, dense, inverse_lanczos, scaled, smallest_singular_values
+from lit_rnn.analysis.resolvent import BESIDE, MEMORY, dense, inverse_lanczos, scaled, smallest_singular_values
 
 _FEW = 16  # points at which dense SVDs are as fast as the Lanczos process
 _MOST_CAYLEY = 1e3  # entry of a Cayley transform: digits that it may cost
@@ -257,7 +257,8 @@ def _criss_cross(
 def _set_of(W: NDArray[Any], eps: float) -> tuple[_Set, float]:
     """sigma_eps(W) scaled, and the scale."""
     A, scale = scaled(W)
-    scale = scale if A.any() else eps  # W = 0
+    if not A.any() or eps >= BESIDE * scale:
+        A, scale = 0 * A, eps
     return _Set(A, schur(A)[0], eps / scale), scale
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, array, square
 from lit_rnn.analysis.nonnormal import schur
 
 MEMORY = 256 * 2**20  # bytes
+BESIDE = 1e17  # times |W|_F: W added to so much is lost to rounding
 
 _WIDEST = 1024  # columns that stay in the cache's reach
 _VECTORS = 12  # of n complex numbers that one z takes on its way
@@ -54,15 +56,18 @@ def smallest_singular_values(
     if np.isrealobj(W):
         different, inverse = np.unique(different.real + 1j * np.abs(different.imag), return_inverse=True)
     A, scale = scaled(W)
-    different = different / scale
-    sigma = inverse_lanczos(schur(A)[0], different, memory) if method == "lanczos" else dense(A, different, memory)
-    return scale * sigma[inverse].reshape(places.shape)
+    sigma = np.abs(different)
+    near = sigma < BESIDE * scale
+    z = different[near] / scale
+    sigma[near] = scale * (inverse_lanczos(schur(A)[0], z, memory) if method == "lanczos" else dense(A, z, memory))
+    return sigma[inverse].reshape(places.shape)
 
 
 def scaled(W: NDArray[Any]) -> tuple[NDArray[Any], float]:
     """W / s and s = |W|_F, so that a tolerance is a share of the norm; (0, 1) for W = 0."""
     largest = float(np.abs(W).max()) or 1.0  # first, for squares that would overflow
     scale = largest * float(np.linalg.norm(W / largest)) or 1.0
+    require(math.isfinite(scale), "W", "a matrix whose norm a double cannot hold", "one of norm below 1.8e308")
     return W / scale, scale
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules.errors import UserError
 from lit_rnn import analysis
 from lit_rnn.cells import VanillaRNNCell
 from lit_rnn.init import fbchain_
@@ -118,6 +119,23 @@ def test_hardly_a_matrix(scale: float) -> None:
     assert growth.norms[3] == 0
 
 
+@pytest.mark.parametrize("method", ["lanczos", "svd"])
+@pytest.mark.parametrize("scale", [1e-40, 1e-160, 1e-300])
+def test_nothing_is_left_of_it_beside_a_number(scale: float, method: Any) -> None:
+    """|z| - |W| <= sigma_min <= |z| + |W|, and rho + eps <= rho_eps <= |W| + eps, which are one number."""
+    W, z = scale * RANDOM, np.array([1.2, -0.3j, 3 - 4j])
+    np.testing.assert_allclose(analysis.smallest_singular_values(W, z, method), np.abs(z), rtol=1e-14)
+    np.testing.assert_allclose(analysis.smallest_singular_values(RANDOM, z / scale, method), np.abs(z) / scale, 1e-14)
+    for f in (analysis.pseudospectral_radius, analysis.pseudospectral_abscissa):
+        assert f(W, 0.1) == pytest.approx(0.1, rel=1e-14)
+        assert f(RANDOM, 0.1 / scale) == pytest.approx(0.1 / scale, rel=1e-14)
+
+
+def test_a_norm_that_a_double_cannot_hold() -> None:
+    with pytest.raises(UserError, match="norm"):
+        analysis.smallest_singular_values(np.full((2, 2), 1e308), [1.0])
+
+
 @pytest.mark.parametrize("scale", [1e150, 1e250])
 def test_a_huge_one(scale: float) -> None:
     W = scale * RANDOM
@@ -162,6 +180,12 @@ def test_lyapunov_exponents_move_by_the_logarithm(scale: float) -> None:
     J = np.random.default_rng(1).standard_normal((20, 4, 4))
     expected = analysis.lyapunov_spectrum(J) + math.log(scale)
     np.testing.assert_allclose(analysis.lyapunov_spectrum(scale * J), expected, rtol=1e-12)
+
+
+def test_lyapunov_exponents_of_the_largest_numbers() -> None:
+    """Eigenvalues 1.7e308 (1 +- i), whose modulus a double cannot hold; its logarithm it can."""
+    J = 1.7e308 * np.array([[1.0, -1.0], [1.0, 1.0]])
+    np.testing.assert_allclose(analysis.lyapunov_spectrum([J] * 3), math.log(1.7e308) + math.log(2) / 2, rtol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e150, 1e-200, 1e-250])
