@@ -17,6 +17,7 @@ from datamodules.batch import Parts, at
 from datamodules.errors import one_line, require
 from lit_rnn.dtypes import as_plain
 from lit_rnn.models.meter import AUROC, R2, RMSE, ExpOfMean, WeightedMean
+from lit_rnn.robustness.objective import wrong_label
 
 STAGES = ("train", "val", "test")
 UNITS = ("symbol", "character", "byte", "word")  # of text, which all mean the same of a task's symbols
@@ -85,7 +86,7 @@ def _share(right: Tensor) -> Tensor:
 
 
 def _accuracy(outputs: Tensor, targets: Tensor) -> Tensor:
-    return _share(outputs.argmax(-1) == targets)
+    return _share(~wrong_label(outputs, targets))
 
 
 def _bits(outputs: Tensor, targets: Tensor) -> Tensor:

@@ -148,7 +148,7 @@ def smooth_certify(
 
     n0 votes choose the class, n fresh ones bound its probability from below. Each statement is true with probability
     1 - alpha over the noise; it speaks of the smoothed classifier, not of ``model`` itself. No box: the noise may
-    leave the data's range.
+    leave the data's range. Where outputs are NaN the model votes for no class.
 
     Args:
         model: From inputs to logits (B, C).
@@ -172,7 +172,8 @@ def smooth_certify(
             shape = (min(batch_size, count - start), *example.shape)
             noise = torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
             outputs = read(model, example + sigma * noise, None if length is None else length.expand(len(noise)))
-            seen = outputs.argmax(-1).bincount(minlength=outputs.shape[-1])
+            highest, named = outputs.max(-1)
+            seen = named[~highest.isnan()].bincount(minlength=outputs.shape[-1])  # NaN is a vote for no class
             total = seen if total is None else total + seen
         assert total is not None
         return total

@@ -55,13 +55,14 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def wrong_label(outputs: Tensor, y: Tensor) -> Tensor:
-    """Whether the class predicted is another: (..., C) and (...) to (...)."""
-    return outputs.argmax(-1) != y
+    """Whether the class predicted is another, or none as an output is NaN: (..., C) and (...) to (...)."""
+    highest, predicted = outputs.max(-1)
+    return (predicted != y) | highest.isnan()
 
 
 def off_by(tolerance: float) -> Wrong:
-    """Whether any of the numbers predicted is off by more than ``tolerance``: (..., O) and (..., O) to (...)."""
-    return lambda outputs, y: ((outputs - y).abs() > tolerance).any(-1)
+    """Whether any of the numbers predicted is off by more than ``tolerance``, or NaN: (..., O) and (..., O) to (...)."""
+    return lambda outputs, y: ~((outputs - y).abs() <= tolerance).all(-1)
 
 
 class Objective:

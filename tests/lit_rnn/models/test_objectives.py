@@ -203,6 +203,11 @@ def test_an_epoch_in_which_nothing_counts_is_refused(stage: str, words: str) -> 
         getattr(trainer, stage)(VanillaRNN(data.task, 4), data)
 
 
+def test_an_answer_of_nan_is_not_right() -> None:
+    outputs = torch.tensor([[math.nan, math.nan], [1.0, 0.0]])
+    assert METRICS["accuracy"].read(outputs, torch.tensor([0, 0])) == (0.5, 2)
+
+
 def test_r2_of_one_number_is_no_number() -> None:
     assert math.isnan(epoch(task_of("r2", "value", 1), [(torch.ones(1, 1), torch.ones(1, 1), None)]))
 

@@ -17,12 +17,14 @@ from lit_rnn.robustness import (
     additive_noise,
     fgsm,
     multiplicative_noise,
+    off_by,
     pgd,
     random_draws,
     random_search,
     salt_and_pepper,
     smooth_certify,
     symbol_swap,
+    wrong_label,
     zero_gradient_fraction,
 )
 from lit_rnn.robustness.attacks import Threat
@@ -193,6 +195,12 @@ def test_a_loss_of_ones_own() -> None:
     x = draw(B, T, I)
     moved = pgd(lambda x: x, x, x, 0.1, loss=lambda z, y: z.flatten(1).sum(1))
     torch.testing.assert_close(moved, x + 0.1, rtol=0, atol=1e-12)
+
+
+def test_an_answer_of_nan_is_wrong() -> None:
+    outputs = torch.tensor([[math.nan] * 3, [2.0, math.nan, 1.0], [math.inf, 0.0, 1.0], [2.0, 0.0, 1.0]])
+    assert wrong_label(outputs, torch.tensor([0, 1, 0, 0])).tolist() == [True, True, False, False]
+    assert off_by(0.5)(torch.tensor([[math.nan], [0.6], [0.5]]), torch.zeros(3, 1)).tolist() == [True, True, False]
 
 
 def test_who_is_fooled() -> None:

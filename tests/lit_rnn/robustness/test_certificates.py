@@ -255,6 +255,11 @@ def test_smoothing_a_half_space() -> None:
     np.testing.assert_array_equal(found.label, again.label)
 
 
+def test_a_network_that_answers_nan_is_certified_nothing() -> None:
+    found = smooth_certify(lambda x: torch.full((len(x), 3), math.nan), torch.zeros(2, T, I), 0.5, n=200)
+    assert found.label.tolist() == [-1, -1] and not found.radius.any()
+
+
 def test_no_attack_beats_smoothing() -> None:
     """The smoothed class, asked again at attacked inputs inside the radius, is the same."""
     net = net_of("tanh", 3)
