@@ -27,7 +27,7 @@ class Cayley(SkewMap):
     """W = (I + A)^-1 (I - A), A = -A^H: the rotations (unitary matrices) without eigenvalue -1, det 1 when real.
 
     An eigenvalue near -1 takes a large A: |s| = tan(angle / 2). With ``trivialized``, W = B (I + A)^-1 (I - A) reaches
-    all of SO(n) as B moves. Cost O(n^3) per evaluation, about a quarter of the exponential's.
+    all of SO(n) as B moves. Cost O(n^3) per evaluation, one solve.
 
     Source: Helfrich et al. 2018. Arguments as `SkewMap`.
     """

@@ -61,7 +61,7 @@ def wrong_label(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def off_by(tolerance: float) -> Wrong:
-    """Whether any of the numbers predicted is off by more than ``tolerance``, or NaN: (..., O) and (..., O) to (...)."""
+    """Whether any number predicted is off by more than ``tolerance``, or NaN: (..., O) and (..., O) to (...)."""
     return lambda outputs, y: ~((outputs - y).abs() <= tolerance).all(-1)
 
 
