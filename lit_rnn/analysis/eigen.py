@@ -186,9 +186,10 @@ def spectral_radius(
     """rho(W) = max |lambda|, the largest modulus of an eigenvalue; not the spectral norm.
 
     ``power`` iterates a two-dimensional Ritz problem: with Q an orthonormal basis of span(v, W v), the eigenvalues of
-    Q^H W Q, until the leading one's residual |W x - theta x| is at rounding. One vector is not enough: the leading
-    eigenvalues of a real W are usually a complex pair, and for r R(theta) the Rayleigh quotient is r cos(theta) for
-    every vector. It warns where it does not converge (three eigenvalues of nearly the same modulus).
+    Q^H W Q, until the leading one's residual |W x - theta x| is 1e-12 |theta|: theta is off by about as much, times the
+    eigenvalue's condition number. One vector is not enough: the leading eigenvalues of a real W are usually a complex
+    pair, and for r R(theta) the Rayleigh quotient is r cos(theta) for every vector. It warns where it does not
+    converge: three eigenvalues of nearly the same modulus, or a |W| so far above rho that rounding hides the residual.
 
     Raises:
         UserError: for a W that is not square, not finite or empty; for an unknown method or precision.
@@ -212,11 +213,11 @@ def _ritz_radius(W: NDArray[Any], most: int = 20_000) -> float:
         values, vectors = np.linalg.eig(Q.conj().T @ image)
         lead = np.abs(values).argmax()
         # of the leading pair only: where a real eigenvalue leads, the second direction need not settle
-        residual = float(np.linalg.norm(image @ vectors[:, lead] - values[lead] * (Q @ vectors[:, lead]))) / size
-        if residual < 1e-12:
+        residual = float(np.linalg.norm(image @ vectors[:, lead] - values[lead] * (Q @ vectors[:, lead])))
+        if residual <= 1e-12 * abs(values[lead]):  # next to |W| it may be small from the start, if W is far from normal
             return float(abs(values[lead]))
         Q = np.linalg.qr(image)[0]
-    _warn(f"the power method has not converged (residual {residual:.1e}): no pair of eigenvalues leads")
+    _warn(f"the power method has not converged (residual {residual / size:.1e} |W|): no pair of eigenvalues leads")
     return float(abs(values[lead]))
 
 

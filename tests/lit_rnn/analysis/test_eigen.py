@@ -281,6 +281,15 @@ def test_power_method_on_small_cases(W: np.ndarray, radius: float) -> None:
     assert spectral_radius(W, method="power") == pytest.approx(radius, abs=1e-8)
 
 
+@pytest.mark.parametrize("coupling", [1e3, 1e6, 1e9])
+def test_power_method_does_not_stop_early_far_from_normal(coupling: float) -> None:
+    """The coupling of units 2 and 3 to unit 1 is no part of any eigenvalue: 0.9, and 0.918 and -0.218 of theirs."""
+    W = np.array([[0.9, coupling, 0.0], [0.0, 0.5, 1.0], [0.0, 0.3, 0.2]])
+    exact = (0.7 + math.sqrt(0.49 + 0.8)) / 2
+    condition = eigenvalue_condition_numbers(W).max()
+    assert spectral_radius(W, method="power") == pytest.approx(exact, rel=1e-11 * condition)
+
+
 def test_power_method_is_never_silently_wrong_when_no_pair_dominates() -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
