@@ -259,15 +259,18 @@ def numerical_range(W: ArrayLike | Tensor, points: int = 200) -> Complex:
 def numerical_radius(W: ArrayLike | Tensor, angles: int = 128) -> float:
     """w(W) = max over the numerical range of |z|; |W| / 2 <= w <= |W|, and |W^k| <= 2 w^k (Berger).
 
-    The largest support over a grid of directions, its best local maxima refined.
+    The farthest of `numerical_range`'s points, which is exact at a corner of the range, and the support refined in the
+    directions of the farthest local maxima: from below, and at least cos(pi / angles) w: 0.9997 w.
     """
     require(angles >= 1, "angles", angles, "a whole number of at least 1")
     A, exponent = near_one(square(W))
     step = 2 * math.pi / angles
-    grid = np.array([_support(A, k * step) for k in range(angles)])
-    best = float(grid.max())
-    peaks = np.flatnonzero((grid >= np.roll(grid, 1)) & (grid >= np.roll(grid, -1)))
-    for k in peaks[np.argsort(-grid[peaks])][:6]:
+    points = numerical_range(A, angles)
+    reach = np.abs(points)
+    best = float(reach.max())
+    peaks = np.flatnonzero((reach >= np.roll(reach, 1)) & (reach >= np.roll(reach, -1)))
+    directions = np.angle(points[peaks[np.argsort(-reach[peaks])]]) / step
+    for k in list(dict.fromkeys(directions.round()))[:6]:  # a corner is touched from several sides
         found = minimize_scalar(
             lambda angle: -_support(A, angle),
             bounds=((k - 1) * step, (k + 1) * step),

@@ -364,6 +364,14 @@ def test_numerical_radius_of_a_normal_matrix_is_its_spectral_radius(W: np.ndarra
     assert numerical_radius(W) == pytest.approx(abs(np.linalg.eigvals(W)).max(), rel=1e-8)
 
 
+@pytest.mark.parametrize("seed", [0, 2])
+def test_numerical_radius_of_many_corners_at_nearly_the_same_distance(seed: int) -> None:
+    """None of which lies in a direction of the grid, where the farthest has not the largest support."""
+    random = np.random.default_rng(seed)
+    corners = (1 - 2e-4 * random.random(50)) * np.exp(2j * np.pi * (np.arange(50) + 0.3 * random.random(50)) / 50)
+    assert numerical_radius(np.diag(corners)) == pytest.approx(abs(corners).max(), rel=1e-12)
+
+
 def test_numerical_radius_of_a_permutation() -> None:
     """Multiple eigenvalues, at which LAPACK's search for the largest one alone can fail."""
     for seed in (21, 28):
