@@ -43,7 +43,11 @@ def _try_out(arguments: Sequence[str], here: bool) -> dict[str, Any]:
 # what a wing is given of another, as none imports another
 HANDED: Mapping[str, Mapping[str, Callable[..., Any]]] = {"study": {"try_out": _try_out}}
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+# what the machine may refuse for no fault of the program's
+UNUSABLE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
+    *(errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+)
 
 USAGE = """usage: python -m lit_rnn COMMAND [options] [--trust MODULE] [--debug]
 
@@ -189,10 +193,11 @@ def _run(command: str, options: Sequence[str], debug: bool) -> int:
             raise
         if stopping.signum is not None:  # an error that a signal has led to, or Lightning's own way to stop
             return _stopped(Stopped(stopping.signum, stopping.how), first_process())
-        if isinstance(error, OSError) and error.errno in UNWRITABLE:  # a full disk is no fault of the program's
-            _tell(
-                f"{error.filename or 'the output'} cannot be used ({error.strerror}): make room or correct the rights."
-            )
+        if isinstance(error, OSError) and error.errno in UNUSABLE:
+            way = "make room, or correct its rights or what stands in its place, then give the command again"
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                way = "raise the limit on open files, as by ulimit -n 4096"
+            _tell(f"{error.filename or 'the output'} cannot be used ({error.strerror}): {way}.")
             return 1
         if (lacking := out_of_memory(error)) is not None:
             _tell(str(lacking))

@@ -21,77 +21,25 @@ from typing import Any
 import yaml
 
 from datamodules.errors import UserError, one_line, require
+from lit_rnn.yaml_limits import MOST_CHARACTERS, SafeLoader, YAMLLimitError, check_yaml
 
-MOST_CHARACTERS, MOST_NODES, DEEPEST = 1_000_000, 100_000, 50
 LONGEST_ARM, LONGEST_NAME = 80, 120
 _PARTIAL = ".partial"  # ends the names of files that are being written
-_SafeLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, as jsonargparse takes it: ten times as fast
+
+
+def read_bytes(path: Path) -> bytes:
+    """All of a file that a folder of somebody else may hold.
+
+    Raises:
+        OSError: if it cannot be read, or is a pipe or a device, which may have no end, or never begin.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # of a folder the system says so
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return path.read_bytes()
 
 
 # ---- YAML and JSON
-
-
-class YAMLLimitError(yaml.YAMLError):
-    """YAML larger than anything that this project writes or reads."""
-
-
-class _Keys:
-    """The keys of one mapping: every other node in it."""
-
-    def __init__(self) -> None:
-        self.seen: set[str] = set()
-        self.next = True
-
-    def take(self, event: yaml.NodeEvent) -> None:
-        key, self.next = self.next, not self.next
-        if key and isinstance(event, yaml.ScalarEvent):
-            if event.value in self.seen and event.value != "<<":
-                again = f", again in line {event.start_mark.line + 1}" if event.start_mark else ""
-                raise YAMLLimitError(f"the key {event.value} stands twice in one mapping{again}")
-            self.seen.add(event.value)
-
-
-def check_yaml(text: str) -> None:
-    """Measure YAML before it is built: characters, depth, and nodes, an alias counted as all that it stands for.
-
-    Raises:
-        YAMLLimitError: if it is beyond `MOST_CHARACTERS`, `DEEPEST` or `MOST_NODES`, or a mapping has a key twice, of
-            which the loader would keep the last.
-        yaml.YAMLError: if it is no YAML.
-    """
-    # too short to be any of it, but an alias can stand inside itself, and a key twice
-    if len(text) < DEEPEST and "*" not in text and text.count(":") < 2:
-        return
-    if len(text) > MOST_CHARACTERS:
-        raise YAMLLimitError(f"it has {len(text):,} characters, and at most {MOST_CHARACTERS:,} are read")
-    sizes: dict[str, int] = {}  # nodes of what an anchor stands for
-    begun: list[tuple[str | None, int]] = []  # open collections: anchor, nodes before
-    open_keys: list[_Keys | None] = []  # of the collections that are open; None for a list
-    nodes = 0
-    for event in yaml.parse(text, Loader=_SafeLoader):
-        if isinstance(event, yaml.NodeEvent) and open_keys and open_keys[-1] is not None:
-            open_keys[-1].take(event)
-        if isinstance(event, yaml.CollectionStartEvent):
-            open_keys.append(_Keys() if isinstance(event, yaml.MappingStartEvent) else None)
-            begun.append((event.anchor, nodes))
-            nodes += 1
-            if len(begun) > DEEPEST:
-                raise YAMLLimitError(f"it is more than {DEEPEST} levels deep")
-        elif isinstance(event, yaml.CollectionEndEvent):
-            open_keys.pop()
-            anchor, before = begun.pop()
-            if anchor is not None:
-                sizes[anchor] = nodes - before
-        elif isinstance(event, yaml.AliasEvent):
-            if any(anchor == event.anchor for anchor, _ in begun):
-                raise YAMLLimitError(f"the alias *{event.anchor} stands inside what it stands for")
-            nodes += sizes.get(event.anchor or "", 1)
-        elif isinstance(event, yaml.ScalarEvent):
-            nodes += 1
-            if event.anchor is not None:
-                sizes[event.anchor] = 1
-        if nodes > MOST_NODES:
-            raise YAMLLimitError(f"its aliases expand to more than {MOST_NODES:,} nodes, which is what is read at most")
 
 
 def parse_yaml(text: str, what: str) -> Any:
@@ -102,7 +50,7 @@ def parse_yaml(text: str, what: str) -> Any:
     """
     try:
         check_yaml(text)
-        return yaml.load(text, Loader=_SafeLoader)
+        return yaml.load(text, Loader=SafeLoader)
     except YAMLLimitError as error:
         raise UserError(f"{what} is refused: {error}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date such as 2026-13-45
@@ -114,7 +62,7 @@ def read_yaml(path: Path, what: str) -> Any:
     try:
         if path.stat().st_size > 4 * MOST_CHARACTERS:  # UTF-8 takes at most four bytes a character
             raise UserError(f"{what} {path} is refused: at most {MOST_CHARACTERS:,} characters of YAML are read.")
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{what} {path} is not YAML: {one_line(error)}") from error
     return parse_yaml(text, f"{what} {path}")
@@ -127,7 +75,7 @@ def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
         UserError: if it is something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({type(error).__name__}): recreate it or remove it.") from error
     missing = None if not isinstance(content, dict) else next((key for key in keys if key not in content), None)
@@ -135,6 +83,14 @@ def read_json(path: Path, keys: Sequence[str] = ()) -> dict[str, Any]:
         what = "holds no object" if missing is None else f"lacks {missing!r}"
         raise UserError(f"{path} is damaged (it {what}): recreate it or remove it.")
     return content
+
+
+def read_text(path: Path, key: str) -> str:
+    """The text under ``key`` in a JSON object that this project wrote; raises as `read_json` does."""
+    found = read_json(path, (key,))[key]
+    if not isinstance(found, str):
+        raise UserError(f"{path} is damaged ({key} is not text): recreate it or remove it.")
+    return found
 
 
 @contextlib.contextmanager
@@ -326,13 +282,18 @@ _OF_WANDB = re.compile(
 _UNSAFE = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
 
 
+def is_folder_name(name: str) -> bool:
+    """Whether a folder in another one can be called so: names are never paths."""
+    return name not in ("", ".", "..") and not _UNSAFE.search(name)
+
+
 def check_name(name: str, key: str) -> None:
     """Refuse what is a path, or cannot be part of a file's name.
 
     Raises:
         UserError: naming ``key``.
     """
-    sound = name not in ("", ".", "..") and len(name) <= LONGEST_ARM and not _UNSAFE.search(name)
+    sound = is_folder_name(name) and len(name) <= LONGEST_ARM
     require(sound, key, name, f"a name of at most {LONGEST_ARM} characters without / and \\: names are never paths")
 
 
@@ -361,7 +322,7 @@ def file_name(name: str) -> str:
 def refuse_links(folder: Path) -> None:
     """Refuse a folder with a link in it that leads out of it, symbolic or hard: a command would write elsewhere.
 
-    The folder itself may be a link. Nothing is followed.
+    The folder itself may be a link. Nothing is followed. A pipe is refused too: a command would wait for it for ever.
 
     Raises:
         UserError: naming the link.
@@ -381,6 +342,10 @@ def refuse_links(folder: Path) -> None:
                 )
         for path in (os.path.join(place, name) for name in names):
             status = os.lstat(path)
+            if stat.S_ISFIFO(status.st_mode):
+                raise UserError(
+                    f"{folder / os.path.relpath(path, root)} is a pipe, for which a command waits: remove it."
+                )
             if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
                 key = (status.st_dev, status.st_ino)
                 names_of.setdefault(key, []).append(path)

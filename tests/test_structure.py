@@ -16,6 +16,7 @@ FLOORS = [
     "lit_rnn.shadowing",
     "datamodules",
     "lit_rnn.class_paths",
+    "lit_rnn.yaml_limits",
     "lit_rnn.files",
     "lit_rnn.published",
     "lit_rnn.threads",

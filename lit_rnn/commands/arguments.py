@@ -13,11 +13,12 @@ import yaml
 
 from datamodules.errors import UserError, require
 from lit_rnn.commands.configs import QUICKSTART, check_config, find_config
-from lit_rnn.files import YAMLLimitError, check_path, check_yaml, parse_yaml
+from lit_rnn.files import check_path, parse_yaml
 from lit_rnn.runs import config as run_config
 from lit_rnn.runs import limits
 from lit_rnn.runs.checkpoints import folder_of
 from lit_rnn.runs.folder import newest_config
+from lit_rnn.yaml_limits import YAMLLimitError, check_yaml
 
 
 def complete(command: str, arguments: Sequence[str]) -> list[str]:

@@ -23,9 +23,9 @@ from lit_rnn import blame, callbacks  # noqa: F401  # callbacks, so that configs
 from lit_rnn.commands.arguments import complete
 from lit_rnn.commands.dropped import dropped, empty_mappings
 from lit_rnn.commands.sentences import explain
-from lit_rnn.files import check_yaml
 from lit_rnn.models import SequenceModel
 from lit_rnn.runs.config import with_full_names
+from lit_rnn.yaml_limits import check_yaml
 
 # instead of what Lightning says of options that mean less here
 _HELP = {

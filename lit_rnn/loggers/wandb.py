@@ -17,7 +17,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_only
 
 from datamodules.errors import UserError, one_line
-from lit_rnn.files import read_json, write_json
+from lit_rnn.files import read_text, write_json
 from lit_rnn.loggers.lasting import named, telling
 
 STEP = "trainer/global_step"  # Lightning's name of the x axis
@@ -57,7 +57,7 @@ class WandbDashboard(WandbLogger):
         if options.get("name") is None:
             options["name"] = name
         if options.get("id") is None:
-            options["id"] = read_json(kept, ("id",))["id"] if kept.is_file() else _new_id()
+            options["id"] = read_text(kept, "id") if kept.is_file() else _new_id()
 
     @property
     @rank_zero_experiment

@@ -18,8 +18,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from datamodules import SequenceDataModule, UserError
 from datamodules.errors import held, require
 from lit_rnn.class_paths import class_in, class_path, full_name, loaded, shorten
-from lit_rnn.files import YAMLLimitError, check_yaml, inside, read_yaml
+from lit_rnn.files import inside, read_yaml
 from lit_rnn.models import SequenceModel
+from lit_rnn.yaml_limits import YAMLLimitError, check_yaml
 
 PLACES: dict[str, type] = {
     "model": SequenceModel,

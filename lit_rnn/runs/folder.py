@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 import yaml
 
 from datamodules.errors import UserError
-from lit_rnn.files import YAMLLimitError, cannot_make, check_folder, check_yaml, refuse_links, remove_partial
+from lit_rnn.files import cannot_make, check_folder, read_bytes, refuse_links, remove_partial
 from lit_rnn.runs.checkpoints import best_checkpoint, initial_checkpoint, is_started, last_checkpoint
 from lit_rnn.runs.endings import diverged
 from lit_rnn.runs.launched import first_process as first_process
 from lit_rnn.runs.lock import Lock
 from lit_rnn.runs.results import is_finished
+from lit_rnn.yaml_limits import YAMLLimitError, check_yaml
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -62,7 +63,7 @@ def damaged_configs(folder: Path) -> list[Path]:
 
 def _is_cut(path: Path) -> bool:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path).decode()
         check_yaml(text)
         config = yaml.safe_load(text)
     except YAMLLimitError:
@@ -160,8 +161,14 @@ class Claim:
         self._before = set(folder.iterdir())  # by now nobody else writes here
         self._checkpoint = _stamp(last_checkpoint(folder))
         if trains:
-            with _told(folder):
-                (folder / "checkpoints").mkdir(exist_ok=True)
+            try:
+                check_folder(folder / "checkpoints", "run_dir", _HINT)
+                with _told(folder):
+                    (folder / "checkpoints").mkdir(exist_ok=True)
+            except UserError:
+                self.take_back()
+                self.release()
+                raise
 
     @classmethod
     def fresh(cls, name: str, trains: bool) -> Claim:

@@ -16,7 +16,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 import lit_rnn
-from lit_rnn.files import inside, set_aside, write_file
+from lit_rnn.files import inside, read_bytes, set_aside, write_file
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
@@ -51,7 +51,7 @@ def _keep(folder: Path, name: str, text: str) -> None:
     there = numbered(folder, name)
     if not there:
         write_file(folder / name, text)
-    elif there[-1].read_bytes() != text.encode():
+    elif read_bytes(there[-1]) != text.encode():
         path = folder / name
         write_file(path.with_stem(f"{path.stem}-{number_of(there[-1]) + 1}"), text)
 

@@ -13,7 +13,7 @@ from lit_rnn.class_paths import OURS
 from lit_rnn.commands.study.local import has_diverged
 from lit_rnn.commands.study.search.space import short
 from lit_rnn.commands.study.subject import Run
-from lit_rnn.files import parse_yaml, read_json, read_yaml, write_json
+from lit_rnn.files import is_folder_name, parse_yaml, read_json, read_yaml, write_json
 from lit_rnn.runs.checkpoints import is_started
 from lit_rnn.runs.folder import newest_config
 from lit_rnn.runs.options import flat, makes_a_difference, number
@@ -38,6 +38,8 @@ def read(folder: Path) -> dict[str, Planned]:
     path = folder / _NAME
     found = read_json(path) if path.is_file() else {}
     for name, entry in found.items():
+        if not is_folder_name(name):  # a folder of that name may be renamed
+            raise UserError(f"{path} is damaged (it names the run {name!r}, a path): recreate it or remove it.")
         if not (isinstance(entry, dict) and all(_are_texts(entry.get(key)) for key in ("arguments", "configs"))):
             raise UserError(f"{path} is damaged (it does not say what {name} is): recreate it or remove it.")
     return found

@@ -279,6 +279,13 @@ def test_the_death_of_its_service_changes_nothing(dashboard: Any) -> None:
     assert [str(one.message)[:26] for one in told] == ["W&B takes no more notes (C"], [str(one.message) for one in told]
 
 
+def test_an_id_that_is_no_text_is_damage(dashboard: Any, tmp_path: Path) -> None:
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "wandb.json").write_text('{"id": ["x"]}')
+    with pytest.raises(UserError, match=r"wandb\.json is damaged \(id is not text\)"):
+        dashboard(closed(), mode="offline")
+
+
 def test_what_wandb_refuses_is_a_sentence(dashboard: Any) -> None:
     logger = dashboard(closed(), mode="offline", id="a/b")
     with pytest.raises(UserError, match=r"^trainer\.logger: W&B refuses its options: "):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import os
 import re
 import shutil
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,8 @@ import pytest
 import yaml
 
 from datamodules import UserError
-from lit_rnn.commands.study import local
+from lit_rnn.commands.study import local, plan
+from lit_rnn.commands.study.subject import read_study
 from lit_rnn.files import refuse_links
 from lit_rnn.models import load
 from tests.forked import Subprocess
@@ -43,6 +48,20 @@ def test_an_arm_is_named_not_placed(
     if name == "../victim":
         told("study", study, "--dry_run")
         told("study", study, "--only", "0")
+
+
+def test_a_plan_moves_no_folder_of_yours(config: Callable[..., str], tmp_path: Path) -> None:
+    """One of the folders that a plan names is renamed where its run has another name now."""
+    study = read_study(str(write_study(tmp_path, config, grid={"model.init_args.hidden_size": [4]})))
+    folder, thesis = tmp_path / "theirs", tmp_path / "victim" / "thesis.txt"
+    for place in (folder, thesis.parent):
+        place.mkdir()
+    thesis.write_text("the only copy")
+    for name in ("../victim", str(thesis.parent), "..", "a\nb"):
+        (folder / "plan.json").write_text(json.dumps({name: plan.planned(study.runs[0])}))
+        with pytest.raises(UserError, match=r"plan\.json is damaged \(it names the run .*, a path\)"):
+            plan.claim(study.runs, folder)
+        assert thesis.is_file() and [path.name for path in folder.iterdir()] == ["plan.json"]
 
 
 @pytest.mark.parametrize("name", ["n" * 80, "a b", "[red]", "été", "-", "...", "a..b"], ids=ascii)
@@ -279,3 +298,42 @@ def test_control_characters_are_escaped(cli: Callable[..., Any], run: Path) -> N
         done = cli(*call)
         assert done.status == 2, done
         assert done.err.endswith("\n") and done.err[:-1].isprintable(), done
+
+
+# ---- what is no file
+
+
+@contextlib.contextmanager
+def at_once() -> Iterator[None]:
+    """Raise in what waits for a pipe."""
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits for ever"))
+    signal.alarm(30)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "fit.json", "some.pipe"])
+def test_nobody_waits_for_a_pipe(name: str, run: Path, told: Callable[..., str]) -> None:
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    with at_once():
+        assert name in told("fit", "--run_dir", run, "--resume", "auto")
+        if name == "config.yaml":
+            assert name in told("compare", run)
+            assert name in told("test", "--run_dir", run, "--ckpt_path", "last")
+
+
+def test_a_folder_in_the_place_of_a_file_is_a_sentence(run: Path, cli: Callable[..., Any]) -> None:
+    (run / "fit.json").unlink()
+    (run / "fit.json").mkdir()
+    done = cli("fit", "--run_dir", run, "--resume", "auto", "--trainer.max_epochs", "3")
+    assert done.status == 1 and re.search(r"^lit_rnn: .*fit\.json cannot be used \(Is a directory\): ", done.err, re.M)
+
+
+def test_a_file_in_the_place_of_a_folder_leaves_no_lock(run: Path, told: Callable[..., str]) -> None:
+    shutil.rmtree(run / "checkpoints")
+    (run / "checkpoints").touch()
+    assert "checkpoints is not a folder" in told("fit", "--run_dir", run, "--resume", "auto")
