@@ -122,6 +122,8 @@ class SequenceLoader:
         self.position = 0  # batches already given in this epoch
         self.regrouped: dict[str, Any] | None = None
         """The state that training went on from, if its batches were of other processes or sizes."""
+        self.seed_before = seed
+        """That of the state which training went on from."""
         self._entry: Entry | None = None
         self._resumed = False
         self.rows = batch_size * world_size
@@ -204,7 +206,7 @@ class SequenceLoader:
 
     def state_dict(self) -> dict[str, Any]:
         epoch, position = self.place() or (self.epoch, self.position)
-        state = {"epoch": epoch, "position": position, "steps": self._steps, "rows": self.rows}
+        state = {"epoch": epoch, "position": position, "steps": self._steps, "rows": self.rows, "seed": self.seed}
         entry = self._entry if self._entry is not None and self._entry.epoch == epoch else None
         return {
             **state,
@@ -223,7 +225,14 @@ class SequenceLoader:
         Raises:
             UserError: if the data are others, or the rest of the epoch cannot be shared by this run's processes.
         """
+        self._check_place(state)
         inside = 0 < state["position"] < state["steps"]
+        self.seed_before = state.get("seed", self.seed)
+        if inside and self.seed_before != self.seed:  # some samples would come twice, and others not at all
+            raise UserError(
+                f"data.init_args.seed is {self.seed}, but the checkpoint was made inside an epoch whose order is that "
+                f"of seed {self.seed_before}: resume with that one, or from the end of an epoch."
+            )
         regrouped = "rows" in state and (state["rows"], state["processes"]) != (self.rows, self.world_size)
         rows = state.get("rows", self.rows)
         # streams have as many samples as their number asks for
@@ -241,6 +250,13 @@ class SequenceLoader:
         off_grid = "rows" in state and state["samples"] != self.position * self.rows
         if inside and (off_grid or state.get("order_rows", self.rows) != self.rows):
             self._entry = Entry(self.epoch, self.position, state["samples"], state["order_rows"])
+
+    def _check_place(self, state: dict[str, Any]) -> None:
+        """Refuse what is no place in the data."""
+        counts = [state.get(key) for key in ("epoch", "position", "steps")]
+        counts += [state[key] for key in ("rows", "processes", "samples", "order_rows", "size", "seed") if key in state]
+        if not all(isinstance(count, int) and 0 <= count < 2**63 for count in counts):
+            raise UserError("The checkpoint does not say where training was in the data: go on from another.")
 
     def _regroup(self, state: dict[str, Any]) -> int:
         """The batch to go on with."""

@@ -99,7 +99,8 @@ class LastCheckpoint(Checkpoint):
     # ---- going on
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._kept = state_dict
+        owed = state_dict["owed"]
+        self._kept = {**state_dict, "rows": int(state_dict["rows"]), "owed": dict(owed) if owed else None}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """A run that died behind its last step has its end before it: let the loop begin, which finds nothing to train.

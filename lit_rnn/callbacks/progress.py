@@ -54,8 +54,15 @@ class Header(Callback):
         for told in (own, _told_of_padding(data), _told_of_processes(data, trainer)):
             if told:
                 print(told, flush=True)
-        for key, (was, now) in pl_module.changed_options.items():
+        for key, (was, now) in {**pl_module.changed_options, **changed_seed(data)}.items():
             print(f"resumed with {key} {as_in_yaml(now)} (was {as_in_yaml(was)})", flush=True)
+
+
+def changed_seed(data: object) -> dict[str, tuple[int, int]]:
+    loader = data.train_loader if isinstance(data, SequenceDataModule) else None
+    if loader is None or loader.seed_before == loader.seed:
+        return {}
+    return {"data.init_args.seed": (loader.seed_before, loader.seed)}
 
 
 def _data_of(trainer: Trainer) -> object:

@@ -74,7 +74,7 @@ class Summary(Callback):
 
     def load_state_dict(self, state_dict: dict[str, float]) -> None:
         if self._command == "fit":  # a test reads a checkpoint too, but did not train it
-            self._before = state_dict["seconds"]
+            self._before = float(state_dict["seconds"])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._trained = True

@@ -50,7 +50,7 @@ class Account:
         return {"spent": self.spent, "expected": self.expected, "seconds": self.seconds}
 
     def resume(self, state: dict[str, float]) -> None:
-        self.spent, self.expected, self._before = state["spent"], state["expected"], state["seconds"]
+        self.spent, self.expected, self._before = (float(state[key]) for key in ("spent", "expected", "seconds"))
 
     def start(self) -> None:
         self._start = self.clock()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import pickle
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,8 +47,10 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
             file.seek(0)
             checkpoint = torch.load(file, map_location=map_location, weights_only=True)
         model, options = checkpoint["lit_rnn"], checkpoint["hyper_parameters"]
-        model["class_path"], model["optimizer_steps"], checkpoint["state_dict"].items()
+        tensors, steps = checkpoint["state_dict"].values(), model["optimizer_steps"]
         sound = isinstance(options, Mapping) and all(isinstance(key, str) for key in options)
+        sound = sound and "class_path" in model and isinstance(steps, int) and 0 <= steps < 2**63
+        sound = sound and all(isinstance(tensor, torch.Tensor) for tensor in tensors)
     except Exception as error:  # a damaged pickle raises whatever its bytes say
         known = isinstance(error, pickle.UnpicklingError | zipfile.BadZipFile | OSError | EOFError)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}" if known else type(error).__name__
@@ -58,6 +61,27 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
     if not sound:
         raise UserError(f"ckpt_path {path} is not a whole checkpoint of lit_rnn: name another with --ckpt_path.")
     return checkpoint
+
+
+@contextlib.contextmanager
+def taken_up(path: str | Path) -> Iterator[None]:
+    """Turn what a checkpoint raises whose contents lack something, or have it of another kind, into a sentence.
+
+    Raises:
+        UserError: with that error in it.
+    """
+    try:
+        yield
+    except OTHER_VERSION as error:
+        raise cannot_take_up(path, error) from error
+
+
+def cannot_take_up(path: str | Path, error: BaseException) -> UserError:
+    """The sentence for what an attempt to go on from a checkpoint, or to restore it, has raised."""
+    return UserError(
+        f"ckpt_path {path} cannot be taken up ({type(error).__name__}: {one_line(error)[:200]}): it was made by "
+        "another version, or changed; name another with --ckpt_path."
+    )
 
 
 def _check_sums(file: BinaryIO) -> None:

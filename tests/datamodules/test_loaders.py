@@ -398,3 +398,15 @@ def test_a_state_is_small(kind):
     buffer = io.BytesIO()
     torch.save(source.state_dict(), buffer)
     assert buffer.tell() < 10_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_epoch_ends_with_the_seed_it_began_with(kind):
+    source, other = loader(kind, "train"), loader(kind, "train", seed=4)
+    batches = iter(source)
+    next(batches)
+    with pytest.raises(UserError, match=r"data\.init_args\.seed is 4, but .* inside an epoch .* of seed 3"):
+        other.load_state_dict(reloaded(source.state_dict()))
+    list(batches)
+    other.load_state_dict(reloaded(source.state_dict()))
+    assert (other.seed_before, other.seed) == (3, 4)

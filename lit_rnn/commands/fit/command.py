@@ -16,7 +16,7 @@ from lit_rnn.commands.arguments import complete
 from lit_rnn.commands.config_parser import ConfigCLI, in_sentences
 from lit_rnn.commands.fit import settings
 from lit_rnn.commands.fit.saved import SaveRun
-from lit_rnn.commands.fit.subject import Taken, check_fits, enter, plain, prepared_loggers, run_name, take
+from lit_rnn.commands.fit.subject import Taken, check_fits, enter, plain, prepared_loggers, run_name, take, unrestored
 from lit_rnn.commands.fit.trainer import chosen, draws_bar, run_callbacks, run_loggers, run_plugins, told_of_answers
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.runs import folder as run_folder
@@ -97,7 +97,7 @@ class CLI(ConfigCLI):
             end_all(self.trainer, ending, told=True)
             raise
         except Exception as error:
-            refused = lost_worker(error) or blame.refusal(error, self._added)
+            refused = lost_worker(error) or blame.refusal(error, self._added) or unrestored(error, self._taken)
             try:
                 end_all(self.trainer, error, told=refused is not None)
             except SystemExit as ended:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -18,10 +19,10 @@ from pytorch_lightning.callbacks import Timer
 
 from datamodules.errors import UserError, as_in_yaml, one_line, require
 from lit_rnn.class_paths import class_path, loaded
-from lit_rnn.files import read_json
+from lit_rnn.files import read_text
 from lit_rnn.loggers import WandbDashboard
 from lit_rnn.models import SequenceModel, changes, made_on, read_checkpoint
-from lit_rnn.models.loading import class_of
+from lit_rnn.models.loading import cannot_take_up, class_of, taken_up
 from lit_rnn.models.resuming import straighten
 from lit_rnn.runs import config as run_config
 from lit_rnn.runs import folder as run_folder
@@ -154,7 +155,7 @@ def prepared_loggers(folder: Path, loggers: Any) -> Any:
             _choose_store(arguments)
             kept = folder / "mlflow.json"
             if arguments.run_id is None and kept.is_file():
-                arguments.run_id = read_json(kept, ("run_id",))["run_id"]
+                arguments.run_id = read_text(kept, "run_id")
         elif arguments.get("save_dir") == ".":
             arguments.save_dir = str(folder)
     return prepared
@@ -217,6 +218,11 @@ def take(config: Any, folder: Path, command: str) -> Taken:
     else:
         path = best_checkpoint(folder) if config.ckpt_path == "best" else Path(config.ckpt_path)
         kept = read_checkpoint(path)
+    with taken_up(path):
+        return _taken(config, folder, path, kept, command)
+
+
+def _taken(config: Any, folder: Path, path: Path, kept: dict[str, Any], command: str) -> Taken:
     held = class_of(kept, path)
     run_config.check_state(kept.get("callbacks"), path)
     if held is not loaded(config.model.class_path, SequenceModel):
@@ -268,26 +274,36 @@ def check_fits(model: SequenceModel, data: object, taken: Taken, command: str) -
         UserError: naming what differs.
         AllDone: if nothing does, and nothing is left to train.
     """
-    given, kept = model.hparams["task"], taken.made_with["task"]
-    if any(given[size] != kept[size] for size in ("inputs", "input_size", "targets", "target_size")):
-        raise UserError(
-            f"data gives a task with {given['inputs']} of {given['input_size']} and {given['target_size']} "
-            f"targets, but the checkpoint was made on {kept['name']} with {kept['inputs']} of "
-            f"{kept['input_size']} and {kept['target_size']} targets: use the data it was made on."
-        )
-    given, kept = (model.function_options(options) for options in (model.hparams, taken.made_with))
-    for key, value in given.items():
-        if kept.get(key) != value:
+    with taken_up(taken.path):
+        given, kept = model.hparams["task"], taken.made_with["task"]
+        if any(given[size] != kept[size] for size in ("inputs", "input_size", "targets", "target_size")):
             raise UserError(
-                f"model.init_args.{key} is {as_in_yaml(value)}, but the checkpoint was made with "
-                f"{as_in_yaml(kept.get(key))}: with another value, its weights compute another function. Use the same."
+                f"data gives a task with {given['inputs']} of {given['input_size']} and {given['target_size']} "
+                f"targets, but the checkpoint was made on {kept['name']} with {kept['inputs']} of "
+                f"{kept['input_size']} and {kept['target_size']} targets: use the data it was made on."
             )
-    weights = model.weights_in(model.state_dict())
-    if taken.shapes != {name: tensor.shape for name, tensor in weights.items()}:
-        raise UserError("The checkpoint's weights do not fit this version's model: train it again.")
-    if command == "fit":
-        changes.check(model, taken.made_with)
-        checkpoint = {"lit_rnn": taken.notes, "hyper_parameters": taken.made_with}
-        made_on.refuse(made_on.differences(checkpoint, data, model.task))
-        if taken.done is not None:
-            raise taken.done
+        given, kept = (model.function_options(options) for options in (model.hparams, taken.made_with))
+        for key, value in given.items():
+            if kept.get(key) != value:
+                raise UserError(
+                    f"model.init_args.{key} is {as_in_yaml(value)}, but the checkpoint was made with "
+                    f"{as_in_yaml(kept.get(key))}: with another value, its weights compute another function. Use the "
+                    "same."
+                )
+        weights = model.weights_in(model.state_dict())
+        if taken.shapes != {name: tensor.shape for name, tensor in weights.items()}:
+            raise UserError("The checkpoint's weights do not fit this version's model: train it again.")
+        if command == "fit":
+            changes.check(model, taken.made_with)
+            checkpoint = {"lit_rnn": taken.notes, "hyper_parameters": taken.made_with}
+            made_on.refuse(made_on.differences(checkpoint, data, model.task))
+            if taken.done is not None:
+                raise taken.done
+
+
+def unrestored(error: BaseException, taken: Taken | None) -> UserError | None:
+    """The sentence for ``error`` where Lightning raised it while it put a checkpoint's contents in their places."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if taken is None or not any(Path(frame.filename).name == "checkpoint_connector.py" for frame in frames):
+        return None
+    return cannot_take_up(taken.path, error)

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from pytorch_lightning.callbacks import RichProgressBar
 
+from datamodules import CopyMemory
 from lit_rnn.callbacks import Progress
+from lit_rnn.callbacks.progress import changed_seed
 
 
 @pytest.mark.usefixtures("_no_pictures")
@@ -23,3 +25,10 @@ def test_a_long_run_has_no_more_bars_than_a_short_one(cli: Any, config: Any, mon
     trainer = {"callbacks": [{"class_path": "Progress"}], "max_epochs": 4}
     assert cli("fit", "-c", config(trainer=trainer), "--run_dir", "r").status == 0
     assert bars == [3, 3, 3, 3], "one before training, one for training, one for all validations"
+
+
+def test_another_seed_of_the_data_than_before_is_told() -> None:
+    data = CopyMemory(delay=2, train_samples=8, batch_size=4, seed=4)
+    for was, told in ((4, {}), (3, {"data.init_args.seed": (3, 4)})):
+        data.train_dataloader().load_state_dict({"epoch": 1, "position": 0, "steps": 2, "seed": was})
+        assert changed_seed(data) == told

@@ -264,3 +264,36 @@ def test_a_remembered_path_deletes_no_file_of_yours(last: Path, cli: Callable[..
     assert done.status in (0, 2), done
     assert victim.read_bytes() == b"not yours"
     assert not (tmp_path / "elsewhere").exists()
+
+
+# ---- contents of another kind
+
+
+@pytest.mark.parametrize(
+    ("command", "keys", "value"),
+    [
+        ("fit", ("state_dict", "decoder.weight"), [1]),
+        ("fit", ("global_step",), None),
+        ("fit", ("hyper_parameters", "task"), None),
+        ("fit", ("pytorch-lightning_version",), ""),
+        ("fit", ("callbacks", "LastCheckpoint", "rows"), None),
+        ("fit", ("CopyMemory", "position"), -1),
+        ("test", ("CopyMemory",), 0.5),
+    ],
+)
+@pytest.mark.usefixtures("_no_pictures")
+def test_what_is_of_another_kind_is_refused(
+    command: str, keys: tuple[Any, ...], value: Any, last: Path, told: Callable[..., str]
+) -> None:
+    """As of another version, too, which may lack a part."""
+
+    def change(checkpoint: Any) -> None:
+        for key in keys[:-1]:
+            checkpoint = checkpoint[key]
+        checkpoint[keys[-1]] = value
+
+    change_checkpoint(last, change)
+    last.with_name("previous.ckpt").unlink()
+    more = ("--trainer.max_epochs", "3") if command == "fit" else ()
+    sentence = told(command, "--run_dir", "run", "--ckpt_path", "last", *more)
+    assert "last.ckpt" in sentence or "The checkpoint" in sentence
