@@ -68,6 +68,7 @@ def enter(config: Any, command: str) -> tuple[Path, run_folder.Claim | None]:
         AllDone: if the run that --resume speaks of is finished.
     """
     _check_resume(config, command)
+    _check_owner(config, command)
     folder, name, trains = choose_folder(config, command), folder_name(config), command == "fit"
     if config.trainer.fast_dev_run:
         return folder or run_folder.proposed(name), None
@@ -103,11 +104,27 @@ def _check_resume(config: Any, command: str) -> None:
     if config.resume is None:
         return
     require(command == "fit", "resume", config.resume, f"left out: {command} trains nothing")
-    require(config.run_dir is not None, "resume", config.resume, "given together with --run_dir: which run is meant?")
+    require(config.run_dir is not None, "resume", config.resume, "given together with --run_dir, the run that is meant")
     both = "left out with --ckpt_path, which says where to go on from"
     require(config.ckpt_path is None, "resume", config.resume, both)
     kept = "left alone with --resume auto: there would be nothing to go on from"
     require(config.trainer.enable_checkpointing is not False, "trainer.enable_checkpointing", False, kept)
+
+
+def _check_owner(config: Any, command: str) -> None:
+    """Refuse to write what a run's checkpoint does into the folder of another run, over its own numbers.
+
+    Raises:
+        UserError: naming both.
+    """
+    if command == "fit" or config.run_dir is None or config.ckpt_path in (None, "last", "best"):
+        return
+    owner, folder = folder_of(Path(config.ckpt_path)), Path(config.run_dir)
+    if owner is not None and is_started(folder) and owner.resolve() != folder.resolve():
+        raise UserError(
+            f"run_dir {folder} holds another run than ckpt_path {config.ckpt_path}, whose numbers would take the place "
+            f"of its own: leave --run_dir out, or name a folder without a run."
+        )
 
 
 def _has_ended(folder: Path, trainer: Any) -> bool:

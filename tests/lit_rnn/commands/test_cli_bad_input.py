@@ -398,6 +398,15 @@ def test_file_that_is_no_checkpoint(refused: Any, config: Any, tmp_path: Path, c
     assert "ckpt_path odd.ckpt" in sentence
 
 
+def test_checkpoint_of_another_run(refused: Any, config: Any, finished: str, unfinished: str) -> None:
+    """Its numbers would take the place of the run's own."""
+    other = f"{finished}/checkpoints/last.ckpt"
+    for command in ("test", "validate", "predict"):
+        sentence = refused(command, "--run_dir", unfinished, "--ckpt_path", other)
+        assert f"run_dir {unfinished} holds another run than ckpt_path {other}" in sentence
+    assert "holds another run" in refused("test", "-c", config(), "--run_dir", unfinished, "--ckpt_path", other)
+
+
 def test_checkpoint_that_is_a_folder(refused: Any, config: Any, finished: str) -> None:
     assert f"{finished}/checkpoints" in refused("test", "-c", config(), "--ckpt_path", f"{finished}/checkpoints")
 
