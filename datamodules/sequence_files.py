@@ -97,6 +97,7 @@ class SequenceFiles(StoredSequences):
             input_columns=tuple(input_columns or ()),
             ignored_columns=tuple(ignored_columns or ()),
         )
+        require(path != "", "data.init_args.path", path, "the name of a file or folder")
         self.inputs, self.targets = inputs, targets
         more = {"val": val_path, "test": test_path}
         held = [read(Path(path), layout)]

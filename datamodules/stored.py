@@ -20,6 +20,8 @@ from datamodules.task import Task
 Missing = Literal["refuse", "forward_fill"]
 _CLASS_METRICS = ("accuracy", "f1", "auroc", "cross_entropy", "bits_per_symbol", "perplexity")
 _NUMBER_METRICS = ("rmse", "mse", "mae", "r2", "within_0.04")
+_LARGEST = float(np.finfo(np.float32).max)
+_MOST = f"networks compute in single precision, which holds at most {_LARGEST:.3g}: take another unit"
 _HIGHER = ("accuracy", "f1", "auroc", "r2", "within_0.04")
 _SHOWN = 20
 
@@ -108,6 +110,11 @@ class StoredSequences(SequenceDataModule, ABC):
             found = "no" if self.layout.labels or np.isnan(targets[row]).any() else "an infinite"
             raise UserError(f"{sequences.at(int(first[row]))} has {found} target; every sequence needs a finite one.")
         if not self.layout.labels:
+            large = (np.abs(targets) > _LARGEST).any(axis=1)
+            if large.any():
+                row = int(np.flatnonzero(large)[0])
+                found = f"{np.abs(targets[row]).max():g} as the size of a target"
+                raise UserError(f"{sequences.at(int(first[row]))} has {found}, but {_MOST}.")
             return targets.astype(np.float32)
         codes, self.classes = parts.numbered(targets)
         if len(self.classes) == 1:
@@ -132,6 +139,11 @@ class StoredSequences(SequenceDataModule, ABC):
         if infinite.any():
             step = int(np.flatnonzero(infinite)[0])
             raise UserError(f"{sequences.at(step)} has an infinite value{self._channel(np.isinf(inputs[step]))}.")
+        large = np.abs(inputs) > _LARGEST
+        if large.any():
+            step = int(np.flatnonzero(large.any(axis=1))[0])
+            found = f"{inputs[step][large[step]][0]:g}{self._channel(large[step])}"
+            raise UserError(f"{sequences.at(step)} has {found}, but {_MOST}.")
         missing = np.isnan(inputs).any(axis=1)
         if not missing.any():
             return inputs

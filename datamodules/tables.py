@@ -32,8 +32,10 @@ class Table:
     def texts(self, name: str, what: str) -> NDArray[np.str_]:
         return as_texts(self.columns[name], self.at, what)
 
-    def numbers(self, name: str) -> NDArray[np.float64]:
-        """A column as numbers, NaN where a cell is empty.
+    def numbers(
+        self, name: str, otherwise: str = "name the column in data.init_args.ignored_columns"
+    ) -> NDArray[np.float64]:
+        """A column as numbers, NaN where a cell is empty; ``otherwise``: what else one may do about one that is none.
 
         Raises:
             UserError: naming the first row that has neither.
@@ -49,7 +51,7 @@ class Table:
             row = next(row for row, text in enumerate(texts) if not _is_number(text))
             raise UserError(
                 f"{self.at(row)} has {str(cells[row])!r} in column {name}, but it must be a number: correct it, or "
-                "name the column in data.init_args.ignored_columns."
+                f"{otherwise}."
             ) from None
 
 
@@ -201,13 +203,19 @@ def of_table(table: Table, layout: Layout) -> Sequences:
             )
         return sorted_[starts]
 
-    read = [table.texts(name, "a label") if layout.labels else table.numbers(name) for name in layout.target_columns]
+    otherwise = (
+        "name another in data.init_args.target_columns, or set data.init_args.targets to label or label_per_step"
+    )
+    read = [
+        table.texts(name, "a label") if layout.labels else table.numbers(name, otherwise)
+        for name in layout.target_columns
+    ]
     given = [
         column[order] if layout.per_step else of_sequence(name, column)
         for name, column in zip(layout.target_columns, read, strict=True)
     ]
     splits = None
-    if layout.split in table.columns:
+    if layout.split in table.columns and layout.split not in layout.ignored_columns:
         splits = of_sequence(layout.split, table.texts(layout.split, "a split"))
         wrong = np.flatnonzero(~np.isin(splits, SPLITS))
         if len(wrong):
@@ -228,7 +236,14 @@ def _input_columns(table: Table, layout: Layout, roles: Mapping[str, tuple[str, 
         if getattr(layout, field) != getattr(Layout, field):
             named[f"{field}_column"] = (getattr(layout, field),)
     for key, names in named.items():
-        for name in names:
+        for number, name in enumerate(names):
+            if name in names[:number]:
+                raise UserError(f"data.init_args.{key} names {name!r} twice: leave one out.")
+            if key != "ignored_columns" and name in layout.ignored_columns:
+                raise UserError(
+                    f"data.init_args.ignored_columns names {name!r}, which is also what data.init_args.{key} "
+                    f"{'is' if key.endswith('column') else 'holds'}: leave it out of one."
+                )
             if name not in there:
                 raise UserError(
                     f"data.init_args.{key} names {name!r}, but {table.source}, line 1 has "
@@ -267,7 +282,7 @@ def _inputs(table: Table, layout: Layout, names: tuple[str, ...]) -> NDArray[Any
 
 def _order(table: Table, layout: Layout, group: NDArray[np.int64]) -> NDArray[np.int64]:
     """The rows sequence by sequence, by the step column where there is one, else as they stand."""
-    if layout.step not in table.columns:
+    if layout.step not in table.columns or layout.step in layout.ignored_columns:
         return np.argsort(group, kind="stable")
     step = table.numbers(layout.step)
     order = np.lexsort((step, group))

@@ -286,6 +286,24 @@ FAULTS: dict[str, tuple[list[str], dict[str, Any], str]] = {
         {"missing": "forward_fill"},
         "a.csv, line 7 has an infinite value in column y",
     ),
+    "beyond single precision": (
+        with_line(7, y="-1e300"),
+        {},
+        "a.csv, line 7 has -1e+300 in column y, but networks compute in single precision",
+    ),
+    "a target beyond single precision": (
+        rows(target=lambda i, t: 1e39 if i == 1 else i),
+        {"targets": "value"},
+        "a.csv, line 5 has 1e+39 as the size of a target",
+    ),
+    "a target that is no number": (rows(), {"targets": "value"}, "or set data.init_args.targets to label"),
+    "an input twice": (rows(), {"input_columns": ["x", "y", "x"]}, "input_columns names 'x' twice: leave one out"),
+    "an ignored target": (
+        rows(),
+        {"ignored_columns": ["target"]},
+        "ignored_columns names 'target', which is also what",
+    ),
+    "an ignored input": (rows(), {"ignored_columns": ["y"], "input_columns": ["x", "y"]}, "input_columns holds: leave"),
     "text": (with_line(7, y="1,2".replace(",", ";")), {}, "a.csv, line 7 has '1;2' in column y"),
     "one class": (rows(target=lambda i, t: "cat"), {}, "a.csv has one class only, 'cat'"),
     "no label": (rows(target=lambda i, t: "" if i == 1 else NAMES[i]), {}, "a.csv, line 5 has no target"),
@@ -317,6 +335,21 @@ def test_a_fault_is_one_sentence(fault: str, table: Callable[[list[str]], str]) 
         SequenceFiles(table(lines), **options)
     sentence = str(caught.value)
     assert told in sentence and "\n" not in sentence and sentence.endswith((".", "?")), sentence
+
+
+def test_step_and_split_may_be_ignored(table: Callable[[list[str]], str]) -> None:
+    """What the sentence about a step that is no number says to do."""
+    lines = [line.replace(",0,", ",first,") for line in rows("split=dev")]
+    with pytest.raises(UserError, match=r"'first' in column step, .*ignored_columns"):
+        SequenceFiles(table(lines), ignored_columns=["split"])
+    assert SequenceFiles(table(lines), ignored_columns=["step", "split"]).columns == ("x", "y")
+
+
+def test_no_path_is_not_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 2)), y=[1, 2, 1, 2])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"data\.init_args\.path is '', but it must be the name of a file or folder"):
+        SequenceFiles("")
 
 
 def test_faults_of_arrays(tmp_path: Path) -> None:
