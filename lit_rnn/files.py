@@ -64,7 +64,7 @@ def read_yaml(path: Path, what: str) -> Any:
             raise UserError(f"{what} {path} is refused: at most {MOST_CHARACTERS:,} characters of YAML are read.")
         text = read_bytes(path).decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{what} {path} is not YAML: {one_line(error)}") from error
+        raise UserError(f"{what} {path} cannot be read ({one_line(error)}): name a YAML file, in UTF-8.") from error
     return parse_yaml(text, f"{what} {path}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +23,12 @@ class Parser(argparse.ArgumentParser):
         super().__init__(prog=f"python -m lit_rnn {command}", description=description, allow_abbrev=False, **kwargs)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse; names of files are refused that cannot be any."""
+        """As argparse; nothing may be empty, and names of files are refused that cannot be any."""
+        for option, argument in itertools.pairwise(["", *([] if args is None else args)]):
+            name, equals, value = argument.partition("=") if argument[:2] == "--" else (option, "", argument)
+            if not value and (equals or not argument):
+                named = name if name[:2] == "--" else "An argument"
+                raise UserError(f"{named} is empty, but it must say something: give its value, or leave it out.")
         options, unknown = super().parse_known_args(args, namespace)
         for name, value in vars(options).items():
             for one in value if isinstance(value, list) else [value]:

@@ -40,7 +40,12 @@ _WORDS = {SequenceModel: "model", SequenceDataModule: "data module", Optimizer: 
 def explain(message: str, arguments: Sequence[str]) -> str:
     """One sentence for a message of the parser: the key, what was given, what is accepted."""
     keys = [key for key in re.findall(r'Parser key "([^"]+)"', message) if key != "config"]
+    if not keys:  # --model.help NAME is no key of a config
+        keys = [argument[2:-5] for argument in arguments if re.fullmatch(r"--\S+\.help", argument)][:1]
     key = _join(keys)
+    if found := re.search(r"argument (?:\S+/)?(--\S+): expected one argument", message):
+        bare = [one for one, following in itertools.pairwise([*arguments, "--"]) if following[:2] == "--"]
+        return f"{next((one for one in bare if one.startswith(found[1])), found[1])} needs a value."
     if found := re.search(r"Option '([^']+)' is not accepted", message):
         return _no_key(_join([*keys, found[1]]), arguments, message)
     if found := re.search(r"does not accept option '([^']+)'", message):

@@ -86,6 +86,9 @@ def parser(command: str) -> Parser:
 def _options(command: str, arguments: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Any]]:
     options, unknown = parser(command).parse_known_args(list(arguments))
     check_least(options, points=2, samples=1, steps=1)
+    for name, most in (("points", 10_000), ("steps", 1_000_000)):  # which memory holds
+        value = getattr(options, name)
+        require(value <= most, f"--{name}", value, f"a whole number of at most {most:,}")
     for name in options.only or ():
         require(name in _ALL, "--only", name, f"some of {', '.join(_ALL)}")
     return options, data_options(unknown, command)

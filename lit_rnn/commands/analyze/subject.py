@@ -158,6 +158,7 @@ def _labels(paths: Sequence[Path], models: Sequence[SequenceModel]) -> list[str]
 
 def _other(path: Path, against: str) -> Path:
     if against != "init":
+        require(Path(against).is_file(), "--against", against, "init or a checkpoint file")
         return Path(against)
     folder = folder_of(path)
     start = initial_checkpoint(folder) if folder else None

@@ -42,6 +42,34 @@ def test_options_of_the_trainer(refused: Any, config: Any, option: str, value: A
     assert all(word in sentence for word in words), sentence
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--model.help", "LSTN"], "model.class_path is LSTN, which is not a known model (did you mean LSTM?)"),
+        (["--model.hidden_size"], "--model.hidden_size needs a value."),
+        (["--model.hidden_size", "--threads", "1"], "--model.hidden_size needs a value."),
+        (
+            ["--resume", "auto"],
+            "resume is 'auto', but it must be given together with --run_dir, the run that is meant.",
+        ),
+    ],
+)
+def test_options_of_fit(refused: Any, config: Any, options: list[str], words: str) -> None:
+    assert words in refused("fit", "-c", config(), *options)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["compare", ""], ["analyze", "--out", ""], ["analyze", "--out="], ["attack", "--run_dir", "r", ""]]
+)
+def test_nothing_is_not_this_folder(refused: Any, arguments: list[str]) -> None:
+    assert "is empty, but it must say something" in refused(*arguments)
+
+
+def test_a_base_that_is_not_there(refused: Any, tmp_path: Path) -> None:
+    (tmp_path / "study.yaml").write_text("base: nope.yaml\n")
+    assert "config nope.yaml cannot be read ([Errno 2] No such file or directory" in refused("study", "study.yaml")
+
+
 def test_as_many_processes_as_the_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     from jsonargparse import Namespace
 
