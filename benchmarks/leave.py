@@ -1,4 +1,4 @@
-"""A callback that leaves before the first step, for `startup.py`."""
+"""A callback that leaves before the first step, for `starting.py`."""
 
 from __future__ import annotations
 

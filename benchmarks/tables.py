@@ -31,6 +31,11 @@ GROUPS = {
     "memory": "peak memory of a forward and backward pass, over what is in use before it",
     "length": "time per step of longer sequences over that of a short one",
     "unequal": "sequences of unequal lengths, forward and backward, over one length with as many real steps",
+    "documents": "chunks of truncated backpropagation in which documents begin, forward and backward, over chunks in "
+    "which none does",
+    "one_thread": "native beside torch's own kernels with one thread, forward and backward: how many times faster",
+    "loading": "reading images in the training process, with one thread: how many times faster",
+    "start": "CPU seconds of a fresh process, over those of what it cannot do without",
     "ddp": "samples per second of two processes with a thread each over those of one",
     "long": "long sequences, recomputed in chunks (checkpoint_every): time, and memory of the whole process",
     "ops": "CPU-side operators that the profiler counts per time step, forward and backward, views and allocations "

@@ -31,7 +31,6 @@ import gpu  # noqa: E402
 import gpu_check  # noqa: E402
 import gpu_models  # noqa: E402
 import loading  # noqa: E402
-import one_thread  # noqa: E402
 import pseudospectra  # noqa: E402
 import reference  # noqa: E402
 import resume  # noqa: E402
@@ -137,7 +136,7 @@ def test_operators_of_a_known_pass() -> None:
 
 
 def test_mnist_as_files(tmp_path: Path) -> None:
-    speed.write_mnist(tmp_path)
+    loading.write_mnist(tmp_path, train=12, test=2)
     data = PixelMNIST(root=str(tmp_path), verify=False)
     images, labels = data.images("train")
     assert images.shape == (55_000, 784, 1)
@@ -152,6 +151,16 @@ def test_a_run_keeps_its_raw_numbers(tmp_path: Path, capsys: pytest.CaptureFixtu
     for row in rows.values():
         assert len(row["ours"]) == len(row["theirs"]) == 3
     assert "modReLU RNN" in capsys.readouterr().out
+
+
+def test_rows_of_other_kinds_are_measured(tmp_path: Path) -> None:
+    """Cut small: of one thread, of documents, of loading, and of processes, which are shorter than importing torch."""
+    kept, rows = tmp_path / "kept.json", ["one_thread/GRU/82", "documents/LSTM", "loading/rows", "start/compare"]
+    assert speed.main([*rows, "--tiny", "--rounds", "1", "--json", str(kept)]) == 0
+    found = {row["name"]: row for row in json.loads(kept.read_text())["rows"]}
+    assert list(found) == ["documents/LSTM", "one_thread/GRU/82/12", "loading/rows", "start/compare"]
+    assert all(len(row["ours"]) == len(row["theirs"]) == 1 for row in found.values())
+    assert found["start/compare"]["ours"] < found["start/compare"]["theirs"]
 
 
 @pytest.mark.parametrize("given", [["exprn"], ["--rounds", "0"], ["--threads", "0"], ["--write-readme", "nowhere"]])
@@ -169,17 +178,12 @@ def test_bad_input_is_a_sentence(given: list[str], capsys: pytest.CaptureFixture
         ("gpu_check", ["--workers", "0"]),
         ("gpu_check", []),  # without a GPU
         ("gpu_models", ["--device", "cuda:1"]),
-        ("loading", ["--rounds", "0"]),
-        ("loading", ["--images", "5001"]),
         ("maps", ["cost", "--sizes", "0"]),
-        ("one_thread", ["--rounds", "0"]),
-        ("one_thread", ["--rounds", "many"]),
         ("pseudospectra", ["grid", "--points", "1"]),
         ("registers", ["--kinds", "step"]),
         ("resume", ["--pairs", "0"]),
         ("roofline", ["--rows", "nru", "--write-readme"]),
         ("soak", ["--minutes", "0"]),
-        ("startup", ["--times", "-1"]),
     ],
     ids=lambda one: one if isinstance(one, str) else " ".join(one),
 )
@@ -236,12 +240,6 @@ def test_the_fastest_backend_that_users_get_has_the_bar(monkeypatch: pytest.Monk
     assert barred == {"gpu/exprnn170/triton/loop": 30, "gpu/exprnn170/triton/cudnn": 1} and len(rows) == 8
 
 
-def test_a_line_of_one_thread_by_hand(capsys: pytest.CaptureFixture[str]) -> None:
-    """The least of each side, and the median of 2, 3 and 0.5."""
-    one_thread.tell("LSTM", "native", "torch", [(0.004, 0.002), (0.006, 0.002), (0.003, 0.006)])
-    assert capsys.readouterr().out == "LSTM: native 3.0 ms, torch 2.0 ms, 1.50 (median of the pairs 2.00)\n"
-
-
 @pytest.mark.parametrize(
     ("value", "unit", "shown"),
     [
@@ -255,11 +253,6 @@ def test_a_line_of_one_thread_by_hand(capsys: pytest.CaptureFixture[str]) -> Non
 )
 def test_numbers_are_shown_without_exponents(value: float, unit: str, shown: str) -> None:
     assert tables.show(value, unit) == shown
-
-
-def test_loaders_are_compared_in_pairs() -> None:
-    """The ratio of the medians is 2 / 5 here."""
-    assert loading.ratio_of([(1.0, 1.0), (2.0, 5.0), (3.0, 6.0)]) == 0.5
 
 
 def test_the_grid_is_checked_at_all_of_its_points_where_they_are_few() -> None:
@@ -384,14 +377,14 @@ def test_random_images_as_files(tmp_path: Path) -> None:
 
 
 def test_both_loaders_give_the_same_images(tmp_path: Path) -> None:
-    loading.write_files(tmp_path, 30)
-    for name, (options, shape) in loading.KINDS.items():
-        data = PixelMNIST(str(tmp_path), val_size=1, verify=False, **options)
+    loading.write_mnist(tmp_path)
+    for kind in loading.KINDS.values():
+        data = PixelMNIST(str(tmp_path), val_size=1, verify=False, **kind.options)
         own = data.split("test")[np.arange(30)][0]
         theirs = loading.datasets.MNIST(tmp_path, train=False, transform=loading.transforms.ToTensor())
-        steps = 784 if name == "784 pixels" else 28
+        steps = 28 if kind.options else 784
         for index in (0, 7, 29):
-            assert torch.equal(own[index][:steps], shape(theirs[index][0])[:steps])
+            assert torch.equal(own[index][:steps], kind.shape(theirs[index][0])[:steps])
 
 
 def test_models_are_checked(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
