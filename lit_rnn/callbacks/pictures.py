@@ -12,6 +12,7 @@ from datamodules.batch import Parts
 from datamodules.task import Task
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
+from lit_rnn.robustness.objective import predicted_class
 from lit_rnn.runs.folder import keeps_files
 
 _SHOWN = 6  # sequences in the picture
@@ -50,7 +51,7 @@ class TaskPicture(Callback):
 
 def prediction_rows(task: Task, parts: Parts, outputs: Tensor) -> list[list[int | str]]:
     """Targets and predictions of a few sequences as text, of those at every step the last ones."""
-    predictions = outputs.argmax(-1) if task.classifies else outputs
+    predictions = predicted_class(outputs) if task.classifies else outputs
     ends = [None] * len(outputs) if parts.lengths is None else parts.lengths.tolist()
 
     def text(values: Tensor, end: int | None) -> str:

@@ -30,6 +30,7 @@ from lit_rnn.models.size import check_size
 from lit_rnn.models.training import Training
 from lit_rnn.parametrizations import Constraint, spectral_norm_penalty
 from lit_rnn.robustness import AdversarialTraining
+from lit_rnn.robustness.objective import predicted_class
 from lit_rnn.scan import Backend, foreseen
 
 
@@ -391,9 +392,9 @@ class SequenceModel(KeepsKind, Training):
         self._shared_step(batch, "test", dataloader_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, ...]:
-        """Inputs, targets and predictions (classes or numbers), and the probabilities if `predict_probabilities`."""
+        """Inputs, targets, predictions (`predicted_class` or numbers), and probabilities if `predict_probabilities`."""
         inputs, targets, _, lengths, _ = parts = Parts.of(batch)
         outputs = self.decode(self._features_of(parts, "predict"), lengths)
-        predictions = outputs.argmax(-1) if self.task.classifies else as_plain(outputs)
+        predictions = predicted_class(outputs) if self.task.classifies else as_plain(outputs)
         found = (as_plain(inputs), as_plain(targets), predictions)
         return (*found, as_plain(outputs).softmax(-1)) if self.predict_probabilities else found

@@ -18,6 +18,7 @@ from datamodules.task import Task
 from lit_rnn.report import sequences, style
 from lit_rnn.report.curves import draw_curves
 from lit_rnn.report.sequences import MISTAKE, UNCOUNTED, Strips, Symbols, draw_channels, time_axis, verdict
+from lit_rnn.robustness.objective import predicted_class
 
 _WIDE = 16  # numbers in a frame, from which on it is drawn as a column of an image
 SHOWN = 6  # sequences, or images; two where there is an answer at every step
@@ -47,7 +48,7 @@ def draw_task(task: Task, inputs: Tensor, targets: Tensor, outputs: Tensor, coun
     figure = style.new_figure(11, 4.4)
     grid = figure.add_gridspec(1, 2, width_ratios=(1.6, 1))
     left, right = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    predictions = outputs.argmax(-1) if task.classifies else outputs
+    predictions = predicted_class(outputs) if task.classifies else outputs
     pixels = images_of(task, inputs)
     if task.targets == "label" and pixels is not None:
         _draw_images(left, pixels, targets, predictions)

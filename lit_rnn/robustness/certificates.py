@@ -16,6 +16,7 @@ from datamodules.errors import UserError, require
 from lit_rnn.activations import NONLINEARITIES, ComplexModReLU, ModReLU, modrelu
 from lit_rnn.cells import PlainCell, UnitaryCell
 from lit_rnn.parametrizations.orthogonal import double
+from lit_rnn.robustness.objective import predicted_class
 from lit_rnn.robustness.state import Model, frozen, read
 from lit_rnn.scan.checks import is_just
 
@@ -172,8 +173,8 @@ def smooth_certify(
             shape = (min(batch_size, count - start), *example.shape)
             noise = torch.randn(shape, generator=generator, dtype=x.dtype).to(x.device)
             outputs = read(model, example + sigma * noise, None if length is None else length.expand(len(noise)))
-            highest, named = outputs.max(-1)
-            seen = named[~highest.isnan()].bincount(minlength=outputs.shape[-1])  # NaN is a vote for no class
+            named = predicted_class(outputs)
+            seen = named[named >= 0].bincount(minlength=outputs.shape[-1])
             total = seen if total is None else total + seen
         assert total is not None
         return total

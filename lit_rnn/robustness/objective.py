@@ -54,10 +54,15 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def wrong_label(outputs: Tensor, y: Tensor) -> Tensor:
-    """Whether the class predicted is another, or none as an output is NaN: (..., C) and (...) to (...)."""
+def predicted_class(outputs: Tensor) -> Tensor:
+    """The class of the highest output, or -1 where one is NaN, which says nothing: (..., C) to (...)."""
     highest, predicted = outputs.max(-1)
-    return (predicted != y) | highest.isnan()
+    return predicted.masked_fill(highest.isnan(), -1)
+
+
+def wrong_label(outputs: Tensor, y: Tensor) -> Tensor:
+    """Whether the class predicted is another, or none: (..., C) and (...) to (...)."""
+    return predicted_class(outputs) != y
 
 
 def off_by(tolerance: float) -> Wrong:

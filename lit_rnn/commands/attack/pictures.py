@@ -21,6 +21,7 @@ from lit_rnn.report import style
 from lit_rnn.report.sequences import CHANGED, Strips, Symbols, cut, draw_image, time_axis, verdict
 from lit_rnn.report.spectra import Spectrum, draw_spectra
 from lit_rnn.robustness import AttackResult
+from lit_rnn.robustness.objective import predicted_class
 from lit_rnn.robustness.state import read
 from lit_rnn.robustness.worst import adversarial, interval
 
@@ -155,7 +156,7 @@ def image_of(data: PixelDataModule, x: Tensor) -> np.ndarray:
 
 def _says(outcome: Outcome, outputs: Tensor, k: int) -> str:
     if outcome.subject.task.targets == "label":
-        return str(int(outputs[k].argmax()))
+        return str(int(predicted_class(outputs[k])))
     return f"{float(outputs[k].flatten()[0]):.3f}"
 
 

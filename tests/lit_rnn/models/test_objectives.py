@@ -208,6 +208,15 @@ def test_an_answer_of_nan_is_not_right() -> None:
     assert METRICS["accuracy"].read(outputs, torch.tensor([0, 0])) == (0.5, 2)
 
 
+def test_a_prediction_of_nan_is_no_class() -> None:
+    data = CopyMemory(delay=3, val_samples=2)
+    model = VanillaRNN(data.task, 4)
+    with torch.no_grad():
+        model.decoder.bias[0] = math.nan
+    _, targets, predictions = model.predict_step(next(iter(data.loader("val"))), 0)
+    assert predictions.shape == targets.shape and (predictions == -1).all()
+
+
 def test_r2_of_one_number_is_no_number() -> None:
     assert math.isnan(epoch(task_of("r2", "value", 1), [(torch.ones(1, 1), torch.ones(1, 1), None)]))
 
