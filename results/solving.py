@@ -132,8 +132,13 @@ def _in_short(comparison: Comparison, title: str) -> str:
 
 
 def _waiting(comparison: Comparison) -> list[str]:
-    """Models whose seeds have all got to half of chance, and are fewer than those of another model."""
-    widest = [max(groups, key=lambda one: len(one.runs)) for groups in by_model(comparison).values() if groups[0].runs]
+    """Models whose seeds have all got to half of chance, and are fewer than those of another model.
+
+    Not those that were run at several learning rates, which are of one seed.
+    """
+    searched = _windows(comparison)
+    widest = [max(groups, key=lambda one: len(one.runs)) for name, groups in by_model(comparison).items()
+              if groups[0].runs and name not in searched]  # fmt: skip
     most = max(len(group.runs) for group in comparison.groups)
     found = []
     for group in widest:
