@@ -271,7 +271,7 @@ def test_task_set_by_hand_in_a_file(refused: Any, config: Any) -> None:
         (b"a: [1\n", ["not YAML", "line"]),
         (b"", ["model"]),
         (b"just words", ["model"]),
-        (bytes(range(256)), ["not YAML"]),
+        (bytes(range(256)), ["a YAML file, in UTF-8"]),
     ],
     ids=["list", "broken", "empty", "text", "binary"],
 )

@@ -17,7 +17,7 @@ from lit_rnn.__main__ import main
 from tests.lit_rnn.runs.mounts import forked
 
 TOO_LARGE = [
-    "analyze --run_dir r --only pseudospectrum --points 40000",
+    "analyze --run_dir r --only pseudospectrum --points 10000",
     "attack --run_dir r --ckpt_path last --attacks swaps --samples 8 --data.init_args.delay 30000000",
 ]
 
