@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import json
@@ -36,6 +37,7 @@ import reference  # noqa: E402
 import resume  # noqa: E402
 import roofline  # noqa: E402
 import speed  # noqa: E402
+import starting  # noqa: E402
 import tables  # noqa: E402
 from measure import Bar, Pairs, Ratio, Row, SkipError, in_turn  # noqa: E402
 from passes import Size, bare_products, from_config  # noqa: E402
@@ -106,6 +108,7 @@ def test_bars(bar: Bar, inside: float, outside: float) -> None:
     assert Bar(bar.kind).met(inside) is None
 
 
+@pytest.mark.usefixtures("_garbage_stays")
 def test_measurements_alternate_and_warming_up_does_not_count() -> None:
     calls: list[str] = []
     pairs = in_turn(lambda: calls.append("A"), lambda: calls.append("B"), 3, lambda: None, "loop")
@@ -143,6 +146,13 @@ def test_mnist_as_files(tmp_path: Path) -> None:
     assert labels.bincount().min() > 5_000
 
 
+@pytest.fixture
+def _garbage_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking for it before each pass takes most of the time of tests that do not compare times."""
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+
+
+@pytest.mark.usefixtures("_garbage_stays")
 def test_a_run_keeps_its_raw_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     kept = tmp_path / "kept.json"
     assert speed.main(["recurrence/170", "--tiny", "--rounds", "3", "--threads", "1", "--json", str(kept)]) == 0
@@ -153,14 +163,17 @@ def test_a_run_keeps_its_raw_numbers(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert "modReLU RNN" in capsys.readouterr().out
 
 
-def test_rows_of_other_kinds_are_measured(tmp_path: Path) -> None:
-    """Cut small: of one thread, of documents, of loading, and of processes, which are shorter than importing torch."""
-    kept, rows = tmp_path / "kept.json", ["one_thread/GRU/82", "documents/LSTM", "loading/rows", "start/compare"]
+@pytest.mark.usefixtures("_garbage_stays")
+def test_rows_of_other_kinds_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut small: of one thread, of documents, of loading, and of processes, one of which is longer than the other."""
+    start = starting.Start("little", ("-c", "pass"), "sum(range(3 * 10**7))", 1.0)
+    monkeypatch.setattr(starting, "STARTS", {"little": start})
+    kept, rows = tmp_path / "kept.json", ["one_thread/GRU/82", "documents/LSTM", "loading/rows", "start/little"]
     assert speed.main([*rows, "--tiny", "--rounds", "1", "--json", str(kept)]) == 0
     found = {row["name"]: row for row in json.loads(kept.read_text())["rows"]}
-    assert list(found) == ["documents/LSTM", "one_thread/GRU/82/12", "loading/rows", "start/compare"]
+    assert list(found) == ["documents/LSTM", "one_thread/GRU/82/12", "loading/rows", "start/little"]
     assert all(len(row["ours"]) == len(row["theirs"]) == 1 for row in found.values())
-    assert found["start/compare"]["ours"] < found["start/compare"]["theirs"]
+    assert found["start/little"]["ours"] < found["start/little"]["theirs"]
 
 
 @pytest.mark.parametrize("given", [["exprn"], ["--rounds", "0"], ["--threads", "0"], ["--write-readme", "nowhere"]])
