@@ -35,6 +35,7 @@ import yaml
 from datamodules.errors import UserError
 from lit_rnn.files import make_folder, read_json, read_yaml, refuse_links
 from lit_rnn.runs.checkpoints import last_checkpoint
+from lit_rnn.runs.config import section
 from lit_rnn.runs.curves import is_whole
 from lit_rnn.runs.endings import diverged, how_diverged, is_diverged
 from lit_rnn.runs.folder import newest_config
@@ -70,6 +71,8 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
     told = [str(read_yaml(one, "config").get("run_dir")) for one in run.glob("config*.yaml")]
     rewrite = rewriter([str(run), str(run.resolve()), *told], to)
     config = changed(read_yaml(path, "config"), rewrite) | {"run_dir": to.as_posix(), "ckpt_path": None}
+    own = section(section(config, "data"), "init_args")  # files of the user's: where they lay is of that machine
+    own |= {key: Path(own[key]).name for key in ("files", "val_files", "test_files") if isinstance(own.get(key), str)}
     out = is_diverged(run)
     state = None if is_finished(run) or out else changed(_read_checkpoint(last_checkpoint(run)), rewrite)
     for value in (config, versions, state):

@@ -411,6 +411,15 @@ def test_paths_of_a_machine_stay_behind(tmp_path: Path, monkeypatch: pytest.Monk
     assert not Path("results/t/b").exists()
 
 
+def test_files_of_ones_own_are_kept_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same text in two folders is one text; where it lay belongs to a machine."""
+    monkeypatch.chdir(tmp_path)
+    run = finished(tmp_path / "r", 20, data={"init_args": {"files": "data/text/shakespeare.txt", "val_files": None}})
+    collect.collect(run, Path("results/a"))
+    kept = yaml.safe_load(Path("results/a/config.yaml").read_text())["data"]["init_args"]
+    assert kept == {"files": "shakespeare.txt", "val_files": None}
+
+
 def test_what_cannot_be_collected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = finished(tmp_path / "r" / "a", 1)
