@@ -137,8 +137,8 @@ def _waiting(comparison: Comparison) -> list[str]:
     Not those that were run at several learning rates, which are of one seed.
     """
     searched = _windows(comparison)
-    widest = [max(groups, key=lambda one: len(one.runs)) for name, groups in by_model(comparison).items()
-              if groups[0].runs and name not in searched]  # fmt: skip
+    alone = [groups for name, groups in by_model(comparison).items() if groups[0].runs and name not in searched]
+    widest = [max(groups, key=lambda one: len(one.runs)) for groups in alone]
     most = max(len(group.runs) for group in comparison.groups)
     found = []
     for group in widest:
