@@ -12,6 +12,7 @@ from typing import Any
 
 import attacked
 import nonnormal
+import rates
 import solving
 import starts
 import tracking
@@ -29,6 +30,7 @@ class Results:
     """What results/ holds: finished runs, compared, and how far the others are."""
 
     comparisons: list[Comparison]  # the best group first
+    short: list[Comparison]  # short trainings at several learning rates, which stand beside no longer ones
     going: list[tuple[str, str, str, str]]  # folder, model, what is done, commit
     finished: list[tuple[str, str, str, str]]  # folder, seconds, machine, commit
     tracking: tracking.Tracking
@@ -50,15 +52,20 @@ def read(folder: Path) -> Results:
             config = read_yaml(run / "config.yaml", "config")
             model = str(config["model"]["class_path"]).rpartition(".")[2]
             going.append((name, model, _progress(run, config["trainer"]), commit))
-    diverged = [read_diverged(run) for run in runs if is_diverged(run)]
-    comparisons = [solving.ranked(one) for one in compare([read_run(run) for run in done], diverged)]
+    short = [run for run in runs if folder / rates.FOLDER in run.parents]
+    comparisons = [solving.ranked(one) for one in _compared([run for run in runs if run not in short])]
     studies = (
         tracking.read_all(folder / "tracking"),
         attacked.read_all(folder / "robustness"),
         nonnormal.read(folder / "nonnormal"),
         starts.read(folder / "nonnormal"),
     )
-    return Results(comparisons, going, finished, *studies)
+    return Results(comparisons, _compared(short), going, finished, *studies)
+
+
+def _compared(runs: Sequence[Path]) -> list[Comparison]:
+    diverged = [read_diverged(run) for run in runs if is_diverged(run)]
+    return compare([read_run(run) for run in runs if (run / "fit.json").is_file()], diverged)
 
 
 def machine(run: Path) -> str:

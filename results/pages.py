@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import nonnormal
+import rates
 import robustness
 import solving
 import starts
@@ -90,8 +91,8 @@ def _headline_cell(groups: Sequence[Group], comparison: Comparison) -> str:
     parts[0] += f", {len(group.runs)} seeds" if len(group.runs) > 1 else ", one seed"
     if len(groups) > 1:
         parts.append(f"best of {len(groups)} settings on validation")
-    rates = [one for one in by_rate(comparison) if any(one_of is group for one_of in one.groups)]
-    parts += [f"{one.near} of {len(one.groups)} learning rates within {NEAR:.0%} of the best" for one in rates]
+    windows = [one for one in by_rate(comparison) if any(one_of is group for one_of in one.groups)]
+    parts += [f"{one.near} of {len(one.groups)} learning rates within {NEAR:.0%} of the best" for one in windows]
     theirs = "; ".join(str(entry) for entry in beside(group, comparison))
     return "; ".join([*parts, *([f"published {theirs}"] if theirs else [])])
 
@@ -105,7 +106,7 @@ def clock(comparison: Comparison) -> str:
     return f"Seconds are wall clock, pauses included, measured on: {plain_markdown(told)}.\n\n"
 
 
-def trained(comparison: Comparison) -> str:
+def trained(comparison: Comparison, short: Sequence[Comparison]) -> str:
     """Batch, optimizer and rate of every run, and where the rest stands."""
     found: dict[str, list[str]] = {}
     for name, group in zip(run_names(comparison.groups), comparison.groups, strict=True):
@@ -120,7 +121,7 @@ def trained(comparison: Comparison) -> str:
     places = ", ".join(f"`results/{folder}/`" for folder in folders)
     rest = "the rates of parts of a model, and all else, are in the configs in"
     searched = "" if by_rate(comparison) else " No rate was searched here."
-    return f"Trained with {told}; {rest} {places}.{searched}\n\n"
+    return f"Trained with {told}; {rest} {places}.{searched}{rates.link(comparison, short)}\n\n"
 
 
 def still_better(comparison: Comparison) -> str:
@@ -195,10 +196,11 @@ def overview(results: Results, docs: str) -> str:
     for name, comparison, picture in zip(names, results.comparisons, _pictures(results.comparisons), strict=True):
         made = table(comparison, published=True)
         parts.append(f"## {plain_markdown(name)}\n\n{made.markdown()}\n\n")
-        parts += [trained(comparison), clock(comparison), still_better(comparison)]
-        rates = rates_table if solving.share(comparison) is None else solving.rates_table
-        parts += [f"{one.markdown()}\n\n" for one in (solving.milestones(comparison), rates(comparison)) if one]
+        parts += [trained(comparison, results.short), clock(comparison), still_better(comparison)]
+        windows = rates_table if solving.share(comparison) is None else solving.rates_table
+        parts += [f"{one.markdown()}\n\n" for one in (solving.milestones(comparison), windows(comparison)) if one]
         parts.append(_curves(name, f"{docs}{picture}"))
+    parts.append(rates.section(results.short))
     parts += [tracking.link(results.tracking, docs), robustness.link(results.robustness, docs)]
     parts.append("## Every published figure\n\nOne page a paper, ours beside it:\n\n")
     parts += [f"- [{title}]({docs}{page}.md)\n" for page, (title, _) in PAPERS.items()]

@@ -22,6 +22,7 @@ LETTERS = dataclasses.replace(  # as many as Tiny Shakespeare has
 CAMPAIGN = {  # of each file of configs/campaign/: settings, runs, and the updates or epochs of a run
     "pixel_mnist": (8, 8, {(0, 70)}),
     "pixel_mnist_all_images": (6, 6, {(0, 70)}),
+    "pixel_mnist_rates": (12, 12, {(0, 3)}),
     "copying_1000": (16, 16, {(4000, 0)}),
     "copying_1000_rates": (24, 24, {(4000, 0)}),
     "copying_2000": (16, 16, {(4000, 0)}),
@@ -32,6 +33,7 @@ CAMPAIGN = {  # of each file of configs/campaign/: settings, runs, and the updat
     "nru_rates": (20, 20, {(20_000, 0)}),
     "nonnormal": (74, 74, {(18_750, 0)}),
     "tiny_shakespeare": (13, 13, {(0, 4)}),
+    "tiny_shakespeare_rates": (24, 24, {(0, 1)}),
     "robustness_digits": (13, 52, {(0, 30)}),
     "robustness_mnist": (13, 52, {(0, 5)}),
     "robustness_permuted_mnist": (13, 52, {(0, 5)}),
