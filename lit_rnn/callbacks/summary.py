@@ -8,7 +8,7 @@ from pathlib import Path
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from datamodules import SequenceDataModule, Task
-from lit_rnn.files import write_json
+from lit_rnn.files import read_json, write_json
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
@@ -17,7 +17,7 @@ from lit_rnn.report.console import new_console
 from lit_rnn.report.tables import Table
 from lit_rnn.runs.endings import DivergedError, diverged, note_divergence
 from lit_rnn.runs.folder import keeps_files
-from lit_rnn.runs.results import as_kept
+from lit_rnn.runs.results import as_kept, is_finished
 
 
 def _at_other_lengths(trainer: Trainer, split: str, task: Task) -> dict[str, dict[str, float | None]]:
@@ -54,6 +54,7 @@ class Summary(Callback):
     """Prints loss, chance, headline metric, seconds and the run folder; keeps them as ``<stage>.json``.
 
     ``fit.json`` is what marks a run folder as finished; where a callback ended training, it says why.
+    ``test.json`` says after how many steps of training it was made, which is null before training has ended.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -118,6 +119,9 @@ class Summary(Callback):
             result["trained_at"] = getattr(trainer.datamodule, "own_length", None)  # type: ignore[attr-defined]
         if (why := _ended_early(trainer)) is not None and self._command == "fit":
             result["ended_early"] = why
+        if self._command == "test":  # behind which training may go on
+            ended = is_finished(self.folder)
+            result["trained_steps"] = read_json(self.folder / "fit.json").get("steps") if ended else None
         rows = {
             "parameters": f"{result['parameters']:,}",
             "optimizer steps": f"{result['steps']:,}",

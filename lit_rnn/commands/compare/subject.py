@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, as_in_yaml
 from lit_rnn.files import in_whole, read_json, read_yaml
 from lit_rnn.runs.endings import how_diverged, is_diverged
 from lit_rnn.runs.folder import newest_config, numbered
@@ -106,6 +106,10 @@ def read_run(folder: Path) -> Run:
         for key in ("model", "parameters", "task", "metric", "chance")
         if test is not None and without_rounding(test[key]) != without_rounding(fit[key])
     ]
+    if test is not None and test.get("trained_steps", fit["steps"]) != fit["steps"]:
+        trained = test["trained_steps"]
+        when = "before training ended" if trained is None else f"after {as_in_yaml(trained)} steps of training"
+        apart.append(f"it was made {when}, and fit.json is of {fit['steps']}")
     return Run(folder, fit, None if apart else test, _config(folder), said_before(folder), "; ".join(apart))
 
 

@@ -358,6 +358,20 @@ def test_a_test_of_another_task_is_named_and_left_out(make: Make, cli: Callable[
     assert [read_run(Path("r", name)).test is None for name in ("own", "other")] == [False, True]
 
 
+def test_a_test_from_before_training_went_on_is_named_and_left_out(make: Make, cli: Callable[..., Any]) -> None:
+    """All runs have 40 steps, and of before one has 20, another had not ended; those of older versions do not say."""
+    told = {"own": {"trained_steps": 40}, "early": {"trained_steps": 20}, "cut": {"trained_steps": None}, "silent": {}}
+    for name, more in told.items():
+        path = make(f"r/{name}", test=0.8) / "test.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **more}))
+    done = cli("compare", "r")
+    assert done.status == 0, done.err
+    text = " ".join(done.out.split())
+    assert "r/early/test.json (it was made after 20 steps of training, and fit.json is of 40)" in text
+    assert "r/cut/test.json (it was made before training ended, and fit.json is of 40)" in text
+    assert {name for name in told if read_run(Path("r", name)).test is None} == {"early", "cut"}
+
+
 def test_a_published_figure_never_stands_without_its_status(make: Make, cli: Callable[..., Any]) -> None:
     make("s/a-seed=1", 0.9, 1, test=0.85)
     make("s/b-seed=1", 0.8, 1, model="NRU", size=212, data={"protocol": "nru"})

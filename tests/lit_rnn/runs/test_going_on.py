@@ -19,6 +19,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from lit_rnn.callbacks.checkpoints import _follow
+from lit_rnn.commands.compare.subject import read_run
 from lit_rnn.commands.fit.subject import _has_ended
 from lit_rnn.models import ExpRNN
 from lit_rnn.runs.folder import Claim, proposed
@@ -198,6 +199,15 @@ def test_a_damaged_last_falls_back_to_the_one_before(cli: Any, config: Any) -> N
     a, b = kills.kept(Path("w")), kills.kept(Path("r"))
     assert Path("r/checkpoints/last.ckpt.damaged").is_file()
     assert set(kills.differences(a, b)) <= {"files"}
+
+
+def test_a_test_of_before_is_none_of_what_was_trained_since(cli: Any, config: Any) -> None:
+    assert cli("fit", "-c", config(), "--run_dir", "r", "--trainer.max_steps", 3).status == 0
+    test = ("test", "--run_dir", "r", "--ckpt_path", "last")
+    assert cli(*test).status == 0 and read_run(Path("r")).test is not None
+    assert cli("fit", "--run_dir", "r", "--resume", "auto", "--trainer.max_steps", -1).status == 0
+    assert "made after 3 steps of training" in read_run(Path("r")).astray
+    assert cli(*test).status == 0 and read_run(Path("r")).test is not None
 
 
 def test_two_damaged_ones_are_refused(cli: Any, config: Any, refused: Any) -> None:
