@@ -37,7 +37,8 @@ class Task:
             called ``bits_per_character``, ``bits_per_byte`` or ``bits_per_word``), ``perplexity``, ``f1`` and ``auroc``
             (means of the classes); of numbers: ``mse``, ``rmse``, ``mae``, ``r2``, ``within_0.04`` (share of
             predictions closer than 0.04 to their value). Or a class of torchmetrics by its name, such as
-            ``MulticlassJaccardIndex``: see `lit_rnn.models.objectives.headline`.
+            ``MulticlassJaccardIndex``: see `lit_rnn.models.objectives.headline`. Where the network answers NaN, or
+            infinity for a class, ``accuracy`` and ``within_0.04`` count it as wrong, and all others are NaN.
         higher_is_better: Direction of the headline metric.
         labels: How many labels every step has, each of ``target_size`` classes, of ``label_per_step``: with more than
             one, targets are (B, T, labels) and outputs (B, T, labels, target_size). Loss and metric are over all.

@@ -18,7 +18,7 @@ _NAMES = ("inputs", "targets", "predictions", "probabilities")  # in the order o
 class PredictionFile(Callback):
     """Writes what ``predict_step`` gives on the validation split to ``predictions.npz``, one file per process.
 
-    That is ``inputs``, ``targets`` and ``predictions`` (a class is -1 where an output is NaN), and with
+    That is ``inputs``, ``targets`` and ``predictions`` (a class is -1 where outputs are NaN or infinite), and with
     ``--probabilities true`` also ``probabilities``, with the classes as the last axis. Sequences of unequal lengths are
     filled up with zeros, and ``lengths`` is there too.
     """

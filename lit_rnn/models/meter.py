@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,29 @@ class ExpOfMean(WeightedMean):
 
     def compute(self) -> Tensor:
         return super().compute().exp()
+
+
+def nan_of_nan(cls: Any) -> Any:
+    """``cls`` of torchmetrics, but NaN once an output was: it takes NaN for class 0, or for a place in a ranking."""
+
+    class OrNaN(cls):
+        lost: Tensor
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            self.add_state("lost", torch.tensor(0), dist_reduce_fx="sum")
+
+        def update(self, outputs: Tensor, targets: Tensor) -> None:
+            none = outputs.isnan()
+            self.lost += none.sum()
+            super().update(outputs.masked_fill(none, 0), targets)
+
+        def compute(self) -> Tensor:
+            value: Tensor = super().compute()
+            return value.where(self.lost == 0, torch.nan)
+
+    OrNaN.__name__ = cls.__name__  # as messages name it
+    return OrNaN
 
 
 class AUROC(classification.MulticlassAUROC):

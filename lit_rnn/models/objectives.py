@@ -16,7 +16,7 @@ from datamodules import Task, UserError
 from datamodules.batch import Parts, at
 from datamodules.errors import one_line, require
 from lit_rnn.dtypes import as_plain
-from lit_rnn.models.meter import AUROC, R2, RMSE, ExpOfMean, WeightedMean
+from lit_rnn.models.meter import AUROC, R2, RMSE, ExpOfMean, WeightedMean, nan_of_nan
 from lit_rnn.robustness.objective import wrong_label
 
 STAGES = ("train", "val", "test")
@@ -70,7 +70,9 @@ def _library(words: str, cls: Callable[..., Metric], of_classes: bool) -> Headli
     """A class of torchmetrics, in double precision: sums of squares cancel."""
 
     def meter(task: Task) -> Metric:
-        return cls(**({"num_classes": task.target_size} if of_classes else {})).set_dtype(torch.float64)
+        options = {"num_classes": task.target_size} if of_classes else {}
+        made: Metric = nan_of_nan(cls)(**options).set_dtype(torch.float64)
+        return made
 
     def read(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if of_classes:  # probabilities: torchmetrics takes outputs that happen to lie in [0, 1] for those
@@ -98,6 +100,7 @@ def _within(outputs: Tensor, targets: Tensor) -> Tensor:
     return _share(((outputs - targets).abs() < 0.04).all(-1))
 
 
+# Shares of right answers count one of NaN (`predicted_class`) as wrong; every other metric is then NaN, as the loss is
 METRICS: dict[str, HeadlineMetric] = {
     "accuracy": _mean("accuracy", True, True, _accuracy),
     "cross_entropy": _mean("cross-entropy", True, False, nn.functional.cross_entropy),

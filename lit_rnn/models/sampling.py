@@ -11,6 +11,7 @@ from torch import Tensor
 
 from datamodules.errors import UserError, require
 from lit_rnn.models.base import SequenceModel
+from lit_rnn.robustness.objective import predicted_class
 
 
 @torch.no_grad()
@@ -28,7 +29,7 @@ def sample(model: SequenceModel, prompt: Tensor, count: int, temperature: float,
         (count,) symbols, on the CPU.
 
     Raises:
-        UserError: if the task has other targets, a number is out of range, or the network answers NaN.
+        UserError: if the task has other targets, a number is out of range, or the network answers NaN or infinity.
     """
     require(model.task.targets == "next_symbol", "task.targets", model.task.targets, "next_symbol")
     require(len(prompt) >= 1, "prompt", prompt.tolist(), "at least one symbol")
@@ -39,8 +40,9 @@ def sample(model: SequenceModel, prompt: Tensor, count: int, temperature: float,
         outputs, states = model.run(prompt.to(model.device, torch.int64)[None])
         for _ in range(count):
             logits = outputs[0, -1].double().cpu()
-            if logits.isnan().any():
-                raise UserError(f"behind {len(prompt) + len(drawn)} symbols the network answers NaN, which names none.")
+            if predicted_class(logits) < 0:
+                place = f"behind {len(prompt) + len(drawn)} symbols"
+                raise UserError(f"{place} the network answers NaN or infinity, which names none.")
             if temperature == 0:
                 symbol = int(logits.argmax())
             else:

@@ -55,9 +55,12 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def predicted_class(outputs: Tensor) -> Tensor:
-    """The class of the highest output, or -1 where one is NaN, which says nothing: (..., C) to (...)."""
-    highest, predicted = outputs.max(-1)
-    return predicted.masked_fill(highest.isnan(), -1)
+    """The class of the highest output, or -1 where they have no softmax and name none: (..., C) to (...).
+
+    That is where an output is NaN or +infinity, or all are -infinity.
+    """
+    highest, predicted = outputs.max(-1)  # NaN where one is
+    return predicted.masked_fill(~highest.isfinite(), -1)
 
 
 def wrong_label(outputs: Tensor, y: Tensor) -> Tensor:

@@ -203,9 +203,37 @@ def test_an_epoch_in_which_nothing_counts_is_refused(stage: str, words: str) -> 
         getattr(trainer, stage)(VanillaRNN(data.task, 4), data)
 
 
-def test_an_answer_of_nan_is_not_right() -> None:
-    outputs = torch.tensor([[math.nan, math.nan], [1.0, 0.0]])
-    assert METRICS["accuracy"].read(outputs, torch.tensor([0, 0])) == (0.5, 2)
+NO_ANSWERS = ([math.nan, 1.0], [math.nan] * 2, [math.inf, 0.0], [math.inf] * 2, [-math.inf] * 2)
+
+
+@pytest.mark.parametrize("answer", NO_ANSWERS, ids=str)
+@pytest.mark.parametrize("metric", [*OF_CLASSES, "MulticlassAccuracy", "MulticlassHingeLoss"])
+def test_an_answer_that_names_no_class(metric: str, answer: list[float]) -> None:
+    """Of one in six, where all others are right: accuracy counts it as wrong, and whatever is no share is NaN."""
+    outputs, targets = 9 * torch.eye(2).repeat(3, 1), torch.arange(6) % 2
+    outputs[2] = torch.tensor(answer)
+    batches: Any = [(outputs[:4], targets[:4], None), (outputs[4:], targets[4:], None)]
+    meters = Meters(task_of(metric, "label", 2))
+    value = epoch(meters.task, batches, meters)
+    assert value == pytest.approx(5 / 6) if metric == "accuracy" else math.isnan(value)
+    meters.reset("train")
+    assert math.isfinite(epoch(meters.task, batches[1:], meters))
+
+
+def test_a_class_that_is_ruled_out_is_an_answer() -> None:
+    outputs, targets = (9 * torch.eye(2).repeat(3, 1)).log(), torch.arange(6) % 2
+    for metric, best in (("accuracy", 1.0), ("f1", 1.0), ("auroc", 1.0), ("cross_entropy", 0.0)):
+        assert epoch(task_of(metric, "label", 2), [(outputs, targets, None)]) == best
+
+
+@pytest.mark.parametrize("metric", [*OF_NUMBERS, "SpearmanCorrCoef", "LogCoshError"])
+@pytest.mark.filterwarnings("ignore:Metric `SpearmanCorrcoef` will save all")
+def test_a_number_that_is_none(metric: str) -> None:
+    targets = torch.linspace(0, 1, 6)[:, None]
+    outputs = targets.clone()
+    outputs[2] = math.nan
+    value = epoch(task_of(metric, "value", 1), [(outputs[:4], targets[:4], None), (outputs[4:], targets[4:], None)])
+    assert value == pytest.approx(5 / 6) if metric == "within_0.04" else math.isnan(value)
 
 
 def test_a_prediction_of_nan_is_no_class() -> None:
