@@ -154,6 +154,7 @@ class SequenceDataModule(LightningDataModule, ABC):
 
     def examples(self, count: int) -> Batch:
         """The first ``count`` sequences of the validation split, or all, as one batch: for pictures and tables."""
+        require(count >= 1, "count", count, "a whole number of at least 1")
         indices = np.arange(min(count, len(self._validation)))
         batch = self._validation[indices]
         self._check_batch("val", batch, 0, indices)

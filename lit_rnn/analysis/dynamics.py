@@ -49,8 +49,13 @@ def lyapunov_spectrum(jacobians: Iterable[ArrayLike | Tensor], warmup: int = 0) 
     Q, total, steps = np.zeros(0), np.zeros(0), 0
     for given in jacobians:
         J = array(given, "jacobians")
-        ok = J.ndim >= 2 and J.shape[-1] == J.shape[-2] > 0 and (steps == 0 or J.shape == Q.shape)
-        require(ok, "jacobians", f"one of shape {J.shape}", "square matrices, (n, n) or (B, n, n), of one shape")
+        ok = J.ndim >= 2 and J.size > 0 and J.shape[-1] == J.shape[-2] and (steps == 0 or J.shape == Q.shape)
+        require(
+            ok,
+            "jacobians",
+            f"one of shape {J.shape}",
+            "square matrices of one shape, (n, n) or (B, n, n), B and n at least 1",
+        )
         J, exponent = near_one(J)
         Q, R = np.linalg.qr(J @ Q if steps else J)
         steps += 1
@@ -111,14 +116,18 @@ def step_jacobians(cell: Cell, x: Tensor, state: State | None = None) -> Tensor:
 
 def each_step_jacobian(cell: Cell, x: Tensor, state: State | None = None) -> Iterator[Tensor]:
     """The Jacobians of `step_jacobians` one after the other, each (B, N, N), for T too long to hold them all."""
-    ok = x.ndim == 3 and len(x) > 0 and x.shape[-1] == cell.input_size
-    require(ok, "x", f"a tensor of shape {tuple(x.shape)}", f"(T, B, {cell.input_size}), time first, T at least 1")
+    _check_driven(x, cell.input_size)
     step = StepMap(cell)
     drive = step.drive(x)
     flat = step.start(x.shape[1]) if state is None else step.flat(state)
     for u in drive:
         flat, jacobian = step.with_jacobian(u, flat)
         yield jacobian
+
+
+def _check_driven(x: Tensor, width: int) -> None:
+    ok = x.ndim == 3 and x.shape[0] > 0 and x.shape[1] > 0 and x.shape[2] == width
+    require(ok, "x", f"a tensor of shape {tuple(x.shape)}", f"(T, B, {width}), time first, T and B at least 1")
 
 
 # ---- gradients through time
@@ -161,8 +170,12 @@ def states_and_gradients(
         loss: From the last one's outputs (T, B, output_size) to the loss, summed over sequences.
         lengths: (B,), where sequences are shorter than T: behind its end a state stands still, and outputs are zero.
         wiring: What stands between the cells; None: each reads the outputs of the one below.
+
+    Raises:
+        UserError: for an x that is not (T, B, I).
     """
     cells = [cells] if isinstance(cells, Cell) else list(cells)
+    _check_driven(x, cells[0].input_size if wiring is None else x.shape[-1])
     real = None if lengths is None else (torch.arange(len(x), device=x.device)[:, None] < lengths)[..., None]
     with torch.inference_mode(False), torch.enable_grad():
         y = x.clone() if real is None else x.where(real, 0)  # a batch made in inference mode cannot enter a graph

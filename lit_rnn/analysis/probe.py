@@ -45,8 +45,10 @@ def linear_probe(states: ArrayLike, classes: ArrayLike, steps: int) -> Probe:
     from sklearn.linear_model import LogisticRegression
 
     s, y = array(states, "states"), np.asarray(classes)
-    ok = s.ndim == 3 and s.shape[:2] == y.shape
-    require(ok, "states", f"an array of shape {s.shape}", f"(B, T, N) with classes (B, T), here {y.shape}")
+    ok = s.ndim == 3 and s.shape[2] > 0 and s.shape[:2] == y.shape
+    require(
+        ok, "states", f"an array of shape {s.shape}", f"(B, T, N), N at least 1, with classes (B, T), here {y.shape}"
+    )
     half = len(s) // 2
     require(half >= 1, "states", f"{len(s)} sequences", "at least two: half of them are held out")
     require(1 <= steps <= s.shape[1], "steps", steps, f"from 1 to {s.shape[1]}, which is T")

@@ -43,11 +43,12 @@ class Threat:
         mask: What may be changed, true or 1, broadcastable to x; None for all.
 
     Raises:
-        UserError: for symbols, a norm other than these, an eps that is negative or wider than the box, an input
-            outside its box, a mask of the wrong shape.
+        UserError: for no examples, symbols, a norm other than these, an eps that is negative or wider than the box, an
+            input outside its box, a mask of the wrong shape.
     """
 
     def __init__(self, x: Tensor, eps: float, norm: float, bounds: Sequence[float] | None, mask: Tensor | None) -> None:
+        check_examples(x)
         if not x.is_floating_point():
             raise UserError(
                 f"inputs are {x.dtype}, symbols, but this attack must move values: "
@@ -115,6 +116,16 @@ class Threat:
             radius = _over_examples(self.eps * radius ** (1 / free), delta)
             delta = delta * radius / _norms(delta).clamp_min(torch.finfo(dtype).tiny)
         return self.project(self.x + delta)
+
+
+def check_examples(x: Tensor, key: str = "x") -> None:
+    """Refuse inputs (B, T, ...) without examples or steps, of which every share and mean would be 0 / 0.
+
+    Raises:
+        UserError: naming ``key``.
+    """
+    given = f"a tensor of shape {tuple(x.shape)}"
+    require(x.numel() > 0, key, given, "of at least one example, and at least one step of it")
 
 
 def check_bounds(x: Tensor, bounds: Sequence[float] | None, key: str = "bounds") -> Bounds | None:
@@ -244,7 +255,7 @@ def pgd(
         The perturbed inputs, shaped as x, detached.
 
     Raises:
-        UserError: for symbols, and for options that cannot work.
+        UserError: for symbols, no examples, and options that cannot work.
 
     Source: Madry et al. 2018; several restarts because one run overstates robustness (Carlini et al. 2019).
     """

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.batch import within
 from datamodules.errors import require
-from lit_rnn.robustness.attacks import Bounds, Threat, fgsm, pgd, random_draws, random_search
+from lit_rnn.robustness.attacks import Bounds, Threat, check_examples, fgsm, pgd, random_draws, random_search
 from lit_rnn.robustness.checks import AttackResult, Kind
 from lit_rnn.robustness.draws import BLOCK, Draws
 from lit_rnn.robustness.effort import Effort
@@ -39,6 +39,9 @@ class Examples:
         vocabulary: How many symbols there are; 0 for values.
         batch_size: Examples that are run at once; what is drawn for them does not depend on it.
         lengths: (N,), how many steps each has; None: all of them.
+
+    Raises:
+        UserError: for no examples.
     """
 
     model: Model
@@ -51,6 +54,9 @@ class Examples:
     vocabulary: int = 0
     batch_size: int = BLOCK
     lengths: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        check_examples(self.x)
 
     @property
     def classes(self) -> bool:

@@ -16,6 +16,7 @@ from datamodules.errors import UserError, require
 from lit_rnn.activations import NONLINEARITIES, ComplexModReLU, ModReLU, modrelu
 from lit_rnn.cells import PlainCell, UnitaryCell
 from lit_rnn.parametrizations.orthogonal import double
+from lit_rnn.robustness.attacks import check_examples
 from lit_rnn.robustness.objective import predicted_class
 from lit_rnn.robustness.state import Model, frozen, read
 from lit_rnn.scan.checks import is_just
@@ -149,7 +150,7 @@ def smooth_certify(
 
     n0 votes choose the class, n fresh ones bound its probability from below. Each statement is true with probability
     1 - alpha over the noise; it speaks of the smoothed classifier, not of ``model`` itself. No box: the noise may
-    leave the data's range. Where outputs are NaN the model votes for no class.
+    leave the data's range. Where outputs are NaN or infinite the model votes for no class.
 
     Args:
         model: From inputs to logits (B, C).
@@ -159,8 +160,12 @@ def smooth_certify(
         seed: Of the noise.
         lengths: (B,), as in `lit_rnn.robustness.pgd`.
 
+    Raises:
+        UserError: for symbols, no examples, and options that cannot work.
+
     Source: Cohen et al. 2019, algorithm Certify with its defaults.
     """
+    check_examples(x)
     require(sigma > 0, "sigma", sigma, "positive")
     require(n0 >= 1 and n >= 1 and batch_size >= 1, "n0, n, batch_size", (n0, n, batch_size), "at least 1 each")
     if not x.is_floating_point():
@@ -224,10 +229,11 @@ def interval_bounds(cell: nn.Module, decoder: nn.Linear, x_low: Tensor, x_high: 
         (B, C) lower and upper ends, float64. Class y is certified where its lower end is above all other upper ends.
 
     Raises:
-        UserError: for another cell or f, and where x_low > x_high.
+        UserError: for another cell or f, no examples, and where x_low > x_high.
 
     Source: Gowal et al. 2018 (IBP), unrolled over time.
     """
+    check_examples(x_low, "x_low")
     cell = _plain(cell, "interval propagation")
     f = _monotone(cell.activation)
     W = double(cell.weights())

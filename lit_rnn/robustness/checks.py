@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.robustness.attacks import expand_mask, slope
+from lit_rnn.robustness.attacks import check_examples, expand_mask, slope
 from lit_rnn.robustness.objective import Loss, Objective
 from lit_rnn.robustness.state import Model, frozen
 
@@ -48,7 +48,8 @@ class AttackResult:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        require(self.fooled.ndim == 1 and self.fooled.dtype == bool, "fooled", self.fooled, "a vector of bools")
+        bools = self.fooled.ndim == 1 and self.fooled.dtype == bool and len(self.fooled) > 0
+        require(bools, "fooled", self.fooled, "a vector of bools, of at least one example")
         require(self.loss.shape == self.fooled.shape, "loss", self.loss.shape, f"of shape {self.fooled.shape}")
         require(self.eps >= 0, "eps", self.eps, "0 or positive")
 
@@ -73,7 +74,8 @@ class AttackResult:
 
 def worst_case(results: Sequence[AttackResult]) -> np.ndarray:
     """(N,) bool: fooled by any of the attacks. The mean of this is the number to report, not the best attack's mean."""
-    require(len({len(result.fooled) for result in results}) == 1, "results", len(results), "of the same examples")
+    same = len({len(result.fooled) for result in results}) == 1
+    require(same, "results", f"{len(results)} of them", "at least one, and all of the same examples")
     return np.logical_or.reduce([result.fooled for result in results])
 
 
@@ -98,7 +100,11 @@ def zero_gradient_fraction(
         mask: Which entries an attack may change; others are not counted, and a step without any is nan.
         scored: (B, T) bool: steps that count, where there is a target per step.
         lengths: As in `lit_rnn.robustness.pgd`.
+
+    Raises:
+        UserError: for no examples.
     """
+    check_examples(x)
     with frozen(model, x.device):
         gradient, _, _ = slope(Objective(model, loss, scored=scored, lengths=lengths), x.clone(), y.clone())
     free = expand_mask(x, mask)

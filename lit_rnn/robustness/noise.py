@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError, require
-from lit_rnn.robustness.attacks import check_bounds, expand_mask
+from lit_rnn.robustness.attacks import check_bounds, check_examples, expand_mask
 from lit_rnn.robustness.draws import Draws, Seed
 
 
 def _values(x: Tensor) -> None:
+    check_examples(x)
     if not x.is_floating_point():
         raise UserError(f"inputs are {x.dtype}, symbols, but noise must be put on values: take symbol_swap.")
 
@@ -42,7 +43,7 @@ def additive_noise(
         seed: Of the draw; the global random state is not touched.
 
     Raises:
-        UserError: for symbols, a negative sigma, inputs outside their box.
+        UserError: for symbols, no examples, a negative sigma, inputs outside their box.
     """
     _values(x)
     return _kept(x + sigma * _normal(x, seed), x, sigma, bounds, mask)

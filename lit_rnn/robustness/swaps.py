@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError, require
-from lit_rnn.robustness.attacks import expand_mask
+from lit_rnn.robustness.attacks import check_examples, expand_mask
 from lit_rnn.robustness.draws import Draws, Seed
 from lit_rnn.robustness.objective import Loss, Objective, Wrong
 from lit_rnn.robustness.search import Search
@@ -54,8 +54,9 @@ def symbol_swap(
         lengths: As in `lit_rnn.robustness.pgd`.
 
     Raises:
-        UserError: for values, and for options that cannot work.
+        UserError: for values, no examples, and options that cannot work.
     """
+    check_examples(x)
     if x.is_floating_point():
         raise UserError(f"inputs are {x.dtype}, values, but symbol_swap needs symbols (int64): take pgd.")
     require(search in ("greedy", "random"), "search", search, "greedy or random")
