@@ -91,21 +91,26 @@ class Pair:
     @property
     def sentence(self) -> str:
         gap = abs(self.ours.mean - self.value)
-        seeds = f"{len(self.group.runs)} seeds" if len(self.group.runs) > 1 else f"one seed{self._error}"
-        ours = f"{label(self.group)} on {self.title}: ours {shown(self.ours, self.group)} ({seeds})"
         how = f"{gap:.2g} {'worse' if self.is_worse else 'better'}"
-        within = self.ours.std is not None and gap <= 2 * self.ours.std
-        how += ", within two standard deviations over seeds" if within else ""
+        if len(self.group.runs) > 1:
+            seeds = f"{len(self.group.runs)} seeds"
+            within = self.ours.std is not None and gap <= 2 * self.ours.std
+            how += ", within two standard deviations over seeds" if within else ""
+        else:
+            seeds, error = "one seed", self._error
+            if error is not None:
+                seeds += f"; standard error {error:.2g} over {TEST_IMAGES[self.comparison.task]:,} test images"
+                how += ", within two standard errors" if gap <= 2 * error else ""
+        ours = f"{label(self.group)} on {self.title}: ours {shown(self.ours, self.group)} ({seeds})"
         return f"{ours}, published {self.theirs} ({self.theirs.paper}): {how}."
 
     @property
-    def _error(self) -> str:
+    def _error(self) -> float | None:
         """How far an accuracy is known from so many test images, where no spread over seeds says more."""
         images = TEST_IMAGES.get(self.comparison.task)
         if images is None or self.comparison.metric != "accuracy":
-            return ""
-        error = math.sqrt(self.ours.mean * (1 - self.ours.mean) / images)
-        return f"; standard error {error:.2g} over {images:,} test images"
+            return None
+        return math.sqrt(self.ours.mean * (1 - self.ours.mean) / images)
 
     @property
     def protocols(self) -> str:
@@ -162,4 +167,5 @@ def said_first(comparisons: Sequence[Comparison], papers: Sequence[str] | None =
     for one in (*worse, *better):
         detail = f" {one.protocols}" if papers is not None else ""
         lines.append(f"- {plain_markdown(one.sentence + detail)}\n")
-    return "".join([*lines, "\n"])
+    apart = "Protocols differ: both stand on the [page of each paper](#every-published-figure).\n\n"
+    return "".join([*lines, "\n", *([] if papers is not None else [apart])])

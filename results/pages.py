@@ -71,7 +71,15 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     header = ["model", *(f"{name}: test/{one.metric}" for name, one in zip(names, comparisons, strict=True))]
     chance = ["chance loss", *(_chance(one) for one in comparisons)]
     made = Table(header, [*([name, *row] for name, row in cells.items()), chance])
-    return "\n".join([made.markdown(), "", f"{SPREAD}.", *(["", solved] if solved else [""])])
+    return "\n".join(
+        [made.markdown(), "", f"{SPREAD}. {_directions(comparisons)}", *(["", solved] if solved else [""])]
+    )
+
+
+def _directions(comparisons: Sequence[Comparison]) -> str:
+    found = {one.metric: "higher" if one.higher_is_better else "lower" for one in comparisons}
+    told = "; ".join(f"of {metric} the {direction} is better" for metric, direction in found.items())
+    return plain_markdown(f"{told[:1].upper()}{told[1:]}.")
 
 
 def _chance(comparison: Comparison) -> str:
@@ -173,16 +181,18 @@ def _about(results: Results, docs: str) -> str:
         return ""
     runs, models = sum(len(group.runs) for group in groups), len({group.model for group in groups})
     tasks = len({one.task for one in results.comparisons})
+    lost = {run.folder for one in results.comparisons for run in one.diverged}
+    out = f", and {len(lost)} diverged" if lost else ""
     alone = " carry false: each chunk of tbptt symbols is read alone, from an empty state."
     alone = alone if any("carry" in one.data for one in results.comparisons) else ""
     above = posixpath.normpath(f"{docs}..")
     return (
-        f"{runs} runs have ended, of {models} models on {tasks} task{'s' * (tasks > 1)}, beside the studies of "
+        f"{runs} runs have ended, of {models} models on {tasks} task{'s' * (tasks > 1)}{out}, beside the studies of "
         f"[tracking]({docs}tracking.md) and of [robustness]({docs}robustness.md). n is the hidden size, val the "
-        "validation split, whose numbers are of the last validation, while the tested checkpoint is the best on it "
-        "(the last one where there is no validation), val\\_size the training examples kept for it, and chance the "
-        f"loss of a guess. What is what: [Models]({above}/models/index.md), [Data]({above}/data.md); what is planned: "
-        f"[The campaign]({above}/experiments.md#the-campaign). A published figure has its "
+        "validation split, whose numbers are of the last validation, while the tested checkpoint is the one with the "
+        "best metric on it (the last one where there is no validation), val\\_size the training examples kept for it, "
+        f"and chance the loss of a guess. What is what: [Models]({above}/models/index.md), [Data]({above}/data.md); "
+        f"what is planned: [The campaign]({above}/experiments.md#the-campaign). A published figure has its "
         f"[status](#every-published-figure) behind it.{alone}\n\n"
     )
 
@@ -228,8 +238,8 @@ def paper(page: str, results: Results) -> str:
         parts += [starts.section(results.starts), nonnormal.section(results.memory)]
     if page == "nru":
         parts.append(top_two.section(results.comparisons))
-    comparisons = results.comparisons
-    pictures = list(zip(comparisons, titles(comparisons), _pictures(comparisons), strict=True))
+    named_comparisons = list(zip(results.comparisons, titles(results.comparisons), strict=True))
+    pictures = list(zip(named_comparisons, _pictures(results.comparisons), strict=True))
     for task in dict.fromkeys(entry.task for entry in entries):
         rows: list[list[Any]] = []
         notes: dict[str, str] = {}
@@ -237,21 +247,21 @@ def paper(page: str, results: Results) -> str:
         for entry in _best_first(theirs):
             note = f"{entry.paper}, {entry.where}. Protocol: {entry.protocol}. Read in: {entry.source}."
             mark = notes.setdefault(note, f"({len(notes) + 1})")
-            ours = "; ".join(filter(None, (_ours(entry, comparisons), starts.ours(results.starts, entry))))
+            ours = "; ".join(filter(None, (_ours(entry, named_comparisons), starts.ours(results.starts, entry))))
             measured = f"{entry.split}/{entry.metric}"
             rows.append([f"{entry.name} {mark}", entry.size, entry.parameters, measured, str(entry), ours])
         made = Table(["model", "size", "parameters", "measured", "published", "ours"], rows)
         parts.append(f"## {plain_markdown(task)}\n\n{made.markdown()}\n\n")
         parts += [f"{mark} {plain_markdown(note)}\n\n" for note, mark in notes.items()]
-        for comparison, name, picture in pictures:
-            if any(_ours(entry, [comparison]) for entry in theirs):  # others are of another protocol or model
-                parts.append(_curves(name, picture))
+        for one, picture in pictures:
+            if any(_ours(entry, [one]) for entry in theirs):  # others are of another protocol or model
+                parts.append(_curves(one[1], picture))
     return "".join(parts)
 
 
 def _best_first(entries: Sequence[Published]) -> list[Published]:
-    """Of each metric and split, those that come first; what did not converge comes last."""
-    order = list(dict.fromkeys((one.split, one.metric) for one in entries))
+    """Of each metric and split, test before validation, those that come first; what did not converge comes last."""
+    order = sorted(dict.fromkeys((one.split, one.metric) for one in entries), key=lambda kind: kind[0] != "test")
 
     def rank(one: Published) -> tuple[int, float]:
         value = math.inf if one.number is None else one.number * (-1 if higher_is_better(one.metric) else 1)
@@ -260,20 +270,21 @@ def _best_first(entries: Sequence[Published]) -> list[Published]:
     return sorted(entries, key=rank)
 
 
-def _ours(entry: Published, comparisons: Sequence[Comparison]) -> str:
-    """Our figures that may stand beside a published one, with their seeds."""
+def _ours(entry: Published, named: Sequence[tuple[Comparison, str]]) -> str:
+    """Our figures that may stand beside a published one, with their seeds and what tells their tables apart."""
     found = [
-        count for comparison in comparisons if comparison.task == entry.task if (count := successes(entry, comparison))
+        count for comparison, _ in named if comparison.task == entry.task if (count := successes(entry, comparison))
     ]
-    for comparison in comparisons:
+    for comparison, title in named:
         groups = [group for group in comparison.groups if entry in beside(group, comparison, entry.split)]
         group = standing(groups, comparison) if groups else None
         value = None if group is None else group.test if entry.split == "test" else group.value
         if group is not None and value is not None:
-            when = [] if entry.split == "test" else ["after the last epoch"]
+            when = [title.removeprefix(comparison.task).strip(" ()")]
+            when += [] if entry.split == "test" else ["after the last epoch"]
             seeds = f"{len(group.runs)} seeds" if len(group.runs) > 1 else "one seed"
             chosen = [f"best of {len(groups)} settings on validation"] if len(groups) > 1 else []
-            told = ", ".join([*when, seeds, f"{group.parameters:,} parameters", *chosen])
+            told = ", ".join(filter(None, [*when, seeds, f"{group.parameters:,} parameters", *chosen]))
             found.append(f"{shown(value, group)} ({told})")
     return "; ".join(found)
 

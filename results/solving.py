@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -112,7 +113,7 @@ def headline(comparisons: Sequence[tuple[Comparison, str]]) -> str:
 
 
 def _in_short(comparison: Comparison, title: str) -> str:
-    """Which models solved it in all their runs, or some; which diverged, and of which seeds are to be run."""
+    """Which models solved it in all their runs, or some; how many diverged, and of which seeds are to be run."""
     models: dict[str, list[Group]] = {}
     for groups in by_model(comparison).values():
         models.setdefault(groups[0].model, []).extend(groups)
@@ -121,8 +122,9 @@ def _in_short(comparison: Comparison, title: str) -> str:
         solved = sum(found.number for group in groups if (found := _solved(group, comparison)))
         runs = sum(_ended(group, comparison) for group in groups)
         kind = "in none by" if not solved else "in every run by" if solved == runs else "in some by"
-        parts[kind].append(f"{model} ({solved} of {runs})" if kind == "in some by" else model)
-    parts["diverged:"] = [run.folder.name for run in comparison.diverged]
+        parts[kind].append(f"{model} ({solved} of {runs})")
+    lost = Counter(run.model for run in comparison.diverged)
+    parts["diverged:"] = [f"{model} ({runs})" for model, runs in lost.items()]
     told = "; ".join(f"{kind} {', '.join(names)}" for kind, names in parts.items() if names)
     over = "all seeds and learning rates" if _windows(comparison) else "all seeds"
     how = f"loss below {number(share(comparison))} of chance; {_every(comparison)}; over {over}"

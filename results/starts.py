@@ -16,9 +16,9 @@ from lit_rnn.report.tables import Table, plain_markdown, spread
 
 PAPER = "Orhan and Pitkow 2020"
 TASKS = {  # as arms begin: the name, and its published figures' task
-    "copying": ("copying, T = 500", "copy_memory"),
-    "copying_whole": ("copying, T = 500, all updates", "copy_memory"),
-    "adding": ("adding, T = 750", "adding"),
+    "copying": ("copying, T = 500, 5 of 100 epochs", "copy_memory"),
+    "copying_whole": ("copying, T = 500, one setting, all epochs", "copy_memory"),
+    "adding": ("adding, T = 750, 5 of 100 epochs", "adding"),
 }
 NON_NORMAL, NORMAL = ("chain", "fbchain"), ("orthogonal", "identity")
 STARTS = NON_NORMAL + NORMAL
@@ -97,12 +97,12 @@ def _claims(found: Mapping[str, Any]) -> list[tuple[bool, str]]:
         decided = ours is not None and theirs is not None and (ours or theirs)  # where none succeeds, nothing is known
         if decided and starts == STARTS:
             by = ", ".join(f"{start} {len(good)} of {ended}" for start, (good, ended) in counts.items() if ended)
-            told.append((ours > theirs, f"on {name} non-normal starts succeed more often than normal ones ({by})"))
+            told.append((ours > theirs, f"on {name}, non-normal starts succeed more often than normal ones ({by})"))
         departures = [run["henrici"] for start in starts if start in NORMAL for run in counts[start][0]]
         if departures:
             risen = sum(one["after"] - one["before"] > RISEN for one in departures)
             by = f"Henrici's departure rose by more than {RISEN:g} in {risen} of {len(departures)} successful runs"
-            told.append((risen == len(departures), f"on {name} normal starts become non-normal in training ({by})"))
+            told.append((risen == len(departures), f"on {name}, normal starts become non-normal in training ({by})"))
     return sorted(told)
 
 

@@ -180,13 +180,21 @@ def claims(found: Tracking) -> str:
             line = f"{said}. Seeds that succeeded at {where}: {no}{also}{last}"
             against.append(not_here("kept" if learnt else "learnt", line) if claim.succeed else verdict(False, line))
         elif yes:
-            held.append(verdict(True, f"{said}. Seeds that succeeded at {where}: {yes}{last}"))
+            others = _others(claim, found) if claim.times == 1 and not claim.succeed else ""
+            held.append(verdict(True, f"{said}. Seeds that succeeded at {where}: {yes}{last}{others}"))
         elif blank:
             against.append(untold(said + last))
         else:
             waiting.append(said)
     open_ = [verdict(None, "; ".join(waiting))] if waiting else []
     return "".join([*against, _orthogonal(found), *held, *open_])
+
+
+def _others(claim: Claim, found: Tracking) -> str:
+    """How many of the other models did what these did not: in few updates it would say nothing if none had."""
+    counts = [found.succeeded(claim.task, name, claim.times) for name in MODELS if name not in claim.arms]
+    known = [count for count in counts if count is not None]
+    return f"; in as many updates {sum(seeds > of / 2 for seeds, of in known)} of {len(known)} other models did"
 
 
 def _orthogonal(found: Tracking) -> str:
@@ -224,7 +232,7 @@ def headline(found: Tracking) -> str:
 
 
 def of_task(found: Tracking, task: str) -> str:
-    """A table of one task: accuracy at every length, seeds that succeeded, and the window of rates."""
+    """A table of one task: mean and deviation at every length, seeds that succeeded, and the window of rates."""
     study = found.studies[task]
     lengths = study.lengths
     rows = []
@@ -232,7 +240,11 @@ def of_task(found: Tracking, task: str) -> str:
         if arm.tests:
             means = [statistics.fmean(arm.values(length)) for length in lengths]
             counts = [sum(value >= GOOD for value in arm.values(length)) for length in lengths]
-            shown = [f"{mean:.3f}, {count} of {arm.ended}" for mean, count in zip(means, counts, strict=True)]
+            spreads = [f" ± {statistics.stdev(some):.3f}" if len(some) > 1 else "" for some in map(arm.values, lengths)]
+            shown = [
+                f"{mean:.3f}{spread}, {count} of {arm.ended}"
+                for mean, spread, count in zip(means, spreads, counts, strict=True)
+            ]
             more = [
                 "" if arm.rate is None else number(arm.rate),
                 f"{arm.window} of {arm.tried[1]}",
@@ -281,15 +293,16 @@ def _to_training_alone(chance: float) -> str:
 
 
 RULE = f"""Of each model and task the accuracy on the test split, mean over seeds, at the length of training and at 4
-times it; in brackets the seeds that reached {GOOD:g}. Models stand by how far they are above a guess in all. The
-learning rate is the one of three with the best validation loss of seed 1; tested are the weights behind the last
-update, as under a curriculum validation cannot tell checkpoints apart that soon know its first lengths; nothing is
-chosen on the test split. Rates within a tenth of the best are by the validation accuracy of seed 1. In the sentences
-above a model succeeds where more than half of its seeds do. All models of a task have the same updates and rates to
-try, and as nearly the same number of parameters as whole units, and at most 256 of them, allow. The budget is small: a
-model that does not succeed here may do so with more updates. LRU, LinOSS, MinGRU, MinLSTM, DeltaProduct and UnICORNN
-have two layers with norm and residual over an embedding, as the deep forms of others have, with a gated linear unit
-behind each layer; models in one form have the embedding on MQAR alone: what they are compared by is not the cell alone.
+times it; in brackets the seeds that reached {GOOD:g}, behind the comma in the tables of the tasks, where ± is the
+sample standard deviation. Models stand by how far they are above a guess in all. The learning rate is the one of three
+with the best validation loss of seed 1; tested are the weights behind the last update, as under a curriculum validation
+cannot tell checkpoints apart that soon know its first lengths; nothing is chosen on the test split. Rates within a
+tenth of the best are by the validation accuracy of seed 1. In the sentences above a model succeeds where more than half
+of its seeds do. All models of a task have the same updates and rates to try, and as nearly the same number of
+parameters as whole units, and at most 256 of them, allow. The budget is small: a model that does not succeed here may
+do so with more updates. LRU, LinOSS, MinGRU, MinLSTM, DeltaProduct and UnICORNN have two layers with norm and residual
+over an embedding, as the deep forms of others have, with a gated linear unit behind each layer; models in one form have
+the embedding on MQAR alone: what they are compared by is not the cell alone.
 A source marked unconfirmed is recalled, and was found in nothing that could be read; the others were read, at least in
 abstract.
 Accuracies are over all steps that are asked, those up to the length of training among them: at 4 times it one who is

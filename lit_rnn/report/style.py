@@ -20,6 +20,7 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure, SubFigure  # not pyplot: no global state, no window system
 from matplotlib.legend import Legend
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import AutoLocator, FixedLocator, Formatter, Locator, MaxNLocator, NullLocator, ScalarFormatter
@@ -143,6 +144,7 @@ def key_below(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:
     A figure grows by what the legend takes of it beyond a quarter.
     """
     short = {"handlelength": 1.2, "columnspacing": 1.2} if any(isinstance(one, Patch) for one in handles) else {}
+    short |= {"handlelength": 3.5} if any(map(_marked_dashes, handles)) else {}
     for rows in range(1, len(handles) + 1):
         columns = -(-len(handles) // rows)
         ordered = [handle for column in range(columns) for handle in handles[column::columns]]
@@ -153,6 +155,11 @@ def key_below(figure: Figure | SubFigure, handles: Sequence[Artist]) -> None:
         made.remove()
     if handles and isinstance(figure, Figure) and (more := box.height - figure.bbox.height / 4) > 0:
         figure.set_figheight(figure.get_figheight() + more / figure.dpi)
+
+
+def _marked_dashes(one: Artist) -> bool:
+    """Whether a line's marker would hide the only gap of a short piece of it, which then looks solid."""
+    return isinstance(one, Line2D) and one.get_linestyle() not in ("-", "None") and one.get_marker() not in ("", "None")
 
 
 def _renderer(part: Figure | SubFigure) -> Any:

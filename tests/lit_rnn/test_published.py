@@ -85,6 +85,12 @@ def test_what_a_page_does_not_ascribe_is_ascribed_to_nobody() -> None:
     assert [one.paper for one in lstm] == ["asRNN", "asRNN"] and all("does not say" in one.source for one in lstm)
 
 
+def test_what_is_quoted_is_not_confirmed() -> None:
+    """Orhan and Pitkow's tables have Merity et al.'s LSTM as a baseline."""
+    quoted = [one for one in published() if "quot" in f"{one.name} {one.source}" or "Merity" in one.name]
+    assert len(quoted) > 20 and all(one.status != "confirmed" for one in quoted)
+
+
 def test_models_and_options_that_exist_here_are_named_as_here() -> None:
     """Rivals of a later day have no options yet."""
     for one in published():

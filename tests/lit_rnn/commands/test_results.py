@@ -104,18 +104,19 @@ def test_means_best_first_chance_and_published_stand_in_the_headline(made: Path,
     assert (
         "5 runs have ended, of 3 models on 1 task, beside the studies of [tracking](docs/results/tracking.md)" in text
     )
-    assert "sample standard deviation over seeds" in text and re.search(r"\d+ of 70 epochs", text)
+    assert "sample standard deviation over seeds. Of accuracy the higher is better.\n" in text
+    assert "both stand on the [page of each paper](#every-published-figure).\n" in text and re.search(
+        r"\d+ of 70 epochs", text
+    )
     first = text[text.index("# Results") : text.index("| model |")]
     assert "**Ours is worse than 2 of the 2 published figures that it can stand beside:**" in first, "said first"
     theirs = r"published 0.949 \[secondary\] (Lezcano-Casado and Martínez-Rubio 2019)"
     assert f"ours 0.920 ± 0.010 (3 seeds), {theirs}: 0.029 worse." in first
     error = "standard error 0.0022 over 10,000 test images"  # the root of 0.95 times 0.05 over 10,000
-    assert (
-        rf"ours 0.95 (one seed; {error}), published 0.9538 \[unconfirmed\] (Chandar et al. 2019): 0.0038 worse."
-        in first
-    )
+    theirs = r"published 0.9538 \[unconfirmed\] (Chandar et al. 2019)"
+    assert f"ours 0.95 (one seed; {error}), {theirs}: 0.0038 worse, within two standard errors." in first
     paper = files["docs/results/exprnn.md"].decode()
-    assert "0.920 ± 0.010 (3 seeds, 16,415 parameters)" in paper
+    assert "0.920 ± 0.010 (protocol common, 3 seeds, 16,415 parameters)" in paper
     first = paper[paper.index("# expRNN") : paper.index("| model |")]
     assert "Ours is worse than the one published figure" in first
     assert "Ours: permutation of seed 92916, 5,000 of the training images kept for validation, 2 epochs;" in first
@@ -126,7 +127,8 @@ def test_means_best_first_chance_and_published_stand_in_the_headline(made: Path,
     assert curves == [[one], [], [], [], [two], []], "only beside the figures that they belong to"
     assert "(docs/models/index.md)" in text and "(../models/index.md)" in files["docs/results/index.md"].decode()
     assert re.search(
-        r"0\.9546 \\\[unconfirmed\\\] \| 0\.9 \(after the last epoch, one seed", files["docs/results/nru.md"].decode()
+        r"0\.9546 \\\[unconfirmed\\\] \| 0\.9 \(protocol nru, after the last epoch, one seed",
+        files["docs/results/nru.md"].decode(),
     )
 
 
@@ -142,7 +144,7 @@ def test_what_differs_from_a_published_figure_is_judged_by_its_printed_digits(ma
 
     assert told(0.95384, (0.9493, 0.9493, 0.9489)) == "", "the same, as printed"
     better = told(0.9539)
-    assert "Ours is better than 1 of the 2 published figures" in better and ": 0.0001 better.\n" in better
+    assert "Ours is better than 1 of the 2 published figures" in better and ": 0.0001 better, within two st" in better
     both = told(0.9540, (0.94, 0.96, 0.94))  # 0.9467 ± 0.0115
     assert "Ours is worse than 1 and better than 1 of the 2 published figures" in both
     assert ": 0.0023 worse, within two standard deviations over seeds.\n" in both and both.index(
@@ -162,6 +164,8 @@ def test_a_published_figure_counts_once_however_many_of_ours_stand_beside_it(mad
     assert told.startswith("**Ours is worse than 2 of the 2 published figures") and told.count("\n- ") == 3
     told = differences.said_first(comparisons, ("Lezcano-Casado and Martínez-Rubio 2019",))
     assert told.startswith("**Ours is worse than the one published figure") and told.count("\n- ") == 2
+    tables = r"0.920 ± 0.010 \(.*val\\_size 5,000, 3 seeds, .*\); 0.91 \(.*val\\_size 1, one seed"
+    assert re.search(tables, pages.paper("exprnn", pages.read(tmp_path))), "one cell, two tables"
 
 
 def test_chance_stands_in_the_unit_of_the_metric_where_it_follows(made: Path) -> None:
@@ -181,6 +185,8 @@ def test_published_figures_stand_best_first(made: Path) -> None:
     assert spectrum[:2] == ["43.0", "45.7"] and spectrum[-2:] == ["59.6", "did"]
     bits = [float(line[4].split()[0]) for line in lines if line[3] == r"test/bits\_per\_character"]
     assert bits == sorted(bits) and len(bits) > 20
+    text = pages.paper("others", pages.read(made))
+    assert text.index("| test/mse | 14.45") < text.index("| val/mse | 14.41"), "what is tested before what chose it"
 
 
 def test_whose_best_is_the_last_validation_is_told(made: Path, tmp_path: Path) -> None:

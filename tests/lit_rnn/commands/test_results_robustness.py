@@ -11,11 +11,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 
 from datamodules import UserError
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.study import plan
 from lit_rnn.commands.study.subject import read_study
+from lit_rnn.report import style
 from lit_rnn.runs import endings
 from tests.kept import keep
 
@@ -189,6 +192,27 @@ def test_the_picture_has_a_curve_for_each_network(made: Path, tmp_path: Path) ->
         robustness.draw(attacked.read_all(made), tmp_path / "p.svg")
     text = (tmp_path / "p.svg").read_text()
     assert text.count(">ρ ≤ 1<") == 1 and text.count(">free<") == 1 and ">digits: VanillaRNN<" in text
+
+
+def test_no_legend_lies_on_a_panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(style, "save", lambda figure, path: figures.append(figure))
+    robustness.draw(attacked.read_all(ROOT / "results" / "robustness"), Path("p.png"))
+    figures[0].canvas.draw()
+    boxes = [legend.get_window_extent() for legend in figures[0].findobj(Legend)]
+    assert len(boxes) == 4 and not any(box.overlaps(axes.bbox) for box in boxes for axes in figures[0].axes)
+
+
+def test_criteria_are_ranked_by_sizes_where_no_example_stands_at_one() -> None:
+    """Four networks, all at 0 at 0.1, one of which no size halves: of ranks 4 3 2 1 and 3 2 1 4 it is -0.2."""
+    settings = []
+    for place, half in enumerate((0.04, 0.03, 0.02, None)):
+        attack = {"clean": 0.99 - 0.01 * place, "worst_inf_0.1": 0.0, "half_inf": half}
+        run = {"attack": attack, "after": {"spectral_radius": 1.0 + (place == 2)}}
+        settings.append(attacked.Setting("vanillarnn", None, [run]))
+    study = attacked.Study("digits", "", [1], settings, [], {}, [])
+    against, held = robustness._apart(study)
+    assert against == [] and held[0] == "clean accuracy and ε½ in L∞: -0.20 over 4 networks" and len(held) == 3
 
 
 def test_a_study_that_is_not_attacked_or_has_no_page(collected: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "results"))
 import collect  # noqa: E402
 import starts  # noqa: E402
 
+SHORT, WHOLE = "copying, T = 500, 5 of 100 epochs", "copying, T = 500, one setting, all epochs"
 LOSSES = {  # of each validation; chance is 0.04
     "copying-chain-alpha=1.02-seed=1": [0.04, 0.019],
     "copying-chain-alpha=1.0-seed=1": [0.019, 0.03],  # it was one, once
@@ -81,17 +82,17 @@ def test_counts_stand_beside_the_published_ones(content: dict[str, object]) -> N
     """
     text = starts.section(content)
     lines = [line for line in text.splitlines() if line[:2] in ("- ", "| ")]
-    assert lines[0].startswith("- **Does not hold here**: on copying, T = 500 non-normal starts succeed more often")
+    assert lines[0].startswith(f"- **Does not hold here**: on {SHORT}, non-normal starts succeed more often")
     assert lines[0].endswith("(chain 2 of 4, orthogonal 1 of 1).")
-    assert lines[1].startswith("- Holds here: on copying, T = 500 normal starts become non-normal in training (Henrici")
+    assert lines[1].startswith(f"- Holds here: on {SHORT}, normal starts become non-normal in training (Henrici")
     assert lines[1].endswith("rose by more than 0.01 in 1 of 1 successful runs).")
     rows = [line for line in lines if line.startswith("| copying")]
-    assert rows[0] == r"| copying, T = 500 | chain | 2 of 4 | 46 of 462 \[confirmed\] | 0 ± 0 | 2 ± 0 |  |"
-    assert rows[1] == r"| copying, T = 500 | fbchain | not yet | 11 of 462 \[confirmed\] |  |  |  |"
-    assert rows[2] == r"| copying, T = 500 | orthogonal | 1 of 1 | 0 of 594 \[confirmed\] | 0 | 3 |  |"
-    assert rows[4] == r"| copying, T = 500, all updates | chain | 1 of 1 | 46 of 462 \[confirmed\] | 0 | 2 |  |"
-    assert "more often" not in lines[1] + lines[2] and "all updates | fbchain" not in text
-    assert r"| adding, T = 750 | orthogonal | not yet |  |  |  | 2.74 ± 0.07 \[confirmed\] |" in text
+    assert rows[0] == rf"| {SHORT} | chain | 2 of 4 | 46 of 462 \[confirmed\] | 0 ± 0 | 2 ± 0 |  |"
+    assert rows[1] == rf"| {SHORT} | fbchain | not yet | 11 of 462 \[confirmed\] |  |  |  |"
+    assert rows[2] == rf"| {SHORT} | orthogonal | 1 of 1 | 0 of 594 \[confirmed\] | 0 | 3 |  |"
+    assert rows[4] == rf"| {WHOLE} | chain | 1 of 1 | 46 of 462 \[confirmed\] | 0 | 2 |  |"
+    assert "more often" not in lines[1] + lines[2] and "all epochs | fbchain" not in text
+    assert r"| adding, T = 750, 5 of 100 epochs | orthogonal | not yet |  |  |  | 2.74 ± 0.07 \[confirmed\] |" in text
     assert "Missing: 4 of 11 runs. Diverged, and so no success: 1. 6 trainings of commit 0123456 on Linux" in text
     assert "took 0.1 hours. By hand." in text
 
@@ -99,12 +100,12 @@ def test_counts_stand_beside_the_published_ones(content: dict[str, object]) -> N
 def test_ours_stands_in_the_table_of_published_figures(content: dict[str, object]) -> None:
     """Which says that it is empty where there is no run; ours are in a study's file, not in folders of runs."""
     told = {one.name: starts.ours(content, one) for one in published() if one.metric == "successes"}
-    whole = "1 of 1 (copying, T = 500, all updates; see Successes)"
-    assert told["chain"] == f"2 of 4 (copying, T = 500; see Successes); {whole}"
+    whole = f"1 of 1 ({WHOLE}; see Successes)"
+    assert told["chain"] == f"2 of 4 ({SHORT}; see Successes); {whole}"
     assert (told["fbchain"], told["identity"]) == ("", "")
     (adding,) = [one for one in published() if (one.metric, one.task, one.name) == ("henrici", "adding", "orthogonal")]
     copying = replace(adding, task="copy_memory")
-    assert starts.ours(content, adding) == "" and starts.ours(content, copying) == "3 (copying, T = 500, 1 run)"
+    assert starts.ours(content, adding) == "" and starts.ours(content, copying) == f"3 ({SHORT}, 1 run)"
     assert starts.ours(None, copying) == ""
 
 
@@ -127,6 +128,6 @@ def test_every_number_moves_the_section(content: dict[str, object]) -> None:
 def test_rounding_is_no_rise_and_no_success_at_all_decides_nothing(content: dict[str, object]) -> None:
     text = json.dumps(content)
     still = starts.section(json.loads(text.replace('"after": 3.0', '"after": 0.001')))
-    assert "- **Does not hold here**: on copying, T = 500 normal starts become" in still and "in 0 of 1 succ" in still
+    assert f"- **Does not hold here**: on {SHORT}, normal starts become" in still and "in 0 of 1 succ" in still
     none = starts.section(json.loads(text.replace('"success": true', '"success": false')))
     assert "hold" not in none and "Holds" not in none and "| orthogonal | 0 of 1 |" in none

@@ -95,8 +95,8 @@ def test_what_does_not_hold_is_said_first_then_the_table_best_first(made: Path) 
         "| MinGRU | 0.91 (2/3) → 0.81 (2/3) |",
         "| a guess among all | 0.5 |",
     ]
-    assert "| LSTM | 1.000, 3 of 3 | 0.930, 2 of 3 | 0.1 | 2 of 2 | 20,123 |" in text
-    assert "| MinGRU | 0.913, 2 of 3 | 0.807, 2 of 3 | 0.01 | 1 of 2 | 20,123 |" in text
+    assert "| LSTM | 1.000 ± 0.000, 3 of 3 | 0.930 ± 0.061, 2 of 3 | 0.1 | 2 of 2 | 20,123 |" in text
+    assert "| MinGRU | 0.913 ± 0.100, 2 of 3 | 0.807 ± 0.266, 2 of 3 | 0.01 | 1 of 2 | 20,123 |" in text
     assert "Rate not chosen or not tested yet: ExpRNN (1 of 2 rates). Missing: GRU. Rates tried: 0.01, 0.1. " in text
     assert "largest that was tried for LSTM. The best rate is the smallest that was tried for MinGRU. 9 tr" in text
     assert "took 0.1 hours" in text, "36 s each; the seconds of a test have the training in them"
@@ -127,6 +127,18 @@ def test_what_was_not_learnt_at_the_length_of_training_was_not_lost_beyond_it(
     few = "At the length of training already too few seeds succeeded for there to be anything to keep"
     assert "\n- Holds here: a linear recurrence" in text and f": LRU 0 of 3. {few}: LinOSS 1 of 3.\n" in text
     assert "\n- **Cannot be told here**: a diagonal recurrence" in text and f"). {few}: MinGRU 1 of 3.\n" in text
+
+
+def test_what_few_updates_did_not_teach_stands_beside_those_that_they_taught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That no recurrence of a kind copies selectively says something once others do."""
+    seeds = {"lru": 0, "linoss": 1, "lstm": 2, "gru": 1}
+    monkeypatch.setattr(
+        tracking.Tracking,
+        "succeeded",
+        lambda self, task, name, times: (seeds[name], 3) if task == "selective_copy" and name in seeds else None,
+    )
+    text = tracking.claims(tracking.Tracking({}))
+    assert "LRU 0 of 3, LinOSS 1 of 3; in as many updates 1 of 2 other models did.\n" in text
 
 
 def test_arms_of_another_machine_stay_as_they_are(made: Path, capsys: pytest.CaptureFixture[str]) -> None:

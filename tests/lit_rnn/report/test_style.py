@@ -128,6 +128,22 @@ def test_a_shared_legend_names_each_once_and_fits() -> None:
     assert len(figure.legends[0].get_texts()) == 5
 
 
+def test_dashes_are_seen_in_a_shared_legend() -> None:
+    """Of a thick line as of a thin one: beside its marker there is a gap."""
+    for width in (1.0, 1.8):
+        figure = drawn(
+            lambda axes, width=width: [axes.plot(X, k * X, **style.look(k), lw=width, label=f"{k}") for k in range(9)]
+        )
+        style.shared_legend(figure, figure.axes)
+        figure.canvas.draw()
+        solid, dashed = (figure.legends[0].legend_handles[k] for k in (0, 8))
+        for line, gaps in ((solid, False), (dashed, True)):
+            box = line.get_window_extent()
+            row = np.asarray(figure.canvas.buffer_rgba())[round(figure.bbox.height - (box.y0 + box.y1) / 2)]
+            inside = row[int(box.x0) + 4 : int(box.x1) - 4, :3]
+            assert (inside.min(axis=1) > 250).any() == gaps
+
+
 def test_many_names_below_make_the_picture_longer_and_not_the_axes_shorter() -> None:
     figure = drawn(
         lambda axes: [axes.plot(X, k * X, label=f"a setting with a long name, number {k}") for k in range(15)]
