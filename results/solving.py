@@ -24,9 +24,10 @@ from lit_rnn.runs.curves import read_curve
 
 RULE = """Updates until a validation found the loss below a share of chance, where a run ends: mean ± sample standard
 deviation over the seeds that got there, and how many did of all that ended; one that diverged did not. Of several
-learning rates of a model the best stands: first by the share of its seeds, then by updates. Where no rate is named,
-none was searched. Further seeds were run only for models whose first got to half of chance. Accuracies at the end are
-those of different numbers of updates, and are no order."""
+learning rates of a model the best stands: first by the share of its seeds, then by updates, so that a rate of one seed
+may stand before one of three. Where none got there, the loss of the last validation orders them. Where no rate is
+named, none was searched. Further seeds were run only for models whose first got to half of chance. Accuracies at the
+end are those of different numbers of updates, and are no order."""
 
 
 def share(comparison: Comparison) -> float | None:

@@ -205,7 +205,7 @@ def test_the_nru_is_in_the_top_two_or_it_is_not(tmp_path: Path) -> None:
     run(tmp_path / "another-seed=1", "GRU", 1, [0.05])
     lines = told().splitlines()
     claim = "the NRU is the only model in the top two on every task"
-    assert lines[2] == f"- Not measured yet: {claim} (it is 1 of 3 on copying\\_100)."
+    assert lines[2] == f"- Not measured yet: {claim} ({top_two.SHORT} it is 1 of 3 on copying\\_100)."
     assert [line.strip("| ").split(" | ") for line in lines[6:9]] == [
         ["eurnn", "1: 200 (1 of 1)"],
         ["nru", "1: 200 ± 141 (2 of 2)"],
@@ -217,7 +217,8 @@ def test_the_nru_is_in_the_top_two_or_it_is_not(tmp_path: Path) -> None:
     run(tmp_path / "denoising_100-gru-seed=1", "GRU", 1, [0.9, 0.05], delay=20)
     assert "- Not measured yet" in told()
     run(tmp_path / "denoising_100-nru-seed=1", "NRU", 1, [0.2], delay=20)
-    assert f"- **Does not hold here**: {claim} (it is 1 of 3 on copying\\_100, 3 of 3 on denoising\\_100)." in told()
+    places = "it is 1 of 3 on copying\\_100, 3 of 3 on denoising\\_100"
+    assert f"- **Does not hold here**: {claim} ({top_two.SHORT} {places})." in told()
 
 
 @pytest.mark.parametrize(("second", "holds"), [("eurnn", False), ("goru", True)])
