@@ -45,7 +45,6 @@ class Adding(OnDevice):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        require(protocol in ("scornn", "urnn"), "data.init_args.protocol", protocol, "scornn or urnn")
         self.length, self.protocol = length, protocol
         self.mark_first = mark_first
         self.value, self.mark = (1, 0) if mark_first else (0, 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import warnings
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
+from datamodules.arguments import ChecksKinds
 from datamodules.batch import Batch as Batch
 from datamodules.batch import Parts
 from datamodules.checks import check_batch
@@ -53,7 +54,7 @@ def unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
-class SequenceDataModule(LightningDataModule, ABC):
+class SequenceDataModule(LightningDataModule, metaclass=ChecksKinds):
     """Base of all data: a `Task`, three splits, and loaders for them.
 
     Args:
@@ -62,6 +63,8 @@ class SequenceDataModule(LightningDataModule, ABC):
             the command line).
         num_workers: Processes that prepare batches; 0 prepares them in the training process.
     """
+
+    options_at: ClassVar[str] = "data.init_args"
 
     task: Task
     """Known right after construction, before any data is read."""

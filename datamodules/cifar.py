@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from datamodules.base import Split
-from datamodules.errors import require
 from datamodules.image_files import prepare_cifar10, read_cifar10
 from datamodules.pixels import NoiseKind, PixelDataModule, PublishedPermutation
 
@@ -62,8 +61,6 @@ class PixelCIFAR10(PixelDataModule):
         pad_to: int | None = None,
         noise: NoiseKind = "each",
     ) -> None:
-        accepted = "rgb, gray or scalar"
-        require(colour in ("rgb", "gray", "scalar"), "data.init_args.colour", colour, accepted)
         super().__init__(
             "pixel_cifar10" if colour == "rgb" else f"pixel_cifar10_{colour}",
             3 * 1024 if colour == "scalar" else 1024,

@@ -61,7 +61,6 @@ class CopyMemory(OnDevice):
         super().__init__(**kwargs)
         require(symbols >= 1, "data.init_args.symbols", symbols, "a whole number of at least 1")
         require(alphabet >= 2, "data.init_args.alphabet", alphabet, "at least 2, or there is nothing to remember")
-        require(protocol in ("common", "exprnn"), "data.init_args.protocol", protocol, "common or exprnn")
         self.delay, self.symbols, self.alphabet, self.protocol = delay, symbols, alphabet, protocol
         require(same_length >= 1, "data.init_args.same_length", same_length, "a whole number of at least 1")
         self.variable, self.raw = variable, raw

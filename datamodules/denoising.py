@@ -65,7 +65,6 @@ class Denoise(OnDevice):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        require(protocol in ("nru", "goru"), "data.init_args.protocol", protocol, "nru or goru")
         alphabet = (8 if protocol == "nru" else 9) if alphabet is None else alphabet
         require(symbols >= 1, "data.init_args.symbols", symbols, "a whole number of at least 1")
         require(alphabet >= 2, "data.init_args.alphabet", alphabet, "at least 2, or there is nothing to remember")

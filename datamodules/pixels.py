@@ -160,7 +160,6 @@ class PixelDataModule(SequenceDataModule):
         name = name if pixels_per_step == 1 else f"{name}_by_{pixels_per_step}"
         more = f"null, or more than the {steps} steps of the image, and no blank step with it"
         require(pad_to is None or (pad_to > steps and not blank_steps), "data.init_args.pad_to", pad_to, more)
-        require(noise in ("each", "shared"), "data.init_args.noise", noise, "each or shared")
         if pad_to is None:
             self.tell_unread("noise", noise, "pad_to: null")
         self.pad_to, self.noise = pad_to, noise if pad_to is not None else None
@@ -269,8 +268,6 @@ class PixelMNIST(PixelDataModule):
         pad_to: int | None = None,
         noise: NoiseKind = "each",
     ) -> None:
-        require(protocol in ("common", "nru"), "data.init_args.protocol", protocol, "common or nru")
-        require(dataset in IDX_IMAGES, "data.init_args.dataset", dataset, f"one of {', '.join(IDX_IMAGES)}")
         published = protocol == "nru"
         super().__init__(
             f"pixel_{dataset}",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.base import Split
 from datamodules.downloads import Download, fetch
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError
 from datamodules.sums import check_sums
 from datamodules.text import Metric, TextDataModule, shares
 from datamodules.vocabulary import END, UNKNOWN, Bytes, SpacedCharacters, Vocabulary, Words, frequent, utf8, words
@@ -114,7 +114,6 @@ class PennTreebank(PublishedText):
         num_workers: int = 0,
         carry: bool | float = True,
     ) -> None:
-        require(level in self.sizes, "data.init_args.level", level, "char or word")
         self.root, self.level, self.verify = root, level, verify
         self._read: dict[Split, Tensor] = {}
         kind = SpacedCharacters if level == "char" else Words

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from datamodules.arguments import checks_kinds
 from datamodules.arrays import Layout, of_arrays
 from datamodules.base import SequenceDataModule
 from datamodules.errors import require
 from datamodules.sequences import joined
 from datamodules.stored import Missing, StoredSequences
 from datamodules.tables import read
-
-_TARGETS = ("label", "value", "label_per_step", "frame_per_step")
 
 
 class SequenceFiles(StoredSequences):
@@ -87,7 +86,7 @@ class SequenceFiles(StoredSequences):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        layout = _layout(
+        layout = Layout(
             inputs,
             targets,
             sequence=sequence_column,
@@ -120,6 +119,7 @@ class SequenceFiles(StoredSequences):
         )
 
     @classmethod
+    @checks_kinds("data.init_args")
     def from_arrays(
         cls,
         x: Any,
@@ -150,7 +150,7 @@ class SequenceFiles(StoredSequences):
             splits: (N,) of ``train``, ``val`` and ``test``.
             inputs: As for the class, and so are all that follow.
         """
-        layout = _layout(inputs, targets)
+        layout = Layout(inputs, targets)
         data = cls.__new__(cls)
         SequenceDataModule.__init__(data, batch_size, seed, num_workers)
         data.inputs, data.targets = inputs, targets
@@ -167,9 +167,3 @@ class SequenceFiles(StoredSequences):
             bucket_by_length=bucket_by_length,
         )
         return data
-
-
-def _layout(inputs: Any, targets: Any, **columns: Any) -> Layout:
-    require(inputs in ("values", "symbols"), "data.init_args.inputs", inputs, "values or symbols")
-    require(targets in _TARGETS, "data.init_args.targets", targets, f"one of {', '.join(_TARGETS)}")
-    return Layout(inputs, targets, **columns)

@@ -125,9 +125,6 @@ class SpeechCommands(SequenceDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        require(features in ("mfcc", "raw"), "data.init_args.features", features, "mfcc or raw")
-        require(classes in WORDS, "data.init_args.classes", classes, "10 or 35")
-        require(protocol in ("common", "s4"), "data.init_args.protocol", protocol, "common or s4")
         require(protocol == "common" or classes == 10, "data.init_args.protocol", protocol, "common for 35 words")
         raw = features == "raw"
         accepted = f"a whole number from 1 to {_LENGTH // 2:,}" if raw else "1: cepstra are of all samples"

@@ -57,7 +57,6 @@ class StoredSequences(SequenceDataModule, ABC):
     ) -> None:
         """Take what was read. ``every_class``: a split that lacks a class is refused; else training alone may not."""
         metrics = _CLASS_METRICS if layout.labels else _NUMBER_METRICS
-        require(missing in ("refuse", "forward_fill"), "data.init_args.missing", missing, "refuse or forward_fill")
         require(metric in (None, *metrics), "data.init_args.metric", metric, f"one of {', '.join(metrics)}")
         require(0 <= split_seed < 2**63, "data.init_args.split_seed", split_seed, "a whole number of at least 0")
         require(0 < val_share < 1, "data.init_args.val_share", val_share, "above 0 and below 1")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal
 
+from datamodules.arguments import ChecksKinds
 from datamodules.errors import require
 
 Inputs = Literal["symbols", "values"]
@@ -13,7 +14,7 @@ Scored = Literal["last", "all", "mask", "padded"]
 
 
 @dataclass(frozen=True)
-class Task:
+class Task(metaclass=ChecksKinds):
     """What comes in, what goes out, which steps count, and what a trivial predictor gets.
 
     A batch is ``(inputs, targets)``, batch first, and may go on with ``mask``, ``lengths`` (B,) int64, or both in this
@@ -44,8 +45,10 @@ class Task:
             one, targets are (B, T, labels) and outputs (B, T, labels, target_size). Loss and metric are over all.
 
     Raises:
-        UserError: if ``inputs``, ``targets`` or ``scored`` is none of these, or one option contradicts another.
+        UserError: if an option is of another kind, or one contradicts another.
     """
+
+    options_at: ClassVar[str] = "task"
 
     name: str
     inputs: Inputs
@@ -61,9 +64,6 @@ class Task:
     labels: int = 1
 
     def __post_init__(self) -> None:
-        for key, names in (("inputs", Inputs), ("targets", Targets), ("scored", Scored)):
-            value = getattr(self, key)
-            require(value in get_args(names), f"task.{key}", value, f"one of {', '.join(get_args(names))}")
         each = f"with targets {self.targets}"
         apart = not self.per_step or self.scored != "last"
         require(apart, "task.scored", self.scored, f"all or mask {each}, one of which stands at every step")

@@ -168,7 +168,6 @@ class TextCorpus(TextDataModule):
         num_workers: int = 0,
         carry: bool | float = True,
     ) -> None:
-        require(level in _KINDS, "data.init_args.level", level, "char, byte or word")
         for key, share in (("val_share", val_share), ("test_share", test_share)):
             require(0 <= share < 1, f"data.init_args.{key}", share, "from 0 to below 1")
         accepted = "null or a whole number of at least 3, at level word alone"

@@ -22,7 +22,6 @@ from datamodules.spectrogram import FLOOR, Samples, hann, log_magnitude, rebuilt
 from datamodules.task import Task
 
 Protocol = Literal["common", "urnn", "exprnn"]
-PROTOCOLS = ("common", "urnn", "exprnn")
 
 # Speakers of the disc's TEST, as in timit_dev_spk.list and timit_test_spk.list of github.com/stwisdom/urnn; the first
 # is conf/dev_spk.list of Kaldi's TIMIT recipe, the second the core test set of the corpus's documentation.
@@ -203,7 +202,6 @@ class TIMIT(SequenceDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        require(protocol in PROTOCOLS, "data.init_args.protocol", protocol, "common, urnn or exprnn")
         require(sample_rate >= 1, "data.init_args.sample_rate", sample_rate, "a whole number of at least 1")
         even = frame_length >= 4 and frame_length % 2 == 0
         require(even, "data.init_args.frame_length", frame_length, "an even number of at least 4")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from datamodules.arguments import ChecksKinds
 from datamodules.errors import UserError, require
 from lit_rnn.dtypes import KeepsKind
 from lit_rnn.init import INPUT_INITS, InputInit
@@ -16,7 +17,7 @@ from lit_rnn.init import INPUT_INITS, InputInit
 State = tuple[Tensor, ...]
 
 
-class Cell(KeepsKind, ABC):
+class Cell(KeepsKind, metaclass=ChecksKinds):
     """One step of a recurrent network, taken apart by what depends on what.
 
     `weights` depends only on parameters and is called once per pass; `drive` depends only on the inputs and is
@@ -29,6 +30,8 @@ class Cell(KeepsKind, ABC):
         state_sizes: Widths of the state's tensors; (n,) by default.
         learn_initial_state: Train the initial state (started at zero) instead of keeping it zero.
     """
+
+    options_at: ClassVar[str] = "model.init_args"
 
     input: Any  # the map V x_t + b, unless a cell has a `drive` of its own
 

@@ -161,7 +161,6 @@ class GRUCell(Cell):
         init: GateInit = "plain",
     ) -> None:
         super().__init__(input_size, hidden_size, learn_initial_state=learn_initial_state)
-        require(reset in ("after", "before"), "model.init_args.reset", reset, "after or before")
         self.input = nn.Linear(input_size, 3 * hidden_size)
         self.recurrent = nn.Linear(hidden_size, 3 * hidden_size, bias=False)
         self.candidate_bias = nn.Parameter(torch.zeros(hidden_size)) if reset == "after" else None

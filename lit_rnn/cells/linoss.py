@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
 from lit_rnn.cells.linear import Constant, StateSpaceCell, dense
 
 Discretization = Literal["IM", "IMEX"]
@@ -46,8 +45,6 @@ class LinOSSCell(StateSpaceCell):
         glu: bool = True,
         learn_initial_state: bool = False,
     ) -> None:
-        names = get_args(Discretization)
-        require(discretization in names, "model.init_args.discretization", discretization, f"{' or '.join(names)}")
         super().__init__(input_size, hidden_size, state_size, 2, glu, learn_initial_state)
         self.discretization = discretization
         self.a = nn.Parameter(torch.rand(self.units))

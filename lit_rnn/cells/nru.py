@@ -77,7 +77,6 @@ class NRUCell(Cell):
         form: NRUForm = "released",
         learn_initial_state: bool = False,
     ) -> None:
-        require(form in ("released", "paper"), "model.init_args.form", form, "released or paper")
         require(heads >= 1, "model.init_args.heads", heads, "a whole number of at least 1")
         squared = memory_size * (heads if form == "released" else 1)
         side = math.isqrt(max(squared, 0))

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, ClassVar, Self, cast, get_args
+from typing import Any, ClassVar, Self, cast
 
 import numpy as np
 import torch
@@ -174,9 +174,6 @@ class SequenceModel(KeepsKind, Training):
             checkpoint_every,
             "null or a whole number of at least 1",
         )
-        starts = (("input_init", input_init, InputInit), ("decoder_init", decoder_init, DecoderInit))
-        for key, start, names in starts:
-            require(start in get_args(names), f"model.init_args.{key}", start, f"one of {', '.join(get_args(names))}")
         self.task = task if isinstance(task, Task) else Task(**task)
         self.adversarial = None if adversarial is None else AdversarialTraining.of(adversarial, self.task)
         self._save_primitives(given)

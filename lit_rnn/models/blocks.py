@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -112,9 +112,6 @@ def check_options(options: Any, task: Task) -> None:
     accepted = "null beside model.init_args.embedding_size, which is an encoder"
     require(encoded is None or size is None, f"{key}.encoder_size", encoded, accepted)
     require(not o.embedding_dropout or size is not None, f"{key}.embedding_dropout", o.embedding_dropout, wanted)
-    for name, names in (("norm", Norm), ("mixing", Mixing), ("pooling", Pooling)):
-        accepted = f"one of {', '.join(get_args(names))}"
-        require(getattr(o, name) in get_args(names), f"{key}.{name}", getattr(o, name), accepted)
     between = "where model.init_args.layers is at least 2: they stand between layers"
     blocks = o.layers > 1 or encoded is not None
     or_over = "where model.init_args.encoder_size is given or layers is at least 2"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from datamodules import SequenceDataModule, Task
+from datamodules.arguments import ChecksKinds
 from datamodules.errors import UserError, require
 from lit_rnn import optim
 from lit_rnn.class_paths import class_path
@@ -25,8 +26,10 @@ from lit_rnn.models.objectives import Meters, measured_names
 _STAGES = {"train": "training", "val": "validation", "test": "test"}
 
 
-class Training(Network, LightningModule, ABC):
+class Training(Network, LightningModule, metaclass=ChecksKinds):
     """The hooks around the steps of a model, which says its task, its meters and its parameter groups."""
+
+    options_at: ClassVar[str] = "model.init_args"
 
     task: Task
     meters: Meters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -83,12 +83,6 @@ class VanillaRNN(SequenceModel):
         **kwargs: Any,
     ) -> None:
         require(orthogonal_penalty >= 0, "model.init_args.orthogonal_penalty", orthogonal_penalty, "0 or positive")
-        require(init in get_args(Init), "model.init_args.init", init, f"one of {', '.join(get_args(Init))}")
-        names = get_args(VanillaInputInit)
-        accepted = f"null or one of {', '.join(names)}"
-        require(input_init is None or input_init in names, "model.init_args.input_init", input_init, accepted)
-        known = get_args(InputBias)
-        require(input_bias in known, "model.init_args.input_bias", input_bias, f"one of {', '.join(known)}")
         super().__init__(task, hidden_size, **kwargs)
         self._warn_of_growth()
 

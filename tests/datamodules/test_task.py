@@ -137,7 +137,7 @@ def test_direction_agrees_with_the_metric(case, tmp_path):
     ("options", "sentence"),
     [
         ({"targets": "labels"}, "task.targets is 'labels', but it must be one of label, label_per_step, "),
-        ({"inputs": "value"}, "task.inputs is 'value', but it must be one of symbols, values"),
+        ({"inputs": "value"}, "task.inputs is 'value', but it must be symbols or values"),
         ({"scored": "every"}, "task.scored is 'every', but it must be one of last, all, mask, padded"),
         ({"scored": "last"}, "task.scored is 'last', but it must be all or mask with targets label_per_step"),
         ({"targets": "label", "recall": None, "labels": 2}, "task.labels is 2, but it must be 1 with targets label"),

@@ -196,7 +196,7 @@ def test_another_text_is_another_text(corpus: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"level": "letter"}, r"data.init_args.level is 'letter', but it must be char, byte or word"),
+        ({"level": "letter"}, r"data.init_args.level is 'letter', but it must be one of char, byte, word"),
         ({"val_share": 1.0}, r"data.init_args.val_share is 1.0"),
         ({"val_share": 0.5, "test_share": 0.5}, r"data.init_args.test_share is 0.5, but it must be less"),
         ({"vocabulary_size": 2, "level": "word"}, r"vocabulary_size is 2"),

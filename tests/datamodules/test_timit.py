@@ -123,7 +123,7 @@ def test_what_is_not_the_corpus(tmp_path, corpus):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"protocol": "wisdom"}, "protocol is 'wisdom', but it must be common, urnn or exprnn"),
+        ({"protocol": "wisdom"}, "protocol is 'wisdom', but it must be one of common, urnn, exprnn"),
         ({"sample_rate": 0}, "sample_rate is 0"),
         ({"frame_length": 255}, "frame_length is 255"),
         ({"hop_length": 96}, "hop_length is 96, but it must be a divisor of 128"),
