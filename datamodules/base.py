@@ -108,6 +108,13 @@ class SequenceDataModule(LightningDataModule, metaclass=ChecksKinds):
         """The `task_options`, as primitives."""
         return {name: getattr(self, name) for name in self.task_options}
 
+    def fingerprint(self) -> str | None:
+        """What tells the files that were read from others, wherever they lie: 16 hexadecimal digits of a SHA-256.
+
+        None where the options say all, as of what is generated or published. A run keeps it, for ``compare``.
+        """
+        return None
+
     def learned(self) -> dict[str, Any]:
         """What was measured on the training split, as primitives: every checkpoint keeps it. Here nothing."""
         return {}

@@ -214,6 +214,9 @@ class StoredSequences(SequenceDataModule, ABC):
     def definition(self) -> dict[str, Any]:
         return {**super().definition(), "contents": self._contents}
 
+    def fingerprint(self) -> str | None:
+        return parts.contents(np.array([self._contents]), self._splits.astype("U5"))
+
     # ---- what a checkpoint keeps
 
     def learned(self) -> dict[str, Any]:

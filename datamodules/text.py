@@ -188,7 +188,8 @@ class TextCorpus(TextDataModule):
         }
         digest = hashlib.sha256()
         for _, content in (each for part in given.values() for each in part):
-            digest.update(len(content).to_bytes(8, "big") + content)
+            digest.update(len(content).to_bytes(8, "big"))
+            digest.update(content)
         self.contents = digest.hexdigest()[:16]  # of all files in a row, whatever each is for
         self._counts = {f"{name}_files": len(given[name]) for name in ("val", "test")}
         self._vocabulary, numbers = self._numbered(given)
@@ -208,6 +209,9 @@ class TextCorpus(TextDataModule):
 
     def definition(self) -> dict[str, Any]:
         return {**super().definition(), **self._counts}
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.contents} {self._counts}".encode()).hexdigest()[:16]
 
     @property
     def vocabulary(self) -> Vocabulary:

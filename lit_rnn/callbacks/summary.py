@@ -122,6 +122,9 @@ class Summary(Callback):
         if self._command == "test":  # behind which training may go on
             ended = is_finished(self.folder)
             result["trained_steps"] = read_json(self.folder / "fit.json").get("steps") if ended else None
+            data = getattr(trainer, "datamodule", None)
+            if isinstance(data, SequenceDataModule) and (fingerprint := data.fingerprint()) is not None:
+                result["fingerprint"] = fingerprint
         rows = {
             "parameters": f"{result['parameters']:,}",
             "optimizer steps": f"{result['steps']:,}",

@@ -15,6 +15,8 @@ from lit_rnn.runs.folder import damaged_configs, newest_config, numbered
 PLACES = frozenset(
     ("seed", "root", "num_workers", "on_device", "verify", "backend", "checkpoint_every", "default_root_dir")
 )
+# Those of data that name files of the user's own: a run keeps a fingerprint of what is in them
+FILES = frozenset(("files", "val_files", "test_files", "path", "val_path", "test_path"))
 # Those of the Trainer
 TRAINER = frozenset(
     (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,9 @@ def test_what_a_file_is_for_tells_data_apart(tmp_path: Path) -> None:
     one = TextCorpus(names[:2], val_files=names[2], test_files=names[3])
     other = TextCorpus(names[0], val_files=names[1:3], test_files=names[3])
     assert one.definition() != other.definition() and one.contents == other.contents
+    assert one.fingerprint() != other.fingerprint()
+    moved = [str(shutil.copy(name, f"{name}.txt")) for name in names]
+    assert TextCorpus(moved[:2], val_files=moved[2], test_files=moved[3]).fingerprint() == one.fingerprint()
 
 
 def test_files_are_documents(tmp_path: Path) -> None:

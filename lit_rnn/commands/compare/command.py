@@ -23,14 +23,15 @@ def run(command: str, arguments: Sequence[str]) -> None:
     if options.threads is not None:
         use_threads(options.threads)
     from lit_rnn.commands.compare import measure, page, pictures  # behind --help
-    from lit_rnn.commands.compare.subject import find_runs, read_diverged, read_run, tested_elsewhere
+    from lit_rnn.commands.compare.subject import by_name_alone, find_runs, read_diverged, read_run, tested_elsewhere
     from lit_rnn.report.console import new_console
 
     finished, unfinished = find_runs(options.runs)
     diverged = [folder for folder in unfinished if is_diverged(folder)]
     runs = [read_run(one) for one in finished]
     comparisons = measure.compare(runs, [read_diverged(one) for one in diverged])
-    notes = [*measure.apart(comparisons), *filter(None, [measure.without_curve(comparisons), tested_elsewhere(runs)])]
+    lacking = [measure.without_curve(comparisons), tested_elsewhere(runs), by_name_alone(runs)]
+    notes = [*measure.apart(comparisons), *filter(None, lacking)]
     if unfinished:
         told = [f"{folder} (diverged)" if folder in diverged else str(folder) for folder in unfinished]
         notes.append(f"Left out, not finished: {', '.join(told)}.")

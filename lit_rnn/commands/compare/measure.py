@@ -14,7 +14,7 @@ from lit_rnn.commands.compare.subject import Run, completed, key_of, setting, wi
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
 from lit_rnn.runs.curves import is_whole, read_curve
-from lit_rnn.runs.options import PLACES
+from lit_rnn.runs.options import FILES, PLACES, without
 from lit_rnn.runs.results import other_lengths
 
 # Options of the data that change what is learnt, but not what is measured
@@ -128,6 +128,12 @@ class Comparison:
     diverged: tuple[Run, ...] = ()
 
     @property
+    def read(self) -> dict[str, Any]:
+        """Its data, with the fingerprint of the files, where runs have kept one."""
+        fingerprint = self.groups[0].runs[0].fingerprint
+        return {**self.data, **({} if fingerprint is None else {"fingerprint": fingerprint})}
+
+    @property
     def lengths(self) -> list[int]:
         """The other lengths at which any of the runs was measured too."""
         return sorted({length for group in self.groups for length in group.lengths})
@@ -175,7 +181,7 @@ def compare(runs: Sequence[Run], diverged: Sequence[Run] = ()) -> list[Compariso
     told = completed([*runs, *diverged])
     for run in told[: len(runs)]:
         fit = run.fit
-        tables.setdefault(key_of(fit["task"], _chance(run), fit["metric"], run.split, _measured(run)), []).append(run)
+        tables.setdefault(key_of(fit["task"], _chance(run), fit["metric"], run.split, _read(run)), []).append(run)
     return [
         Comparison(
             str(ours[0].fit["task"]),
@@ -184,7 +190,7 @@ def compare(runs: Sequence[Run], diverged: Sequence[Run] = ()) -> list[Compariso
             ours[0].split,
             _measured(ours[0]),
             tuple(Group(tuple(members)) for members in _groups(ours)),
-            tuple(lost for lost in told[len(runs) :] if _data(lost) == _data(ours[0])),
+            tuple(lost for lost in told[len(runs) :] if _same_data(lost, ours[0])),
         )
         for ours in tables.values()
     ]
@@ -205,8 +211,14 @@ def _chance(run: Run) -> float:
     return float(without_rounding(run.fit["chance"]))
 
 
-def _data(run: Run) -> tuple[str, dict[str, Any]]:
-    return run.class_path("data"), _measured(run)
+def _same_data(run: Run, other: Run) -> bool:
+    return run.class_path("data") == other.class_path("data") and _read(run) == _read(other)
+
+
+def _read(run: Run) -> tuple[Any, str | None]:
+    """What is measured on: files by what is in them, by their names where no fingerprint is kept."""
+    options = _measured(run)
+    return (options if run.fingerprint is None else without(options, FILES)), run.fingerprint
 
 
 def _measured(run: Run) -> dict[str, Any]:
@@ -224,7 +236,7 @@ def apart(comparisons: Sequence[Comparison]) -> list[str]:
     for one in comparisons:
         other = first.setdefault(one.task, one)
         if other is not one:
-            differing = _differing({**other.data, **_measures(other)}, {**one.data, **_measures(one)})
+            differing = _differing({**other.read, **_measures(other)}, {**one.read, **_measures(one)})
             sentences.append(f"Kept apart, in two tables, on {one.task}: {'; '.join(differing)}.")
     return sentences
 
@@ -234,7 +246,8 @@ def _measures(one: Comparison) -> dict[str, Any]:
 
 
 def _differing(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
-    keys = dict.fromkeys((*there, *here))
+    same = there.get("fingerprint") == here.get("fingerprint") is not None
+    keys = [key for key in dict.fromkeys((*there, *here)) if not (same and key in FILES)]
     return [
         f"{key} is {_told(there.get(key, 'not given'))} in one and {_told(here.get(key, 'not given'))} in the other"
         for key in keys

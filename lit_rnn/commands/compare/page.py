@@ -141,7 +141,7 @@ def rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
             fewest, most = group.steps
             line: dict[str, Any] = {
                 "task": comparison.task,
-                "data": words(comparison.data),
+                "data": words(comparison.read),
                 "split": comparison.split,
                 "metric": comparison.metric,
                 "chance": comparison.chance,
@@ -226,7 +226,7 @@ def write_page(
     for comparison, picture in zip(comparisons, pictures, strict=True):
         page.section(comparison.task)
         if comparison.data:
-            page.text(f"Data: {words(comparison.data)}.")
+            page.text(f"Data: {words(comparison.read)}.")
         page.table(table(comparison, published))
         if (rates := rates_table(comparison)) is not None:
             page.table(rates)

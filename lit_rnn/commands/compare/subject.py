@@ -16,7 +16,7 @@ from datamodules.errors import UserError, as_in_yaml
 from lit_rnn.files import in_whole, read_json, read_yaml
 from lit_rnn.runs.endings import how_diverged, is_diverged
 from lit_rnn.runs.folder import newest_config, numbered
-from lit_rnn.runs.options import PLACES, TRAINER, said_before, without
+from lit_rnn.runs.options import FILES, PLACES, TRAINER, said_before, without
 from lit_rnn.runs.results import read_result, runs_below
 
 
@@ -31,6 +31,8 @@ class Run:
         config: What it was told; empty where there is no config.
         before: Options that it began with, and that a resume has changed.
         astray: Why ``test.json`` is not the run's own, where it is not.
+        fingerprint: What tells the files of the user's own that it read from others, as ``fit`` kept it; None of a run
+            that read none, or whose version kept none.
     """
 
     folder: Path
@@ -39,6 +41,7 @@ class Run:
     config: Mapping[str, Any] = field(default_factory=dict)
     before: tuple[Mapping[str, Any], ...] = ()
     astray: str = ""
+    fingerprint: str | None = None
 
     @property
     def model(self) -> str:
@@ -71,9 +74,12 @@ class Run:
             return len(devices) * int(nodes)
         if str(devices).isdecimal():
             return int(devices) * int(nodes)
-        path = (numbered(self.folder, "versions.json") or [None])[-1]  # type: ignore[list-item]
-        told = read_json(path).get("devices") if path is not None else None
-        return max(1, len(told or [])) * int(nodes)
+        return max(1, len(_versions(self.folder).get("devices") or [])) * int(nodes)
+
+    @property
+    def files(self) -> dict[str, Any]:
+        """The options of its data that name files of the user's own."""
+        return {key: value for key, value in self.options("data").items() if key in FILES}
 
     def options(self, section: str) -> dict[str, Any]:
         """The ``init_args`` of the config's model or data."""
@@ -99,7 +105,7 @@ def read_run(folder: Path) -> Run:
     Raises:
         UserError: if it holds none, or if its files are damaged.
     """
-    fit = read_result(folder)
+    fit, run = read_result(folder), read_diverged(folder)
     test = read_result(folder, "test") if (folder / "test.json").is_file() else None
     apart = [
         f"{key} is {test[key]}, and {fit[key]} in fit.json"
@@ -110,7 +116,9 @@ def read_run(folder: Path) -> Run:
         trained = test["trained_steps"]
         when = "before training ended" if trained is None else f"after {as_in_yaml(trained)} steps of training"
         apart.append(f"it was made {when}, and fit.json is of {fit['steps']}")
-    return Run(folder, fit, None if apart else test, _config(folder), said_before(folder), "; ".join(apart))
+    if test is not None and test.get("fingerprint", run.fingerprint) != run.fingerprint is not None:
+        apart.append("it is of other files")
+    return replace(run, fit=fit, test=None if apart else test, before=said_before(folder), astray="; ".join(apart))
 
 
 def tested_elsewhere(runs: Sequence[Run]) -> str:
@@ -130,7 +138,15 @@ def read_diverged(folder: Path) -> Run:
     Raises:
         UserError: if its config is damaged.
     """
-    return Run(folder, {}, config=_config(folder))
+    run = Run(folder, {}, config=_config(folder))
+    found = _versions(folder).get("fingerprint") if any(run.files.values()) else None
+    return replace(run, fingerprint=found if isinstance(found, str) else None)
+
+
+def _versions(folder: Path) -> dict[str, Any]:
+    """What the newest versions.json of a run says."""
+    paths = numbered(folder, "versions.json")
+    return read_json(paths[-1]) if paths else {}
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -146,12 +162,15 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def setting(run: Run) -> str:
     """What runs of one group share: the whole config but for seed and places, the size of the network, how many
-    processes share a step, and what a resume has changed."""
+    processes share a step, what a resume has changed, and what is in the files that were read."""
     if not run.config:
         return str(run.folder)
-    config = {key: without(run.config.get(key), PLACES) for key in ("model", "data")}
+    files = frozenset[str]() if run.fingerprint is None else FILES  # a resume on other ones is refused
+    model, data = without(run.config.get("model"), PLACES), without(run.config.get("data"), PLACES | files)
     trainer = without(run.config.get("trainer"), TRAINER)
-    return key_of(config, trainer, run.fit["parameters"], run.processes, run.before)
+    before = [{key: one[key] for key in one if key.rpartition(".")[2] not in files} for one in run.before]
+    changed = [one for one in before if one]
+    return key_of(model, data, trainer, run.fit["parameters"], run.processes, changed, run.fingerprint)
 
 
 def key_of(*values: Any) -> str:
@@ -159,10 +178,12 @@ def key_of(*values: Any) -> str:
 
 
 def completed(runs: Sequence[Run]) -> list[Run]:
-    """The runs with what their configs lack because a version added it later: an option's default is what was before.
+    """The runs with what they lack because a version added it later: an option's default is what was before, and the
+    fingerprint of files that of the other runs on files of these names, where all of them have the same.
 
     Nothing is imported for runs whose configs have the same options.
     """
+    runs = _with_fingerprints(runs)
     for section in ("model", "data"):
         told: dict[Any, set[frozenset[str]]] = {}
         for run in runs:
@@ -170,6 +191,28 @@ def completed(runs: Sequence[Run]) -> list[Run]:
         defaults = {name: _defaults(name, frozenset.union(*told[name])) for name in told if len(told[name]) > 1}
         runs = [run.with_options(section, defaults.get(run.class_path(section), {})) for run in runs]
     return list(runs)
+
+
+def _place(run: Run) -> str:
+    return key_of(run.class_path("data"), run.files)
+
+
+def _with_fingerprints(runs: Sequence[Run]) -> list[Run]:
+    known: dict[str, set[str]] = {}
+    for run in runs:
+        there = known.setdefault(_place(run), set())
+        there |= set() if run.fingerprint is None else {run.fingerprint}
+    sole = {place: min(there) for place, there in known.items() if len(there) == 1}
+    return [replace(run, fingerprint=run.fingerprint or sole.get(_place(run))) for run in runs]
+
+
+def by_name_alone(runs: Sequence[Run]) -> str:
+    """A sentence on the runs without a fingerprint of their files; empty where no other run has files."""
+    readers = [run for run in runs if any(run.files.values())]
+    bare = [str(run.folder) for run in readers if run.fingerprint is None]
+    if len(readers) < 2 or not bare:
+        return ""
+    return f"Their files are told apart by name alone, as versions.json has no fingerprint of them: {', '.join(bare)}."
 
 
 def _defaults(class_path: str, wanted: Collection[str]) -> dict[str, Any]:

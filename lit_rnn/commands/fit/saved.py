@@ -16,6 +16,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 import lit_rnn
+from datamodules import SequenceDataModule
 from lit_rnn.files import inside, read_bytes, set_aside, write_file
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
@@ -37,7 +38,11 @@ class SaveRun(SaveConfigCallback):
         for damaged in damaged_configs(folder):
             set_aside(damaged, "it is no whole config")
         _keep(folder, "config.yaml", self.parser.dump(config, skip_none=False))
-        _keep(folder, "versions.json", json.dumps(versions(_devices(trainer)), indent=1) + "\n")
+        kept = versions(_devices(trainer))
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, SequenceDataModule) and (fingerprint := data.fingerprint()) is not None:
+            kept["fingerprint"] = fingerprint
+        _keep(folder, "versions.json", json.dumps(kept, indent=1) + "\n")
         if not show.dashboards(trainer):
             return
         told = show.flat(json.loads(self.parser.dump(self.config, skip_none=False, format="json")))

@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from datamodules import UserError
-from lit_rnn.commands.compare import measure, page, pictures
-from lit_rnn.commands.compare.subject import find_runs, read_diverged, read_run
+from lit_rnn.commands.compare import measure, page, pictures, subject
+from lit_rnn.commands.compare.subject import by_name_alone, find_runs, read_diverged, read_run
 from lit_rnn.runs.endings import DivergedError, note_divergence
 from tests.pictures import checked
 
@@ -189,6 +189,68 @@ def test_what_is_not_comparable_gets_another_table(make: Make, changes: dict[str
     comparisons = compared(make("a"), make("b", **changes), make("c"))
     assert [[group.name for group in one.groups] for one in comparisons] == [["a", "c"], ["b"]]
     assert measure.apart(comparisons) == [f"Kept apart, in two tables, on permuted_pixel_mnist: {named} in the other."]
+
+
+def on_text(make: Make, name: str, files: str, kept: str | None, seed: int = 1, **more: Any) -> Path:
+    """A run on a text, whose versions.json may have its fingerprint."""
+    folder = make(name, seed=seed, data={"files": files, "val_files": None}, **more)
+    told = {"devices": []} | ({} if kept is None else {"fingerprint": kept})
+    (folder / "versions.json").write_text(json.dumps(told))
+    return folder
+
+
+def test_files_count_by_what_is_in_them(make: Make) -> None:
+    """The same text at two places is one setting; another text at one of these is another task."""
+    runs = [on_text(make, f"a-seed={seed}", f"{seed}/verse.txt", "aa", seed) for seed in (1, 2)]
+    runs.append(on_text(make, "b", "1/verse.txt", "bb"))
+    comparisons = compared(*runs)
+    assert [[group.name for group in one.groups] for one in comparisons] == [["a"], ["b"]]
+    (told,) = measure.apart(comparisons)
+    assert told.endswith(": fingerprint is aa in one and bb in the other.")
+    assert by_name_alone([read_run(run) for run in runs]) == ""
+    both = on_text(make, "c", "3/verse.txt", "aa", metric="f1")
+    (told,) = measure.apart(compared(runs[0], both))
+    assert told.endswith(": metric is accuracy in one and f1 in the other."), "of files that are the same no word"
+    rows = {row["run"]: row["data"] for row in page.rows(comparisons)}
+    assert "fingerprint aa" in rows["a"] and "fingerprint bb" in rows["b"]
+
+
+def test_runs_of_before_that_kept_no_fingerprint_are_told_by_the_names_of_their_files(make: Make) -> None:
+    old, new = on_text(make, "old", "verse.txt", None, 2), on_text(make, "new", "verse.txt", "aa", 1)
+    elsewhere = on_text(make, "elsewhere", "moved/verse.txt", "aa", 3)
+    (one,) = compared(old, new, elsewhere)
+    assert [len(group.runs) for group in one.groups] == [3]
+    assert by_name_alone([read_run(run) for run in (old, new)]).endswith(f": {old}.")
+    assert by_name_alone([read_run(run) for run in (old,)]) == ""
+    # of two texts at one place it may be either: it stands by itself
+    other = on_text(make, "other", "verse.txt", "bb")
+    assert [[group.name for group in one.groups] for one in compared(old, new, other)] == [["old"], ["new"], ["other"]]
+    # nor does one that is no text tell anything
+    (new / "versions.json").write_text(json.dumps({"fingerprint": ["aa"]}))
+    assert read_run(new).fingerprint is None
+
+
+def test_files_that_a_resume_found_elsewhere(make: Make) -> None:
+    first, second = on_text(make, "a-seed=1", "verse.txt", "aa", 1), on_text(make, "a-seed=2", "verse.txt", "aa", 2)
+    text = (first / "config.yaml").read_text()
+    (first / "config-2.yaml").write_text(text.replace("verse.txt", "moved/verse.txt"))
+    (one,) = compared(first, second)
+    assert [len(group.runs) for group in one.groups] == [2]
+
+
+def test_a_test_on_other_files_is_none_of_the_run(make: Make) -> None:
+    run = on_text(make, "a", "verse.txt", "aa", test=0.3)
+    assert read_run(run).test is not None, "a test of before says nothing of files"
+    told = json.loads((run / "test.json").read_text())
+    (run / "test.json").write_text(json.dumps({**told, "fingerprint": "bb"}))
+    assert read_run(run).test is None and "other files" in subject.tested_elsewhere([read_run(run)])
+
+
+def test_diverged_runs_count_beside_those_on_the_same_files(make: Make) -> None:
+    run, lost = on_text(make, "a", "verse.txt", "aa"), on_text(make, "b", "moved.txt", "aa", finished=False)
+    other = on_text(make, "c", "verse.txt", "bb", finished=False)
+    (one,) = measure.compare([read_run(run)], [read_diverged(lost), read_diverged(other)])
+    assert [run.folder for run in one.diverged] == [lost]
 
 
 def test_the_last_digits_of_chance_keep_nothing_apart(make: Make) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pytorch_lightning import Trainer
 
 from datamodules import Parts, SequenceFiles, UserError
 from lit_rnn import models
+from lit_rnn.commands.compare.subject import read_run
 from lit_rnn.models import read_checkpoint
 from lit_rnn.runs.data import check_data, read_data
 
@@ -83,6 +85,26 @@ def test_another_file_is_read_with_the_statistics_of_the_checkpoint(trained: Pat
     with np.load(trained / "predictions.npz") as written:
         found = torch.from_numpy(written["inputs"])[: len(expected), : expected.shape[1]]
     assert torch.allclose(found[real], expected[real], atol=1e-5)
+
+
+def test_a_run_keeps_a_fingerprint_of_its_files(trained: Path, cli: Any, tmp_path: Path) -> None:
+    """Wherever they lie; a test on others is none of the run, in a comparison."""
+    (tmp_path / "own.csv").rename(tmp_path / "moved.csv")
+    assert cli("test", "--ckpt_path", "best", "--run_dir", "r", "--data.path", "moved.csv").status == 0
+    kept, tested = (json.loads((trained / f"{name}.json").read_text()) for name in ("versions", "test"))
+    assert kept["fingerprint"] == tested["fingerprint"] == SequenceFiles("moved.csv").fingerprint()
+    assert read_run(trained).test == tested and read_run(trained).fingerprint == kept["fingerprint"]
+    write(tmp_path / "own.csv", shift=-50.0)
+    with pytest.warns(UserWarning, match="the numbers are those of other data"):
+        assert cli("test", "--ckpt_path", "best", "--run_dir", "r").status == 0
+    assert read_run(trained).test is None
+
+
+def test_the_fingerprint_sees_which_sequences_are_for_the_test() -> None:
+    x, y, splits = np.arange(12.0).reshape(6, 2), ["a", "b"] * 3, np.repeat(["train", "val", "test"], 2)
+    one = SequenceFiles.from_arrays(x, y, splits=splits)
+    other = SequenceFiles.from_arrays(x, y, splits=splits[[0, 1, 4, 5, 2, 3]])
+    assert one.definition() == other.definition() and one.fingerprint() != other.fingerprint()
 
 
 def test_other_classes_are_refused(trained: Path, tmp_path: Path, refused: Any) -> None:
