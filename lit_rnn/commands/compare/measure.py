@@ -10,16 +10,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from datamodules.errors import as_in_yaml
-from lit_rnn.commands.compare.subject import Run, completed, key_of, setting, without_rounding
+from lit_rnn.commands.compare.subject import (
+    Run,
+    completed,
+    key_of,
+    measured,
+    measured_on,
+    setting,
+    without_rounding,
+)
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
-from lit_rnn.runs.curves import is_whole, read_curve
-from lit_rnn.runs.options import FILES, PLACES, without
+from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.options import FILES
 from lit_rnn.runs.results import other_lengths
 
-# Options of the data that change what is learnt, but not what is measured
-_SIZES = {"batch_size", "train_samples", "val_samples", "test_samples", "reuse", "tbptt", "carry", "bucket_by_length"}
-_TRAINING = PLACES | _SIZES | {"val_lengths", "curriculum"}
 _BITS = ("bits_per_symbol", "bits_per_character", "bits_per_byte", "bits_per_word")
 _LOWER = frozenset(["loss", "cross_entropy", *_BITS, "perplexity", "mse", "rmse", "mae", "henrici"])
 
@@ -181,16 +186,16 @@ def compare(runs: Sequence[Run], diverged: Sequence[Run] = ()) -> list[Compariso
     told = completed([*runs, *diverged])
     for run in told[: len(runs)]:
         fit = run.fit
-        tables.setdefault(key_of(fit["task"], _chance(run), fit["metric"], run.split, _read(run)), []).append(run)
+        tables.setdefault(key_of(fit["task"], _chance(run), fit["metric"], run.split, measured_on(run)), []).append(run)
     return [
         Comparison(
             str(ours[0].fit["task"]),
             _chance(ours[0]),
             str(ours[0].fit["metric"]),
             ours[0].split,
-            _measured(ours[0]),
+            measured(ours[0]),
             tuple(Group(tuple(members)) for members in _groups(ours)),
-            tuple(lost for lost in told[len(runs) :] if _same_data(lost, ours[0])),
+            tuple(lost for lost in told[len(runs) :] if _data(lost) == _data(ours[0])),
         )
         for ours in tables.values()
     ]
@@ -211,22 +216,8 @@ def _chance(run: Run) -> float:
     return float(without_rounding(run.fit["chance"]))
 
 
-def _same_data(run: Run, other: Run) -> bool:
-    return run.class_path("data") == other.class_path("data") and _read(run) == _read(other)
-
-
-def _read(run: Run) -> tuple[Any, str | None]:
-    """What is measured on: files by what is in them, by their names where no fingerprint is kept."""
-    options = _measured(run)
-    return (options if run.fingerprint is None else without(options, FILES)), run.fingerprint
-
-
-def _measured(run: Run) -> dict[str, Any]:
-    """The options of the data that say what is measured."""
-    options = run.options("data")
-    # chunks that each stand alone: how far back a symbol sees is theirs
-    kept = {"tbptt", "carry"} if options.get("carry", True) in (False, 0) else set()
-    return {key: value for key, value in sorted(options.items(), key=str) if key not in _TRAINING - kept}
+def _data(run: Run) -> tuple[Any, ...]:
+    return run.class_path("data"), *measured_on(run)
 
 
 def apart(comparisons: Sequence[Comparison]) -> list[str]:
@@ -373,22 +364,16 @@ def successes(entry: Published, comparison: Comparison) -> str:
     """
     if entry.metric != "successes" or not_comparable(entry, comparison):
         return ""
-    curves = [_losses(run) for group in comparison.groups for run in group.runs if is_of(entry, run)]
+    curves = [run.losses for group in comparison.groups for run in group.runs if is_of(entry, run)]
     curves = [one for one in curves if one] + [[] for lost in comparison.diverged if is_of(entry, lost)]
     good = sum(any(loss < comparison.chance / 2 for loss in one) for one in curves)
     return f"{good} of {len(curves)}" if curves else ""
 
 
-def _losses(run: Run) -> list[float]:
-    """Of its validations; none where metrics.csv ends before the run did."""
-    metrics = run.folder / "metrics.csv"
-    return read_curve(metrics, "val/loss")[1] if is_whole(metrics, run.fit["steps"]) else []
-
-
 def without_curve(comparisons: Sequence[Comparison]) -> str:
     """A sentence on the runs that were validated, and whose metrics.csv does not hold all of it; empty where all do."""
     runs = [run for comparison in comparisons for group in comparison.groups for run in group.runs]
-    bare = [str(run.folder) for run in runs if run.fit["loss"] is not None and not _losses(run)]
+    bare = [str(run.folder) for run in runs if run.fit["loss"] is not None and not run.losses]
     told = "No validation loss in metrics.csv, or rows missing at its end, and so neither a success nor a failure"
     return f"{told}: {', '.join(bare)}." if bare else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import inspect
 import json
@@ -14,10 +15,15 @@ from typing import Any
 
 from datamodules.errors import UserError, as_in_yaml
 from lit_rnn.files import in_whole, read_json, read_yaml
+from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.endings import how_diverged, is_diverged
 from lit_rnn.runs.folder import newest_config, numbered
 from lit_rnn.runs.options import FILES, PLACES, TRAINER, said_before, without
 from lit_rnn.runs.results import read_result, runs_below
+
+# Options of the data that change what is learnt, but not what is measured
+_SIZES = {"batch_size", "train_samples", "val_samples", "test_samples", "reuse", "tbptt", "carry", "bucket_by_length"}
+_TRAINING = PLACES | _SIZES | {"val_lengths", "curriculum"}
 
 
 @dataclass(frozen=True)
@@ -75,6 +81,11 @@ class Run:
         if str(devices).isdecimal():
             return int(devices) * int(nodes)
         return max(1, len(_versions(self.folder).get("devices") or [])) * int(nodes)
+
+    @functools.cached_property
+    def losses(self) -> list[float]:
+        """Of its validations; none where metrics.csv ends before the run did."""
+        return read_curve(self.folder / "metrics.csv", "val/loss", self.fit["steps"])[1]
 
     @property
     def files(self) -> dict[str, Any]:
@@ -158,6 +169,19 @@ def _config(folder: Path) -> dict[str, Any]:
         with in_whole(path):
             key_of(config)  # keys of several kinds have no order
     return config
+
+
+def measured(run: Run) -> dict[str, Any]:
+    """The options of the data that say what is measured."""
+    options = run.options("data")
+    # chunks that each stand alone: how far back a symbol sees is theirs
+    kept = {"tbptt", "carry"} if options.get("carry", True) in (False, 0) else set()
+    return {key: value for key, value in sorted(options.items(), key=str) if key not in _TRAINING - kept}
+
+
+def measured_on(run: Run) -> tuple[Any, ...]:
+    """What runs of one table share of their data: files count by what is in them, where a fingerprint tells it."""
+    return without(measured(run), FILES if run.fingerprint else frozenset()), run.fingerprint
 
 
 def setting(run: Run) -> str:
