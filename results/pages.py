@@ -6,7 +6,7 @@ import math
 import posixpath
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import solving
 import starts
 import top_two
 import tracking
-from differences import by_label, said_first, standing, titles
+from differences import by_label, label, said_first, standing, titles
 from kept import Results, machine, read
 
 from lit_rnn.commands.compare.measure import (
@@ -115,21 +115,35 @@ def clock(comparison: Comparison) -> str:
 
 
 def trained(comparison: Comparison, short: Sequence[Comparison]) -> str:
-    """Batch, optimizer and rate of every run, and where the rest stands."""
-    found: dict[str, list[str]] = {}
-    for name, group in zip(run_names(comparison.groups), comparison.groups, strict=True):
+    """Batch, optimizer and rates of every model, and where the rest stands."""
+    tried: dict[tuple[str, str], set[float]] = {}
+    for group in comparison.groups:
         options, rate = group.runs[0].options("model"), learning_rate(group)
         batch = group.runs[0].options("data").get("batch_size")
         how = [] if batch is None else [f"batch {batch}"]
-        if rate is not None:
-            how.append(f"{str(options['optimizer']['class_path']).rpartition('.')[2]} at {rate:g}")
-        found.setdefault(", ".join(how) or "the defaults", []).append(name)
-    told = plain_markdown("; ".join(f"{how} ({', '.join(names)})" for how, names in found.items()))
+        how += [] if rate is None else [str(options["optimizer"]["class_path"]).rpartition(".")[2]]
+        tried.setdefault((", ".join(how) or "the defaults", label(group)), set()).update([rate] if rate else [])
+    found: dict[str, list[str]] = {}
+    for (how, name), values in tried.items():
+        told = f"{how} at {' or '.join(f'{value:g}' for value in sorted(values))}" if values else how
+        found.setdefault(told, []).append(name)
     folders = sorted({run.folder.parent.name for group in comparison.groups for run in group.runs})
     places = ", ".join(f"`results/{folder}/`" for folder in folders)
-    rest = "the rates of parts of a model, and all else, are in the configs in"
-    searched = "" if by_rate(comparison) else " No rate was searched here."
-    return f"Trained with {told}; {rest} {places}.{searched}{rates.link(comparison, short)}\n\n"
+    rest = f"The rates of parts of a model, and all else, are in the configs in {places}."
+    rest += "" if by_rate(comparison) else " No rate was searched here."
+    rest += rates.link(comparison, short)
+    if len(found) == 1:
+        return f"All trained with {plain_markdown(next(iter(found)))}. {rest}\n\n"
+    lines = [f"- {plain_markdown(f'{how}: {_models(names, found)}')}\n" for how, names in found.items()]
+    return f"Trained with\n\n{''.join(lines)}\n{rest}\n\n"
+
+
+def _models(names: Sequence[str], found: Mapping[str, Sequence[str]]) -> str:
+    """The classes; of one that was trained in other ways too, what tells its models apart."""
+    kinds = [{name.partition(",")[0] for name in others} for others in found.values()]
+    alone = [kind for kind in set().union(*kinds) if sum(kind in one for one in kinds) == 1]
+    told = [kind if (kind := name.partition(",")[0]) in alone else name for name in names]
+    return "; ".join(dict.fromkeys(told))
 
 
 def still_better(comparison: Comparison) -> str:
@@ -147,7 +161,8 @@ def still_better(comparison: Comparison) -> str:
         )
     ]
     told = "Best at the last validation, so that more updates might do better"
-    return f"{told}: {plain_markdown(', '.join(late))}.\n\n" if late else ""
+    which = "all" if 1 < len(late) == len(comparison.groups) else ", ".join(late)
+    return f"{told}: {plain_markdown(which)}.\n\n" if late else ""
 
 
 def _going(results: Results) -> str:
