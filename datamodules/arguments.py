@@ -17,7 +17,13 @@ from datamodules.errors import require
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _LARGEST = float(np.finfo(np.float32).max)
-_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", types.NoneType: "null"}
+_WORDS = {
+    int: "a whole number",
+    float: "a number that is finite in float32",
+    bool: "true or false",
+    str: "text",
+    types.NoneType: "null",
+}
 
 
 class ChecksKinds(ABCMeta):

@@ -16,7 +16,7 @@ LOOKS = 3  # at the gradient that one after another have to be bad: a single bat
 
 
 class FiniteLoss(Callback):
-    """Raises `DivergedError` before a NaN or infinite loss reaches the weights.
+    """Raises `DivergedError` before a NaN or infinite loss reaches the weights, or such weights a checkpoint.
 
     It names the step, the norms by layer and the last good checkpoint.
 
@@ -66,6 +66,8 @@ class FiniteLoss(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self._look(pl_module)
+        if not all(parameter.isfinite().all() for parameter in pl_module.parameters()):
+            self._tell(pl_module, f"The weights are no numbers after step {trainer.global_step}")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._look(pl_module)

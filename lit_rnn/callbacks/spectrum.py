@@ -20,8 +20,9 @@ _COLUMNS = ("matrix", "units", "least before", "largest before", "least after", 
 
 
 def spectra(model: SequenceModel) -> Spectra:
-    """Eigenvalues of every recurrent matrix, by layer and name, in double precision."""
-    return {name: torch.linalg.eigvals(W).cpu().numpy() for name, W in recurrent_matrices(model).items()}
+    """Eigenvalues of every recurrent matrix of numbers, by layer and name, in double precision."""
+    matrices = recurrent_matrices(model).items()  # of NaN MKL has no eigenvalues, and ends the process
+    return {name: torch.linalg.eigvals(W).cpu().numpy() for name, W in matrices if W.isfinite().all()}
 
 
 class SpectrumPicture(Callback):

@@ -62,13 +62,16 @@ def test_every_option_of_every_class(cls: Any) -> None:
         (lambda: Parity(curriculum=3), "data.init_args.curriculum is 3, but it must be null or a mapping."),
         (
             lambda: datamodules.PennTreebank(carry="no"),
-            "carry is 'no', but it must be true or false or a finite number.",
+            "carry is 'no', but it must be true or false or a number that is finite in float32.",
         ),
         (lambda: PixelDigits(permutation_seed="x"), "must be a whole number or one of urnn, nnrnn, eunn, nru."),
         (lambda: LSTM(TASK, "8"), "model.init_args.hidden_size is '8', but it must be a whole number."),
-        (lambda: LSTM(TASK, 8, forget_bias=NAN), "model.init_args.forget_bias is nan, but it must be a finite number."),
+        (
+            lambda: LSTM(TASK, 8, forget_bias=NAN),
+            "model.init_args.forget_bias is nan, but it must be a number that is finite in float32.",
+        ),
         (lambda: LSTMCell(3, 8.5), "model.init_args.hidden_size is 8.5, but it must be a whole number."),
-        (lambda: replace(TASK, chance="x"), "task.chance is 'x', but it must be a finite number."),
+        (lambda: replace(TASK, chance="x"), "task.chance is 'x', but it must be a number that is finite in float32."),
         (
             lambda: SequenceFiles.from_arrays(np.zeros((9, 3)), np.arange(9) % 2, batch_size=1.5),
             "data.init_args.batch_size is 1.5, but it must be a whole number.",

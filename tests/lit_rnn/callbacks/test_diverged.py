@@ -16,6 +16,8 @@ from lit_rnn.runs.endings import is_diverged
 
 pytestmark = pytest.mark.usefixtures("_no_pictures")
 
+INFINITE = 3e38  # a rate whose first step takes the weights beyond float32
+
 
 def unstable(lr: float, nonlinearity: str = "identity", **trainer: Any) -> dict[str, Any]:
     optimizer = {"class_path": "SGD", "init_args": {"lr": lr}}
@@ -29,8 +31,7 @@ def unstable(lr: float, nonlinearity: str = "identity", **trainer: Any) -> dict[
 
 
 def one_step_epochs(**trainer: Any) -> dict[str, Any]:
-    """The first step takes the weights beyond float32."""
-    changes = unstable(3e38, **trainer)
+    changes = unstable(INFINITE, **trainer)
     changes["data"]["init_args"]["train_samples"] = 8
     return changes
 
@@ -143,6 +144,13 @@ def test_last_step_of_the_run(cli: Any, config: Any) -> None:
     for file in Path("r/checkpoints").glob("*.ckpt"):
         tensors = torch.load(file, weights_only=True)["state_dict"].values()
         assert all(torch.isfinite(tensor).all() for tensor in tensors), f"{file} holds what is no number"
+
+
+def test_last_step_of_a_run_that_is_not_validated(cli: Any, config: Any) -> None:
+    """max_steps ends it in mid-epoch: no loss shows what the last step did, and last.ckpt would hold it."""
+    done = cli("fit", "-c", config(**unstable(INFINITE, max_steps=1)), "--run_dir", "r")
+    assert done.status == 1 and "The weights are no numbers after step 1; norms by layer" in done.err, done
+    assert [path.name for path in Path("r/checkpoints").iterdir()] == ["init.ckpt"]
 
 
 def test_debug_shows_the_traceback(cli: Any, config: Any) -> None:

@@ -33,6 +33,17 @@ def test_eigenvalues_in_both_precisions(kind: type[SequenceModel], dtype: torch.
         )
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_matrix_of_no_numbers_is_left_out(number: float, tmp_path: Path) -> None:
+    """Of NaN, torch's eigenvalues on a CPU end the process: in MKL, by a segmentation fault."""
+    model, trainer = VanillaRNN(TASK, 6), SimpleNamespace(is_global_zero=True, fast_dev_run=False, loggers=[])
+    with torch.no_grad():
+        model.cell_list()[0].recurrent.weight.fill_(number)
+    assert spectra(model) == {}
+    SpectrumPicture(tmp_path).on_fit_end(trainer, model)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("steps", [0, 8])
 def test_what_is_called_before_training_is(steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that goes on from another folder's checkpoint was at step 8 here, and has no start to show."""
