@@ -36,7 +36,7 @@ def square(W: ArrayLike | torch.Tensor, name: str = "W") -> NDArray[Any]:
     return values
 
 
-def times_power_of_two(values: NDArray[Any], exponent: int) -> NDArray[Any]:
+def times_power_of_two(values: NDArray[Any], exponent: int | NDArray[np.integer]) -> NDArray[Any]:
     """values 2^exponent, exact but for overflow and underflow; real or complex."""
     with np.errstate(over="ignore", under="ignore"):
         if np.iscomplexobj(values):
@@ -45,14 +45,30 @@ def times_power_of_two(values: NDArray[Any], exponent: int) -> NDArray[Any]:
         return np.ldexp(values, exponent)
 
 
+def frobenius(values: NDArray[Any]) -> float:
+    """sqrt(sum |a_ij|^2), whose squares neither overflow nor vanish."""
+    A, exponent = near_one(values)
+    return back(float(np.linalg.norm(A)), exponent)
+
+
 def near_one(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """A and e with values = A 2^e and A's largest entry about 1, exactly: so that no square overflows or vanishes.
 
     LAPACK's eigenvalues need it too: those of 1e150 [[0, 1], [-1, 0]] came out as 1.5e138.
     """
-    parts = (values.real, values.imag) if np.iscomplexobj(values) else (values,)  # whose modulus may overflow
-    exponent = math.frexp(max(float(np.abs(part).max(initial=0.0)) for part in parts))[1]
+    exponent = math.frexp(float(_sizes(values).max(initial=0.0)))[1]
     return times_power_of_two(values, -exponent), exponent
+
+
+def each_near_one(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.integer]]:
+    """The same of each matrix in (..., n, n), with the exponents (...)."""
+    exponents = np.frexp(_sizes(values).max((-2, -1)))[1]
+    return times_power_of_two(values, -exponents[..., None, None]), exponents
+
+
+def _sizes(values: NDArray[Any]) -> Real:
+    """The larger of real and imaginary part: the modulus may overflow."""
+    return np.maximum(np.abs(values.real), np.abs(values.imag))
 
 
 def back(value: float, exponent: int) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Real, array, near_one
+from lit_rnn.analysis.arrays import Real, array, each_near_one
 from lit_rnn.analysis.steps import JACOBIAN_ENTRIES, StepMap, flat_state
 from lit_rnn.cells import Cell, State
 from lit_rnn.cells.base import check_step
@@ -56,11 +56,11 @@ def lyapunov_spectrum(jacobians: Iterable[ArrayLike | Tensor], warmup: int = 0) 
             f"one of shape {J.shape}",
             "square matrices of one shape, (n, n) or (B, n, n), B and n at least 1",
         )
-        J, exponent = near_one(J)
+        J, exponents = each_near_one(J)
         Q, R = np.linalg.qr(J @ Q if steps else J)
         steps += 1
         with np.errstate(divide="ignore"):  # log 0
-            logarithms = np.log(np.abs(np.diagonal(R, axis1=-2, axis2=-1))) + exponent * math.log(2)
+            logarithms = np.log(np.abs(np.diagonal(R, axis1=-2, axis2=-1))) + exponents[..., None] * math.log(2)
         total = total + logarithms if steps > warmup + 1 else logarithms
     require(steps > warmup, "jacobians", f"{steps} matrices with a warm-up of {warmup}", "more than the warm-up")
     return -np.sort(-total / (steps - warmup), axis=-1)

@@ -87,16 +87,20 @@ def fisher_memory_curve(W: ArrayLike | Tensor, v: ArrayLike | Tensor, horizon: i
     require(0 < noise < math.inf, "noise", noise, "positive and finite")
     W = _stable(W)
     signal, exponent = near_one(vector(v, len(W)))
+    share, halving = math.frexp(noise)
+    exponents = np.full(horizon, exponent)
     C, invertible = _covariance(W)
     if invertible:
-        signals = [signal]
-        for _ in range(horizon - 1):
-            signals.append(W @ signals[-1])
+        (A, step), signals = near_one(W), [signal]
+        for lag in range(1, horizon):
+            signal, grown = near_one(A @ signal)
+            signals.append(signal)
+            exponents[lag] = exponents[lag - 1] + step + grown
         columns = np.stack(signals, axis=1)
         curve = (columns.conj() * scipy.linalg.solve(C, columns, assume_a="pos")).sum(0).real
     else:
         curve = _curve_in_high_precision(W, signal, horizon)
-    return times_power_of_two(curve / noise, 2 * exponent)
+    return times_power_of_two(curve / share, 2 * exponents - halving)
 
 
 def total_fisher_memory(W: ArrayLike | Tensor, v: ArrayLike | Tensor, noise: float = 1.0) -> float:
@@ -111,7 +115,8 @@ def total_fisher_memory(W: ArrayLike | Tensor, v: ArrayLike | Tensor, noise: flo
         total = float((signal.conj() @ all_lags @ signal).real)
     else:
         total = _total_in_high_precision(W, signal)
-    return back(total / noise, 2 * exponent)
+    share, halving = math.frexp(noise)
+    return back(total / share, 2 * exponent - halving)
 
 
 def _curve_in_high_precision(W: NDArray[Any], v: NDArray[Any], horizon: int) -> Real:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Complex, Real, back, near_one, square, times_power_of_two, vector
+from lit_rnn.analysis.arrays import Complex, Real, back, frobenius, near_one, square, times_power_of_two, vector
 from lit_rnn.analysis.eigen import Precision, eigenvalues, eigenvalues_trusted, irreducible_blocks
 
 
@@ -48,25 +49,27 @@ def henrici(W: ArrayLike | Tensor, normalized: bool = False, precision: Precisio
     A, exponent = near_one(square(W))
     size = float(np.linalg.norm(A))
     if precision in ("auto", "high") and not eigenvalues_trusted(A):
-        departure = float(np.sqrt(_square_of_departure(A, precision)))
+        departure = _departure(A, precision)
     else:
         eigenvalues(A, precision)  # refuses an unknown precision, and warns
-        departure = float(np.linalg.norm(np.triu(schur(A)[0], 1)))
+        departure = frobenius(np.triu(schur(A)[0], 1))
     return departure / size if normalized and size else back(departure, exponent)
 
 
-def _square_of_departure(A: NDArray[Any], precision: Precision) -> float:
+def _departure(A: NDArray[Any], precision: Precision) -> float:
     """Block by block, as what is in one may be lost next to another's eigenvalues."""
-    total, outside = 0.0, np.abs(A)
+    parts, outside = [], np.abs(A)
     for block in irreducible_blocks(A):
         inside = np.ix_(block, block)
-        B, outside[inside] = A[inside], 0.0
+        outside[inside] = 0.0
+        B, exponent = near_one(A[inside])
         if eigenvalues_trusted(B):
-            total += float(np.linalg.norm(np.triu(schur(B)[0], 1))) ** 2
+            part = frobenius(np.triu(schur(B)[0], 1))
         else:
             values = np.abs(eigenvalues(B, precision))
-            total += max(float(np.linalg.norm(B)) ** 2 - float((values**2).sum()), 0.0)
-    return total + float((outside**2).sum())
+            part = math.sqrt(max(float(np.linalg.norm(B)) ** 2 - float((values**2).sum()), 0.0))
+        parts.append(back(part, exponent))
+    return math.hypot(*parts, frobenius(outside))
 
 
 def feedforward_profile(W: ArrayLike | Tensor) -> Real:
@@ -77,7 +80,7 @@ def feedforward_profile(W: ArrayLike | Tensor) -> Real:
     """
     A, exponent = near_one(square(W))
     T, _ = schur(A)
-    return times_power_of_two(np.array([np.linalg.norm(np.diagonal(T, d)) for d in range(len(T))]), exponent)
+    return times_power_of_two(np.array([frobenius(np.diagonal(T, d)) for d in range(len(T))]), exponent)
 
 
 def commutator_norm(W: ArrayLike | Tensor, normalized: bool = True) -> float:
@@ -109,19 +112,17 @@ def hidden_chain_profile(
     Source: Rajan, Harvey and Tank 2016; Orhan and Pitkow 2020, section 4.
     """
     require(steps >= 0, "steps", steps, "a whole number of at least 0")
-    W = square(W)
-    n = len(W)
-    h = vector(v, n)
-    activity = [np.abs(h)]
-    for _ in range(steps):
-        h = W @ h
-        largest = np.abs(h).max()
-        if not np.isfinite(largest):
-            break
-        activity.append(np.abs(h))
-    course = np.stack(activity)
-    peak = np.where(course.any(0), course.argmax(0), steps + 1)
+    A, exponent = near_one(square(W))
+    n = len(A)
+    h, scale = near_one(vector(v, n))
+    course = np.full((steps + 1, n), -math.inf)  # log2 |h|, of which no double is too small or too large
+    for t in range(steps + 1):
+        with np.errstate(divide="ignore"):  # log 0
+            course[t] = np.log2(np.abs(h)) + scale
+        h, grown = near_one(A @ h)
+        scale += exponent + grown
+    peak = np.where(np.isfinite(course).any(0), course.argmax(0), steps + 1)
     order = np.lexsort((np.random.default_rng(seed).permutation(n), peak))
-    sorted_W = W[np.ix_(order, order)]
+    sorted_A = A[np.ix_(order, order)]
     offsets = np.arange(-(n - 1), n)
-    return offsets, np.array([np.diagonal(sorted_W, -d).mean() for d in offsets])
+    return offsets, times_power_of_two(np.array([np.diagonal(sorted_A, -d).mean() for d in offsets]), exponent)

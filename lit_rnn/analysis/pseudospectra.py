@@ -19,7 +19,7 @@ from scipy.optimize import brentq, minimize
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, square
+from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, back, square
 from lit_rnn.analysis.eigen import (
     IllConditionedWarning,
     eigenvalues,
@@ -34,6 +34,7 @@ from lit_rnn.analysis.nonnormal import schur
 from lit_rnn.analysis.resolvent import BESIDE, MEMORY, dense, inverse_lanczos, scaled, smallest_singular_values
 
 _FEW = 16  # points at which dense SVDs are as fast as the Lanczos process
+_LARGEST = 1e300  # of a norm, whose multiples are doubles too
 _MOST_CAYLEY = 1e3  # entry of a Cayley transform: digits that it may cost
 
 
@@ -129,7 +130,7 @@ def _checked(W: ArrayLike | Tensor, eps: float) -> NDArray[Any]:
 
 
 class _Set(NamedTuple):
-    """sigma_eps(W) for |W|_F = 1."""
+    """sigma_eps(W) for |W|_F of about 1, and at most."""
 
     W: NDArray[Any]
     T: Complex  # its Schur form
@@ -254,17 +255,17 @@ def _criss_cross(
     return level, place
 
 
-def _set_of(W: NDArray[Any], eps: float) -> tuple[_Set, float]:
-    """sigma_eps(W) scaled, and the scale."""
-    A, scale = scaled(W)
-    if not A.any() or eps >= BESIDE * scale:
-        A, scale = 0 * A, eps
-    return _Set(A, schur(A)[0], eps / scale), scale
+def _set_of(W: NDArray[Any], eps: float) -> tuple[_Set, int]:
+    """sigma_eps(W) 2^-e, and e."""
+    A, exponent = scaled(W)
+    if not A.any() or back(eps, -exponent) >= BESIDE:
+        A, exponent = 0 * A, math.frexp(eps)[1]
+    return _Set(A, schur(A)[0], back(eps, -exponent)), exponent
 
 
 def _outermost(W: NDArray[Any], eps: float) -> tuple[float, float]:
     """Radius and angle of the outermost point of sigma_eps."""
-    inside, scale = _set_of(W, eps)
+    inside, exponent = _set_of(W, eps)
     z = max(np.diagonal(inside.T), key=abs)
 
     def ray(radius: float, angle: float) -> float:
@@ -272,15 +273,15 @@ def _outermost(W: NDArray[Any], eps: float) -> tuple[float, float]:
         return inside.reach(turn, radius * turn)
 
     radius, angle = _criss_cross(abs(z), cmath.phase(z), inside.arcs, ray)
-    return scale * radius, angle
+    return back(radius, exponent), angle
 
 
 def _rightmost(W: NDArray[Any], eps: float) -> tuple[float, float]:
     """Real and imaginary part of the rightmost point of sigma_eps."""
-    inside, scale = _set_of(W, eps)
+    inside, exponent = _set_of(W, eps)
     z = max(np.diagonal(inside.T), key=lambda value: value.real)
     x, y = _criss_cross(z.real, z.imag, inside.segments, lambda x, y: inside.reach(1, complex(x, y)))
-    return scale * x, scale * y
+    return back(x, exponent), back(y, exponent)
 
 
 # ---- what that means for powers
@@ -302,8 +303,11 @@ def distance_to_instability(W: ArrayLike | Tensor) -> float:
     W = square(W)
     if spectral_radius(W) >= 1:
         return 0.0
-    A, scale = scaled(W)
-    T, radius = schur(A)[0], 1 / scale
+    A, exponent = scaled(W)
+    radius = back(1.0, -exponent)
+    if radius >= BESIDE:
+        return 1.0
+    T = schur(A)[0]
     angles, eps = np.linspace(-math.pi, math.pi, 64, endpoint=False), math.inf
     while len(angles):
         z = radius * np.exp(1j * angles)
@@ -313,7 +317,7 @@ def distance_to_instability(W: ArrayLike | Tensor) -> float:
             break
         eps = sigma
         angles = _Set(A, T, eps).arcs(radius, float(angles[best])) if eps else angles[:0]
-    return scale * eps
+    return back(eps, exponent)
 
 
 def kreiss_lower_bound(W: ArrayLike | Tensor, precision: float = ROUNDING) -> float:
@@ -348,13 +352,15 @@ def kreiss_from_radius(W: NDArray[Any], spectral_radius: float, precision: float
     W = W / max(spectral_radius, 1.0)
     if numerical_radius(W) <= 1 + slack:
         return 1.0
-    excess = np.geomspace(1e-6, 10 * spectral_norm(W), 30)[:, None]
+    size = min(spectral_norm(W), _LARGEST)
+    floor = ROUNDING * size  # under a defective eigenvalue on the circle, where K is infinite
+    excess = np.geomspace(1e-6, 10 * size, 30)[:, None]
     angles = np.linspace(0, math.pi if np.isrealobj(W) else 2 * math.pi, 65)
-    ratio = excess / smallest_singular_values(W, (1 + excess) * np.exp(1j * angles))
+    ratio = excess / np.maximum(smallest_singular_values(W, (1 + excess) * np.exp(1j * angles)), floor)
     place = np.unravel_index(ratio.argmax(), ratio.shape)
     radius, angle, best = 1 + excess[place[0], 0], angles[place[1]], 1.0
     while radius > 1:
-        value, eps = _climb(W, radius, angle)
+        value, eps = _climb(W, radius, angle, floor)
         if value <= best * (1 + 1e-10):
             break
         best = value
@@ -362,9 +368,8 @@ def kreiss_from_radius(W: NDArray[Any], spectral_radius: float, precision: float
     return best
 
 
-def _climb(W: NDArray[Any], radius: float, angle: float) -> tuple[float, float]:
-    """A local maximum of (|z| - 1) / sigma_min(z I - W) over |z| > 1, and sigma_min there."""
-    floor = ROUNDING * spectral_norm(W)  # under a defective eigenvalue on the circle, where K is infinite
+def _climb(W: NDArray[Any], radius: float, angle: float, floor: float) -> tuple[float, float]:
+    """A local maximum of (|z| - 1) / sigma_min(z I - W) over |z| > 1, and sigma_min there, at least ``floor``."""
 
     def negative_log(place: Real) -> tuple[float, Real]:
         turn, excess = np.exp(1j * place[1]), math.exp(place[0])

@@ -11,11 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, array, square
+from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, array, near_one, square, times_power_of_two
 from lit_rnn.analysis.nonnormal import schur
 
 MEMORY = 256 * 2**20  # bytes
-BESIDE = 1e17  # times |W|_F: W added to so much is lost to rounding
+BESIDE = 1e17  # W of norm 1 added to so much is lost to rounding
 
 _WIDEST = 1024  # columns that stay in the cache's reach
 _VECTORS = 12  # of n complex numbers that one z takes on its way
@@ -55,20 +55,20 @@ def smallest_singular_values(
     different, inverse = places.ravel(), np.arange(places.size)
     if np.isrealobj(W):
         different, inverse = np.unique(different.real + 1j * np.abs(different.imag), return_inverse=True)
-    A, scale = scaled(W)
-    sigma = np.abs(different)
-    near = sigma < BESIDE * scale
-    z = different[near] / scale
-    sigma[near] = scale * (inverse_lanczos(schur(A)[0], z, memory) if method == "lanczos" else dense(A, z, memory))
+    A, exponent = scaled(W)
+    moved, sigma = times_power_of_two(different, -exponent), np.abs(different)
+    near = np.abs(moved) < BESIDE
+    moved = moved[near]
+    found = inverse_lanczos(schur(A)[0], moved, memory) if method == "lanczos" else dense(A, moved, memory)
+    sigma[near] = times_power_of_two(found, exponent)
     return sigma[inverse].reshape(places.shape)
 
 
-def scaled(W: NDArray[Any]) -> tuple[NDArray[Any], float]:
-    """W / s and s = |W|_F, so that a tolerance is a share of the norm; (0, 1) for W = 0."""
-    largest = float(np.abs(W).max()) or 1.0  # first, for squares that would overflow
-    scale = largest * float(np.linalg.norm(W / largest)) or 1.0
-    require(math.isfinite(scale), "W", "a matrix whose norm a double cannot hold", "one of norm below 1.8e308")
-    return W / scale, scale
+def scaled(W: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """A and e with W = A 2^e and |A|_F from 1/2 to 1, exactly, so that a tolerance is a share of the norm."""
+    A, exponent = near_one(W)
+    more = math.frexp(float(np.linalg.norm(A)))[1]
+    return times_power_of_two(A, -more), exponent + more
 
 
 def _in_parts(find: Callable[[Complex], Real], z: Complex, each: int, memory: int) -> Real:

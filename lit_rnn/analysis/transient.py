@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import ROUNDING, Real, square
+from lit_rnn.analysis.arrays import ROUNDING, Real, back, near_one, square
 from lit_rnn.analysis.eigen import eigenvector_condition, numerical_radius, spectral_norm, spectral_radius
 from lit_rnn.analysis.pseudospectra import kreiss_from_radius, pseudospectral_radius
 
@@ -49,39 +49,44 @@ def transient_growth(W: ArrayLike | Tensor, steps: int, precision: float = ROUND
     """
     require(steps >= 0, "steps", steps, "a whole number of at least 0")
     W = square(W)
+    A, exponent = near_one(W)
     k = np.arange(steps + 1)
-    radius, kappa, size = spectral_radius(W), eigenvector_condition(W), spectral_norm(W)
-    kreiss = kreiss_from_radius(W, radius, precision)
-    levels = [_powers(pseudospectral_radius(W, eps), k + 1, eps) for eps in (size or 1.0) * _LEVELS]
+    radius, kappa, size = spectral_radius(A), eigenvector_condition(A), spectral_norm(A)
+    kreiss = kreiss_from_radius(W, back(radius, exponent), precision)
+
+    def powers(base: float, divisor: float = 1.0) -> Real:
+        return _powers(base, exponent, k, divisor)
+
+    reach = {eps: pseudospectral_radius(A, eps) for eps in (size or 1.0) * _LEVELS}
     return TransientGrowth(
-        norms=_norms_of_powers(W, steps),
-        spectral=_powers(radius, k),
-        numerical=_powers(numerical_radius(W), k, 1 / 2),
-        eigenvector=_powers(radius, k, 1 / kappa) if kappa <= _MOST_CONDITION else np.full(len(k), math.inf),
-        level_curve=np.min(levels, axis=0),
+        norms=_norms_of_powers(A, exponent, steps),
+        spectral=powers(radius),
+        numerical=powers(numerical_radius(A), 1 / 2),
+        eigenvector=powers(radius, 1 / kappa) if kappa <= _MOST_CONDITION else np.full(len(k), math.inf),
+        level_curve=np.min([powers(rho, eps / rho) for eps, rho in reach.items()], axis=0),
         kreiss=kreiss,
         kreiss_upper=math.e * len(W) * kreiss,
     )
 
 
-def _powers(base: float, k: NDArray[np.int64], divisor: float = 1.0) -> Real:
-    """base^k / divisor; infinite or zero where it overflows or underflows."""
+def _powers(base: float, exponent: int, k: NDArray[np.int64], divisor: float) -> Real:
+    """(base 2^exponent)^k / divisor; infinite or zero where it overflows or underflows."""
     if base == 0:
         return np.where(k == 0, 1 / divisor, 0.0)
     with np.errstate(over="ignore"):
-        return np.exp(k * math.log(base) - math.log(divisor))
+        return np.exp(k * (math.log(base) + exponent * math.log(2)) - math.log(divisor))
 
 
-def _norms_of_powers(W: NDArray[Any], steps: int) -> Real:
-    """|W^k| for k = 0 .. steps."""
-    power, logarithms = np.eye(len(W)), np.full(steps + 1, -math.inf)
+def _norms_of_powers(A: NDArray[Any], exponent: int, steps: int) -> Real:
+    """|(A 2^exponent)^k| for k = 0 .. steps."""
+    power, logarithms = np.eye(len(A)), np.full(steps + 1, -math.inf)
     logarithms[0] = 0
     for k in range(1, steps + 1):
-        power = W @ power
+        power = A @ power
         norm = spectral_norm(power)
         if norm == 0:
             break
         power = power / norm
-        logarithms[k] = logarithms[k - 1] + math.log(norm)
+        logarithms[k] = logarithms[k - 1] + math.log(norm) + exponent * math.log(2)
     with np.errstate(over="ignore"):
         return np.exp(logarithms)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 
-from datamodules.errors import UserError
 from lit_rnn import analysis
+from lit_rnn.analysis.arrays import times_power_of_two
 from lit_rnn.cells import VanillaRNNCell
 from lit_rnn.init import fbchain_
 
@@ -132,8 +134,97 @@ def test_nothing_is_left_of_it_beside_a_number(scale: float, method: Any) -> Non
 
 
 def test_a_norm_that_a_double_cannot_hold() -> None:
-    with pytest.raises(UserError, match="norm"):
-        analysis.smallest_singular_values(np.full((2, 2), 1e308), [1.0])
+    """Eigenvalues 0 and 2e308 of a normal matrix: at 1e308 i the nearest is 0."""
+    W = np.full((2, 2), 1e308)
+    for method in ("lanczos", "svd"):
+        assert analysis.smallest_singular_values(W, [1e308j], method) == pytest.approx(1e308)  # type: ignore[arg-type]
+
+
+# ---- subnormal matrices, whose entries have few bits, and what has parts of very different sizes
+
+LEAST = np.finfo(np.float64).smallest_subnormal
+
+
+@pytest.mark.parametrize("exponent", [-1060, -1030, -532, 530, 1015])
+@pytest.mark.parametrize("matrix", ["random", "complex", "triangular"])
+def test_a_power_of_two_changes_no_digit(matrix: str, exponent: int) -> None:
+    """Of W as it is, with few bits: A = W 2^-e is exact, and f(W) = f(A) 2^e but for the result's own rounding."""
+    W = times_power_of_two(MATRICES[matrix], exponent)
+    A = times_power_of_two(W, -exponent)
+    z, eps = np.array([1.0, 2j, -3 + 1j]), 0.125
+
+    def same(found: Any, expected: Any, rtol: float = 1e-9) -> None:
+        np.testing.assert_allclose(found, times_power_of_two(np.asarray(expected), exponent), rtol, atol=2 * LEAST)
+
+    for name, f in LINEAR.items():
+        if name != "power":
+            same(f(W), f(A))
+    for method in ("lanczos", "svd"):
+        at = times_power_of_two(z, exponent)
+        same(analysis.smallest_singular_values(W, at, method), analysis.smallest_singular_values(A, z, method))  # type: ignore[arg-type]
+    for f in (analysis.pseudospectral_radius, analysis.pseudospectral_abscissa):
+        same(f(W, math.ldexp(eps, exponent)), f(A, eps))
+    assert analysis.henrici(W, normalized=True) == pytest.approx(analysis.henrici(A, normalized=True), rel=1e-12)
+    growth, there = analysis.transient_growth(W, 3), analysis.transient_growth(A, 3)
+    for found, expected in zip(growth[:5], there[:5], strict=True):
+        same(found[1], expected[1])
+        assert found[0] == pytest.approx(expected[0])
+
+
+@pytest.mark.parametrize("exponent", [-1060, -1030])
+def test_hardly_anything(exponent: int) -> None:
+    W = times_power_of_two(RANDOM, exponent)
+    assert analysis.distance_to_instability(W) == 1.0 and analysis.kreiss_lower_bound(W) == 1.0
+    np.testing.assert_array_equal(analysis.fisher_memory_curve(W, np.ones(6), 3), [6, 0, 0])
+
+
+def test_the_kreiss_constant_of_a_huge_chain_is_a_number() -> None:
+    assert analysis.kreiss_lower_bound(1e160 * np.diag(np.ones(4), -1)) > 1e10
+
+
+def test_a_small_block_beside_a_large_one() -> None:
+    """What is 1e-200 of the norm is lost next to it, unless nothing else departs from normality."""
+    W = scipy.linalg.block_diag(1.0, 1e-200 * np.eye(2, k=1))
+    assert analysis.henrici(W) == analysis.feedforward_profile(W)[1] == pytest.approx(1e-200, abs=0)
+    chain = np.eye(8, k=-1)
+    chain[0, -1] = 1e-12
+    assert not analysis.eigenvalues_trusted(chain)
+    twin = scipy.linalg.block_diag(1.0, 1e-200 * chain)
+    assert analysis.henrici(twin) == pytest.approx(1e-200 * analysis.henrici(chain), rel=1e-9, abs=0)
+
+
+@pytest.mark.parametrize("gain", [1e-160, 1e-310, 1e160, 1e300, 1.0])
+def test_a_chain_of_any_gain_has_a_single_peak(gain: float) -> None:
+    """Behind two steps no double holds |h|, nor behind one of a subnormal gain."""
+    offsets, weights = analysis.hidden_chain_profile(gain * np.diag(np.ones(5), -1), np.eye(6)[0])
+    np.testing.assert_allclose(weights, np.where(offsets == 1, gain, 0.0), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("gain", "size", "noise"), [(1e-100, 1e150, 1.0), (1e-160, 1e150, 1.0), (0.5, 1e-150, 1e-310)])
+def test_fisher_memory_that_no_product_may_lose(gain: float, size: float, noise: float) -> None:
+    """J(k) = |v|^2 a^2k / (noise sum_{m <= k} a^2m), of which a^2k alone may vanish and 1 / noise overflow."""
+    W, v = gain * np.diag(np.ones(3), -1), size * np.eye(4)[0]
+    exact = [
+        float(
+            Fraction(size) ** 2
+            * Fraction(gain) ** (2 * k)
+            / sum(Fraction(gain) ** (2 * m) for m in range(k + 1))
+            / Fraction(noise)
+        )
+        for k in range(3)
+    ]
+    np.testing.assert_allclose(analysis.fisher_memory_curve(W, v, 3, noise), exact, rtol=1e-12)
+    whole = analysis.total_fisher_memory(W, v, noise)
+    assert whole == pytest.approx(analysis.fisher_memory_curve(W, v, 4, noise).sum(), rel=1e-12)
+
+
+@pytest.mark.parametrize("exponent", [-1060, -600, 900])
+def test_lyapunov_exponents_of_trajectories_of_very_different_sizes(exponent: int) -> None:
+    J = np.random.default_rng(1).standard_normal((20, 2, 4, 4))
+    J[:, 1] = times_power_of_two(J[:, 1], exponent)
+    near_one = times_power_of_two(J[:, 1], -exponent)  # exactly
+    expected = [analysis.lyapunov_spectrum(J[:, 0]), analysis.lyapunov_spectrum(near_one) + exponent * math.log(2)]
+    np.testing.assert_allclose(analysis.lyapunov_spectrum(J), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e150, 1e250])
