@@ -7,10 +7,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from datamodules import SequenceDataModule
 from datamodules.errors import UserError, one_line, require
 from lit_rnn import __version__, class_paths, files
 from lit_rnn.export.needs import needed
@@ -31,7 +33,7 @@ def save(model: SequenceModel, folder: str | Path) -> Path:
     ``model.safetensors`` holds every parameter and buffer of the network by the name that it has in ``state_dict``; a
     complex tensor (...) as real and imaginary parts (..., 2), its name listed in ``config.json`` under ``complex``.
     ``config.json`` also has ``format``, the version of ``lit_rnn``, the model's ``class_path``, ``init_args`` and
-    ``task``, its ``dtype``, and the ``sha256`` of the weights' file.
+    ``task``, what its data had ``learned``, its ``dtype``, and the ``sha256`` of the weights' file.
 
     Raises:
         UserError: if safetensors is not installed, an option of the model is nothing that JSON keeps, or the folder
@@ -54,6 +56,7 @@ def save(model: SequenceModel, folder: str | Path) -> Path:
         "class_path": class_paths.class_path(type(model)),
         "init_args": options,
         "task": asdict(model.task),
+        "learned": learned(model),
         "dtype": dtype,
         "complex": sorted(name for name, tensor in weights.items() if tensor.is_complex()),
         "sha256": hashlib.sha256(content).hexdigest(),
@@ -70,6 +73,12 @@ def save(model: SequenceModel, folder: str | Path) -> Path:
     files.write_file(folder / WEIGHTS, content)
     files.write_file(folder / CONFIG, text)
     return folder
+
+
+def learned(model: SequenceModel) -> dict[str, Any]:
+    """What the data that a model was trained on had measured: the Trainer's, or that of its checkpoint."""
+    data = getattr(model._trainer, "datamodule", None)
+    return data.learned() if isinstance(data, SequenceDataModule) else dict(model.learned)
 
 
 def load(folder: str | Path, trust: Sequence[str] = ()) -> SequenceModel:
@@ -128,4 +137,5 @@ def load(folder: str | Path, trust: Sequence[str] = ()) -> SequenceModel:
             f"{folder} does not fit this version of {class_paths.class_path(cls)} ({one_line(error)}): it is of "
             f"lit_rnn {class_paths.shorten(config['lit_rnn'])}, and this is {__version__}."
         ) from error
+    model.learned = found if isinstance(found := config.get("learned"), Mapping) else {}
     return model

@@ -6,6 +6,7 @@ import json
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from datamodules.errors import UserError, one_line, require
 from lit_rnn import __version__, files
 from lit_rnn.cells import Cell
 from lit_rnn.class_paths import class_path
+from lit_rnn.export.folder import learned
 from lit_rnn.export.needs import needed
 from lit_rnn.export.network import Form, initial_state, network
 from lit_rnn.models import SequenceModel
@@ -42,7 +44,8 @@ def to_onnx(source: SequenceModel | Cell, path: str | Path, form: Form = "step")
     The program takes ``input, state_0, ...`` and gives ``output, next_state_0, ...``, the state of all layers one after
     another, complex ones as [Re | Im]. Batch size and, of a sequence, length are free. Weights are those that are
     applied: an orthogonal matrix, not what it is made of. ``initial_state`` gives the state to start from; the file
-    holds it too, as JSON under ``lit_rnn``.
+    holds it too, as JSON under ``lit_rnn``, with the ``task`` of a model and what its data had ``learned``: the
+    program itself reads every step that it is given, and inputs that were standardised in training must come so.
 
     - ``step``, of a model: symbols (B,) or values (B, input_size) to what its decoder makes of this step.
     - ``sequence``, of a model: symbols (B, T) or values (B, T, input_size) to what the model gives.
@@ -155,9 +158,15 @@ def _told(export: Callable[[], Any], source: object, form: Form, to: str) -> Any
 
 def _about(source: SequenceModel | Cell, form: Form) -> str:
     state = [part[0].tolist() for part in initial_state(source, 1)]
-    return json.dumps(
-        {"version": __version__, "class_path": class_path(type(source)), "form": form, "initial_state": state}
-    )
+    about: dict[str, Any] = {
+        "version": __version__,
+        "class_path": class_path(type(source)),
+        "form": form,
+        "initial_state": state,
+    }
+    if isinstance(source, SequenceModel):
+        about |= {"task": asdict(source.task), "learned": learned(source)}
+    return json.dumps(about)
 
 
 def _checked_path(path: str | Path, ending: str) -> Path:

@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -127,6 +128,8 @@ class SequenceModel(KeepsKind, Training):
 
     decays_recurrent: ClassVar[bool] = True  # whether weight decay reaches the group ``recurrent``
     predict_probabilities = False  # of a task with classes
+    learned: Mapping[str, Any] = MappingProxyType({})
+    """What the data of a loaded checkpoint had measured: `datamodules.SequenceDataModule.learned`."""
 
     def __init__(
         self,

@@ -174,6 +174,9 @@ def restored(
         model = build(cls, {**checkpoint["hyper_parameters"], **(given or {})})
         model.on_load_checkpoint(checkpoint)
         model.load_state_dict(checkpoint["state_dict"], strict=strict)
+        for state in checkpoint.values():  # Lightning keeps the data's under its class
+            if isinstance(state, Mapping) and isinstance(state.get("learned"), Mapping):
+                model.learned = state["learned"]
     except OTHER_VERSION as error:
         reason = one_line(error)
         if given:

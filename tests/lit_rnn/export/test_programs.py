@@ -7,6 +7,7 @@ import functools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datamodules import Task, UserError
+from datamodules import SequenceFiles, Task, UserError
 from lit_rnn import export, models
 from lit_rnn.cells import Cell, ExpRNNCell, LSTMCell, UnitaryExpRNNCell, VanillaRNNCell
 from lit_rnn.export import programs
@@ -23,6 +24,7 @@ from lit_rnn.export.network import network
 from lit_rnn.models import SequenceModel
 from lit_rnn.parametrizations import constrain_recurrent
 from lit_rnn.scan import scan
+from tests.trainers import quiet_trainer
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -210,6 +212,31 @@ def test_an_onnx_file_says_what_it_is_and_runs_in_single_precision(make: Any, in
         ("next_state_0", ["batch", 8]),
         ("next_state_1", ["batch", 8]),
     ]
+
+
+def test_a_program_says_what_its_inputs_were_made_of(tmp_path: Path) -> None:
+    """From a Trainer, a checkpoint and a folder: with these numbers alone raw inputs give the model's answer."""
+    random = np.random.default_rng(0)
+    x, y = 100 + 5 * random.normal(size=(20, 6, 2)), ["left", "right"] * 10
+    data = SequenceFiles.from_arrays(x, y, batch_size=4)
+    model = models.LSTM(data.task, 8)
+    trainer = quiet_trainer(max_steps=1)
+    trainer.fit(model, data)
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    loaded = models.load(tmp_path / "x.ckpt")
+    again = export.load(export.save(loaded, tmp_path / "folder"))
+    for number, source in enumerate((model, loaded, again)):
+        session = onnxruntime.InferenceSession(export.to_onnx(source, tmp_path / f"{number}.onnx", "sequence"))
+        told = json.loads(session.get_modelmeta().custom_metadata_map["lit_rnn"])
+        assert told["task"] == asdict(data.task) and told["learned"] == data.learned()
+        assert told["learned"]["classes"] == ["left", "right"]
+        inputs = ((x - told["learned"]["mean"]) / told["learned"]["std"]).astype(np.float32)
+        state = [np.tile(np.float32(part), (20, 1)) for part in told["initial_state"]]
+        named = {"input": inputs, **{f"state_{at}": part for at, part in enumerate(state)}}
+        given = data.split("train")[np.arange(3)][0]
+        assert any(np.allclose(given[0], one, atol=1e-5) for one in inputs), "what training read"
+        expected = loaded(torch.from_numpy(inputs)).detach().numpy()
+        np.testing.assert_allclose(session.run(None, named)[0], expected, atol=1e-5)
 
 
 def test_the_model_stays_as_it_is(make: Any, inputs: Inputs) -> None:
