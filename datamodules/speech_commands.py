@@ -225,7 +225,10 @@ class SpeechCommands(SequenceDataModule):
         with progress_bar("SpeechCommands", _COUNT, of_bytes=False) as advance:
             for name, content in _files(source):
                 if name in _LISTS:
-                    lists |= dict.fromkeys(content.decode().split(), _LISTS[name])
+                    try:
+                        lists |= dict.fromkeys(content.decode().split(), _LISTS[name])
+                    except UnicodeDecodeError as error:
+                        raise UserError(f"{source / name} is damaged ({error}): it must be a list of names.") from error
                     continue
                 count += 1
                 advance(1)

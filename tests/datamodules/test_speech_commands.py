@@ -228,6 +228,8 @@ def damaged(kind):
         held["./go/s0_nohash_0.wav"] = riff(np.zeros(16001, "<i2"))
     elif kind == "another rate":
         held["./go/s0_nohash_0.wav"] = riff(np.zeros(8000, "<i2"), 8000)
+    elif kind == "no text":
+        held["./testing_list.txt"] = b"\xff\xfe"
     elif kind == "no recording":
         held["./go/s0_nohash_0.wav"] = b"words"
     return held
@@ -241,6 +243,7 @@ def damaged(kind):
         ("too long", r"go/s0_nohash_0\.wav has 16,001 samples at 16000 a second: at most 16,000"),
         ("another rate", r"go/s0_nohash_0\.wav has 8,000 samples at 8000"),
         ("no recording", r"go/s0_nohash_0\.wav begins with b'words'"),
+        ("no text", r"testing_list\.txt is damaged \('utf-8' codec .*\): it must be a list of names"),
         ("cut", r"is damaged \(.*\): delete it and run again"),
         ("no archive", r"is damaged \(.*\): delete it and run again"),
     ],
