@@ -95,7 +95,8 @@ def launched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., t
 
     def run(name: str, status: int = 0) -> tuple[int, list[list[str]]]:
         (tmp_path / "noted").write_text("")
-        slurm = {"SLURM_NTASKS_PER_NODE": "4", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "17", "STATUS": str(status)}
+        slurm = {"SLURM_NTASKS_PER_NODE": "4", "SLURM_JOB_NUM_NODES": "2", "SLURM_JOB_ID": "17"}
+        slurm |= {"SLURM_CPUS_PER_TASK": "4", "STATUS": str(status)}
         env = os.environ | slurm | {"PATH": f"{tools}:{os.environ['PATH']}"}
         done = subprocess.run(["bash", FOLDER / name], env=env, capture_output=True, text=True)
         assert done.stderr == "", done.stderr
@@ -127,6 +128,8 @@ def test_the_command_of_a_script_is_one_of_ours(name: str, launched: Any) -> Non
     launcher, *words = calls[0]
     assert launcher == ("torchrun" if name == "torchrun.sh" else "srun")
     check_command(fit_options(words), processes=4, nodes=2)
+    if launcher == "srun":  # which, since 22.05, does not take it from sbatch: a task would have a single core
+        assert words[: words.index("python")] == ["--wait=120", "--cpus-per-task=4"]
     if launcher == "torchrun":
         ours = dict(zip(words[: words.index("-m") : 2], words[1 : words.index("-m") : 2], strict=True))
         assert (ours["--nnodes"], ours["--nproc-per-node"]) == ("2", "4")
