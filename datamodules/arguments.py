@@ -9,20 +9,7 @@ import types
 from abc import ABCMeta
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
-from typing import (
-    Any,
-    Literal,
-    NamedTuple,
-    ParamSpec,
-    SupportsFloat,
-    SupportsIndex,
-    TypeVar,
-    Union,
-    _ProtocolMeta,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, Literal, ParamSpec, TypeVar, Union, _ProtocolMeta, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -37,21 +24,19 @@ _WORDS = {
     bool: "true or false",
     str: "text",
     types.NoneType: "null",
-    SupportsIndex: "a whole number",
-    SupportsFloat: "a number",
 }
 _LISTS = (list, tuple, Sequence)
-_PACKAGES = ("datamodules", "lit_rnn")
-# What is asked for in a class of somebody else's: infinity may mean something there, and true is 1 as in Python
-_LOOSE: dict[Any, Any] = {int: SupportsIndex, float: SupportsFloat, bool: bool | SupportsIndex}
+_OURS = ("datamodules", "lit_rnn")
 
 
-class ChecksKinds(_ProtocolMeta, ABCMeta):  # so that a class may have a protocol among its bases
-    """Metaclass: arguments are of the kinds that a class's constructor, and those above it, are annotated with.
+class ChecksKinds(_ProtocolMeta, ABCMeta):  # of protocols too, so that a class may have one among its bases
+    """Metaclass: arguments are of the kinds that this project's constructors are annotated with.
 
     Numbers and arrays of NumPy become Python's where those are asked for, which are what a checkpoint keeps. A bool is
     no number, and a number that is not finite in single precision is none, either. Kinds that are not plain are left to
-    the class; so are, in one from outside this project, which numbers it takes, and what is in its lists and mappings.
+    the class. A class from elsewhere takes what it likes, and is held to this for what it hands on by name.
+
+    It is no wrapper of constructors, as `save_hyperparameters` reads the arguments of the frames that called it.
 
     Raises:
         UserError: naming the argument behind ``options_at``, what was given, and what is accepted.
@@ -64,16 +49,11 @@ class ChecksKinds(_ProtocolMeta, ABCMeta):  # so that a class may have a protoco
     __subclasscheck__ = ABCMeta.__subclasscheck__
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        found: list[_Taken] = []
-        for base in cls.__mro__[:-1]:
-            if "__new__" in vars(base):  # which takes what it likes
-                break
+        kinds: dict[str, Any] = {}
+        for base in reversed(cls.__mro__):
             if "__init__" in vars(base):
-                ours = base.__module__.partition(".")[0] in _PACKAGES
-                found.append(_taken(base.__init__, isinstance(base, ChecksKinds), ours))  # type: ignore[misc]
-                if not found[-1].hands_on:
-                    break
-        (_, *args), kwargs = _plain(cls.options_at, found, (cls, *args), kwargs)  # type: ignore[assignment]
+                kinds |= _kinds(base.__init__, base.__module__.partition(".")[0] in _OURS)  # type: ignore[misc]
+        args, kwargs = _plain(cls.options_at, cls.__signature__, kinds, args, kwargs)
         return super().__call__(*args, **kwargs)
 
     @property
@@ -88,7 +68,7 @@ def checks_kinds(place: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     def decorate(function: Callable[_P, _R]) -> Callable[_P, _R]:
         @functools.wraps(function)
         def checked(*args: Any, **kwargs: Any) -> _R:
-            args, kwargs = _plain(place, [_taken(function)], args, kwargs)
+            args, kwargs = _plain(place, inspect.signature(function), _kinds(function, True), args, kwargs)
             return function(*args, **kwargs)
 
         return checked
@@ -96,62 +76,29 @@ def checks_kinds(place: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:
     return decorate
 
 
-class _Taken(NamedTuple):
-    """What a function takes: names and kinds of what has a place, kinds by name, and whether others are handed on."""
-
-    by_place: tuple[tuple[str, Any], ...]
-    by_name: Mapping[str, Any]
-    hands_on: bool
-
-
 @functools.lru_cache(maxsize=1024)
-def _taken(function: Callable[..., Any], known: bool = True, ours: bool = True) -> _Taken:
-    """Any is the kind of what is not ``known``; what is not ``ours`` is held to its annotations loosely."""
-    parameters = inspect.signature(function).parameters
-    try:
-        hints = get_type_hints(function) if known else {}
-    except Exception:  # of somebody's class, which may import names for mypy, or write anything there
-        hints = {}
-    kinds = {name: hints.get(name, Any) for name in parameters}
-    if not ours:
-        kinds = {name: _loosened(kind) for name, kind in kinds.items()}
-    for name, parameter in parameters.items():
-        if parameter.default is not Parameter.empty and not _fits(parameter.default, kinds[name]):
-            kinds[name] = Union[kinds[name], None] if parameter.default is None else Any  # noqa: UP007
-
-    def of(*sorts: Any) -> list[tuple[str, Any]]:
-        return [(name, kinds[name]) for name in parameters if parameters[name].kind in sorts]
-
-    return _Taken(
-        tuple(of(Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)),
-        dict(of(Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)),
-        len(of(Parameter.VAR_KEYWORD)) > 0,
-    )
-
-
-def _loosened(kind: Any) -> Any:
-    if _is_union(kind):
-        return Union[tuple(map(_loosened, get_args(kind)))]  # noqa: UP007
-    return _LOOSE.get(kind, kind) if _is_single(kind) else Any
+def _kinds(function: Callable[..., Any], known: bool) -> Mapping[str, Any]:
+    """By name; Any where there is no annotation, or where it is not to be ``known``."""
+    hints = get_type_hints(function) if known else {}
+    return {name: hints.get(name, Any) for name in inspect.signature(function).parameters}
 
 
 def _plain(
-    place: str, functions: Sequence[_Taken], args: tuple[Any, ...], kwargs: dict[str, Any]
+    place: str, signature: inspect.Signature, kinds: Mapping[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Both kinds of arguments, checked: ``args`` are the first function's, ``kwargs`` of whichever names them first."""
+    """Both sorts of arguments, checked."""
 
-    def plain(name: str, value: Any, kind: Any) -> Any:
+    def plain(name: str, value: Any) -> Any:
+        kind = kinds.get(name, Any)
         if _is_plain(kind) and _fits(pythons := _as_pythons(value), kind):
             return pythons
         require(_fits(value, kind), f"{place}.{name}", value, _words(kind))
         return value
 
-    placed = functions[0].by_place if functions else ()
-    kinds: dict[str, Any] = {}
-    for function in reversed(functions):
-        kinds |= function.by_name
-    told = tuple(plain(name, value, kind) for (name, kind), value in zip(placed, args, strict=False))
-    return told + args[len(told) :], {name: plain(name, value, kinds.get(name, Any)) for name, value in kwargs.items()}
+    placed = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    names = [name for name, parameter in signature.parameters.items() if parameter.kind in placed]
+    told = tuple(plain(name, value) for name, value in zip(names, args, strict=False))
+    return told + args[len(told) :], {name: plain(name, value) for name, value in kwargs.items()}
 
 
 def _as_pythons(value: Any) -> Any:
@@ -166,7 +113,7 @@ def _is_union(kind: Any) -> bool:
 
 def _is_single(kind: Any) -> bool:
     """Whether it is a number, a name, a flag or null."""
-    return get_origin(kind) is Literal or any(kind is one for one in _WORDS)  # not all kinds can be hashed
+    return get_origin(kind) is Literal or kind in _WORDS
 
 
 def _is_plain(kind: Any) -> bool:

@@ -7,12 +7,9 @@ import inspect
 import io
 import math
 import pickle
-import typing
-from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
-from typing import Any, Generic, Literal, Protocol, TypeVar, get_type_hints
+from typing import Any, Generic, Protocol, TypeVar, get_type_hints
 
 import numpy as np
 import pytest
@@ -119,28 +116,9 @@ def test_what_is_not_known_is_left_alone() -> None:
         CopyMemory(nope=1)
 
 
-ARRAY, TENSOR = np.arange(3.0), torch.ones(2)
-
-
 @pytest.mark.parametrize(
     ("kind", "given"),
-    [
-        *((kind, ARRAY) for kind in (np.ndarray, np.ndarray | None, object, Any | None, Iterable[float], list[float])),
-        *((kind, ARRAY) for kind in (Sequence[float], tuple[float, ...], TypeVar("T"), float)),
-        *((float, number) for number in (INF, -INF, 1e300, True, TENSOR[0], Fraction(1, 3))),
-        (int, True),
-        (bool, 1),
-        (float | list[int], TENSOR),
-        (Sequence[str], "abc"),
-        (dict[str, Any], TASK),
-        (list[torch.nn.Module], torch.nn.ModuleList()),
-        (typing.List, [1]),  # noqa: UP006
-        (typing.Dict, {1: 2}),  # noqa: UP006
-        ([int], 3),
-        ({"a": int}, 3),
-        ("1 / 0", 3),
-        ("some words", 3),
-    ],
+    [(list[float], np.arange(3.0)), (float, INF), (float, "fast"), (dict[str, Any], TASK), ([int], 3), ("1 / 0", 3)],
     ids=str,
 )
 def test_a_class_of_somebody_else_is_given_what_it_was_given(kind: Any, given: Any) -> None:
@@ -150,37 +128,6 @@ def test_a_class_of_somebody_else_is_given_what_it_was_given(kind: Any, given: A
 
     Theirs.__init__.__annotations__["x"] = kind
     assert Theirs(given).x is given and Theirs(x=given).x is given
-
-
-@pytest.mark.parametrize(
-    ("kind", "given", "sentence"),
-    [
-        (float, "fast", "it must be a number."),
-        (float, None, "it must be a number."),
-        (int, 8.5, "it must be a whole number."),
-        (bool, "maybe", "it must be true or false or a whole number."),
-        (int | None, "3", "it must be null or a whole number."),
-        (Literal["up", "down"], "left", "it must be up or down."),
-    ],
-)
-def test_what_fits_no_annotation_of_theirs(kind: Any, given: Any, sentence: str) -> None:
-    class Theirs(Own):
-        def __init__(self, x: Any) -> None:
-            self.x = x
-
-    Theirs.__init__.__annotations__["x"] = kind
-    with pytest.raises(UserError, match=sentence):
-        Theirs(given)
-
-
-def test_a_default_says_more_than_its_annotation() -> None:
-    class Theirs(Own):
-        def __init__(self, share: float = None, rate: int = 0.5, size: int = 3) -> None:  # type: ignore[assignment]  # noqa: RUF013
-            self.given = share, rate, size
-
-    assert Theirs(None, 0.7).given == (None, 0.7, 3) and Theirs(share=np.float32(1)).given == (1, 0.5, 3)
-    with pytest.raises(UserError, match="share is 'x', but it must be null or a number"):
-        Theirs("x")
 
 
 class HasSpectrum(Protocol):
@@ -207,10 +154,6 @@ def test_constructors_of_all_sorts() -> None:
         def __init__(self, num_workers: list[int]) -> None:
             super().__init__(num_workers[0])
 
-    class Made(Own):
-        def __new__(cls, kind: str, *args: Any) -> Any:
-            return CopyMemory(*args)
-
     class Bare(SequenceDataModule):
         split = Own.split
 
@@ -218,10 +161,8 @@ def test_constructors_of_all_sorts() -> None:
         pass
 
     assert Places(1, 2, 3, 4, mode="y", a="z").given == (1, (2, 3, 4), "y", {"a": "z"})
-    assert Shadowing([1]).num_workers == 0 and Made("copy", 7).delay == 7
+    assert Shadowing([1]).num_workers == 0
     assert WithMixin(batch_size=(2, 3)).batch_size == 5 and WithMixin[int](batch_size=(2,)).batch_size == 2
-    with pytest.raises(UserError, match="mode is 3, but it must be text"):
-        Places(1, 2, mode=3)
     with pytest.raises(TypeError, match="positional"):
         type("Keyword", (Own,), {"__init__": lambda self, *, x: None})(3)
 
