@@ -15,11 +15,11 @@ def note(data: object) -> dict[str, Any] | None:
     """What a checkpoint keeps of its data module; None where there is none of ours."""
     if not isinstance(data, SequenceDataModule):
         return None
-    return {"class_path": class_path(type(data)), "init_args": data.definition()}
+    return {"class_path": class_path(type(data)), "init_args": data.definition(), "fingerprint": data.fingerprint()}
 
 
 def differences(checkpoint: Mapping[str, Any], data: object, task: Task) -> dict[str, tuple[Any, Any]]:
-    """By config key, what ``checkpoint`` was made on and what is there now: class, else options, else the task.
+    """By config key, what ``checkpoint`` was made on and what is there now: class, else options, files, the task.
 
     Empty for a checkpoint of a version that kept no note, or of a trainer without a data module.
     """
@@ -33,6 +33,8 @@ def differences(checkpoint: Mapping[str, Any], data: object, task: Task) -> dict
         found = _differing("data.init_args", kept, now["init_args"])
         if found:
             return found
+    if now is not None and was.get("fingerprint", now["fingerprint"]) != now["fingerprint"]:
+        return {"data.fingerprint": (was["fingerprint"], now["fingerprint"])}
     return _differing("task", checkpoint["hyper_parameters"]["task"], asdict(task))
 
 
@@ -64,7 +66,7 @@ def _told(found: Mapping[str, tuple[Any, Any]]) -> str:
     """All of them in half a sentence."""
     return " and ".join(
         f"what data reads has changed (its checksum is {shorten(now)}, but the checkpoint was made on {shorten(was)})"
-        if key == "data.init_args.contents"  # no option of the user's
+        if key in ("data.init_args.contents", "data.fingerprint")  # no option of the user's
         else f"{key} is {shorten(now)}, but the checkpoint was made on {shorten(was)}"
         for key, (was, now) in found.items()
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from pytorch_lightning import Trainer
 from datamodules import Parts, SequenceFiles, UserError
 from lit_rnn import models
 from lit_rnn.commands.compare.subject import read_run
-from lit_rnn.models import read_checkpoint
+from lit_rnn.models import made_on, read_checkpoint
 from lit_rnn.runs.data import check_data, read_data
 
 MODELS = [name for name in models.__all__ if name[0].isupper() and name not in ("SequenceModel", "OrthogonalRNN")]
@@ -121,6 +122,20 @@ def test_changed_contents_do_not_resume(trained: Path, tmp_path: Path, refused: 
     write(tmp_path / "own.csv", shift=6.0)
     sentence = refused("fit", "-c", "tiny.yaml", "--ckpt_path", "last", "--run_dir", trained, "--trainer.max_epochs", 3)
     assert "what data reads has changed" in sentence and "on the same data" in sentence
+
+
+def test_sequences_that_change_places_between_validation_and_test(tmp_path: Path) -> None:
+    """Training has none of them, and its metrics would go on as those of others: refused, and told in a test."""
+    x, y, splits = np.arange(12.0).reshape(6, 2), ["a", "b"] * 3, np.repeat(["train", "val", "test"], 2)
+    one = SequenceFiles.from_arrays(x, y, splits=splits)
+    other = SequenceFiles.from_arrays(x, y, splits=splits[[0, 1, 4, 5, 2, 3]])
+    noted: Any = made_on.note(one)
+    checkpoint = {"lit_rnn": {"data": noted}, "hyper_parameters": {"task": asdict(one.task)}}
+    assert made_on.differences(checkpoint, one, one.task) == {}
+    with pytest.raises(UserError, match=r"what data reads has changed .* on the same data"):
+        made_on.refuse(made_on.differences(checkpoint, other, other.task))
+    del noted["fingerprint"]
+    assert made_on.differences(checkpoint, other, other.task) == {}, "a checkpoint of before kept none"
 
 
 @pytest.mark.parametrize("fault", ["stray", "gone"])
