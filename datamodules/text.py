@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import platform
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -262,7 +263,7 @@ class TextCorpus(TextDataModule):
 
 
 def _listed(files: str | list[str] | None, key: str) -> list[str]:
-    listed = [files] if isinstance(files, str) else list(files or [])
+    listed = [os.fspath(one) for one in ([files] if isinstance(files, str | os.PathLike) else files or [])]
     require(files is None or len(listed) > 0, f"data.init_args.{key}", files, "null, a path, or a list of paths")
     return listed
 

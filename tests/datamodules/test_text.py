@@ -126,6 +126,7 @@ def test_what_a_file_is_for_tells_data_apart(tmp_path: Path) -> None:
     other = TextCorpus(names[0], val_files=names[1:3], test_files=names[3])
     assert one.definition() != other.definition() and one.contents == other.contents
     assert one.fingerprint() != other.fingerprint()
+    assert TextCorpus(Path(names[0]), val_files=[Path(names[1])]).files == names[:1]  # type: ignore[arg-type,list-item]
     moved = [str(shutil.copy(name, f"{name}.txt")) for name in names]
     assert TextCorpus(moved[:2], val_files=moved[2], test_files=moved[3]).fingerprint() == one.fingerprint()
 
