@@ -80,7 +80,8 @@ class Run:
             return len(devices) * int(nodes)
         if str(devices).isdecimal():
             return int(devices) * int(nodes)
-        return max(1, len(_versions(self.folder).get("devices") or [])) * int(nodes)
+        took = _versions(self.folder).get("devices")
+        return max(1, len(took) if isinstance(took, list) else 0) * int(nodes)
 
     @functools.cached_property
     def losses(self) -> list[float]:
@@ -150,8 +151,10 @@ def read_diverged(folder: Path) -> Run:
         UserError: if its config is damaged.
     """
     run = Run(folder, {}, config=_config(folder))
-    found = _versions(folder).get("fingerprint") if any(run.files.values()) else None
-    return replace(run, fingerprint=found if isinstance(found, str) else None)
+    generated = run.class_path("data").startswith("datamodules.") and not any(run.files.values())
+    found = None if generated else _versions(folder).get("fingerprint")
+    sound = isinstance(found, str) and found.isprintable() and 0 < len(found) <= 64  # it goes to the terminal
+    return replace(run, fingerprint=found if sound else None)
 
 
 def _versions(folder: Path) -> dict[str, Any]:
@@ -181,7 +184,7 @@ def measured(run: Run) -> dict[str, Any]:
 
 def measured_on(run: Run) -> tuple[Any, ...]:
     """What runs of one table share of their data: files count by what is in them, where a fingerprint tells it."""
-    return without(measured(run), FILES if run.fingerprint else frozenset()), run.fingerprint
+    return without(measured(run), frozenset() if run.fingerprint is None else FILES), run.fingerprint
 
 
 def setting(run: Run) -> str:
@@ -218,7 +221,7 @@ def completed(runs: Sequence[Run]) -> list[Run]:
 
 
 def _place(run: Run) -> str:
-    return key_of(run.class_path("data"), run.files)
+    return key_of(run.class_path("data"), run.files or measured(run))
 
 
 def _with_fingerprints(runs: Sequence[Run]) -> list[Run]:

@@ -225,9 +225,32 @@ def test_runs_of_before_that_kept_no_fingerprint_are_told_by_the_names_of_their_
     # of two texts at one place it may be either: it stands by itself
     other = on_text(make, "other", "verse.txt", "bb")
     assert [[group.name for group in one.groups] for one in compared(old, new, other)] == [["old"], ["new"], ["other"]]
-    # nor does one that is no text tell anything
-    (new / "versions.json").write_text(json.dumps({"fingerprint": ["aa"]}))
-    assert read_run(new).fingerprint is None
+
+
+@pytest.mark.parametrize(
+    "kept", [["aa"], {}, 7, "", "a" * 1_000_000, "\x1b[2J", "aa\nbb", "\u202eaa"], ids=lambda kept: repr(kept)[:9]
+)
+def test_what_is_no_fingerprint_says_nothing(make: Make, kept: Any) -> None:
+    run = on_text(make, "a", "verse.txt", kept)
+    (run / "versions.json").write_text(json.dumps({"fingerprint": kept, "devices": kept}))
+    assert read_run(run).fingerprint is None and read_run(run).processes == 1
+
+
+def test_the_fingerprint_of_somebody_elses_data(make: Make) -> None:
+    """Which options name files is not known there: what the class says is heard all the same."""
+
+    def of(name: str, kept: str | None, class_path: str = "mine.Recordings") -> Path:
+        data = {"class_path": class_path, "init_args": {"batch_size": 32, "recordings": "x"}}
+        folder = make(name, data=None)
+        config = yaml.safe_load((folder / "config.yaml").read_text()) | {"data": data}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        (folder / "versions.json").write_text(json.dumps({} if kept is None else {"fingerprint": kept}))
+        return folder
+
+    runs = of("a", "aa"), of("b", None), of("c", "bb")
+    assert [[group.name for group in one.groups] for one in compared(*runs[:2])] == [["a", "b"]]
+    assert [len(one.groups) for one in compared(*runs)] == [1, 1, 1]
+    assert read_run(of("d", "aa", "datamodules.TextCorpus")).fingerprint is None, "a text that comes with Python"
 
 
 def test_files_that_a_resume_found_elsewhere(make: Make) -> None:
