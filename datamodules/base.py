@@ -111,7 +111,8 @@ class SequenceDataModule(LightningDataModule, metaclass=ChecksKinds):
     def fingerprint(self) -> str | None:
         """What tells the files that were read from others, wherever they lie: 16 hexadecimal digits of a SHA-256.
 
-        None where the options say all, as of what is generated or published. A run keeps it, for ``compare``.
+        None where the options say all, as of what is generated or published. A run keeps it, for ``compare``, and
+        so does every checkpoint: training goes on only where it is the same.
         """
         return None
 
