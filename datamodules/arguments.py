@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import sys
 import types
 from abc import ABCMeta
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter
 from typing import Any, Literal, ParamSpec, TypeVar, Union, _ProtocolMeta, get_args, get_origin, get_type_hints
 
-import numpy as np
-
 from datamodules.errors import require
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_LARGEST = float(np.finfo(np.float32).max)
+_LARGEST = (2 - 2**-23) * 2.0**127  # in float32
 _WORDS = {
     int: "a whole number",
     float: "a number that is finite in float32",
@@ -102,7 +101,8 @@ def _plain(
 
 
 def _as_pythons(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
+    np = sys.modules.get("numpy")  # not imported, as --help needs none: without it no value is of it
+    if np is not None and isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     return type(value)(map(_as_pythons, value)) if type(value) in (list, tuple) else value
 

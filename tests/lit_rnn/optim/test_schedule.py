@@ -231,7 +231,7 @@ def test_when_it_is_stepped(name: str) -> None:
 
 def test_intervals_that_are_none() -> None:
     task = CopyMemory(delay=5).task
-    with pytest.raises(UserError, match=r"^model\.init_args\.lr_scheduler_interval is 'batch'.* one of epoch, step"):
+    with pytest.raises(UserError, match=r"lr_scheduler_interval is 'batch', but it must be null or epoch or step\.$"):
         ExpRNN(task, 6, lr_scheduler=lr_scheduler.OneCycleLR, lr_scheduler_interval="batch")  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"^model\.init_args\.lr_scheduler_interval is 'step'.* no lr_scheduler\.$"):
         ExpRNN(task, 6, lr_scheduler_interval="step")
