@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from datamodules import Adding
+from lit_rnn import analysis
 from lit_rnn.callbacks.watch import Account, _numbers
 from lit_rnn.init import fbchain_
 from lit_rnn.models import load
@@ -100,6 +101,17 @@ def test_eigenvalues_that_float64_gets_wrong_are_left_out() -> None:
     numbers = _numbers(fbchain_(torch.empty(60, 60, dtype=torch.float64)), 0.01)
     assert numbers.keys() == {"spectral_norm", "pseudospectral_radius", "drift"}
     assert 0.8 < numbers["pseudospectral_radius"] < 1.1, "where the eigenvalues reach to 0.4"
+
+
+def test_an_orthogonal_matrix_is_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search takes an SVD for each eigenvalue: minutes for a thousand of them."""
+    W = torch.linalg.qr(torch.randn(40, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))[0]
+    W[0, 1] += 2e-5
+    searched = analysis.pseudospectral_radius(W, 0.01)
+    monkeypatch.setattr(analysis, "pseudospectral_radius", lambda *_: pytest.fail("searched"))
+    assert _numbers(W, 0.01)["pseudospectral_radius"] == pytest.approx(searched, rel=1e-4)
+    with pytest.raises(pytest.fail.Exception):
+        _numbers(torch.triu(W), 0.01)
 
 
 def test_weights_that_are_no_numbers_do_not_end_a_run() -> None:
