@@ -322,5 +322,5 @@ def _curve(axes: Any, one: Setting, sizes: Sequence[float], look: Mapping[str, A
     values = [[value for value in one.attack(key) if value is not None] for key in columns]
     deviations = [statistics.stdev(some) if len(some) > 1 else 0.0 for some in values]
     label = one.name.removeprefix("VanillaRNN, ") if one.held is None else HELD[one.held]
-    return axes.errorbar([0.0, *sizes], [statistics.fmean(some) for some in values], deviations, label=label,
-                         elinewidth=0.8, **look)  # fmt: skip
+    means = [statistics.fmean(some) for some in values]
+    return axes.errorbar([0.0, *sizes], means, deviations, label=label, elinewidth=0.8, **look)
