@@ -50,7 +50,7 @@ class ChecksKinds(_ProtocolMeta, ABCMeta):  # of protocols too, so that a class 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         kinds: dict[str, Any] = {}
         for base in reversed(cls.__mro__):
-            if "__init__" in vars(base):
+            if "__init__" in vars(base):  # which is read here, not called: what mypy fears cannot happen
                 kinds |= _kinds(base.__init__, base.__module__.partition(".")[0] in _OURS)  # type: ignore[misc]
         args, kwargs = _plain(cls.options_at, cls.__signature__, kinds, args, kwargs)
         return super().__call__(*args, **kwargs)
@@ -58,7 +58,7 @@ class ChecksKinds(_ProtocolMeta, ABCMeta):  # of protocols too, so that a class 
     @property
     def __signature__(cls) -> inspect.Signature:
         """The constructor's: that of this metaclass says nothing."""
-        return inspect.signature(types.MethodType(cls.__init__, cls))  # type: ignore[misc]
+        return inspect.signature(types.MethodType(cls.__init__, cls))  # type: ignore[misc]  # read, not called
 
 
 def checks_kinds(place: str) -> Callable[[Callable[_P, _R]], Callable[_P, _R]]:

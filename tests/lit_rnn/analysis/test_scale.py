@@ -17,6 +17,7 @@ from lit_rnn.analysis.arrays import times_power_of_two
 from lit_rnn.cells import VanillaRNNCell
 from lit_rnn.init import fbchain_
 
+METHODS: tuple[Any, ...] = ("lanczos", "svd")
 SCALES = [1e150, 1e-150, 1e250, 1e-250]
 RANDOM = np.random.default_rng(0).standard_normal((6, 6))
 MATRICES: dict[str, Any] = {
@@ -121,7 +122,7 @@ def test_hardly_a_matrix(scale: float) -> None:
     assert growth.norms[3] == 0
 
 
-@pytest.mark.parametrize("method", ["lanczos", "svd"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("scale", [1e-40, 1e-160, 1e-300])
 def test_nothing_is_left_of_it_beside_a_number(scale: float, method: Any) -> None:
     """|z| - |W| <= sigma_min <= |z| + |W|, and rho + eps <= rho_eps <= |W| + eps, which are one number."""
@@ -136,8 +137,8 @@ def test_nothing_is_left_of_it_beside_a_number(scale: float, method: Any) -> Non
 def test_a_norm_that_a_double_cannot_hold() -> None:
     """Eigenvalues 0 and 2e308 of a normal matrix: at 1e308 i the nearest is 0."""
     W = np.full((2, 2), 1e308)
-    for method in ("lanczos", "svd"):
-        assert analysis.smallest_singular_values(W, [1e308j], method) == pytest.approx(1e308)  # type: ignore[arg-type]
+    for method in METHODS:
+        assert analysis.smallest_singular_values(W, [1e308j], method) == pytest.approx(1e308)
 
 
 # ---- subnormal matrices, whose entries have few bits, and what has parts of very different sizes
@@ -165,9 +166,9 @@ def test_a_power_of_two_changes_no_digit(matrix: str, exponent: int) -> None:
     for name, f in LINEAR.items():
         if name != "power":
             same(f(W), f(A))
-    for method in ("lanczos", "svd"):
+    for method in METHODS:
         at = times_power_of_two(z, exponent)
-        same(analysis.smallest_singular_values(W, at, method), analysis.smallest_singular_values(A, z, method))  # type: ignore[arg-type]
+        same(analysis.smallest_singular_values(W, at, method), analysis.smallest_singular_values(A, z, method))
     for f in (analysis.pseudospectral_radius, analysis.pseudospectral_abscissa):
         same(f(W, math.ldexp(eps, exponent)), f(A, eps))
     assert analysis.henrici(W, normalized=True) == pytest.approx(analysis.henrici(A, normalized=True), rel=1e-12)
