@@ -274,6 +274,12 @@ class SequenceDataModule(LightningDataModule, metaclass=ChecksKinds):
         return self._own_loader("val")
 
 
+def data_of(trainer: Any) -> SequenceDataModule | None:
+    """A trainer's data, where they are of this kind."""
+    data = getattr(trainer, "datamodule", None)
+    return data if isinstance(data, SequenceDataModule) else None
+
+
 class Generated(IndexedBatches):
     """A split whose samples are computed from (seed, split, index) by ``make(indices, split)``."""
 

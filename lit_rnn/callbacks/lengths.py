@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from datamodules.base import data_of
 from datamodules.batch import Parts
 from datamodules.lengths import LengthDataModule
 from datamodules.loader import IndexedBatches
+from lit_rnn.callbacks.recorded import is_recorded
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.objectives import at_length, metric_words
-from lit_rnn.runs.folder import keeps_files
 
 _SEQUENCES, _SYMBOLS = 2048, 1 << 20  # at most so many of each length, by whose most frequent answer chance is told
 
@@ -28,10 +29,8 @@ class LengthPicture(Callback):
         self.path = folder / "pictures" / "lengths.png"
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
-            return
-        if not isinstance(data, LengthDataModule) or not data.other_tasks():
+        data = data_of(trainer)
+        if not is_recorded(pl_module, trainer) or not isinstance(data, LengthDataModule) or not data.other_tasks():
             return
         task, own = pl_module.task, data.own_length
         names = {own: task.metric, **{length: at_length(task.metric, length) for length in data.other_tasks()}}

@@ -18,10 +18,10 @@ from torchmetrics.functional.audio import scale_invariant_signal_distortion_rati
 from datamodules import TIMIT
 from datamodules.base import Split
 from datamodules.batch import Parts
+from lit_rnn.callbacks.recorded import is_recorded
 from lit_rnn.files import make_folder, write_csv, write_file
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
-from lit_rnn.runs.folder import keeps_files
 
 _KEPT = 3  # utterances as .wav
 _WORDS = {"si_sdr": "SI-SDR {:.2f} dB", "stoi": "STOI {:.3f}", "pesq": "PESQ {:.2f}"}
@@ -50,7 +50,7 @@ class Listening(Callback):
         self._listen(trainer, pl_module, "val", trainer.num_predict_batches)
 
     def _listen(self, trainer: Trainer, model: LightningModule, name: Split, batches: list[int | float]) -> None:
-        if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(model, SequenceModel):
+        if not is_recorded(model, trainer):
             return
         data, folder = self.data, self.folder / "audio"
         split, spoken = data.split(name), data.recordings(name)

@@ -8,12 +8,12 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from datamodules.base import data_of
 from datamodules.batch import Parts
 from datamodules.task import Task
+from lit_rnn.callbacks.recorded import is_recorded
 from lit_rnn.loggers import show
-from lit_rnn.models import SequenceModel
 from lit_rnn.robustness.objective import predicted_class
-from lit_rnn.runs.folder import keeps_files
 
 _SHOWN = 6  # sequences in the picture
 _STEPS = 20  # the last ones, that a table has of a target at every step
@@ -30,16 +30,14 @@ class TaskPicture(Callback):
         self.path = folder / "pictures" / "task.png"
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
+        data = data_of(trainer)
+        if not is_recorded(pl_module, trainer) or data is None:
             return
         for logger in trainer.loggers:
             logger.save()  # the curve is read from metrics.csv
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]
-        if datamodule is None:
-            return
         from lit_rnn.report.task import draw_run  # behind the training: Matplotlib takes a while to load
 
-        parts = Parts.of(datamodule.examples(_SHOWN))
+        parts = Parts.of(data.examples(_SHOWN))
         moved = parts.to(pl_module.device)
         with torch.no_grad(), pl_module.without_dropout():
             outputs = pl_module(moved.inputs, moved.lengths).float().cpu()

@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
 
-from datamodules import SequenceDataModule
+from datamodules.base import SequenceDataModule, data_of
 from datamodules.errors import as_in_yaml
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
@@ -49,29 +49,25 @@ class Header(Callback):
             f"scan backend {backend} (asked: {pl_module.options.backend}), run folder {trainer.default_root_dir}",
             flush=True,
         )
-        data = _data_of(trainer)
-        own = data.told() if isinstance(data, SequenceDataModule) else ""
-        for told in (own, _told_of_padding(data), _told_of_processes(data, trainer)):
-            if told:
-                print(told, flush=True)
-        for key, (was, now) in {**pl_module.changed_options, **changed_seed(data)}.items():
+        data = data_of(trainer)
+        told = [] if data is None else [data.told(), _told_of_padding(data), _told_of_processes(data, trainer)]
+        for sentence in filter(None, told):
+            print(sentence, flush=True)
+        seeds = {} if data is None else changed_seed(data)
+        for key, (was, now) in {**pl_module.changed_options, **seeds}.items():
             print(f"resumed with {key} {as_in_yaml(now)} (was {as_in_yaml(was)})", flush=True)
 
 
-def changed_seed(data: object) -> dict[str, tuple[int, int]]:
-    loader = data.train_loader if isinstance(data, SequenceDataModule) else None
+def changed_seed(data: SequenceDataModule) -> dict[str, tuple[int, int]]:
+    loader = data.train_loader
     if loader is None or loader.seed_before == loader.seed:
         return {}
     return {"data.init_args.seed": (loader.seed_before, loader.seed)}
 
 
-def _data_of(trainer: Trainer) -> object:
-    return getattr(trainer, "datamodule", None)
-
-
-def _told_of_padding(data: object) -> str:
+def _told_of_padding(data: SequenceDataModule) -> str:
     """What share of the steps is padding, where sequences have unequal lengths."""
-    loader = data.train_loader if isinstance(data, SequenceDataModule) else None
+    loader = data.train_loader
     share = None if loader is None else loader.padding(loader.bucket)
     if loader is None or share is None:
         return ""
@@ -80,9 +76,9 @@ def _told_of_padding(data: object) -> str:
     return f"unequal lengths: {share:.0%} of the steps are padding ({other:.0%} {words} bucket_by_length)"
 
 
-def _told_of_processes(data: object, trainer: Trainer) -> str:
+def _told_of_processes(data: SequenceDataModule, trainer: Trainer) -> str:
     """What another number of processes, or another batch size, than before the resume changes."""
-    loader = data.train_loader if isinstance(data, SequenceDataModule) else None
+    loader = data.train_loader
     if loader is None or loader.regrouped is None:
         return ""
     was, every = loader.regrouped, trainer.accumulate_grad_batches
@@ -111,7 +107,7 @@ class EpochLines(Callback):
         if not trainer.is_global_zero or not isinstance(pl_module, SequenceModel):
             return
         task = pl_module.task
-        lengths = data.other_tasks() if isinstance(data := _data_of(trainer), SequenceDataModule) else ()
+        lengths = data.other_tasks() if (data := data_of(trainer)) is not None else ()
         shown = ["train/sequence_length", "train/loss", *(f"val/{name}" for name in measured_names(task, lengths))]
         values = "  ".join(f"{key} {metrics[key]:.4g}" for key in shown if key in metrics)
         seconds = time.monotonic() - self._start

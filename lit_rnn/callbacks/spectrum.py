@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from lit_rnn.callbacks.recorded import is_recorded
 from lit_rnn.files import whole_arrays, write_arrays
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.probes import recurrent_matrices
-from lit_rnn.runs.folder import keeps_files
 
 Spectra = dict[str, NDArray[np.complex128]]
 _COLUMNS = ("matrix", "units", "least before", "largest before", "least after", "largest after")  # |eigenvalue|
@@ -38,14 +38,14 @@ class SpectrumPicture(Callback):
         self.path = folder / "pictures" / "spectrum.png"
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
+        if not is_recorded(pl_module, trainer):
             return
         if pl_module.optimizer_steps == 0 and not whole_arrays(self.start):
             self.start.parent.mkdir(parents=True, exist_ok=True)
             write_arrays(self.start, spectra(pl_module))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or not keeps_files(trainer) or not isinstance(pl_module, SequenceModel):
+        if not is_recorded(pl_module, trainer):
             return
         after = spectra(pl_module)
         if not after:  # an architecture without a square matrix

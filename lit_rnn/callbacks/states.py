@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from datamodules.base import data_of
 from datamodules.batch import Batch, Parts
 from lit_rnn.analysis import states_and_gradients
+from lit_rnn.callbacks.recorded import is_recorded
 from lit_rnn.files import whole_arrays, write_arrays
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.probes import encoded, summed_loss
-from lit_rnn.runs.folder import keeps_files
 
 Traces = dict[str, NDArray[np.float64]]
 
@@ -69,15 +70,13 @@ class StatePicture(Callback):
             show.picture(trainer, "pictures/states", self.path)
 
     def _take(self, trainer: Trainer, model: LightningModule) -> None:
-        datamodule = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning at run time
-        wanted = trainer.is_global_zero and keeps_files(trainer) and isinstance(model, SequenceModel)
-        if not wanted or datamodule is None:
+        data = data_of(trainer)
+        if not is_recorded(model, trainer) or data is None:
             return
-        assert isinstance(model, SequenceModel)
         if not model.is_stack():  # states of a cell that reads from the end have their time turned round
             return
         stored: Traces = whole_arrays(self.store)
-        traces = state_traces(model, datamodule.examples(_SEQUENCES))
+        traces = state_traces(model, data.examples(_SEQUENCES))
         stored |= {f"{model.optimizer_steps} {name}": values for name, values in traces.items()}
         self.store.parent.mkdir(parents=True, exist_ok=True)
         write_arrays(self.store, stored)

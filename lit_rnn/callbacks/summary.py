@@ -7,7 +7,9 @@ from pathlib import Path
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from datamodules import SequenceDataModule, Task
+from datamodules import Task
+from datamodules.base import data_of
+from lit_rnn.callbacks.recorded import fingerprint
 from lit_rnn.files import read_json, write_json
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
@@ -22,8 +24,8 @@ from lit_rnn.runs.results import as_kept, is_finished
 
 def _at_other_lengths(trainer: Trainer, split: str, task: Task) -> dict[str, dict[str, float | None]]:
     """Value, loss and chance at the other lengths that the data names, by how a person calls each."""
-    data = getattr(trainer, "datamodule", None)
-    if not isinstance(data, SequenceDataModule):
+    data = data_of(trainer)
+    if data is None:
         return {}
     found: dict[str, dict[str, float | None]] = {}
     for length, there in data.other_tasks().items():
@@ -116,15 +118,13 @@ class Summary(Callback):
         others = _at_other_lengths(trainer, split, task)
         result |= {key: value for numbers in others.values() for key, value in numbers.items()}
         if others:
-            result["trained_at"] = getattr(trainer.datamodule, "own_length", None)  # type: ignore[attr-defined]
+            result["trained_at"] = getattr(data_of(trainer), "own_length", None)
         if (why := _ended_early(trainer)) is not None and self._command == "fit":
             result["ended_early"] = why
         if self._command == "test":  # behind which training may go on
             ended = is_finished(self.folder)
             result["trained_steps"] = read_json(self.folder / "fit.json").get("steps") if ended else None
-            data = getattr(trainer, "datamodule", None)
-            if isinstance(data, SequenceDataModule) and (fingerprint := data.fingerprint()) is not None:
-                result["fingerprint"] = fingerprint
+            result |= fingerprint(trainer)
         rows = {
             "parameters": f"{result['parameters']:,}",
             "optimizer steps": f"{result['steps']:,}",

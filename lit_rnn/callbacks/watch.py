@@ -7,20 +7,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from datamodules.base import data_of
 from datamodules.batch import Batch, Parts
 from datamodules.errors import UserError, require
 from lit_rnn import analysis
+from lit_rnn.callbacks.recorded import is_recorded
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.probes import extrapolated, gradient_flows, layer_name, recurrent_matrices, shortened
 from lit_rnn.parametrizations.orthogonal import drift
-from lit_rnn.runs.folder import keeps_files
 
 _LAGS = 5
 _PIECE = 32  # units of the piece that a first estimate is made on
@@ -136,17 +137,14 @@ class WatchMatrices(Callback):
     ) -> None:
         stepped = trainer.global_step > self._step  # not where gradients are still accumulated
         self._step = trainer.global_step
-        if self.every_n_steps and stepped and self._step % self.every_n_steps == 0 and _is_watched(trainer, pl_module):
-            assert isinstance(pl_module, SequenceModel)
+        if self.every_n_steps and stepped and self._step % self.every_n_steps == 0 and _is_watched(pl_module, trainer):
             self._watch(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.every_n_steps or self.account.share == 0 or not _is_watched(trainer, pl_module):
+        if self.every_n_steps or self.account.share == 0 or not _is_watched(pl_module, trainer):
             return
-        assert isinstance(pl_module, SequenceModel)
-        model = pl_module
-        if self.account.is_due(trainer.current_epoch + 1, lambda: self._estimate(trainer, model)):
-            self._watch(trainer, model)
+        if self.account.is_due(trainer.current_epoch + 1, partial(self._estimate, trainer, pl_module)):
+            self._watch(trainer, pl_module)
 
     def _watch(self, trainer: Trainer, model: SequenceModel) -> None:
         with self.account.paying():
@@ -160,7 +158,7 @@ class WatchMatrices(Callback):
 
     def _sequences(self, trainer: Trainer, model: SequenceModel) -> Batch | None:
         """The first validation sequences, the same every time."""
-        data = getattr(trainer, "datamodule", None)
+        data = data_of(trainer)
         if self._batch is None and data is not None:
             like = model.decoder.weight
             self._batch = Parts.of(data.examples(self.samples)).to(like.device, like.dtype)
@@ -182,10 +180,9 @@ class WatchMatrices(Callback):
         return seconds
 
 
-def _is_watched(trainer: Trainer, model: LightningModule) -> bool:
+def _is_watched(model: LightningModule, trainer: Trainer) -> TypeGuard[SequenceModel]:
     """Whether this process has something to watch, and someone to tell."""
-    ours = trainer.is_global_zero and keeps_files(trainer) and isinstance(model, SequenceModel)
-    return ours and len(trainer.loggers) > 0
+    return is_recorded(model, trainer) and len(trainer.loggers) > 0
 
 
 def _numbers(W: Tensor, eps: float) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules import SequenceDataModule
+from datamodules.base import data_of
 from datamodules.errors import UserError, one_line, require
 from lit_rnn import __version__, class_paths, files
 from lit_rnn.export.needs import needed
@@ -77,8 +77,8 @@ def save(model: SequenceModel, folder: str | Path) -> Path:
 
 def learned(model: SequenceModel) -> dict[str, Any]:
     """What the data that a model was trained on had measured: the Trainer's, or that of its checkpoint."""
-    data = getattr(model._trainer, "datamodule", None)
-    return data.learned() if isinstance(data, SequenceDataModule) else dict(model.learned)
+    data = data_of(model._trainer)
+    return dict(model.learned) if data is None else data.learned()
 
 
 def load(folder: str | Path, trust: Sequence[str] = ()) -> SequenceModel:

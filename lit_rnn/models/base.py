@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from datamodules import SequenceDataModule
+from datamodules.base import data_of
 from datamodules.batch import Batch, Parts, at
 from datamodules.errors import UserError, did_you_mean, require
 from datamodules.task import Task
@@ -354,8 +354,8 @@ class SequenceModel(KeepsKind, Training):
             words = np.random.SeedSequence([getattr(self._data(), "seed", 0) or 0, seed]).generate_state(1, np.uint64)
             self.draws = torch.Generator().manual_seed(int(words[0]))
         if self.adversarial is not None:
-            parts, data = Parts.of(batch), self._data()
-            free = data.changeable(parts.filled()) if isinstance(data, SequenceDataModule) else None
+            parts, data = Parts.of(batch), data_of(self._trainer)
+            free = None if data is None else data.changeable(parts.filled())
             batch = parts._replace(inputs=self.adversarial.perturb(self, self.task, parts, step, seed, free))
         loss, shown = self._of_all_processes(self._shared_step(batch, "train"), Parts.of(batch))
         self.draws = None  # a generator cannot be copied

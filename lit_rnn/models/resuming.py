@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from pytorch_lightning import LightningModule, Trainer
 
-from datamodules import SequenceDataModule
+from datamodules.base import data_of
 from datamodules.errors import UserError
 
 Checkpoint = dict[str, Any]
@@ -88,9 +88,9 @@ def recount(checkpoint: Checkpoint, trainer: Trainer) -> None:
     Raises:
         UserError: if training cannot go on exactly.
     """
-    data: Any = getattr(trainer, "datamodule", None)
+    data = data_of(trainer)
     state = checkpoint.get(type(data).__qualname__) or {}
-    if not isinstance(data, SequenceDataModule) or "rows" not in state:
+    if data is None or "rows" not in state:
         return
     loops = checkpoint["loops"]["fit_loop"]
     epoch, batch = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from datamodules import SequenceDataModule, Task
+from datamodules import Task
 from datamodules.arguments import ChecksKinds
+from datamodules.base import data_of
 from datamodules.errors import UserError, require
 from lit_rnn import optim
 from lit_rnn.class_paths import class_path
@@ -138,8 +139,8 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         if self.trainer.is_last_batch:
             self._refuse_nothing("train")
         metrics = self.trainer.callback_metrics  # on every rank: reading it synchronises
-        data, own = self._data(), metrics.get(f"train/{self.task.metric}")
-        if self.trainer.is_last_batch and isinstance(data, SequenceDataModule) and own is not None:
+        data, own = data_of(self._trainer), metrics.get(f"train/{self.task.metric}")
+        if self.trainer.is_last_batch and data is not None and own is not None:
             data.epoch_ended(float(own))
         for config in self.trainer.lr_scheduler_configs if self.trainer.is_last_batch else ():
             watched = metrics.get(self._watched(config.scheduler))
@@ -200,8 +201,8 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
 
     def _other_lengths(self) -> list[int]:
         """At which validation and test measure too, in the order of their loaders behind the first."""
-        data = self._data()
-        return list(data.other_tasks()) if isinstance(data, SequenceDataModule) else []
+        data = data_of(self._trainer)
+        return [] if data is None else list(data.other_tasks())
 
     def _length_of(self, loader: int) -> int | None:
         """The other length that a loader of validation or test is of; None for the first, and in training."""

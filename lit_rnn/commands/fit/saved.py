@@ -16,7 +16,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 import lit_rnn
-from datamodules import SequenceDataModule
+from lit_rnn.callbacks.recorded import fingerprint
 from lit_rnn.files import inside, read_bytes, set_aside, write_file
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
@@ -38,10 +38,7 @@ class SaveRun(SaveConfigCallback):
         for damaged in damaged_configs(folder):
             set_aside(damaged, "it is no whole config")
         _keep(folder, "config.yaml", self.parser.dump(config, skip_none=False))
-        kept = versions(_devices(trainer))
-        data = getattr(trainer, "datamodule", None)
-        if isinstance(data, SequenceDataModule) and (fingerprint := data.fingerprint()) is not None:
-            kept["fingerprint"] = fingerprint
+        kept = versions(_devices(trainer)) | fingerprint(trainer)
         _keep(folder, "versions.json", json.dumps(kept, indent=1) + "\n")
         if not show.dashboards(trainer):
             return
