@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.automata import Machine, Tracking, entropy
+from datamodules.automata import Machine, Tracking
+from datamodules.base import entropy
 from datamodules.errors import require
 
 PLUS, MINUS, TIMES = range(3)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.base import Batch, random_words
+from datamodules.base import Batch, entropy, random_words
 from datamodules.errors import require
 from datamodules.lengths import LengthDataModule
 from datamodules.task import Task
@@ -73,12 +73,6 @@ def _mean_move(targets: NDArray[np.int64], states: int) -> NDArray[np.float64]:
     for column in targets.T:
         moves[np.arange(states), column] += 1 / targets.shape[1]
     return moves
-
-
-def entropy(chances: NDArray[Any]) -> float:
-    """-sum p ln p, in nats."""
-    positive = chances[chances > 0]
-    return float(-(positive * np.log(positive)).sum())
 
 
 class Tracked(NamedTuple):

@@ -54,6 +54,12 @@ def unit_interval(words: NDArray[np.uint64]) -> NDArray[np.float64]:
     return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def entropy(chances: NDArray[Any]) -> float:
+    """-sum p ln p, in nats."""
+    positive = chances[chances > 0]
+    return float(-(positive * np.log(positive)).sum())
+
+
 class SequenceDataModule(LightningDataModule, metaclass=ChecksKinds):
     """Base of all data: a `Task`, three splits, and loaders for them.
 

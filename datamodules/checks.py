@@ -13,12 +13,10 @@ from datamodules.batch import Parts
 from datamodules.errors import BadBatchError
 from datamodules.task import Task
 
-_WORDS = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}  # as a person calls them
 
 
-def check_batch(
-    batch: Any, task: Task, owner: str, split: str, number: int, indices: NDArray[np.int64] | None = None
-) -> None:
+def check_batch(batch: Any, task: Task, owner: str, split: str, number: int, indices: NDArray[np.int64]) -> None:
     """Refuse a batch that is not what ``task`` says: a few comparisons, and on the CPU a look at every number. The host
     would have to wait for those of a GPU.
 
@@ -35,7 +33,7 @@ def check_batch(
     Raises:
         BadBatchError: naming the data's class, the split, the batch and, where one sample is wrong, that.
     """
-    where = f"{owner} gives, in batch {number} of the {_WORDS[split]} split,"
+    where = f"{owner} gives, in batch {number} of the {SPLIT_WORDS[split]} split,"
     if not _has_parts(batch):
         given = type(batch).__name__
         if isinstance(batch, tuple | list):
@@ -45,7 +43,7 @@ def check_batch(
     parts = Parts.of(batch)
     inputs, targets, mask, lengths, reset = parts
     B, T = len(inputs), inputs.shape[1] if inputs.dim() > 1 else 0
-    if indices is not None and inputs.dim() > 1 and (len(indices) != B or not T):
+    if inputs.dim() > 1 and (len(indices) != B or not T):
         raise BadBatchError(
             f"{where} inputs of shape {tuple(inputs.shape)}, but it must give {len(indices)} sequences, as many as "
             "indices were asked for, of at least one step."
@@ -101,14 +99,13 @@ def _check_form(where: str, name: str, part: Tensor, dtype: torch.dtype, shape: 
         )
 
 
-def _check_lengths(where: str, lengths: Tensor, T: int, indices: NDArray[np.int64] | None) -> None:
+def _check_lengths(where: str, lengths: Tensor, T: int, indices: NDArray[np.int64]) -> None:
     bad = ((lengths < 1) | (lengths > T)).nonzero()
     if len(bad):
         first = int(bad[0])
-        sample = first if indices is None else int(indices[first])
         raise BadBatchError(
-            f"{where} {int(lengths[first])} as the length of sample {sample}, but it must be from 1 to {T}, the steps "
-            "of its inputs."
+            f"{where} {int(lengths[first])} as the length of sample {indices[first]}, but it must be from 1 to {T}, "
+            "the steps of its inputs."
         )
 
 
@@ -118,7 +115,7 @@ def _check_numbers(
     part: Tensor,
     size: int | None,
     counts: Tensor | None,
-    indices: NDArray[np.int64] | None,
+    indices: NDArray[np.int64],
 ) -> None:
     """All finite, or all whole numbers from 0 to size - 1."""
     looked_at = part if counts is None else part[counts]
@@ -132,8 +129,8 @@ def _check_numbers(
     bad = ~part.isfinite() if size is None else (part < 0) | (part >= size)
     bad = bad if counts is None else bad & counts.view(*counts.shape, *(1,) * (bad.dim() - counts.dim()))
     first = torch.nonzero(bad)[0].tolist()
-    sample = first[0] if indices is None else int(indices[first[0]])
     step = f", step {first[1]}" if len(first) > 1 and (name == "inputs" or part.dim() > 2 or size is not None) else ""
     accepted = "finite" if size is None else f"from 0 to {size - 1}"
     number = part[tuple(first)].item()
+    sample = indices[first[0]]
     raise BadBatchError(f"{where} {number} in the {name} of sample {sample}{step}, but they must be {accepted}.")

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.automata import Tracking, entropy
+from datamodules.automata import Tracking
+from datamodules.base import entropy
 from datamodules.errors import require
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,17 +48,17 @@ class IdxImages:
             self._check(root, names, verify)
             return
         downloads = [
-            Download(f"{self.address}{name}.gz", {name: ""}, self.archives.get(name), {name: self.files[name]})
-            if name in self.files
-            else Download(f"{self.address}{name}.gz", {name: ""}, self.archives.get(name))
+            Download(f"{self.address}{name}.gz", {name: ""}, self.archives.get(name), self._published([name]))
             for name in names
         ]
         fetch(self.of(root), self.folder, downloads)
 
-    def _check(self, root: str, names: list[str] | tuple[str, ...], verify: bool) -> None:
+    def _published(self, names: Sequence[str]) -> dict[str, str]:
+        return {name: self.files[name] for name in names if name in self.files}
+
+    def _check(self, root: str, names: Sequence[str], verify: bool) -> None:
         if verify:
-            published = {name: self.files[name] for name in names if name in self.files}
-            check_sums(self.of(root), published, "data.init_args.verify")
+            check_sums(self.of(root), self._published(names), "data.init_args.verify")
 
     def read(self, root: str, train: bool, classes: int, verify: bool) -> tuple[Tensor, Tensor]:
         """(N, 28, 28) bytes and (N,) labels.

@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.automata import entropy
-from datamodules.base import Batch, GeneratedDataModule
+from datamodules.base import Batch, GeneratedDataModule, entropy
 from datamodules.errors import require
 from datamodules.task import Task
 

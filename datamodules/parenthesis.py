@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datamodules.base import Batch
+from datamodules.base import Batch, entropy
 from datamodules.errors import require
 from datamodules.lengths import LengthDataModule
 from datamodules.task import Task
@@ -63,8 +63,7 @@ class Parenthesis(LengthDataModule):
             counts = counts - up - down
             counts[1:] += up[:-1]
             counts[:-1] += down[1:]
-            there = counts[counts > 0]
-            total -= float((there * np.log(there)).sum())
+            total += entropy(counts)
         return total / steps
 
     def task_at(self, length: int) -> Task:

@@ -32,10 +32,6 @@ def distinct(words: NDArray[np.uint64], count: int) -> NDArray[np.int64]:
     return numbers[:, : words.shape[1]]
 
 
-def _masked_labels(labels: NDArray[np.int64], mask: NDArray[np.bool_], inputs: NDArray[np.int64]) -> Batch:
-    return torch.from_numpy(inputs), torch.from_numpy(labels), torch.from_numpy(mask)
-
-
 class AssociativeRecall(LengthDataModule):
     """Multi-query associative recall (MQAR): pairs of a key and its value, then keys again: which value had each?
 
@@ -123,7 +119,7 @@ class AssociativeRecall(LengthDataModule):
         np.put_along_axis(inputs, asked, keys, axis=1)
         np.put_along_axis(labels, asked, values, axis=1)
         np.put_along_axis(mask, asked, True, axis=1)
-        return _masked_labels(labels, mask, inputs)
+        return torch.from_numpy(inputs), torch.from_numpy(labels), torch.from_numpy(mask)
 
 
 class InductionHeads(LengthDataModule):
@@ -308,4 +304,4 @@ class FlipFlop(LengthDataModule):
         inputs = np.stack([instructions, np.where(reads, kept, bits)], axis=-1).reshape(len(words), length)
         labels, mask = np.zeros_like(inputs), np.zeros(inputs.shape, dtype=bool)
         labels[:, ::2], mask[:, ::2] = np.where(reads, kept, 0), reads
-        return _masked_labels(labels, mask, inputs)
+        return torch.from_numpy(inputs), torch.from_numpy(labels), torch.from_numpy(mask)

@@ -216,6 +216,26 @@ class Statistics(NamedTuple):
         mean, std = np.nanmean(values, axis=0), np.nanstd(values, axis=0)
         return cls(mean, np.where(std > 1e-12 * np.abs(mean), std, 1.0))
 
+    @classmethod
+    def in_checkpoint(cls, kept: Mapping[str, Any], width: int, whose: str) -> Statistics:
+        """What `primitives` gave for a checkpoint, of ``width`` channels.
+
+        Raises:
+            UserError: if there is no such thing.
+        """
+        try:
+            found = cls(*(np.asarray(kept[name], dtype=np.float64) for name in cls._fields))
+            sound = all(part.shape == (width,) and np.isfinite(part).all() for part in found) and (found.std > 0).all()
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise UserError(f"The checkpoint has no statistics of {width} inputs for {whose}.")
+        return found
+
+    def primitives(self) -> dict[str, list[float]]:
+        """As a checkpoint keeps them."""
+        return {name: part.tolist() for name, part in self._asdict().items()}
+
     def applied(self, values: NDArray[np.float64], standardize: bool) -> NDArray[np.float32]:
         """Standardised if asked to; what is still missing is the mean."""
         whole = np.where(np.isnan(values), self.mean, values)

@@ -22,6 +22,7 @@ from datamodules.downloads import Download, fetch, progress_bar
 from datamodules.errors import UserError, one_line, require
 from datamodules.loader import IndexedBatches, Indices
 from datamodules.recordings import recording_in
+from datamodules.sequences import SPLITS, Statistics
 from datamodules.sums import check_sums
 from datamodules.task import Task
 
@@ -35,7 +36,6 @@ _DOWNLOAD = Download(
     whole=True,
 )
 _LISTS = {"validation_list.txt": 1, "testing_list.txt": 2}
-_SPLITS: tuple[Split, ...] = ("train", "val", "test")
 _RATE = _LENGTH = 16_000
 _COUNT = 105_829  # recordings of the 35 words
 _CHUNK = 512
@@ -56,13 +56,12 @@ class Clips(IndexedBatches):
     Args:
         x: (n, T, I) cepstra, or (n, T) 16-bit samples.
         y: (n,) classes.
-        mean: (I,), of the training split.
-        std: (I,), likewise.
+        statistics: Of the training split.
     """
 
-    def __init__(self, x: NDArray[Any], y: Indices, mean: NDArray[np.float64], std: NDArray[np.float64]) -> None:
+    def __init__(self, x: NDArray[Any], y: Indices, statistics: Statistics) -> None:
         self.x, self.y = torch.from_numpy(x), torch.from_numpy(y)
-        self.mean, self.std = (torch.from_numpy(part.astype(np.float32)) for part in (mean, std))
+        self.mean, self.std = (torch.from_numpy(part.astype(np.float32)) for part in statistics)
 
     def __len__(self) -> int:
         return len(self.y)
@@ -133,7 +132,7 @@ class SpeechCommands(SequenceDataModule):
         self.root, self.features, self.classes, self.protocol = root, features, classes, protocol
         self.subsample, self.verify = subsample, verify
         self.cache = root if cache is None else cache
-        self.statistics: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        self.statistics: Statistics | None = None
         rate = "" if subsample == 1 else "_half_rate" if subsample == 2 else f"_every_{subsample}"
         self.task = Task(
             name=f"speech_commands_{classes}_{features}{rate}",
@@ -161,25 +160,16 @@ class SpeechCommands(SequenceDataModule):
     def split(self, name: Split) -> Clips:
         kept = self._kept(f"{name}_x", f"{name}_y", "mean", "std")
         if self.statistics is None:
-            self.statistics = kept["mean"], kept["std"]
+            self.statistics = Statistics(kept["mean"], kept["std"])
         x, y = kept[f"{name}_x"], kept[f"{name}_y"]
-        return Clips(x[:, :: self.subsample] if self.subsample > 1 else x, y, *self.statistics)
+        return Clips(x[:, :: self.subsample] if self.subsample > 1 else x, y, self.statistics)
 
     def learned(self) -> dict[str, Any]:
         """Mean and deviation of the training split's channels."""
-        return (
-            {} if self.statistics is None else {"mean": self.statistics[0].tolist(), "std": self.statistics[1].tolist()}
-        )
+        return {} if self.statistics is None else self.statistics.primitives()
 
     def learn(self, kept: Mapping[str, Any]) -> None:
-        try:
-            mean, std = (np.asarray(kept[key], dtype=np.float64) for key in ("mean", "std"))
-            sound = mean.shape == std.shape == (self.task.input_size,) and np.isfinite(mean).all() and (std > 0).all()
-        except (KeyError, TypeError, ValueError):
-            sound = False
-        if not sound:
-            raise UserError(f"The checkpoint has no statistics of {self.task.input_size} inputs for {self.task.name}.")
-        self.statistics = mean, std
+        self.statistics = Statistics.in_checkpoint(kept, self.task.input_size, self.task.name)
         self.__dict__.pop("_validation", None)  # made with the others
 
     # ---- reading
@@ -210,7 +200,7 @@ class SpeechCommands(SequenceDataModule):
             x = np.concatenate(of_each(chunks, lambda chunk: mfcc(chunk / np.float32(1 << 15), _RATE), "cepstra"))
         made: Arrays = {}
         ends = np.searchsorted(places, [0, 1, 2, 3])
-        for name, first, end in zip(_SPLITS, ends, ends[1:], strict=False):
+        for name, first, end in zip(SPLITS, ends, ends[1:], strict=False):
             made[f"{name}_x"], made[f"{name}_y"] = x[first:end], y[first:end]
             if len(np.unique(made[f"{name}_y"])) < self.classes:
                 raise UserError(f"{source} has not every one of the {self.classes} words in the {name} split.")

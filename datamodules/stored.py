@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from datamodules import sequences as parts
 from datamodules.arrays import Layout
-from datamodules.base import SequenceDataModule, Split
+from datamodules.base import SequenceDataModule, Split, entropy
 from datamodules.errors import UserError, require
 from datamodules.sequences import Sequences, Statistics, StoredSplit
 from datamodules.task import Task
@@ -178,9 +178,7 @@ class StoredSequences(SequenceDataModule, ABC):
         trained = np.flatnonzero(self._splits == "train")
         targets = self._targets[self._rows_of(trained) if layout.per_step else trained]
         if layout.labels:
-            shares = np.bincount(targets) / len(targets)
-            shares = shares[shares > 0]
-            chance = float(-(shares * np.log(shares)).sum())
+            chance = entropy(np.bincount(targets) / len(targets))
         else:
             chance = float(targets.astype(np.float64).var(axis=0).mean())
         return Task(
@@ -221,9 +219,8 @@ class StoredSequences(SequenceDataModule, ABC):
 
     def learned(self) -> dict[str, Any]:
         """The statistics of the training split, and what numbers and channels mean."""
-        statistics = {} if self.statistics is None else self.statistics._asdict()
         return {
-            **{key: value.tolist() for key, value in statistics.items()},
+            **({} if self.statistics is None else self.statistics.primitives()),
             "classes": self.classes,
             "vocabulary": self.vocabulary,
             "columns": list(self.columns),
@@ -240,16 +237,7 @@ class StoredSequences(SequenceDataModule, ABC):
                 )
         if self.statistics is None:
             return
-        try:
-            mean, std = (np.asarray(kept[key], dtype=np.float64) for key in ("mean", "std"))
-            sound = (
-                mean.shape == std.shape == self.statistics.mean.shape and np.isfinite(mean).all() and (std > 0).all()
-            )
-        except (KeyError, TypeError, ValueError):
-            sound = False
-        if not sound:
-            raise UserError(f"The checkpoint has no statistics of {self.task.input_size} inputs for {self.source}.")
-        self.statistics = Statistics(mean, std)
+        self.statistics = Statistics.in_checkpoint(kept, self.task.input_size, self.source)
         self.__dict__.pop("_validation", None)  # made with the others
 
     def told(self) -> str:

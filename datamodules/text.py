@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import Split
+from datamodules.checks import SPLIT_WORDS
 from datamodules.errors import UserError, require
 from datamodules.streams import Series, StreamDataModule
 from datamodules.task import Task
@@ -30,7 +31,6 @@ from datamodules.vocabulary import (
 
 Metric = Literal["bits_per_character", "bits_per_byte", "bits_per_word", "perplexity", "accuracy"]
 _KINDS: dict[Level, type[Vocabulary]] = {"char": Vocabulary, "byte": Bytes, "word": Words}
-_NAMES: dict[Split, str] = {"train": "training", "val": "validation", "test": "test"}
 
 
 def entropy(symbols: Tensor) -> float:
@@ -103,13 +103,13 @@ class TextDataModule(StreamDataModule):
         symbols = self.symbols(name)
         if len(symbols) < 2:
             raise UserError(
-                f"The {_NAMES[name]} text of {type(self).__name__} has {len(symbols)} {self.vocabulary.unit}s, but a "
-                "next one to predict needs 2: give more text in data.init_args, or a larger share of it."
+                f"The {SPLIT_WORDS[name]} text of {type(self).__name__} has {len(symbols)} {self.vocabulary.unit}s, "
+                "but a next one to predict needs 2: give more text in data.init_args, or a larger share of it."
             )
         return Series.of_symbols(symbols, self.begins(name))
 
     def told(self) -> str:
-        sizes = [f"{len(self.symbols(name)):,} for {_NAMES[name]}" for name in ("train", "val")]
+        sizes = [f"{len(self.symbols(name)):,} for {SPLIT_WORDS[name]}" for name in ("train", "val")]
         return f"text: {self.source()}, {len(self.vocabulary):,} different {self.vocabulary.unit}s, {', '.join(sizes)}"
 
     def source(self) -> str:

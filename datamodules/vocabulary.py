@@ -40,10 +40,6 @@ class Vocabulary:
         """What stands before a text: the end of a line, else a space, else the first symbol."""
         return next((self.numbers[symbol] for symbol in (END, "\n", " ") if symbol in self.numbers), 0)
 
-    def pieces(self, text: str) -> list[str]:
-        """A text, cut into symbols."""
-        return list(text)
-
     def joined(self, pieces: Iterable[str]) -> str:
         """The text of these symbols."""
         return "".join(pieces)
@@ -93,9 +89,6 @@ class Bytes(Vocabulary):
     unit = "byte"
     metrics = ("bits_per_byte", "accuracy")
 
-    def pieces(self, text: str) -> list[str]:
-        return list(text.encode().decode("latin-1"))
-
     def joined(self, pieces: Iterable[str]) -> str:
         return "".join(pieces).encode("latin-1").decode("utf-8", "replace")
 
@@ -113,6 +106,7 @@ class Words(Vocabulary):
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "bits_per_word", "accuracy")
 
     def pieces(self, text: str) -> list[str]:
+        """A text, cut into symbols."""
         return words(text)
 
     def joined(self, pieces: Iterable[str]) -> str:

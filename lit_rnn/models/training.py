@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from datamodules import Task
 from datamodules.arguments import ChecksKinds
 from datamodules.base import data_of
+from datamodules.checks import SPLIT_WORDS
 from datamodules.errors import UserError, require
 from lit_rnn import optim
 from lit_rnn.class_paths import class_path
@@ -23,8 +24,6 @@ from lit_rnn.models import changes, made_on, resuming
 from lit_rnn.models.carried import Carried
 from lit_rnn.models.network import Network
 from lit_rnn.models.objectives import Meters, measured_names
-
-_STAGES = {"train": "training", "val": "validation", "test": "test"}
 
 
 class Training(Network, LightningModule, metaclass=ChecksKinds):
@@ -247,7 +246,7 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         weight, batches = told.tolist()
         if batches and not weight:  # without batches a loop of somebody's own has counted for itself
             raise UserError(
-                f"No target of the {_STAGES[stage]} split counts in any batch of the epoch, as masks are false "
+                f"No target of the {SPLIT_WORDS[stage]} split counts in any batch of the epoch, as masks are false "
                 f"throughout: mark the steps that the Task {self.task.name} scores."
             )
 

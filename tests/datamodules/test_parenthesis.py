@@ -82,7 +82,7 @@ def test_several_labels_a_step_are_learnt_measured_and_checked() -> None:
     assert metrics["val/loss"] == pytest.approx(np.mean(terms), rel=1e-5)
     assert metrics["val/accuracy"] == pytest.approx(np.mean(right), abs=1e-6) and "val/loss_at_9" in metrics
     with pytest.raises(UserError, match=r"targets .* its task needs torch.int64 and \(9, 6, 2\)"):
-        check_batch((x, y[..., 0]), data.task, "X", "val", 0)
+        check_batch((x, y[..., 0]), data.task, "X", "val", 0, np.arange(len(x)))
     single = Parenthesis(length=6, types=1, **SIZES)
     inputs, targets = single.split("val")[np.arange(3)]
     assert targets.shape == (3, 6) and LSTM(single.task, 4)(inputs).shape == (3, 6, 11)

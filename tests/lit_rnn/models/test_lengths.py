@@ -270,11 +270,12 @@ def test_a_mask_that_is_missing_is_refused() -> None:
     """Every step would count, without a word."""
     batch = (torch.zeros(2, 9, 2), torch.zeros(2, 9, dtype=torch.int64))
     with pytest.raises(BadBatchError, match="no mask, but its task is scored 'mask': give every batch one"):
-        check_batch(batch, TASKS["masked"], "Mine", "train", 0)
+        check_batch(batch, TASKS["masked"], "Mine", "train", 0, np.arange(len(batch[0])))
 
 
 @pytest.mark.parametrize("kind", TASKS)
 def test_padding_is_not_checked(kind: str) -> None:
     task, parts = TASKS[kind], batch_of(TASKS[kind])
     as_read = Parts(*(p.float() if p is not None and p.is_floating_point() else p for p in parts))  # type: ignore[arg-type]
-    check_batch(tuple(part for part in as_read if part is not None), task, "Mine", "train", 0)
+    given = tuple(part for part in as_read if part is not None)
+    check_batch(given, task, "Mine", "train", 0, np.arange(len(given[0])))
