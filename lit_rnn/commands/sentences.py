@@ -23,16 +23,10 @@ from datamodules.errors import did_you_mean, one_line
 from lit_rnn.class_paths import full_name, loaded, shorten, subclasses
 from lit_rnn.models import SequenceModel
 from lit_rnn.optim.schedule import NOT_PLAIN
-from lit_rnn.runs.config import base_of, read_config, walk
+from lit_rnn.runs.config import PLACES, base_of, read_config, walk
 
-_NOT_TO_NAME = {
-    *NOT_PLAIN,
-    "GroupedOptimizer",
-    "RiemannianOptimizer",
-    "SparseAdam",
-    "LBFGS",
-}  # classes that cannot be used
-BASES: dict[str, type] = {"model": SequenceModel, "data": SequenceDataModule}
+_NOT_TO_NAME = {*NOT_PLAIN, "GroupedOptimizer", "RiemannianOptimizer", "SparseAdam", "LBFGS"}  # cannot be used
+BASES = {key: PLACES[key] for key in ("model", "data")}
 _AS_IN_YAML = {"": "''", "True": "true", "False": "false", "None": "null"}
 _WORDS = {SequenceModel: "model", SequenceDataModule: "data module", Optimizer: "optimizer", LRScheduler: "scheduler"}
 
@@ -215,9 +209,7 @@ def _holder(message: str, option: str) -> str | None:
 
 def _options_of(name: str | None, base: type) -> list[str]:
     """What the subclass of ``base`` with this name takes, but for what it is built on."""
-    if name is None:
-        return []
-    cls = loaded(full_name(name, base), base) or _subclasses(base).get(name)
+    cls = _named(name, base)
     parameters = inspect.signature(cls).parameters.values() if cls else ()
     return [p.name for p in parameters if p.name not in ("params", "optimizer") and p.kind is not p.VAR_KEYWORD]
 
@@ -241,10 +233,13 @@ def _kind(expected: str) -> str:
 
 def _accepted(top: str, arguments: Sequence[str]) -> list[str]:
     """The init_args of the class that the arguments name under ``top``."""
-    name = _class_named(top, arguments)
-    base = BASES[top]
-    cls = loaded(full_name(name, base), base) or _subclasses(base).get(name) if name else None
+    cls = _named(_class_named(top, arguments), BASES[top])
     return [] if cls is None else options_of(cls)
+
+
+def _named(name: str | None, base: type) -> type | None:
+    """The subclass of ``base`` that somebody means by ``name``."""
+    return None if name is None else loaded(full_name(name, base), base) or _subclasses(base).get(name)
 
 
 def options_of(cls: type) -> list[str]:

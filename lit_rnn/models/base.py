@@ -296,9 +296,7 @@ class SequenceModel(KeepsKind, Training):
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         """Parameters by group name, a partition. Here: ``recurrent`` and ``other``."""
-        recurrent = [parameter for cell in self.cell_list() for parameter in cell.recurrent_parameters()]
-        ours = {id(parameter) for parameter in recurrent}
-        return {"recurrent": recurrent, "other": [p for p in self.parameters() if id(p) not in ours]}
+        return optim.with_other(self, recurrent=[p for cell in self.cell_list() for p in cell.recurrent_parameters()])
 
     def group_options(self) -> dict[str, dict[str, Any]]:
         """Optimizer options by group name; ``lr_ratio`` is the group's learning rate over the optimizer's."""

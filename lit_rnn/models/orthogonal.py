@@ -24,7 +24,7 @@ from lit_rnn.cells import (
 )
 from lit_rnn.init import SKEW_INITS, SkewInitName
 from lit_rnn.models.base import SequenceModel
-from lit_rnn.optim import split_off
+from lit_rnn.optim import split_off, with_other
 from lit_rnn.parametrizations import OrthogonalMap, SchurForm, UnitaryScaledCayley
 from lit_rnn.parametrizations.rotations import RotationLayout
 from lit_rnn.parametrizations.schur import UpperEntries
@@ -157,14 +157,10 @@ class ScuRNN(OrthogonalRNN):
         return ScuRNNCell(input_size, o.hidden_size, init, o.learn_initial_state, o.released_order, o.linear)
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        groups = super().parameter_groups()
         phases = [module.phase for module in self.modules() if isinstance(module, UnitaryScaledCayley)]
         ours = {id(phase) for phase in phases}
-        return {
-            "recurrent": [p for p in groups["recurrent"] if id(p) not in ours],
-            "phase": phases,
-            "other": groups["other"],
-        }
+        recurrent = [p for p in super().parameter_groups()["recurrent"] if id(p) not in ours]
+        return with_other(self, recurrent=recurrent, phase=phases)
 
     def group_options(self) -> dict[str, dict[str, Any]]:
         return {**super().group_options(), "phase": {"lr_ratio": self.options.phase_lr_ratio, "weight_decay": 0.0}}
@@ -365,13 +361,12 @@ class NnRNN(OrthogonalRNN):
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
         forms = self._forms()
-        ours = {
-            "recurrent": [form.basis.skew for form in forms],
-            "upper": [form.upper for form in forms],
-            "blocks": [parameter for form in forms for parameter in (form.angles, form.gains)],
-        }
-        taken = {id(parameter) for group in ours.values() for parameter in group}
-        return {**ours, "other": [parameter for parameter in self.parameters() if id(parameter) not in taken]}
+        return with_other(
+            self,
+            recurrent=[form.basis.skew for form in forms],
+            upper=[form.upper for form in forms],
+            blocks=[parameter for form in forms for parameter in (form.angles, form.gains)],
+        )
 
     def group_options(self) -> dict[str, dict[str, Any]]:
         own = {"upper": {"weight_decay": self.options.upper_decay}, "blocks": {"weight_decay": 0.0}}

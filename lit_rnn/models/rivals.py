@@ -23,7 +23,7 @@ from lit_rnn.cells import (
     UnICORNNCell,
 )
 from lit_rnn.models.base import SequenceModel
-from lit_rnn.optim import split_off
+from lit_rnn.optim import split_off, with_other
 
 
 class CoRNN(SequenceModel):
@@ -231,11 +231,8 @@ class LRU(SequenceModel):
         return {key: beside for key, beside in super().unread().items() if alone or key != "recurrent_lr_ratio"}
 
     def parameter_groups(self) -> Mapping[str, Sequence[nn.Parameter]]:
-        groups = super().parameter_groups()
         gammas = [cell.log_gamma for cell in self.cell_list() if isinstance(cell, LRUCell)]
-        ours = {id(gamma) for gamma in gammas}
-        other = [parameter for parameter in groups["other"] if id(parameter) not in ours]
-        return {"recurrent": groups["recurrent"], "gamma": gammas, "other": other}
+        return with_other(self, recurrent=super().parameter_groups()["recurrent"], gamma=gammas)
 
     def group_options(self) -> dict[str, dict[str, Any]]:
         options = super().group_options()

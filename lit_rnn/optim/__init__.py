@@ -1,7 +1,7 @@
 """Optimizers as checkpoints keep them, by named parameter groups, on the orthogonal group, and as other libraries."""
 
 from lit_rnn.optim.grouped import GroupedOptimizer, build_optimizer
-from lit_rnn.optim.groups import named_groups, split_off
+from lit_rnn.optim.groups import named_groups, split_off, with_other
 from lit_rnn.optim.riemannian import (
     RiemannianAdam,
     RiemannianOptimizer,
@@ -34,4 +34,5 @@ __all__ = [
     "riemannian_gradient",
     "split_off",
     "to_primitives",
+    "with_other",
 ]

@@ -25,6 +25,12 @@ def named_groups(module: nn.Module, groups: Mapping[str, Sequence[nn.Parameter]]
     return [{"name": name, "params": list(parameters)} for name, parameters in groups.items() if parameters]
 
 
+def with_other(module: nn.Module, **groups: Sequence[nn.Parameter]) -> dict[str, Sequence[nn.Parameter]]:
+    """These groups, and the parameters of ``module`` that are in none of them as ``other``."""
+    taken = {id(parameter) for group in groups.values() for parameter in group}
+    return {**groups, "other": [parameter for parameter in module.parameters() if id(parameter) not in taken]}
+
+
 def split_off(
     checkpoint: dict[str, Any],
     module: nn.Module,

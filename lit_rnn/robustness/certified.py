@@ -16,6 +16,7 @@ from lit_rnn.cells import Cell
 from lit_rnn.robustness.by_name import Examples
 from lit_rnn.robustness.certificates import certified_radius, interval_bounds, lipschitz_bound, smooth_certify
 from lit_rnn.robustness.checks import AttackResult, Check
+from lit_rnn.robustness.objective import margin
 from lit_rnn.robustness.state import read
 
 
@@ -85,11 +86,6 @@ def _single_cell(network: Network) -> None:
         raise UserError(f"the model has {layers} layers, but this bound is for one.")
 
 
-def _margins(logits: Tensor, y: Tensor) -> Tensor:
-    own = torch.nn.functional.one_hot(y, logits.shape[1]).bool()
-    return logits[own] - logits.masked_fill(own, -math.inf).amax(1)
-
-
 def _lipschitz(network: Network, e: Examples, sizes: Sequence[float]) -> Certificate:
     try:
         _single_cell(network)
@@ -98,7 +94,7 @@ def _lipschitz(network: Network, e: Examples, sizes: Sequence[float]) -> Certifi
         return Certificate("lipschitz", 2.0, f"Does not apply: {error}")
     with torch.no_grad():
         logits = torch.cat([read(network, batch.x, batch.lengths) for batch in e.batches()])
-    radius = certified_radius(_margins(logits.double(), e.y).cpu().numpy(), bound)
+    radius = certified_radius(-margin(logits.double(), e.y).cpu().numpy(), bound)
     words = f"The logits are {bound:.4g}-Lipschitz in the sequence; median certified L2 radius {np.median(radius):.3g}."
     return Certificate("lipschitz", 2.0, words, {eps: radius > eps for eps in sizes})
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from lit_rnn.robustness.checks import AttackResult
+from lit_rnn.robustness.checks import AttackResult, worst_case
 
 CONFIDENCE = 0.95
 
@@ -28,8 +28,8 @@ def adversarial(result: AttackResult) -> bool:
 
 def worst_at(results: Sequence[AttackResult], eps: float) -> Worst:
     """The worst of results whose inputs are all allowed at ``eps``."""
-    fooled = np.logical_or.reduce([result.fooled for result in results])
-    return Worst(eps, fooled, list(dict.fromkeys(result.attack for result in results if result.kind != "clean")))
+    attacks = dict.fromkeys(result.attack for result in results if result.kind != "clean")
+    return Worst(eps, worst_case(results), list(attacks))
 
 
 def interval(fooled: np.ndarray) -> tuple[float, float]:

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning import Trainer
 
 from datamodules import SequenceDataModule
 from datamodules.errors import UserError, require
@@ -17,13 +16,11 @@ from lit_rnn.class_paths import loaded
 from lit_rnn.files import check_path
 from lit_rnn.memory import require_memory
 from lit_rnn.models import SequenceModel
-from lit_rnn.runs.config import check_places, walk
+from lit_rnn.runs.config import PLACES, check_places, listed, walk
 
 LARGEST = 2**63 - 1
 _FLOAT = torch.finfo(torch.float32).max
 _PLAIN = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text"}
-_BASES: dict[str, type] = {"model": SequenceModel, "data": SequenceDataModule}
-_ADDED: dict[str, type] = {"callbacks": Callback, "logger": Logger}  # to the trainer
 _PATHS = ("run_dir", "ckpt_path")
 
 
@@ -57,16 +54,14 @@ def check_parsed(config: Mapping[str, Any]) -> None:
     check_values(config)
     check_places(config)
     sections = [
-        (f"{key}.init_args", loaded(config[key]["class_path"], base), config[key].get("init_args"))
-        for key, base in _BASES.items()
+        (f"{key}.init_args", loaded(config[key]["class_path"], PLACES[key]), config[key].get("init_args"))
+        for key in ("model", "data")
     ]
     if isinstance(trainer := config["trainer"], Mapping):
         sections.append(("trainer", Trainer, trainer))
-        for key, base in _ADDED.items():  # one, a list, or none; a logger may be true
-            some = trainer.get(key)
-            for one in some if isinstance(some, list) else [some]:
-                if isinstance(one, Mapping):
-                    sections.append((f"trainer.{key}", loaded(one["class_path"], base), one.get("init_args")))
+        for place in ("trainer.callbacks", "trainer.logger"):  # one, a list, or none; a logger may be true
+            some = [one for one in listed(trainer.get(place.partition(".")[2])) if isinstance(one, Mapping)]
+            sections += [(place, loaded(one["class_path"], PLACES[place]), one.get("init_args")) for one in some]
     for key, cls, options in sections:
         given = options or {}
         takes: dict[str, inspect.Parameter] = {}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.errors import UserError, require
-from lit_rnn.commands.parser import Parser
+from lit_rnn.commands.parser import Parser, add_threads
 from lit_rnn.files import check_folder, make_folder, refuse_links, write_csv, write_file
 from lit_rnn.runs.endings import is_diverged
 from lit_rnn.threads import use_threads
@@ -39,15 +39,14 @@ def run(command: str, arguments: Sequence[str]) -> None:
         if getattr(options, name) is not None:
             make_folder(getattr(options, name).parent, f"--{name}")
     console = new_console()
-    figures = [page.published_table(comparison) if options.published else None for comparison in comparisons]
-    for comparison, published in zip(comparisons, figures, strict=True):
-        for made in (page.table(comparison, options.published), page.rates_table(comparison)):
-            if made is not None:
-                console.print(made.terminal())
-        if published is not None:
-            console.print(published[0].terminal())
-            console.print("\n".join(published[1]), highlight=False)
-    for sentence in notes + (page.published_notes(comparisons) if options.published else []):
+    for comparison in comparisons:
+        made, told = page.tables(comparison, options.published)
+        for one in made:
+            console.print(one.terminal())
+        for note in told:
+            console.print(note, highlight=False)
+    every = notes + (page.published_notes(comparisons) if options.published else [])
+    for sentence in every:
         console.print(sentence, highlight=False)
     drawn = pictures.draw_each(comparisons, options.picture)
     for path in drawn:
@@ -58,9 +57,9 @@ def run(command: str, arguments: Sequence[str]) -> None:
     if options.csv is not None:
         write_csv(options.csv, page.rows(comparisons) + (page.published_rows(comparisons) if options.published else []))
     if options.markdown is not None:
-        write_file(options.markdown, page.markdown(comparisons, notes, options.published))
+        write_file(options.markdown, page.markdown(comparisons, every, options.published))
     if options.latex is not None:
-        write_file(options.latex, page.latex(comparisons, notes, options.published))
+        write_file(options.latex, page.latex(comparisons, every, options.published))
     for name in _FILES:
         if getattr(options, name) is not None:
             print(f"{name}: {getattr(options, name)}")
@@ -79,7 +78,7 @@ def parser(command: str) -> Parser:
     for name, what in _FILES.items():
         default = Path("compare").with_suffix({"csv": ".csv", "markdown": ".md", "latex": ".tex"}[name])
         add(f"--{name}", type=Path, nargs="?", const=default, metavar="FILE", help=f"also write {what} ({default})")
-    add("--threads", type=int, help="CPU threads; if not given, as many as there are cores, and one for NumPy")
+    add_threads(add)
     return made
 
 

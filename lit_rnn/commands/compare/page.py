@@ -185,27 +185,28 @@ def published_rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     ]
 
 
+def tables(comparison: Comparison, published: bool) -> tuple[list[Table], list[str]]:
+    """All there are of a comparison, and notes on what was published, which comes last."""
+    figures = published_table(comparison) if published else None
+    made = [table(comparison, published), rates_table(comparison), figures and figures[0]]
+    return [one for one in made if one is not None], figures[1] if figures else []
+
+
 def markdown(comparisons: Sequence[Comparison], notes: Sequence[str], published: bool) -> str:
     """The tables in Markdown, with the notes below them."""
     parts = []
     for comparison in comparisons:
-        parts.append(table(comparison, published).markdown())
-        parts += [rates.markdown() for rates in [rates_table(comparison)] if rates]
-        if published and (figures := published_table(comparison)):
-            parts += [figures[0].markdown(), *map(plain_markdown, figures[1])]
-    parts += [plain_markdown(note) for note in (*notes, *(published_notes(comparisons) if published else []))]
-    return "\n\n".join(parts) + "\n"
+        made, told = tables(comparison, published)
+        parts += [*(one.markdown() for one in made), *map(plain_markdown, told)]
+    return "\n\n".join([*parts, *map(plain_markdown, notes)]) + "\n"
 
 
 def latex(comparisons: Sequence[Comparison], notes: Sequence[str], published: bool) -> str:
     """The tables in LaTeX; notes are comments."""
     parts = ["% needs \\usepackage{booktabs}"]
     for comparison in comparisons:
-        parts.append(table(comparison, published).latex())
-        parts += [rates.latex() for rates in [rates_table(comparison)] if rates]
-        if published and (figures := published_table(comparison)):
-            parts += [figures[0].latex(), *map(_comment, figures[1])]
-    notes = [*notes, *(published_notes(comparisons) if published else [])]
+        made, told = tables(comparison, published)
+        parts += [*(one.latex() for one in made), *map(_comment, told)]
     return "\n".join([*parts, *map(_comment, notes), ""])
 
 
