@@ -74,6 +74,11 @@ class Published:
         """How many are printed of a number, in the metric's own unit: three of 94.9 %."""
         return 0 if self.value == NO_VALUE else len(str(self._in_unit(self.value)).partition(".")[2])
 
+    @property
+    def note(self) -> str:
+        """Where it was read, and how it came about."""
+        return f"{self.paper}, {self.where}. Protocol: {self.protocol}. Read in: {self.source}."
+
     def _in_unit(self, text: str) -> Decimal:
         """All printed digits are kept: 95.0 % is 0.950."""
         return Decimal(text).scaleb(-2 if self.unit == "%" else 0)

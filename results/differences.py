@@ -25,6 +25,11 @@ def label(group: Group) -> str:
     return ", ".join([group.model, f"n = {group.size}", *named])
 
 
+def seeds(group: Group) -> str:
+    """How many there are, in words."""
+    return f"{len(group.runs)} seeds" if len(group.runs) > 1 else "one seed"
+
+
 def by_label(comparison: Comparison) -> dict[str, list[Group]]:
     """The groups of each model, the best model first, by what stands for it in the headline."""
     found: dict[str, list[Group]] = {}
@@ -92,16 +97,14 @@ class Pair:
     def sentence(self) -> str:
         gap = abs(self.ours.mean - self.value)
         how = f"{gap:.2g} {'worse' if self.is_worse else 'better'}"
+        told, error = seeds(self.group), self._error
         if len(self.group.runs) > 1:
-            seeds = f"{len(self.group.runs)} seeds"
             within = self.ours.std is not None and gap <= 2 * self.ours.std
             how += ", within two standard deviations over seeds" if within else ""
-        else:
-            seeds, error = "one seed", self._error
-            if error is not None:
-                seeds += f"; standard error {error:.2g} over {TEST_IMAGES[self.comparison.task]:,} test images"
-                how += ", within two standard errors" if gap <= 2 * error else ""
-        ours = f"{label(self.group)} on {self.title}: ours {shown(self.ours, self.group)} ({seeds})"
+        elif error is not None:
+            told += f"; standard error {error:.2g} over {TEST_IMAGES[self.comparison.task]:,} test images"
+            how += ", within two standard errors" if gap <= 2 * error else ""
+        ours = f"{label(self.group)} on {self.title}: ours {shown(self.ours, self.group)} ({told})"
         return f"{ours}, published {self.theirs} ({self.theirs.paper}): {how}."
 
     @property

@@ -17,7 +17,7 @@ import solving
 import starts
 import top_two
 import tracking
-from differences import by_label, label, said_first, standing, titles
+from differences import by_label, label, said_first, seeds, standing, titles
 from kept import Results, machine, read
 
 from lit_rnn.commands.compare.measure import (
@@ -96,7 +96,7 @@ def _chance(comparison: Comparison) -> str:
 def _headline_cell(groups: Sequence[Group], comparison: Comparison) -> str:
     group = standing(groups, comparison)
     parts = [shown(group.test, group) or "not tested"]
-    parts[0] += f", {len(group.runs)} seeds" if len(group.runs) > 1 else ", one seed"
+    parts[0] += f", {seeds(group)}"
     if len(groups) > 1:
         parts.append(f"best of {len(groups)} settings on validation")
     windows = [one for one in by_rate(comparison) if any(one_of is group for one_of in one.groups)]
@@ -260,8 +260,7 @@ def paper(page: str, results: Results) -> str:
         notes: dict[str, str] = {}
         theirs = [one for one in entries if one.task == task]
         for entry in _best_first(theirs):
-            note = f"{entry.paper}, {entry.where}. Protocol: {entry.protocol}. Read in: {entry.source}."
-            mark = notes.setdefault(note, f"({len(notes) + 1})")
+            mark = notes.setdefault(entry.note, f"({len(notes) + 1})")
             ours = "; ".join(filter(None, (_ours(entry, named_comparisons), starts.ours(results.starts, entry))))
             measured = f"{entry.split}/{entry.metric}"
             rows.append([f"{entry.name} {mark}", entry.size, entry.parameters, measured, str(entry), ours])
@@ -297,9 +296,8 @@ def _ours(entry: Published, named: Sequence[tuple[Comparison, str]]) -> str:
         if group is not None and value is not None:
             when = [title.removeprefix(comparison.task).strip(" ()")]
             when += [] if entry.split == "test" else ["after the last epoch"]
-            seeds = f"{len(group.runs)} seeds" if len(group.runs) > 1 else "one seed"
             chosen = [f"best of {len(groups)} settings on validation"] if len(groups) > 1 else []
-            told = ", ".join(filter(None, [*when, seeds, f"{group.parameters:,} parameters", *chosen]))
+            told = ", ".join(filter(None, [*when, seeds(group), f"{group.parameters:,} parameters", *chosen]))
             found.append(f"{shown(value, group)} ({told})")
     return "; ".join(found)
 

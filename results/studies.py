@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -244,7 +245,7 @@ def _arm(name: str, settings: Sequence[Mapping[str, Any]], content: Mapping[str,
     parameters = next((run["fit"]["parameters"] for runs in ours.values() for run in runs), None)
     diverged = content.get("diverged", [])
     if tried:
-        values = [_mean([run["fit"]["value"] for run in searched[key]]) for key in tried]
+        values = [statistics.fmean(run["fit"]["value"] for run in searched[key]) for key in tried]
         window = sum(value >= 0.9 * max(values) for value in values)
         chosen = min(tried, key=lambda key: losses[key])  # as the study chooses; no other is tested
         tests = [run["test"] for run in ours[chosen] if run["test"] is not None]
@@ -261,7 +262,3 @@ def _arm(name: str, settings: Sequence[Mapping[str, Any]], content: Mapping[str,
 def _rate(options: Mapping[str, Any]) -> float | None:
     """The learning rate among the options of a setting."""
     return next((value for key, value in options.items() if key.rpartition(".")[2] == "lr"), None)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)

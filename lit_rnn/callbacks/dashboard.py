@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -52,10 +51,6 @@ class Dashboard(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, Stopped) and exception.signum != signal.SIGINT:
-            _tell_preempted(trainer.loggers)
-
-
-def _tell_preempted(loggers: list[Any]) -> None:
-    for logger in loggers:
-        if isinstance(logger, WandbDashboard):
-            logger.preempted()
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbDashboard):
+                    logger.preempted()

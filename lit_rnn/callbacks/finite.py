@@ -31,18 +31,15 @@ class FiniteLoss(Callback):
 
     Args:
         checkpoint: The checkpoint to go back to, if it exists.
-        every: Look at every so many losses.
     """
 
-    def __init__(self, checkpoint: Path, every: int = 1) -> None:
-        self.checkpoint, self.every = checkpoint, every
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
         self._bad: Tensor | None = None  # the first bad step, 0 if there is none, and its loss
         self._stuck = 0  # looks in a row at an infinite gradient
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
         step = trainer.global_step
-        if step % self.every:
-            return
         if not self._is_read_late(loss):
             if not torch.isfinite(loss):
                 self._tell(pl_module, f"The loss is {loss.item()} at step {step + 1}")

@@ -53,7 +53,6 @@ class WandbDashboard(WandbLogger):
         self._folder = folder
         kept = folder / "wandb.json"
         options = self._wandb_init
-        options.pop("anonymous", None)  # Lightning always sends it, and wandb warns about it
         if options.get("name") is None:
             options["name"] = name
         if options.get("id") is None:
@@ -73,7 +72,7 @@ class WandbDashboard(WandbLogger):
         import wandb
 
         options = self._wandb_init
-        options.pop("anonymous", None)
+        options.pop("anonymous", None)  # Lightning always sends it, and wandb warns about it
         options.setdefault("settings", _patience())
         reason = None if self._is_offline() else _obstacle()
         try:

@@ -213,18 +213,18 @@ def _number(axes: Axes, steps: Steps) -> None:
 # ---- values
 
 
-def draw_channels(axes: Axes, x: NDArray[np.floating], label: str = "input", colour: str = "0.35") -> None:
+def draw_channels(axes: Axes, x: NDArray[np.floating], label: str = "input") -> None:
     """(T, C) over time; several channels above each other, each in its own scale, and said if not all are shown."""
     steps, count = np.arange(1, len(x) + 1), x.shape[1]
     if count == 1:
-        axes.plot(steps, x[:, 0], color=colour, linewidth=0.9, label=label)
+        axes.plot(steps, x[:, 0], color="0.35", linewidth=0.9, label=label)
         axes.set_ylabel(label)
         return
     shown = min(count, _CHANNELS)
     for number in range(shown):
         low, high = np.nanmin(x[:, number]), np.nanmax(x[:, number])
         scaled = (x[:, number] - low) / (high - low or 1)
-        axes.plot(steps, 0.8 * scaled + shown - 1 - number - 0.4, color=colour, linewidth=0.9)
+        axes.plot(steps, 0.8 * scaled + shown - 1 - number - 0.4, color="0.35", linewidth=0.9)
     axes.set_yticks(range(shown), [str(number) for number in range(shown, 0, -1)])
     axes.tick_params(axis="y", length=0)
     axes.set_ylabel("channel" if shown == count else f"{shown} of {count} channels")

@@ -30,13 +30,12 @@ def parse_rows(content: bytes) -> tuple[list[str], list[dict[str, str]], str | N
     return keys, [dict(zip(keys, row, strict=True)) for row in whole], damage
 
 
-def read_curve(metrics: Path, column: str, least: int = 0) -> tuple[list[int], list[float]]:
+def read_curve(metrics: Path, column: str) -> tuple[list[int], list[float]]:
     """Steps and values of one column of a metrics.csv, where it has values; two empty lists if there is none.
 
     Args:
         metrics: The file.
         column: Its column.
-        least: So many optimizer steps its rows must reach, else there are none: those of half a copy do not.
 
     Raises:
         UserError: if a value is no number.
@@ -45,8 +44,6 @@ def read_curve(metrics: Path, column: str, least: int = 0) -> tuple[list[int], l
         return [], []
     rows = parse_rows(metrics.read_bytes())[1]
     try:
-        if max((int(row["step"]) + 1 for row in rows), default=0) < least:
-            return [], []
         points = [(int(row["step"]) + 1, float(row[column])) for row in rows if row.get(column)]
     except ValueError as error:
         raise UserError(f"{metrics} is damaged ({one_line(error)}): recreate it or remove it.") from error
@@ -54,5 +51,5 @@ def read_curve(metrics: Path, column: str, least: int = 0) -> tuple[list[int], l
 
 
 def is_whole(metrics: Path, steps: int) -> bool:
-    """Whether the rows of a metrics.csv reach the last of so many optimizer steps."""
+    """Whether the rows of a metrics.csv reach the last of so many optimizer steps: those of half a copy do not."""
     return max(read_curve(metrics, "step")[0], default=0) >= steps

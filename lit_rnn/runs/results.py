@@ -1,11 +1,13 @@
-"""The numbers that a finished command left in a run folder, and the run folders below a study's."""
+"""The numbers that a finished command left in a run folder, over runs too, and the run folders below a study's."""
 
 from __future__ import annotations
 
 import math
 import re
+import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,29 @@ def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
 def other_lengths(result: Mapping[str, Any]) -> list[int]:
     """The other lengths that the numbers of a run are also at, in their order."""
     return [int(match[1]) for key in result if key.startswith("value") and (match := _AT_LENGTH.fullmatch(key))]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean, the sample standard deviation (n - 1 in its denominator; None of one value), and how many values."""
+
+    mean: float
+    std: float | None
+    number: int
+
+
+def spread_of(values: Iterable[float | None]) -> Spread | None:
+    """Of the values that are finite numbers; None if there is none."""
+    found = [float(value) for value in values if value is not None and math.isfinite(value)]
+    if not found:
+        return None
+    return Spread(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None, len(found))
+
+
+def in_columns(key: str, found: Spread | None) -> dict[str, Any]:
+    """As the row of a file has it: mean, deviation and number behind ``key``."""
+    mean, std, count = (None, None, 0) if found is None else (found.mean, found.std, found.number)
+    return {f"{key}_mean": mean, f"{key}_std": std, f"{key}_number": count}
 
 
 def finished_below(folder: Path) -> list[Path]:

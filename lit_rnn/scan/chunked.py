@@ -15,8 +15,6 @@ Rule over Sequence Length", have it for one step an input.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -29,7 +27,7 @@ CHUNK = 16
 """Householder steps in a chunk: the triangular systems cost their number squared, from chunk to chunk goes a loop."""
 
 
-def run_chunked(cell: DeltaProductCell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
+def run_chunked(cell: DeltaProductCell, u: Tensor, state: State) -> tuple[Tensor, State]:
     """Outputs (T, B, output_size) and final state from drive u (T, B, G)."""
     H = cell.matrices(state[0])
     with torch.autocast(u.device.type, enabled=False):  # states keep their precision

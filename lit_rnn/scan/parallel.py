@@ -28,7 +28,7 @@ def runs_parallel(cell: Cell) -> bool:
 def run_parallel(cell: LinearCell | DeltaProductCell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
     """Outputs (T, B, output_size) and final state from drive u (T, B, G)."""
     if isinstance(cell, DeltaProductCell):
-        return run_chunked(cell, u, state, w)
+        return run_chunked(cell, u, state)
     A, b = cell.terms(u, w)
     h = states(A, b, torch.stack(state, dim=-2))
     return cell.read(h, u, w), h[-1].unbind(-2)

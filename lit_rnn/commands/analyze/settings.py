@@ -19,6 +19,6 @@ class Settings:
         samples: Validation sequences.
     """
 
-    points: int = 100
-    steps: int = 100
-    samples: int = 8
+    points: int
+    steps: int
+    samples: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +22,7 @@ from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.options import FILES
-from lit_rnn.runs.results import other_lengths
+from lit_rnn.runs.results import Spread, other_lengths, spread_of
 
 _BITS = ("bits_per_symbol", "bits_per_character", "bits_per_byte", "bits_per_word")
 _LOWER = frozenset(["loss", "cross_entropy", *_BITS, "perplexity", "mse", "rmse", "mae", "henrici"])
@@ -32,23 +31,6 @@ _LOWER = frozenset(["loss", "cross_entropy", *_BITS, "perplexity", "mse", "rmse"
 def higher_is_better(metric: str) -> bool:
     """The direction of a metric of ours, or of a published one."""
     return metric not in _LOWER
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A mean, the sample standard deviation (n - 1 in its denominator; None of one value), and how many values."""
-
-    mean: float
-    std: float | None
-    number: int
-
-
-def spread_of(values: Iterable[float | None]) -> Spread | None:
-    """Of the values that are finite numbers; None if there is none."""
-    found = [float(value) for value in values if value is not None and math.isfinite(value)]
-    if not found:
-        return None
-    return Spread(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None, len(found))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from lit_rnn.commands.compare.measure import (
     NEAR,
     Comparison,
     Group,
-    Spread,
     beside,
     by_rate,
     is_of,
@@ -23,6 +22,7 @@ from lit_rnn.commands.compare.measure import (
 from lit_rnn.published import STATUSES, Published
 from lit_rnn.report.page import Page
 from lit_rnn.report.tables import Table, lacking, number, plain_markdown, spread, words
+from lit_rnn.runs.results import Spread, in_columns
 
 SPREAD = "±: sample standard deviation over seeds"
 
@@ -96,8 +96,7 @@ def published_table(comparison: Comparison) -> tuple[Table, list[str]] | None:
         count = successes(entry, comparison)
         remark = f"ours: {count}" if count else _beside(entry, comparison) or _other_sizes(entry.size, ours)
         remark = f"not comparable: {'; '.join(reasons)}" if reasons else remark
-        note = f"{entry.paper}, {entry.where}. Protocol: {entry.protocol}. Read in: {entry.source}."
-        mark = notes.setdefault(note, f"({len(notes) + 1})")
+        mark = notes.setdefault(entry.note, f"({len(notes) + 1})")
         texts = [f"{entry.name} {mark}", remark]
         rows.append([*texts, entry.size, entry.parameters, f"{entry.split}/{entry.metric}", str(entry)])
     if not rows:
@@ -156,9 +155,7 @@ def rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
             measured = {"loss": group.loss, "value": group.value, "test_value": group.test, "seconds": group.seconds}
             measured |= {f"value_at_{length}": group.value_at(length) for length in comparison.lengths}
             for key, value in measured.items():
-                line[f"{key}_mean"] = None if value is None else value.mean
-                line[f"{key}_std"] = None if value is None else value.std
-                line[f"{key}_number"] = 0 if value is None else value.number
+                line |= in_columns(key, value)
             found.append(line)
     return found
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from datamodules.errors import UserError, as_in_yaml
 from lit_rnn.files import in_whole, read_json, read_yaml
-from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.curves import is_whole, read_curve
 from lit_rnn.runs.endings import how_diverged, is_diverged
 from lit_rnn.runs.folder import newest_config, numbered
 from lit_rnn.runs.options import FILES, PLACES, TRAINER, said_before, without
@@ -86,7 +86,8 @@ class Run:
     @functools.cached_property
     def losses(self) -> list[float]:
         """Of its validations; none where metrics.csv ends before the run did."""
-        return read_curve(self.folder / "metrics.csv", "val/loss", self.fit["steps"])[1]
+        metrics = self.folder / "metrics.csv"
+        return read_curve(metrics, "val/loss")[1] if is_whole(metrics, self.fit["steps"]) else []
 
     @property
     def files(self) -> dict[str, Any]:

@@ -242,7 +242,7 @@ def in_sentences(precision: Any) -> Iterator[None]:
 
 
 def check_callbacks(
-    trainer: Mapping[str, Any], added: Sequence[Any], model: SequenceModel, lengths: Sequence[int] = ()
+    trainer: Mapping[str, Any], added: Sequence[Any], model: SequenceModel, lengths: Sequence[int]
 ) -> None:
     """Refuse callbacks that would train or report something other than what the config says, or not resume as it was.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lit_rnn.commands.study.estimate import longest
 from lit_rnn.commands.study.local import has_diverged, is_done
+from lit_rnn.commands.study.measure import over_seeds, results
 from lit_rnn.commands.study.subject import Run, Setting, Study
 
 
@@ -18,8 +19,6 @@ def best_setting(study: Study, arm: str, folder: Path, passed_over: frozenset[Ru
     Args:
         passed_over: Runs whose settings are out, as they diverged; those with further seeds choose nothing.
     """
-    from lit_rnn.commands.study.measure import over_seeds, results  # here: --help needs no NumPy
-
     ours = [run for run in study.runs if run.setting.arm == arm]
     out = {run.setting.name for run in passed_over if run in ours}
     ours = [run for run in ours if run.setting.name not in out]
@@ -34,8 +33,6 @@ def best_setting(study: Study, arm: str, folder: Path, passed_over: frozenset[Ru
 
 def followed(study: Study, best: Setting, folder: Path) -> list[Run]:
     """What follows for the best setting of an arm, whose runs with the study's own seeds have ended."""
-    from lit_rnn.commands.study.measure import results  # here: --help needs no NumPy
-
     first = [run for run in study.runs if run.setting == best]
     return study.following(best, all(row["success"] for row in results(study, folder, first)))
 

@@ -8,15 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lit_rnn.commands.study.local import has_diverged
 from lit_rnn.commands.study.search.space import text
 from lit_rnn.commands.study.subject import Run, Study
 from lit_rnn.files import write_csv, write_json
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.options import number
-from lit_rnn.runs.results import is_finished, read_result
+from lit_rnn.runs.results import in_columns, is_finished, read_result, spread_of
 
 
 def results(study: Study, folder: Path, runs: Sequence[Run] | None = None) -> list[dict[str, Any]]:
@@ -102,10 +100,7 @@ def over_seeds(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         summary["diverged"] = sum(row["diverged"] for row in ours)
         summary["successes"] = sum(row["success"] for row in ours)
         for key in ("loss", "best_loss", "value", *(["test"] if "test" in ours[0] else [])):
-            numbers = [row[key] for row in ours if row[key] is not None and np.isfinite(row[key])]
-            summary[f"{key}_mean"] = statistics.fmean(numbers) if numbers else None
-            summary[f"{key}_std"] = statistics.stdev(numbers) if len(numbers) > 1 else None
-            summary[f"{key}_number"] = len(numbers)
+            summary |= in_columns(key, spread_of(row[key] for row in ours))
         settings.append(summary)
         ranks[name] = rank([row["best_loss"] for row in ours])
     return sorted(settings, key=lambda summary: ranks[summary["setting"]])
