@@ -307,10 +307,6 @@ class SequenceModel(KeepsKind, Training):
         """What is added to the training loss, and not to the loss that is shown; None adds nothing."""
         return None
 
-    def not_averaged(self) -> str | None:
-        """Why a mean of the parameters over steps is no network of this kind, None if it is one."""
-        return None
-
     # ---- training
 
     def loss_of(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -20,7 +20,7 @@ from datamodules.checks import SPLIT_WORDS
 from datamodules.errors import UserError, require
 from lit_rnn import optim
 from lit_rnn.class_paths import class_path
-from lit_rnn.models import changes, made_on, resuming
+from lit_rnn.models import averages, changes, made_on, resuming
 from lit_rnn.models.carried import Carried
 from lit_rnn.models.network import Network
 from lit_rnn.models.objectives import Meters, measured_names
@@ -69,6 +69,10 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
 
         Change tensors in place.
         """
+
+    def not_averaged(self) -> str | None:
+        """Why a mean of the parameters over steps is no network of this kind, None if it is one."""
+        return None
 
     # ---- optimizer and scheduler
 
@@ -197,6 +201,8 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
 
     def setup(self, stage: str) -> None:
         self.meters.measure_at(self._other_lengths())
+        if stage == "fit" and self._trainer is not None:
+            averages.prepare(self._trainer, self)
 
     def _other_lengths(self) -> list[int]:
         """At which validation and test measure too, in the order of their loaders behind the first."""

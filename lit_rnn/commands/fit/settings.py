@@ -20,7 +20,7 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback
 from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator, XLAAccelerator
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, Timer, WeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from pytorch_lightning.strategies import StrategyRegistry
 
 from datamodules import Task
@@ -28,7 +28,7 @@ from datamodules.errors import UserError, did_you_mean, one_line, require
 from lit_rnn import optim
 from lit_rnn.class_paths import loaded
 from lit_rnn.memory import machine_memory
-from lit_rnn.models import OrthogonalRNN, SequenceModel
+from lit_rnn.models import OrthogonalRNN, SequenceModel, averages
 from lit_rnn.models.objectives import measured_names
 from lit_rnn.runs.config import listed, walk
 
@@ -256,11 +256,9 @@ def check_callbacks(
         UserError: naming the callback.
     """
     key, chosen, validates = "trainer.callbacks", listed(trainer["callbacks"]), trainer["limit_val_batches"] != 0
+    averages.check(chosen, model)
     for callback in chosen:
         name = type(callback).__name__
-        reason = model.not_averaged()
-        if isinstance(callback, WeightAveraging) and reason is not None:
-            raise UserError(f"{key} names {name}, which cannot be used with {type(model).__name__}: {reason}.")
         monitor = getattr(callback, "monitor", None)
         if isinstance(callback, EarlyStopping | ModelCheckpoint) and monitor is not None:
             names = measured_names(model.task, lengths) if validates else []

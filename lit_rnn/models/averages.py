@@ -1,0 +1,63 @@
+"""Means of the weights over the steps, as callbacks of Lightning's take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
+
+from datamodules.errors import UserError
+
+if TYPE_CHECKING:
+    from lit_rnn.models.training import Training
+
+
+def check(callbacks: Sequence[Any], model: Training) -> None:
+    """Refuse callbacks whose mean of the weights is no network of the model's kind (`Training.not_averaged`).
+
+    Raises:
+        UserError: naming the callback.
+    """
+    reason = model.not_averaged()
+    for callback in callbacks:
+        if reason is not None and isinstance(callback, WeightAveraging | StochasticWeightAveraging):
+            raise UserError(
+                f"trainer.callbacks names {type(callback).__name__}, which cannot be used with {type(model).__name__}: "
+                f"{reason}."
+            )
+
+
+def prepare(trainer: Any, model: Training) -> None:
+    """Of a trainer's callbacks: `check` them, and keep their means to what has one, in the precision of the run.
+
+    To be called where Lightning has made the means, but not yet loaded a checkpoint into them.
+    """
+    check(trainer.callbacks, model)
+    for callback in trainer.callbacks:
+        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+            _spare_whole_numbers(callback._average_model)
+            if trainer.precision == "64-true":  # made before the model's are doubled; a validation swaps the two
+                callback._average_model.double()
+
+
+def _spare_whole_numbers(average: AveragedModel) -> None:
+    """Let a mean of the weights take whole numbers from the model as they are.
+
+    torch averages buffers that hold indices, too: at a decay of 0.9 it makes 2 of 3 and 3, as 2.9999998 is cut off, and
+    on a GPU it fails. W is then built from wrong places.
+    """
+    one, several = average.avg_fn or get_swa_avg_fn(), average.multi_avg_fn
+
+    def update(means: Sequence[Tensor], now: Sequence[Tensor], count: Tensor | int) -> None:
+        """Of tensors of one dtype."""
+        whole = not (means[0].is_floating_point() or means[0].is_complex())
+        if several is not None and not whole:
+            several(means, now, count)  # type: ignore[arg-type]
+            return
+        for mean, value in zip(means, now, strict=True):
+            mean.copy_(value if whole else one(mean, value, count))
+
+    average.avg_fn, average.multi_avg_fn = None, update
