@@ -97,9 +97,8 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
             watched in known, "model.init_args.lr_scheduler.init_args.monitor", watched, f"one of {', '.join(known)}"
         )
         interval = optim.interval_of(self.options.lr_scheduler, self.options.lr_scheduler_interval)
-        schedule = {"scheduler": scheduler, "monitor": watched, "interval": interval}
-        if isinstance(scheduler, ReduceLROnPlateau) and watched.startswith("val/") and self._trainer is not None:
-            schedule["frequency"] = self.trainer.check_val_every_n_epoch or 1  # it is measured no more often
+        # not Lightning's: it wants the metric after every epoch, measured or not
+        schedule = {"scheduler": scheduler, "monitor": watched, "interval": interval, "reduce_on_plateau": False}
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def configure_gradient_clipping(
@@ -133,27 +132,37 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         self.after_step(self.optimizer_steps)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
-        """Lightning's step of a scheduler, but for those that watch a metric: `on_train_epoch_end` has theirs."""
-        if not isinstance(scheduler, ReduceLROnPlateau):
+        """Lightning's step of a scheduler, but for ours that watch a metric: `on_train_epoch_end` has theirs."""
+        if not isinstance(scheduler, ReduceLROnPlateau) or metric is not None:
             super().lr_scheduler_step(scheduler, metric)
 
     def on_train_epoch_end(self) -> None:
-        """Step schedulers that watch a metric, and a curriculum: here, so that the epoch's checkpoint has it."""
+        """Step schedulers that watch a metric, where it was measured anew, and a curriculum: here, so that the epoch's
+        checkpoint has it."""
         if self.trainer.is_last_batch:
             self._refuse_nothing("train")
         metrics = self.trainer.callback_metrics  # on every rank: reading it synchronises
         data, own = data_of(self._trainer), metrics.get(f"train/{self.task.metric}")
         if self.trainer.is_last_batch and data is not None and own is not None:
             data.epoch_ended(float(own))
-        for config in self.trainer.lr_scheduler_configs if self.trainer.is_last_batch else ():
-            watched = metrics.get(self._watched(config.scheduler))
-            due = (self.trainer.current_epoch + 1) % config.frequency == 0
-            if isinstance(config.scheduler, ReduceLROnPlateau) and due and watched is not None:
-                config.scheduler.step(float(watched))
+        for scheduler in self._plateaus() if self.trainer.is_last_batch else ():
+            name = self._watched(scheduler)
+            if name in metrics and (name.startswith("train/") or getattr(scheduler, "unread", True)):
+                scheduler.step(float(metrics[name]))
+                scheduler.unread = False
+
+    def _plateaus(self) -> list[Any]:
+        """Our schedulers that watch a metric; those of a subclass's own `configure_optimizers` are Lightning's."""
+        configs = self.trainer.lr_scheduler_configs
+        ours = [config.scheduler for config in configs if not config.reduce_on_plateau]
+        return [scheduler for scheduler in ours if isinstance(scheduler, ReduceLROnPlateau)]
 
     # ---- epochs
 
     def on_train_start(self) -> None:
+        for optimizer in self.trainer.optimizers[:1]:
+            if self._count_step not in optimizer._optimizer_step_post_hooks.values():  # a subclass made its own
+                optimizer.register_step_post_hook(self._count_step)
         self.expect_passes()
         self.backends()  # refuses one that cannot run where the trainer has put the cells
         self._check_schedule()
@@ -168,7 +177,16 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
                 self.meters.reset("train")
 
     def _check_schedule(self) -> None:
-        """Refuse a cycle that is over before the run is: torch would, in the middle of training."""
+        """Refuse a cycle that is over before the run is: torch would, in the middle of training; and a plateau of what
+        is never measured."""
+        for scheduler in self._plateaus():
+            watched = self._watched(scheduler)
+            require(
+                watched.startswith("train/") or self.trainer.enable_validation,
+                "model.init_args.lr_scheduler.init_args.monitor",
+                watched,
+                "train/loss or another of training: this run has no validation",
+            )
         for config in self.trainer.lr_scheduler_configs:
             if isinstance(config.scheduler, OneCycleLR):
                 epochs = self.trainer.max_epochs
@@ -238,6 +256,8 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
     def on_validation_epoch_end(self) -> None:
         if not self.trainer.sanity_checking:
             self._refuse_nothing("val")
+            for scheduler in self._plateaus():
+                scheduler.unread = True  # a checkpoint keeps it, as all of a scheduler
         self._validated = True
 
     def on_test_epoch_end(self) -> None:

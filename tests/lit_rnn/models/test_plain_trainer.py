@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 import torch
 from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
+from torch.optim import LBFGS, SGD
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset
 
-from lit_rnn.models import VanillaRNN, resuming
+from datamodules.errors import UserError
+from lit_rnn.models import DtrivRNN, SequenceModel, VanillaRNN, resuming
 
 TASK: dict[str, Any] = {
     "name": "t",
@@ -46,7 +50,7 @@ class Data(LightningDataModule):
         return DataLoader(Endless(), batch_size=4)
 
 
-def fitted(model: VanillaRNN, **options: Any) -> Trainer:
+def fitted(model: SequenceModel, **options: Any) -> Trainer:
     off: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,
@@ -60,6 +64,17 @@ def fitted(model: VanillaRNN, **options: Any) -> Trainer:
     return trainer
 
 
+def watching(metric: str) -> VanillaRNN:
+    """Whose rate falls to a tenth after each bad measurement, which is every one but the first."""
+    plateau = {"patience": 0, "threshold": 0.999, "factor": 0.1, "monitor": metric}
+    return VanillaRNN(
+        TASK,
+        4,
+        optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}},
+        lr_scheduler={"class_path": "pytorch_lightning.cli.ReduceLROnPlateau", "init_args": plateau},
+    )
+
+
 @pytest.mark.parametrize("options", [{"max_epochs": 1}, {"max_steps": 2}, {"max_epochs": 1, "limit_val_batches": 0}])
 def test_loaders_that_do_not_know_their_length(options: dict[str, Any]) -> None:
     assert fitted(VanillaRNN(TASK, 4), **options).global_step == 2
@@ -67,14 +82,46 @@ def test_loaders_that_do_not_know_their_length(options: dict[str, Any]) -> None:
 
 def test_a_plateau_is_looked_for_where_there_was_a_validation() -> None:
     """Of four epochs two are validated: the first gives the best loss, the second is bad, and the rate falls once."""
-    plateau = {"patience": 0, "threshold": 0.999, "factor": 0.1}
-    model = VanillaRNN(
-        TASK,
-        4,
-        optimizer={"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5}},
-        lr_scheduler={"class_path": "torch.optim.lr_scheduler.ReduceLROnPlateau", "init_args": plateau},
-    )
-    trainer = fitted(model, max_epochs=4, check_val_every_n_epoch=2)
+    trainer = fitted(watching("val/loss"), max_epochs=4, check_val_every_n_epoch=2)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(("every", "epochs", "rate"), [(6, 6, 0.05), (2, 3, 0.005), (1, 3, 0.005)])
+def test_a_plateau_counts_each_validation_once(every: int, epochs: int, rate: float) -> None:
+    """Epochs have two batches: one without a validation says nothing new, and as the first it ended the run."""
+    trainer = fitted(watching("val/loss"), max_epochs=epochs, check_val_every_n_epoch=None, val_check_interval=every)
+    assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(rate)
+
+
+def test_a_plateau_of_what_is_never_measured_is_refused_at_the_start() -> None:
+    with pytest.raises(UserError, match=r"lr_scheduler.*'val/loss'.*train/loss"):
+        fitted(watching("val/loss"), max_epochs=2, limit_val_batches=0)
+    assert fitted(watching("train/loss"), max_epochs=1, limit_val_batches=0).global_step == 2
+
+
+@pytest.mark.parametrize("make", [partial(SGD, lr=0.1), partial(LBFGS, lr=0.1, max_iter=3)], ids=["SGD", "LBFGS"])
+def test_an_optimizer_of_a_subclass_is_followed(make: Any) -> None:
+    """A step of LBFGS, which runs its closure several times, is one."""
+
+    class Own(DtrivRNN):
+        def configure_optimizers(self) -> Any:
+            return make(self.parameters())
+
+    model = Own(TASK, 4, rebase_every=2)
+    base = model.cells[0].recurrent.base.clone()
+    fitted(model, max_epochs=1)
+    assert model.optimizer_steps == 2 and not model.cells[0].recurrent.skew.any()
+    assert not torch.equal(model.cells[0].recurrent.base, base)
+
+
+def test_a_plateau_of_a_subclass_is_lightnings() -> None:
+    class Own(VanillaRNN):
+        def configure_optimizers(self) -> Any:
+            optimizer = SGD(self.parameters(), lr=0.5)
+            plateau = ReduceLROnPlateau(optimizer, patience=0, threshold=0.999)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "train/loss"}}
+
+    trainer = fitted(Own(TASK, 4), max_epochs=2, limit_val_batches=0)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05)
 
 
