@@ -314,7 +314,8 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
       without autocast, ``torch`` for the LSTMs that it takes, where sequences are of one length: ``native`` needed 1.13
       to 1.31 times as long there, for GRU and RNN a quarter to a half (`benchmarks/README.md`). On
       a CUDA device, where `autotune.MEASURE_FROM` steps are to come, `scan` measures all that can instead, once for
-      each shape, and takes the fastest; ``lit_rnn autotune`` shows what was measured.
+      each shape, and takes the fastest; ``lit_rnn autotune`` shows what was measured. Inside a transform of
+      ``torch.func``, such as ``grad`` or ``vmap``, it is ``loop``.
 
     Args:
         asked: The name.
@@ -327,6 +328,9 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
     """
     key = "model.init_args.backend"
     require(asked in get_args(Backend), key, asked, f"one of {', '.join(get_args(Backend))}")
+    if torch._C._are_functorch_transforms_active():
+        require(asked in ("auto", "loop"), key, asked, "auto or loop: torch.func transforms no other")
+        return "loop"
     if asked != "auto":
         able = [name for name in get_args(Chosen) if supports(name, cell, device)]
         if asked not in able:

@@ -317,6 +317,34 @@ def test_differentiating_twice_is_the_loops_alone(backend: Any) -> None:
         torch.autograd.grad(scan(cell, x, backend=backend)[0].sum(), x, create_graph=True)
 
 
+@pytest.mark.parametrize("name", ["exprnn", "lstm", "urnn"])
+def test_transforms_of_torch_func_take_the_loop(name: str) -> None:
+    """A gradient a sequence, by grad under vmap: together they are that of all. A name given is refused in words."""
+    torch.manual_seed(0)
+    cell, x = ALL[name]().double(), torch.randn(5, 3, I).double()
+
+    def loss(parameters: Any, x: Tensor, backend: Any = "auto") -> Tensor:
+        y, _ = torch.func.functional_call(Scanned(cell, backend), parameters, (x,))
+        return y.abs().square().sum()
+
+    parameters = {f"cell.{key}": value for key, value in cell.named_parameters()}
+    each = torch.func.vmap(torch.func.grad(loss), (None, 1))(parameters, x[:, :, None])
+    whole = torch.autograd.grad(loss(parameters, x), list(parameters.values()))
+    for gradient, expected in zip(each.values(), whole, strict=True):
+        torch.testing.assert_close(gradient.sum(0), expected)
+    with pytest.raises(UserError, match=r"backend is 'native'.*auto or loop: torch\.func"):
+        torch.func.grad(loss)(parameters, x, "native")
+
+
+class Scanned(nn.Module):
+    def __init__(self, cell: Cell, backend: Any) -> None:
+        super().__init__()
+        self.cell, self.backend = cell, backend
+
+    def forward(self, x: Tensor) -> Any:
+        return scan(self.cell, x, backend=self.backend)
+
+
 def test_two_layers_train_alike() -> None:
     """Thirty steps of a model, by backend."""
     losses = {}
