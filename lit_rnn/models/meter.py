@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
@@ -49,6 +50,7 @@ class ExpOfMean(WeightedMean):
         return super().compute().exp()
 
 
+@functools.cache
 def nan_of_nan(cls: Any) -> Any:
     """``cls`` of torchmetrics, but NaN once an output was: it takes NaN for class 0, or for a place in a ranking."""
 
@@ -68,8 +70,15 @@ def nan_of_nan(cls: Any) -> Any:
             value: Tensor = super().compute()
             return value.where(self.lost == 0, torch.nan)
 
+        def __reduce__(self) -> Any:
+            return _unpickled, (cls,), self.__getstate__()
+
     OrNaN.__name__ = cls.__name__  # as messages name it
     return OrNaN
+
+
+def _unpickled(cls: Any) -> Any:
+    return object.__new__(nan_of_nan(cls))
 
 
 class AUROC(classification.MulticlassAUROC):

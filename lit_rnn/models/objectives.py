@@ -222,7 +222,8 @@ class Meters(nn.ModuleDict):
 
     def __init__(self, task: Task) -> None:
         super().__init__()
-        self.task, self.metric = task, headline(task)
+        self.task = task
+        headline(task)  # refuses what is none
         sound = task.scored != "padded" or task.metric == "mse"
         require(sound, "task.metric", task.metric, "mse, as the task is scored padded")
         for stage in STAGES:
@@ -231,6 +232,11 @@ class Meters(nn.ModuleDict):
         self.register_load_state_dict_pre_hook(_tensors_to_lists)
         for meter in self.of("train").values():
             meter.persistent(True)
+
+    @property
+    def metric(self) -> HeadlineMetric:
+        """Read anew, so that a model can be pickled: it is made of functions."""
+        return headline(self.task)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Sums follow the model to another device, but to no coarser dtype, unless it has no other: they would lose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 from collections.abc import Iterator
 from functools import partial
@@ -123,6 +124,17 @@ def test_a_plateau_of_a_subclass_is_lightnings() -> None:
 
     trainer = fitted(Own(TASK, 4), max_epochs=2, limit_val_batches=0)
     assert trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "auroc", "CohenKappa"])
+def test_a_trained_model_can_be_pickled(metric: str) -> None:
+    """As a process that is spawned gets it: its meters were made of functions without a name."""
+    model = DtrivRNN({**TASK, "metric": metric}, 4, rebase_every=2)
+    fitted(model, max_epochs=1)
+    again = pickle.loads(pickle.dumps(model))
+    x = torch.randn(3, 5, 2)
+    assert torch.equal(again(x), model(x)) and again.optimizer_steps == 2
+    assert fitted(again, max_epochs=1).callback_metrics.keys() >= {f"val/{metric}"}
 
 
 def test_both_states_beside_an_average_have_the_measurements_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
