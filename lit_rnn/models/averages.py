@@ -36,11 +36,26 @@ def prepare(trainer: Any, model: Training) -> None:
     To be called where Lightning has made the means, but not yet loaded a checkpoint into them.
     """
     check(trainer.callbacks, model)
-    for callback in trainer.callbacks:
-        if isinstance(callback, WeightAveraging) and callback._average_model is not None:
-            _spare_whole_numbers(callback._average_model)
-            if trainer.precision == "64-true":  # made before the model's are doubled; a validation swaps the two
-                callback._average_model.double()
+    for average in _averages(trainer):
+        _spare_whole_numbers(average)
+        if trainer.precision == "64-true":  # made before the model's are doubled; a validation swaps the two
+            average.double()
+
+
+def follow(trainer: Any, model: Training) -> None:
+    """Behind a step: until a mean begins (``update_starting_at_step``) it is the model's weights of now.
+
+    Lightning leaves the untrained ones there, validates them and saves them, at the run's end too.
+    """
+    for average in _averages(trainer):
+        if average.n_averaged == 0:
+            average.update_parameters(model)
+            average.n_averaged.zero_()
+
+
+def _averages(trainer: Any) -> list[AveragedModel]:
+    means = [callback._average_model for callback in trainer.callbacks if isinstance(callback, WeightAveraging)]
+    return [mean for mean in means if mean is not None]
 
 
 def _spare_whole_numbers(average: AveragedModel) -> None:

@@ -130,6 +130,8 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
     def _count_step(self, *_: Any) -> None:
         self.optimizer_steps += 1
         self.after_step(self.optimizer_steps)
+        if self._trainer is not None:
+            averages.follow(self._trainer, self)
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Lightning's step of a scheduler, but for ours that watch a metric: `on_train_epoch_end` has theirs."""

@@ -73,3 +73,15 @@ def test_a_mean_that_is_no_such_network_is_refused(callback: Any, model: type[Se
     """From Python as on the command line: a mean of A over moving bases belongs to none of them."""
     with pytest.raises(UserError, match=f"{type(callback).__name__}.*{model.__name__}.*{words}"):
         averaged(model(TASK, 6), callback)
+
+
+def test_before_a_mean_begins_it_is_the_model() -> None:
+    """It was the untrained weights: they were validated, and took the place of the trained ones at the run's end."""
+    runs = []
+    for callbacks in ([], [EMAWeightAveraging(update_starting_at_step=100)]):
+        torch.manual_seed(0)
+        model = ExpRNN(TASK, 6)
+        trainer = fitted(model, max_epochs=2, callbacks=callbacks)
+        runs.append((model.state_dict(), trainer.callback_metrics))
+    for plain, with_mean in zip(*runs, strict=True):
+        assert all(torch.equal(plain[name], with_mean[name]) for name in plain)
