@@ -9,7 +9,7 @@ from __future__ import annotations
 import cmath
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +33,9 @@ from lit_rnn.analysis.eigen import (
 from lit_rnn.analysis.nonnormal import schur
 from lit_rnn.analysis.resolvent import BESIDE, MEMORY, dense, inverse_lanczos, scaled, smallest_singular_values
 
+Box = tuple[float, float, float, float]  # left, right, bottom, top
+
+_MARGIN = 1.15
 _FEW = 16  # points at which dense SVDs are as fast as the Lanczos process
 _LARGEST = 1e300  # of a norm, whose multiples are doubles too
 _MOST_CAYLEY = 1e3  # entry of a Cayley transform: digits that it may cost
@@ -49,7 +52,7 @@ class Pseudospectrum(NamedTuple):
 def pseudospectrum(
     W: ArrayLike | Tensor,
     points: int = 100,
-    box: tuple[float, float, float, float] | None = None,
+    box: Box | None = None,
     memory: int = MEMORY,
 ) -> Pseudospectrum:
     """sigma_min(z I - W) on a grid of points x points.
@@ -67,7 +70,7 @@ def pseudospectrum(
     W = square(W)
     accepted = "(left, right, bottom, top) with left < right and bottom < top"
     require(box is None or len(box) == 4, "box", box, accepted)
-    left, right, bottom, top = _box(W) if box is None else box
+    left, right, bottom, top = common_box([W]) if box is None else box
     require(left < right and bottom < top, "box", box, accepted)
     x, y = np.linspace(left, right, points), np.linspace(bottom, top, points)
     if bottom == -top:
@@ -75,13 +78,14 @@ def pseudospectrum(
     return Pseudospectrum(x, y, smallest_singular_values(W, x + 1j * y[:, None], memory=memory))
 
 
-def _box(W: NDArray[Any]) -> tuple[float, float, float, float]:
-    touched = np.concatenate((numerical_range(W, 4), [1, -1, 1j, -1j]))
+def common_box(Ws: Sequence[NDArray[Any]]) -> Box:
+    """The square that holds the numerical ranges of all matrices and the unit circle, with a margin."""
+    touched = np.concatenate([*(numerical_range(W, 4) for W in Ws), [1, -1, 1j, -1j]])
     left, right, bottom, top = touched.real.min(), touched.real.max(), touched.imag.min(), touched.imag.max()
-    half = 1.15 * max(right - left, top - bottom) / 2
+    half = _MARGIN * max(right - left, top - bottom) / 2
     x = (left + right) / 2
-    y = 0.0 if np.isrealobj(W) else (bottom + top) / 2
-    return x - half, x + half, y - half, y + half
+    y = 0.0 if all(np.isrealobj(W) for W in Ws) else (bottom + top) / 2
+    return float(x - half), float(x + half), float(y - half), float(y + half)
 
 
 # ---- how far the pseudospectrum reaches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from torch import Tensor
 from datamodules.batch import Batch, Parts
 from lit_rnn import analysis
 from lit_rnn.analysis.arrays import Complex, Real
+from lit_rnn.analysis.pseudospectra import Box
 from lit_rnn.commands.analyze.settings import Settings
 from lit_rnn.commands.analyze.subject import Matrix
 from lit_rnn.models import SequenceModel
@@ -21,11 +22,9 @@ from lit_rnn.models.probes import encoded, gradient_flows
 from lit_rnn.scan import scan
 
 Finding = dict[str, Any]  # numbers, arrays and sentences by name
-Box = tuple[float, float, float, float]
 
 EPS = (1e-4, 1e-3, 1e-2, 1e-1)
 NOISE = 0.01  # variance in every unit and step, where a decoder reads
-_MARGIN = 1.15
 _JACOBIANS = 16  # along a trajectory, of which singular values are taken
 _SAME = 1e-12  # times the largest entry: two Jacobians in float64 are the same matrix
 _WARMUP = 0.1  # of the trajectory, before Lyapunov exponents are counted
@@ -79,16 +78,6 @@ def pseudospectrum(matrix: Matrix, settings: Settings, box: Box) -> Finding:
         **{f"pseudospectral_abscissa_{eps:g}": analysis.pseudospectral_abscissa(W, eps) for eps in EPS},
         "distance_to_instability": analysis.distance_to_instability(W),
     }
-
-
-def common_box(Ws: Sequence[NDArray[Any]]) -> Box:
-    """The square that holds the numerical ranges of all matrices and the unit circle, with a margin."""
-    touched = np.concatenate([*(analysis.numerical_range(W, 4) for W in Ws), [1, -1, 1j, -1j]])
-    left, right, bottom, top = touched.real.min(), touched.real.max(), touched.imag.min(), touched.imag.max()
-    half = _MARGIN * max(right - left, top - bottom) / 2
-    x = (left + right) / 2
-    y = 0.0 if all(np.isrealobj(W) for W in Ws) else (bottom + top) / 2
-    return float(x - half), float(x + half), float(y - half), float(y + half)
 
 
 def transient(matrix: Matrix, settings: Settings, box: Box) -> Finding:

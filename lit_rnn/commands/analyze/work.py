@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from datamodules.errors import UserError
 from lit_rnn import analysis
+from lit_rnn.analysis.pseudospectra import Box, common_box
 from lit_rnn.commands.analyze import measure
 from lit_rnn.commands.analyze.measure import Finding
 from lit_rnn.commands.analyze.settings import DATA_PARTS, Settings
@@ -90,7 +91,7 @@ class Work:
             for moment in self.moments:
                 yield moment.label, part, functools.partial(self._data_part, part, moment)
         for name, by_moment in self.subjects.items():
-            box = measure.common_box([matrix.W for matrix in by_moment.values()])
+            box = common_box([matrix.W for matrix in by_moment.values()])
             for label, matrix in by_moment.items():
                 finding = self.findings[name][label]
                 finding["eigenvalues_in_double"] = analysis.eigenvalues_trusted(matrix.W)
@@ -100,7 +101,7 @@ class Work:
                         continue
                     yield f"{name}, {label}", part, functools.partial(self._part, part, matrix, label, box)
 
-    def _part(self, part: str, matrix: Matrix, label: str, box: measure.Box) -> None:
+    def _part(self, part: str, matrix: Matrix, label: str, box: Box) -> None:
         where = f"{matrix.name}, {label}"
         with self._noting(part, where):
             finding = measure.MATRIX_PARTS[part](matrix, self.settings, box)
@@ -189,7 +190,7 @@ class _Cost:
 def _cost_of_piece(part: str, matrix: Matrix, size: int, settings: Settings) -> _Cost:
     source = None if matrix.source is None else matrix.source[:size]
     piece = Matrix("piece", matrix.W[:size, :size], source)
-    return _cost(lambda: measure.MATRIX_PARTS[part](piece, settings, measure.common_box([piece.W])))
+    return _cost(lambda: measure.MATRIX_PARTS[part](piece, settings, common_box([piece.W])))
 
 
 def _cost(work: Callable[[], object]) -> _Cost:
