@@ -1,7 +1,8 @@
-"""A Trainer as tests use it from Python: on the CPU, writing nothing and saying nothing."""
+"""A Trainer as tests use it from Python: on the CPU, writing nothing and saying nothing; and checkpoints of its own."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,3 +18,13 @@ def quiet_trainer(**options: Any) -> pl.Trainer:
         "enable_model_summary": False,
     }
     return pl.Trainer(**{**quiet, **options})
+
+
+class SaveEachStep(pl.Callback):
+    """``folder``/<step>.ckpt behind every step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")

@@ -8,19 +8,12 @@ import torch
 from scipy import stats
 
 from datamodules import CopyMemory, UserError
+from tests.datamodules.test_adding import draw
 
 
 def make(**options):
     sizes = {"train_samples": 16, "val_samples": 16, "test_samples": 16, "batch_size": 8, "seed": 0}
     return CopyMemory(**sizes | options)
-
-
-def draw(data, split="val"):
-    """All samples of a split, in one pass: inputs and targets as NumPy arrays."""
-    data.prepare_data()
-    data.setup("test" if split == "test" else "fit")
-    batches = list(data.loader(split, rank=0, world_size=1))
-    return tuple(torch.cat([batch[part] for batch in batches]).numpy() for part in (0, 1))
 
 
 def significant(counts, expected=None):

@@ -14,7 +14,7 @@ import torch
 from datamodules import Adding, CopyMemory, Denoise, LengthDataModule, UserError
 from datamodules.base import random_words
 from lit_rnn.models import ExpRNN
-from tests.trainers import quiet_trainer
+from tests.trainers import SaveEachStep, quiet_trainer
 
 SMALL: dict[str, Any] = {"train_samples": 48, "val_samples": 7, "test_samples": 5, "batch_size": 8, "seed": 3}
 KINDS: dict[str, tuple[type[LengthDataModule], dict[str, Any], dict[str, Any]]] = {
@@ -132,36 +132,33 @@ def test_by_a_threshold_the_next_epoch_is_longer() -> None:
 
 
 class Recorded(pl.Callback):
-    """What a run saw and ended with; it keeps a checkpoint at every step and at every epoch's end."""
+    """The batches that a run saw."""
 
-    def __init__(self, folder: Any = None) -> None:
-        self.folder, self.seen = folder, []
+    def __init__(self) -> None:
+        self.seen: list[torch.Tensor] = []
 
     def on_train_batch_start(self, trainer: Any, model: Any, batch: Any, batch_idx: int) -> None:
         self.seen.append(batch[0].clone())
-
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        if self.folder is not None:
-            trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
 
 
 @pytest.mark.parametrize("ends", [{"steps": [4, 9]}, {"threshold": 0.0}])
 def test_a_resume_goes_on_in_the_stage(ends: dict[str, Any], tmp_path: Any) -> None:
     """From inside every epoch, and from behind its last batch, whose end is still to come: batches and weights."""
 
-    def run(recorded: Recorded, checkpoint: Any = None) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
+    def run(checkpoint: Any = None) -> tuple[list[torch.Tensor], dict[str, torch.Tensor]]:
         torch.manual_seed(0)
         data = CopyMemory(delay=9, curriculum={"lengths": [2, 4], **ends}, val_lengths=[15], **SMALL)
         model = ExpRNN(data.task, 4)
-        trainer = quiet_trainer(max_epochs=3, callbacks=[recorded], num_sanity_val_steps=0)
+        callbacks = [recorded := Recorded(), *([SaveEachStep(tmp_path)] if checkpoint is None else [])]
+        trainer = quiet_trainer(max_epochs=3, callbacks=callbacks, num_sanity_val_steps=0)
         trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
         return recorded.seen, {name: weight.clone() for name, weight in model.weights_in(model.state_dict()).items()}
 
-    batches, weights = run(Recorded(tmp_path))
+    batches, weights = run()
     expected = [22] * 4 + [24] * 5 + [29] * 9 if "steps" in ends else [22] * 6 + [24] * 6 + [29] * 6
     assert [batch.shape[1] for batch in batches] == expected
     for step in (3, 6, 8):
-        seen, ended = run(Recorded(), tmp_path / f"{step}.ckpt")
+        seen, ended = run(tmp_path / f"{step}.ckpt")
         assert len(seen) == 18 - step and all(map(torch.equal, seen, batches[step:]))
         assert all(torch.equal(ended[name], weights[name]) for name in weights)
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -24,6 +23,7 @@ from lit_rnn.models.base import count_parameters
 from lit_rnn.models.probes import encoded, gradient_flows, recurrent_matrices, summed_loss
 from lit_rnn.robustness.certified import _single_cell
 from tests.lit_rnn.models.test_tbptt import Text
+from tests.trainers import SaveEachStep, quiet_trainer
 
 LENGTHS = (4, 7, 1, 7)
 B, T, V = len(LENGTHS), 7, 6
@@ -275,28 +275,11 @@ def test_dropped_weights_have_the_gradient_of_the_loop(name: str) -> None:
             torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
 
 
-class SaveAt(pl.Callback):
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
-
-
 def trained(folder: Path, checkpoint: Path | None = None) -> SequenceModel:
     torch.manual_seed(0 if checkpoint is None else 7)  # what is drawn does not hang on torch's own generator
     shares = {f"{name}_dropout": 0.4 for name in ("embedding", "input", "layer", "output", "weight")}
     model = models.LSTM(replace(TEXT), 5, layers=2, embedding_size=5, tied_decoder=True, **shares)
-    trainer = pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        default_root_dir=folder,
-        callbacks=[SaveAt(folder)] if checkpoint is None else [],
-    )
+    trainer = quiet_trainer(max_epochs=2, callbacks=[SaveEachStep(folder)] if checkpoint is None else [])
     trainer.fit(model, datamodule=Text((9, 40)), ckpt_path=checkpoint)
     return model
 

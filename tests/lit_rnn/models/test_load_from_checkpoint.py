@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
 
 from datamodules import CopyMemory, Task, UserError
 from lit_rnn import models
 from lit_rnn.models import LSTM, ExpRNN, SequenceModel
+from tests.trainers import quiet_trainer
 
 MODELS = [name for name in models.__all__ if name[0].isupper() and name not in ("SequenceModel", "OrthogonalRNN")]
 NEEDED: dict[str, dict[str, Any]] = {
@@ -29,15 +29,7 @@ def checkpoint(tmp_path: Path) -> Checkpoint:
     def made(name: str, **options: Any) -> Path:
         data = CopyMemory(delay=2, train_samples=8, val_samples=8, batch_size=8)
         model = getattr(models, name)(data.task, 8, **NEEDED.get(name, {}), **options)
-        trainer = Trainer(
-            accelerator="cpu",
-            logger=False,
-            max_steps=1,
-            limit_val_batches=0,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            enable_checkpointing=False,
-        )
+        trainer = quiet_trainer(max_steps=1, limit_val_batches=0)
         trainer.fit(model, data)
         trainer.save_checkpoint(tmp_path / "x.ckpt")
         return tmp_path / "x.ckpt"

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -15,6 +14,7 @@ from datamodules import Parts, Series, StreamDataModule, Task, UserError
 from lit_rnn import models
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.carried import Carried
+from tests.trainers import SaveEachStep, quiet_trainer
 
 SYMBOLS, STEPS = 6, 61
 CPU = torch.device("cpu")
@@ -118,29 +118,11 @@ def test_streams_of_all_processes_are_kept_and_shared_out_anew() -> None:
     assert torch.equal(found[0], torch.cat([parts[0] for parts in state]))
 
 
-class SaveAt(pl.Callback):
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
-
-
 def trained(folder: Path, checkpoint: Path | None = None, name: str = "LSTM", **options: Any) -> SequenceModel:
     torch.manual_seed(0)
     model = getattr(models, name)(TASK, 5, **MODELS[name])
-    trainer = pl.Trainer(
-        max_epochs=2,
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-        num_sanity_val_steps=1,
-        default_root_dir=folder,
-        callbacks=[SaveAt(folder)] if checkpoint is None else [],
-        **options,
-    )
+    callbacks = [SaveEachStep(folder)] if checkpoint is None else []
+    trainer = quiet_trainer(max_epochs=2, num_sanity_val_steps=1, callbacks=callbacks, **options)
     trainer.fit(model, datamodule=Text((9, 40)), ckpt_path=checkpoint)
     return model
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from datamodules import TextCorpus, UserError
 from lit_rnn.models import LSTM, ExpRNN, SequenceModel, VanillaRNN, sample
+from tests.trainers import quiet_trainer
 
 WORDS = "to be or not to be that is the question\n" * 6
 
@@ -31,14 +31,7 @@ def corpus(tmp_path: Path) -> Any:
 
 
 def measured(model: SequenceModel, data: TextCorpus) -> dict[str, float]:
-    trainer = pl.Trainer(
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        accelerator="cpu",
-    )
-    found = trainer.validate(model, datamodule=data, verbose=False)[0]
+    found = quiet_trainer().validate(model, datamodule=data, verbose=False)[0]
     return {name.removeprefix("val/"): value for name, value in found.items()}
 
 

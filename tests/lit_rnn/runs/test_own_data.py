@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pytorch_lightning import Trainer
 
 from datamodules import Parts, SequenceFiles, UserError
 from lit_rnn import models
 from lit_rnn.commands.compare.subject import read_run
 from lit_rnn.models import made_on, read_checkpoint
 from lit_rnn.runs.data import check_data, read_data
+from tests.trainers import quiet_trainer
 
 MODELS = [name for name in models.__all__ if name[0].isupper() and name not in ("SequenceModel", "OrthogonalRNN")]
 NEEDED: dict[str, dict[str, Any]] = {
@@ -154,16 +154,6 @@ def test_every_model_trains_a_step(name: str) -> None:
     data = SequenceFiles.from_arrays(x, ["a", "b"] * 10, batch_size=8)
     model = getattr(models, name)(data.task, 8, **NEEDED.get(name, {}))
     before = [parameter.clone() for parameter in model.parameters()]
-    trainer = Trainer(
-        accelerator="cpu",
-        logger=False,
-        max_steps=1,
-        limit_val_batches=1,
-        num_sanity_val_steps=0,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        enable_checkpointing=False,
-    )
-    trainer.fit(model, data)
+    quiet_trainer(max_steps=1, limit_val_batches=1, num_sanity_val_steps=0).fit(model, data)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))

@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lit_rnn.__main__ import main
 from lit_rnn.models import SequenceModel
 from tests.forked import Forked
 from tests.lit_rnn.conftest import tree
+from tests.lit_rnn.runs.kills import flat
 
 ADAM = {"class_path": "Adam", "init_args": {"lr": 0.01}}
 MODELS: dict[str, dict[str, Any]] = {
@@ -61,18 +62,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
     pytest.mark.usefixtures("_no_pictures"),
 ]
-
-
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of nested dicts and lists with its path."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from flat(item, f"{name}.{key}")
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from flat(item, f"{name}[{index}]")
-    else:
-        yield name, value
 
 
 def state(folder: str | Path) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from datamodules.streams import Series, StreamDataModule, Streams
 from lit_rnn import models
 from tests import tasks
 from tests.forked import ROOT, backward_cannot_fork
+from tests.trainers import quiet_trainer
 
 STEPS = 6  # which take every hook behind a step
 LONG = 200
@@ -142,8 +143,7 @@ def trained(name: str, kind: str, processes: int) -> dict[str, Any]:
     model = getattr(models, name)(data.task, 4, **laid_out)
     losses = Losses()
     accumulated = 2 if kind == "accumulated" else 1
-    trainer = Trainer(
-        accelerator="cpu",
+    trainer = quiet_trainer(
         devices=processes,
         strategy=DDPStrategy() if processes > 1 else "auto",
         precision="64-true",
@@ -155,10 +155,6 @@ def trained(name: str, kind: str, processes: int) -> dict[str, Any]:
         num_sanity_val_steps=0,
         log_every_n_steps=1 if accumulated > 1 else 3,
         callbacks=[losses],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
     )
     trainer.fit(model, data)
     metrics = {key: float(value) for key, value in trainer.callback_metrics.items() if key != "train/loss_step"}
