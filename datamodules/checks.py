@@ -13,10 +13,18 @@ from datamodules.batch import Parts
 from datamodules.errors import BadBatchError
 from datamodules.task import Task
 
-SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test"}  # as a person calls them
+SPLIT_WORDS = {"train": "training", "val": "validation", "test": "test", "predict": "predicted"}  # to a person
 
 
-def check_batch(batch: Any, task: Task, owner: str, split: str, number: int, indices: NDArray[np.int64]) -> None:
+def check_batch(
+    batch: Any,
+    task: Task,
+    owner: str,
+    split: str,
+    number: int,
+    indices: NDArray[np.int64] | None = None,
+    exact: bool = True,
+) -> None:
     """Refuse a batch that is not what ``task`` says: a few comparisons, and on the CPU a look at every number. The host
     would have to wait for those of a GPU.
 
@@ -28,7 +36,8 @@ def check_batch(batch: Any, task: Task, owner: str, split: str, number: int, ind
         owner: The data's class.
         split: Its split.
         number: Which batch of it, from 0.
-        indices: The samples of the batch.
+        indices: The samples of the batch; None where nobody knows more than their places in it.
+        exact: Whether numbers must be float32, rather than in any precision.
 
     Raises:
         BadBatchError: naming the data's class, the split, the batch and, where one sample is wrong, that.
@@ -43,6 +52,7 @@ def check_batch(batch: Any, task: Task, owner: str, split: str, number: int, ind
     parts = Parts.of(batch)
     inputs, targets, mask, lengths, reset = parts
     B, T = len(inputs), inputs.shape[1] if inputs.dim() > 1 else 0
+    indices = np.arange(B) if indices is None else indices
     if inputs.dim() > 1 and (len(indices) != B or not T):
         raise BadBatchError(
             f"{where} inputs of shape {tuple(inputs.shape)}, but it must give {len(indices)} sequences, as many as "
@@ -50,11 +60,11 @@ def check_batch(batch: Any, task: Task, owner: str, split: str, number: int, ind
         )
     symbols = task.inputs == "symbols"
     read = torch.int64 if symbols else torch.float32
-    _check_form(where, "inputs", inputs, read, (B, T) if symbols else (B, T, task.input_size))
+    _check_form(where, "inputs", inputs, read, (B, T) if symbols else (B, T, task.input_size), exact)
     wanted = (B, T, task.target_size) if task.per_step else (B, task.target_size)
     dtype = torch.int64 if task.classifies else torch.float32
     several = (task.labels,) if task.labels > 1 else ()
-    _check_form(where, "targets", targets, dtype, (*wanted[:-1], *several) if task.classifies else wanted)
+    _check_form(where, "targets", targets, dtype, (*wanted[:-1], *several) if task.classifies else wanted, exact)
     if mask is not None and not task.per_step:
         raise BadBatchError(
             f"{where} a mask, but its task has one target a sequence ({task.targets}): leave it out, or give lengths."
@@ -92,8 +102,11 @@ def _kind(part: object) -> str:
     return str(part.dtype).removeprefix("torch.") if isinstance(part, Tensor) else type(part).__name__
 
 
-def _check_form(where: str, name: str, part: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
-    if part.dtype != dtype or tuple(part.shape) != shape:
+def _check_form(
+    where: str, name: str, part: Tensor, dtype: torch.dtype, shape: tuple[int, ...], exact: bool = True
+) -> None:
+    fits = part.dtype == dtype or (not exact and part.is_floating_point() and dtype.is_floating_point)
+    if not fits or tuple(part.shape) != shape:
         raise BadBatchError(
             f"{where} {name} of {part.dtype} and shape {tuple(part.shape)}, but its task needs {dtype} and {shape}."
         )

@@ -19,6 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules.base import data_of
 from datamodules.batch import Batch, Parts, at
+from datamodules.checks import check_batch
 from datamodules.errors import UserError, did_you_mean, require
 from datamodules.task import Task
 from lit_rnn import optim
@@ -310,7 +311,13 @@ class SequenceModel(KeepsKind, Training):
     # ---- training
 
     def loss_of(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The mean loss over what counts, from `forward`'s outputs."""
+        """The mean loss over what counts, from `forward`'s outputs; a subclass may weigh classes, say.
+
+        Args:
+            outputs: (B, target_size), or (B, T, target_size); without a mask also the steps that count alone.
+            targets: As the Task says, of as many.
+            mask: (B, T) bool, where targets count; None: everywhere.
+        """
         if mask is not None:
             outputs, targets = at(outputs, mask), at(targets, mask)
         return loss_of(self.task, outputs, targets)
@@ -322,7 +329,7 @@ class SequenceModel(KeepsKind, Training):
         y = self._features_of(parts, stage)
         # only where it counts
         outputs = self.decode(y, parts.lengths) if counts is None else self.decode_steps(at(y.transpose(0, 1), counts))
-        loss = loss_of(self.task, outputs, parts.targets if counts is None else at(parts.targets, counts))
+        loss = self.loss_of(outputs, parts.targets if counts is None else at(parts.targets, counts))
         share = parts.share(self.task)
         loss = loss if share is None else loss * share
         length = self._length_of(loader)
@@ -340,23 +347,29 @@ class SequenceModel(KeepsKind, Training):
         self.carried.keep(stage, states)
         return y
 
+    def _parts(self, batch: Batch, stage: str, number: int) -> Parts:
+        """A batch by name, which must be what the task says: our own data has looked for itself."""
+        if self._trainer is not None and data_of(self._trainer) is None:
+            check_batch(batch, self.task, "The loader", stage, number, exact=False)
+        return Parts.of(batch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # a seed per step and rank, so that a resumed run sees the same attacks and drops the same
-        step = self.optimizer_steps
+        parts, step = self._parts(batch, "train", batch_idx), self.optimizer_steps
         seed = (step << 32) + (batch_idx << 12) + self.global_rank
         if self.dropouts.any():
             words = np.random.SeedSequence([getattr(self._data(), "seed", 0) or 0, seed]).generate_state(1, np.uint64)
             self.draws = torch.Generator().manual_seed(int(words[0]))
         if self.adversarial is not None:
-            parts, data = Parts.of(batch), data_of(self._trainer)
+            data = data_of(self._trainer)
             free = None if data is None else data.changeable(parts.filled())
-            batch = parts._replace(inputs=self.adversarial.perturb(self, self.task, parts, step, seed, free))
-        loss, shown = self._of_all_processes(self._shared_step(batch, "train"), Parts.of(batch))
+            parts = parts._replace(inputs=self.adversarial.perturb(self, self.task, parts, step, seed, free))
+        loss, shown = self._of_all_processes(self._shared_step(parts, "train"), parts)
         self.draws = None  # a generator cannot be copied
         if shown is not None:
             self.log("train/loss_step", shown, prog_bar=True)
         if getattr(self._data(), "curriculum", None) is not None:
-            self.log("train/sequence_length", float(Parts.of(batch).inputs.shape[1]))
+            self.log("train/sequence_length", float(parts.inputs.shape[1]))
         penalty = self.penalty()
         if self.options.norm_penalty:
             loss = loss + self.options.norm_penalty * spectral_norm_penalty(self.cell_list())
@@ -380,14 +393,14 @@ class SequenceModel(KeepsKind, Training):
         return [foreseen(asked, cell, passes, batch, length) for cell in self.cell_list()]
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._shared_step(batch, "val", dataloader_idx)
+        self._shared_step(self._parts(batch, "val", batch_idx), "val", dataloader_idx)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._shared_step(batch, "test", dataloader_idx)
+        self._shared_step(self._parts(batch, "test", batch_idx), "test", dataloader_idx)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> tuple[Tensor, ...]:
         """Inputs, targets, predictions (`predicted_class` or numbers), and probabilities if `predict_probabilities`."""
-        inputs, targets, _, lengths, _ = parts = Parts.of(batch)
+        inputs, targets, _, lengths, _ = parts = self._parts(batch, "predict", batch_idx)
         outputs = self.decode(self._features_of(parts, "predict"), lengths)
         predictions = predicted_class(outputs) if self.task.classifies else as_plain(outputs)
         found = (as_plain(inputs), as_plain(targets), predictions)

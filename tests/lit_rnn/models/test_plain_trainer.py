@@ -15,7 +15,7 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch import Tensor
 from torch.optim import LBFGS, SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from datamodules.errors import UserError
 from lit_rnn.models import DtrivRNN, SequenceModel, VanillaRNN, resuming
@@ -44,14 +44,18 @@ class Endless(IterableDataset[tuple[Tensor, Tensor]]):
 class Data(LightningDataModule):
     batch_size = 4
 
+    def __init__(self, dataset: Any = None) -> None:
+        super().__init__()
+        self.dataset = dataset or Endless()
+
     def train_dataloader(self) -> Any:
-        return DataLoader(Endless(), batch_size=4)
+        return DataLoader(self.dataset, batch_size=4)
 
     def val_dataloader(self) -> Any:
-        return DataLoader(Endless(), batch_size=4)
+        return DataLoader(self.dataset, batch_size=4)
 
 
-def fitted(model: SequenceModel, **options: Any) -> Trainer:
+def fitted(model: SequenceModel, data: Data | None = None, **options: Any) -> Trainer:
     off: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,
@@ -61,7 +65,7 @@ def fitted(model: SequenceModel, **options: Any) -> Trainer:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = Trainer(accelerator="cpu", num_sanity_val_steps=0, **off, **options)
-        trainer.fit(model, datamodule=Data())
+        trainer.fit(model, datamodule=data or Data())
     return trainer
 
 
@@ -151,3 +155,41 @@ def test_both_states_beside_an_average_have_the_measurements_of_all(monkeypatch:
     model.on_load_checkpoint(checkpoint)  # on the second process: the first has them
     for key in ("state_dict", "current_model_state"):
         assert all(checkpoint[key][name] == 0 for name in measured), key
+
+
+X, Y = torch.randn(4, 5, 2), torch.tensor([0, 1, 2, 0])
+FRAMES = {**TASK, "targets": "frame_per_step", "target_size": 1, "scored": "all", "metric": "mse"}
+FRAMES["higher_is_better"] = False
+
+
+@pytest.mark.parametrize(
+    ("task", "parts", "words"),
+    [
+        (TASK, [X, Y + 1], "3 in the targets of sample 2, but they must be from 0 to 2"),
+        (TASK, [X, Y.float()], "targets of torch.float32"),
+        (TASK, [X], r"\(float32\), but it must give \(inputs, targets\)"),
+        (TASK, [X, Y, torch.tensor([5, 3, 2, 1], dtype=torch.int32)], "int32"),  # lengths that nobody would read
+        (TASK, [X * torch.nan, Y], "nan in the inputs"),
+        (
+            FRAMES,
+            [X, X[..., 0]],
+            r"shape \(4, 5\), but its task needs torch.float32 and \(4, 5, 1\)",
+        ),  # would broadcast
+    ],
+)
+def test_a_batch_of_anothers_loader_that_is_not_what_the_task_says(
+    task: dict[str, Any], parts: list[Tensor], words: str
+) -> None:
+    with pytest.raises(UserError, match=f"The loader gives, in batch 0 of the training split, .*{words}"):
+        fitted(VanillaRNN(task, 4), Data(TensorDataset(*parts)), max_epochs=1)
+
+
+def test_a_loss_of_ones_own_is_what_is_trained() -> None:
+    """Classes may be weighed, say; double precision is fine in another's loader."""
+
+    class Weighed(VanillaRNN):
+        def loss_of(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+            return 100 + super().loss_of(outputs, targets, mask)
+
+    shown = fitted(Weighed(TASK, 4), Data(TensorDataset(X.double(), Y)), max_epochs=1).callback_metrics
+    assert shown["train/loss"] > 100 and shown["val/loss"] > 100
