@@ -64,6 +64,10 @@ class Task(metaclass=ChecksKinds):
     labels: int = 1
 
     def __post_init__(self) -> None:
+        for key in ("input_size", "target_size", "labels"):
+            require(getattr(self, key) >= 1, f"task.{key}", getattr(self, key), "a whole number of at least 1")
+        some = self.length is None or self.length >= 1
+        require(some, "task.length", self.length, "null or a whole number of at least 1")
         each = f"with targets {self.targets}"
         apart = not self.per_step or self.scored != "last"
         require(apart, "task.scored", self.scored, f"all or mask {each}, one of which stands at every step")

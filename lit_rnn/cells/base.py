@@ -61,6 +61,11 @@ class Cell(KeepsKind, metaclass=ChecksKinds):
 
     def drive(self, x: Tensor, w: Any) -> Tensor:
         """All that depends only on the input: (T, B, I) to (T, B, G), every step in one product; ``input(x)``."""
+        if not hasattr(self, "input"):
+            raise UserError(
+                f"{type(self).__name__} has no map called input, which drive(x, w) applies: call V x_t + b so, or "
+                "define drive."
+            )
         return self.input(x)
 
     @abstractmethod

@@ -108,7 +108,8 @@ def _no_class(keys: Sequence[str], message: str) -> str:
         if missing := sorted(getattr(getattr(sys.modules.get(module), name, None), "__abstractmethods__", ())):
             return f"{key} is {named}, which must still define {', '.join(missing)}."
         base = BASES[keys[0]]
-        return f"{key} is {named}, which is not a known {_WORDS[base]}{_instead(named, known_names(base))}"
+        instead = _instead(named, [*known_names(base), f"your own subclasses of {base.__name__}"])
+        return f"{key} is {named}, which is not a known {_WORDS[base]}{instead}"
     kind = _kind_at(_join(keys))
     known = known_names(kind) if kind else []
     if kind and not re.fullmatch(r"[\w.]+", named):

@@ -37,10 +37,9 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         UserError: if there is no such file, or it is not a whole, undamaged checkpoint of this project.
     """
     if not Path(path).is_file():
-        raise UserError(
-            f"ckpt_path is {str(path)!r}, but there is no such file: name a checkpoint, or on "
-            "the command line a run by --run_dir."
-        )
+        last = Path(path) / "checkpoints" / "last.ckpt"  # of a run folder
+        instead = last if last.is_file() else "a checkpoint, or on the command line a run by --run_dir"
+        raise UserError(f"ckpt_path is {str(path)!r}, but there is no such file: name {instead}.")
     try:
         with Path(path).open("rb") as file:
             _check_sums(file)

@@ -154,7 +154,8 @@ class Network(nn.Module, ABC):
         self._check_inputs(inputs)
         cells = len(self.cell_list())
         if states is not None:
-            require(len(states) == cells, "states", f"{len(states)} of them", f"{cells}, one a layer")
+            given = f"{len(states)} of them" if isinstance(states, Sequence) else described(states)
+            require(isinstance(states, Sequence) and len(states) == cells, "states", given, f"{cells}, one a layer")
         y = self.encode(Parts(inputs, inputs, lengths=lengths).filled()).transpose(0, 1)  # padding need be no symbol
         y = self._dropped(y, self.dropouts.input)
         finals: list[State] = []

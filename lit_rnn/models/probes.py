@@ -14,6 +14,7 @@ from lit_rnn.blame import defined
 from lit_rnn.cells.base import Cell
 from lit_rnn.models.base import SequenceModel
 from lit_rnn.parametrizations.orthogonal import double
+from lit_rnn.scan.checks import described
 
 
 def layer_name(model: SequenceModel, layer: int, name: str) -> str:
@@ -28,12 +29,20 @@ def layer_name(model: SequenceModel, layer: int, name: str) -> str:
 
 
 def cell_matrices(cell: Cell) -> Mapping[str, Tensor]:
-    """``cell.recurrent_matrices()``; raises `UserError` unless they are tensors by name."""
+    """``cell.recurrent_matrices()``; raises `UserError` unless they are square matrices by name."""
     named: object = cell.recurrent_matrices()
-    if not isinstance(named, Mapping) or not all(isinstance(W, Tensor) for W in named.values()):
+    if isinstance(named, Mapping):
+        given = next((f"{name!r}, {described(W)}" for name, W in named.items() if not _is_square(W)), None)
+    else:
+        given = f"a {type(named).__name__}"
+    if given is not None:
         place = defined(type(cell).recurrent_matrices)
-        raise UserError(f"{place}: it returns a {type(named).__name__}, but it must return {{name: (n, n) tensor}}.")
-    return named
+        raise UserError(f"{place}: it returns {given}, but it must return {{name: (n, n) tensor}}.")
+    return named  # type: ignore[return-value]  # else it is told
+
+
+def _is_square(W: object) -> bool:
+    return isinstance(W, Tensor) and W.dim() == 2 and W.shape[0] == W.shape[1]
 
 
 def _named_matrices(model: SequenceModel) -> Iterator[tuple[str, Tensor]]:

@@ -58,8 +58,7 @@ class CLI(ConfigCLI):
             config.trainer.max_epochs = -1  # else Lightning stops it after 1000
         if config.get("weights_only") not in (None, True):
             raise UserError("weights_only is false, but a checkpoint is read without running its code: leave it out.")
-        if "seed" in config.data.init_args and config.data.init_args.seed is None:
-            config.data.init_args.seed = int(config.seed_everything)
+        settings.seed_data(config)
         self.run_dir, self._claim = enter(config, str(self.subcommand))
         if config.ckpt_path is not None:
             self._taken = take(config, self.run_dir, str(self.subcommand))
@@ -80,7 +79,8 @@ class CLI(ConfigCLI):
             raise blame.refusal(error) or error from None
 
     def after_instantiate_classes(self) -> None:
-        if "seed" not in (config := self.config[self.subcommand]).data.init_args:  # a user's own data need not use it
+        config = self.config[self.subcommand]
+        if "seed" not in (config.data.get("init_args") or {}):  # a user's own data need not use it
             self.datamodule.seed = int(config.seed_everything)
         if config.get("probabilities"):
             settings.check_probabilities(self.model.task)

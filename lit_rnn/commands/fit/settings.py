@@ -202,6 +202,13 @@ def check_dict_kwargs(config: Mapping[str, Any]) -> None:
         require(others and not passed_on, f"{key}.dict_kwargs", given, accepted)
 
 
+def seed_data(config: Any) -> None:
+    """Give the run's seed to data that take one and were given none."""
+    options = config.data.get("init_args") or {}  # of a class without options there are none
+    if options.get("seed", 0) is None:
+        options["seed"] = int(config.seed_everything)
+
+
 def write_out_optimizer(model: Any) -> None:
     """Put the optimizer that a model takes by default into its config, so that config.yaml says what ran."""
     options, cls = model.init_args, loaded(model.class_path, SequenceModel)

@@ -122,6 +122,7 @@ class Plain(Cell):
         ("return h, (h,)", "return h[:, :-1], (h,)", [", 7)", ", 8)"]),
         ("return h, (h,)", "return h, (h[:1],)", ["(1, 8)"]),
         ("return h, (h,)", "pass", ["Plain.step returns NoneType"]),
+        ("self.input =", "self.reads =", ["Plain has no map called input", "define drive"]),
     ],
 )
 def test_what_a_cell_returns_is_told(
@@ -132,8 +133,8 @@ def test_what_a_cell_returns_is_told(
     assert all(word in sentence for word in words), sentence
 
 
-@pytest.mark.parametrize("wrong", ["self.recurrent.weight", "{'W': 3}"])
-def test_matrices_are_tensors_by_name(write: Write, wrong: str) -> None:
+@pytest.mark.parametrize("wrong", ["self.recurrent.weight", "{'W': 3}", "{'W': self.input.weight}"])
+def test_matrices_are_square_ones_by_name(write: Write, wrong: str) -> None:
     module, path = write(CELL.replace('{"recurrent": self.recurrent.weight}', wrong))
     own = getattr(importlib.import_module(module), path.rpartition(".")[2])
     model = own(CopyMemory(delay=5).task, 8)
@@ -189,6 +190,16 @@ def test_data_without_a_seed_takes_the_runs(cli: Any, config: Any, write: Write)
         assert done.status == 0
         orders.append([line for line in done.out.splitlines() if line.startswith("read train")])
     assert orders[0] and orders[0] == orders[2] != orders[1]
+
+
+def test_data_without_options(cli: Any, config: Any, write: Write) -> None:
+    start = "def __init__(self, batch_size: int = 8, num_workers: int = 0, seed: int | None = None):"
+    module, path = write(
+        data().replace(start, "def __init__(self):").replace("batch_size, num_workers=num_workers", "8")
+    )
+    done = cli("fit", "-c", config(data={"class_path": path}), "--run_dir", "r", "--trainer.max_epochs", "1")
+    assert done.status == 0, done.err
+    assert cli("test", "--run_dir", "r", "--ckpt_path", "best", "--trust", module).status == 0
 
 
 @pytest.mark.parametrize(

@@ -30,3 +30,9 @@ def test_symbols() -> None:
     for wrong in (x[0], x[..., None], torch.rand(2, 5), torch.rand(2, 5, task.input_size + 1)):
         with pytest.raises(UserError, match=r"reads whole numbers \(B, T\), batch first"):
             model(wrong)
+
+
+def test_states_are_a_list() -> None:
+    x = torch.rand(2, 64, 1)
+    with pytest.raises(UserError, match=r"states is 'float32 \(2, 4\) on cpu', but it must be 1, one a layer"):
+        LSTM(task=VALUES, hidden_size=4).run(x, torch.zeros(2, 4))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,10 @@ def test_what_lightning_would_take_and_we_do_not(checkpoint: Checkpoint, tmp_pat
             ExpRNN.load_from_checkpoint(path, **options)
     with pytest.raises(UserError, match="there is no such file"):
         ExpRNN.load_from_checkpoint(tmp_path / "no.ckpt")
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    shutil.copy(path, tmp_path / "run" / "checkpoints" / "last.ckpt")
+    with pytest.raises(UserError, match=r"no such file: name .*/run/checkpoints/last\.ckpt\.$"):
+        models.load(tmp_path / "run")
     with (
         path.open("rb") as file,
         pytest.raises(UserError, match=r"checkpoint_path is .*, but it must be a file's path"),
