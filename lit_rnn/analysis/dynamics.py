@@ -191,6 +191,8 @@ def states_and_gradients(
                     check_step(cell, stepped, state)
                 out, reached = stepped
                 own = reached if len(reached) == 1 else tuple(part.clone() for part in reached)
+                # what no parameter reaches, such as a clock, has a gradient too
+                own = tuple(part if part.requires_grad else part.detach().requires_grad_() for part in own)
                 out = next((mine for mine, part in zip(own, reached, strict=True) if part is out), out)
                 outputs.append(out if real is None else out.where(real[t], 0))
                 graph.extend(own)

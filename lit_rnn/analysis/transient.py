@@ -51,7 +51,7 @@ def transient_growth(W: ArrayLike | Tensor, steps: int, precision: float = ROUND
     W = square(W)
     A, exponent = near_one(W)
     k = np.arange(steps + 1)
-    radius, kappa, size = spectral_radius(A), eigenvector_condition(A), spectral_norm(A)
+    radius, kappa, size = spectral_radius(A), eigenvector_condition(A, precision), spectral_norm(A)
     kreiss = kreiss_from_radius(W, back(radius, exponent), precision)
 
     def powers(base: float, divisor: float = 1.0) -> Real:

@@ -26,6 +26,7 @@ from lit_rnn.analysis import (
     singular_values,
     spectral_norm,
     spectral_radius,
+    transient_growth,
 )
 from tests.oracles.spectra import chain, gaussian, grcar, jordan, rotation, unitary
 
@@ -198,6 +199,8 @@ def test_a_repeated_eigenvalue_does_not_make_a_normal_matrix_worse(values: list[
     noisy = W + 1e-7 * np.random.default_rng(0).standard_normal((12, 12))
     assert eigenvector_condition(noisy) > 1.5
     assert eigenvector_condition(noisy, precision=1.2e-7) == 1
+    bound = transient_growth(noisy, 3, precision=1.2e-7).eigenvector
+    assert bound == pytest.approx(spectral_radius(noisy) ** np.arange(4))  # by that condition, too
     assert eigenvector_condition([[0.9, 1.0], [0.0, 0.8]], precision=1.2e-7) == pytest.approx(20.0498756211)
 
 
@@ -441,6 +444,7 @@ CALLS: list[Callable[..., object]] = [
     eigenvalues,
     eigenvalues_trusted,
     spectral_radius,
+    transient_growth,
     spectral_norm,
     singular_values,
     numerical_radius,

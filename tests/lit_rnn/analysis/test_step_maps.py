@@ -112,6 +112,25 @@ def test_gradients_are_products_of_jacobians(name: str) -> None:
     assert flow.zero_fraction[0] == pytest.approx(float((gradients[-1] == 0).double().mean()))
 
 
+class Clocked(cells.VanillaRNNCell):
+    """A second state that no parameter reaches: how many steps there were."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 4)
+        self.state_sizes = (4, 1)
+
+    def step(self, u: Tensor, state: State, w: Tensor) -> tuple[Tensor, State]:
+        h, clock = state
+        y, (h,) = super().step(u * (1 + clock), (h,), w)
+        return y, (h, clock + 1)
+
+
+def test_a_state_that_no_parameter_reaches_has_a_gradient() -> None:
+    ((states, gradients),) = states_and_gradients(Clocked(), torch.ones(3, 2, 1), torch.sum)
+    assert states[:, 0, -1].tolist() == [1, 2, 3]
+    assert gradients[:2, :, -1].all() and not gradients[2, :, -1].any()
+
+
 def test_dead_units_and_saturated_ones() -> None:
     relu = cells.VanillaRNNCell(1, 4, "relu", init=torch.nn.init.zeros_)
     relu.input.weight.data = torch.tensor([[1.0], [1.0], [1.0], [-1.0]])
