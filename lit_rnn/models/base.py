@@ -375,6 +375,17 @@ class SequenceModel(KeepsKind, Training):
             loss = loss + self.options.norm_penalty * spectral_norm_penalty(self.cell_list())
         return loss if penalty is None else loss + penalty
 
+    def on_after_backward(self) -> None:
+        if self.optimizer_steps or self.trainer.world_size > 1:  # a process may hold no part of a cell
+            return
+        for cell in self.cell_list():
+            trained = [parameter for parameter in cell.parameters() if parameter.requires_grad]
+            if trained and all(parameter.grad is None for parameter in trained):
+                raise UserError(
+                    f"No gradient reaches {type(cell).__name__}: its weights, drive or step detach what they give, or "
+                    "run under torch.no_grad."
+                )
+
     def _of_all_processes(self, loss: Tensor, parts: Parts) -> tuple[Tensor, Tensor | None]:
         """What this process goes back through, of its own mean loss, and what is shown, if any: see `models.joint`."""
         world_size = 1 if self._trainer is None else self._trainer.world_size

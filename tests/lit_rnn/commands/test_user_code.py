@@ -122,6 +122,7 @@ class Plain(Cell):
         ("return h, (h,)", "return h[:, :-1], (h,)", [", 7)", ", 8)"]),
         ("return h, (h,)", "return h, (h[:1],)", ["(1, 8)"]),
         ("return h, (h,)", "pass", ["Plain.step returns NoneType"]),
+        ("return h, (h,)", "return h.detach(), (h.detach(),)", ["No gradient reaches Plain"]),
         ("self.input =", "self.reads =", ["Plain has no map called input", "define drive"]),
     ],
 )
