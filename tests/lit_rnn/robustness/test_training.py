@@ -62,7 +62,7 @@ def test_channels_and_masks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_decides_the_answer_and_noise_are_held(data: Any, held: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise behind an image lies outside the box that holds the image; a marked number is what is added."""
     model = VanillaRNN(data.task, 6, adversarial={"eps": 0.3, "bounds": [0, 1], "steps": 2})
-    monkeypatch.setattr(model, "_data", lambda: data)
+    monkeypatch.setattr("lit_rnn.models.base.data_of", lambda _: data)
     x, y = data.split("train")[np.arange(5)]
     moved, free = heard(model, (x, y), monkeypatch), torch.zeros_like(x, dtype=torch.bool)
     if held is None:
