@@ -19,7 +19,6 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules.base import data_of
 from datamodules.batch import Batch, Parts, at
-from datamodules.checks import check_batch
 from datamodules.errors import UserError, did_you_mean, require
 from datamodules.task import Task
 from lit_rnn import optim
@@ -347,12 +346,6 @@ class SequenceModel(KeepsKind, Training):
         self.carried.keep(stage, states)
         return y
 
-    def _parts(self, batch: Batch, stage: str, number: int) -> Parts:
-        """A batch by name, which must be what the task says: our own data has looked for itself."""
-        if self._trainer is not None and data_of(self._trainer) is None:
-            check_batch(batch, self.task, "The loader", stage, number, exact=False)
-        return Parts.of(batch)
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # a seed per step and rank, so that a resumed run sees the same attacks and drops the same
         parts, step = self._parts(batch, "train", batch_idx), self.optimizer_steps
@@ -374,17 +367,6 @@ class SequenceModel(KeepsKind, Training):
         if self.options.norm_penalty:
             loss = loss + self.options.norm_penalty * spectral_norm_penalty(self.cell_list())
         return loss if penalty is None else loss + penalty
-
-    def on_after_backward(self) -> None:
-        if self.optimizer_steps or self.trainer.world_size > 1:  # a process may hold no part of a cell
-            return
-        for cell in self.cell_list():
-            trained = [parameter for parameter in cell.parameters() if parameter.requires_grad]
-            if trained and all(parameter.grad is None for parameter in trained):
-                raise UserError(
-                    f"No gradient reaches {type(cell).__name__}: its weights, drive or step detach what they give, or "
-                    "run under torch.no_grad."
-                )
 
     def _of_all_processes(self, loss: Tensor, parts: Parts) -> tuple[Tensor, Tensor | None]:
         """What this process goes back through, of its own mean loss, and what is shown, if any: see `models.joint`."""

@@ -16,7 +16,8 @@ from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 from datamodules import Task
 from datamodules.arguments import ChecksKinds
 from datamodules.base import data_of
-from datamodules.checks import SPLIT_WORDS
+from datamodules.batch import Batch, Parts
+from datamodules.checks import SPLIT_WORDS, check_batch
 from datamodules.errors import UserError, require
 from lit_rnn import optim
 from lit_rnn.class_paths import class_path
@@ -133,6 +134,17 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         if self._trainer is not None:
             averages.follow(self._trainer, self)
 
+    def on_after_backward(self) -> None:
+        if self.optimizer_steps or self.trainer.world_size > 1:  # a process may hold no part of a cell
+            return
+        for cell in self.cell_list():
+            trained = [parameter for parameter in cell.parameters() if parameter.requires_grad]
+            if trained and all(parameter.grad is None for parameter in trained):
+                raise UserError(
+                    f"No gradient reaches {type(cell).__name__}: its weights, drive or step detach what they give, or "
+                    "run under torch.no_grad."
+                )
+
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Lightning's step of a scheduler, but for ours that watch a metric: `on_train_epoch_end` has theirs."""
         if not isinstance(scheduler, ReduceLROnPlateau) or metric is not None:
@@ -238,6 +250,12 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
                 "data.init_args.val_lengths: give one loader for each behind the first, or a single one."
             )
         return others[loader - 1] if loader else None
+
+    def _parts(self, batch: Batch, stage: str, number: int) -> Parts:
+        """A batch by name, which must be what the task says: our own data has looked for itself."""
+        if self._trainer is not None and data_of(self._trainer) is None:
+            check_batch(batch, self.task, "The loader", stage, number, exact=False)
+        return Parts.of(batch)
 
     def _log_meters(self, stage: str, length: int | None = None) -> None:
         shown = stage != "train" and length is None
