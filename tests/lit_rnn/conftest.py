@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import functools
 import hashlib
 import os
@@ -95,6 +96,12 @@ def tree(folder: Path) -> dict[str, str]:
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
         for path in sorted(folder.rglob("*"))
     }
+
+
+def rows(folder: str | Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, without what is empty."""
+    with open(Path(folder) / "metrics.csv", newline="") as file:
+        return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import random
@@ -19,17 +18,13 @@ from lit_rnn import analysis
 from lit_rnn.callbacks.watch import Account, _numbers
 from lit_rnn.init import fbchain_
 from lit_rnn.models import load
+from tests.lit_rnn.conftest import rows
 
 pytestmark = pytest.mark.usefixtures("_no_pictures")
 
 
 def watching(**options: Any) -> dict[str, Any]:
     return {"callbacks": [{"class_path": "WatchMatrices", "init_args": options}]}
-
-
-def rows(folder: str | Path) -> list[dict[str, str]]:
-    with (Path(folder) / "metrics.csv").open(newline="") as file:
-        return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 def watched(folder: str | Path) -> dict[int, dict[str, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import importlib
 import inspect
@@ -32,6 +31,7 @@ from lit_rnn import models
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
+from tests.lit_rnn.conftest import rows
 from tests.mnist import mnist_data
 
 FOLDER = config_folder()
@@ -360,8 +360,7 @@ def test_overfit(cli: Any, config: Any, monkeypatch: pytest.MonkeyPatch) -> None
     for number, batch in enumerate(seen):
         assert all(torch.equal(a, b) for a, b in zip(batch, seen[number % 2], strict=True))
     assert not torch.equal(seen[0][0], seen[1][0])
-    with open("r/metrics.csv", newline="") as file:
-        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    losses = [float(row["train/loss"]) for row in rows("r") if "train/loss" in row]
     assert losses[-1] < 0.8 * losses[0] and len(losses) == 15
 
 

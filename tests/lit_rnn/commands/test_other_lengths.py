@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.lit_rnn.conftest import rows
+
 pytestmark = pytest.mark.usefixtures("_no_pictures")
 DATA = {"data": {"init_args": {"val_lengths": [7, 11]}}}
 
@@ -19,8 +21,7 @@ def test_other_lengths_are_told_everywhere(cli: Any, config: Any) -> None:
     path = config(**DATA, trainer={"max_epochs": 1, "callbacks": [callback]})
     done = cli("fit", "-c", path, "--run_dir", "r")
     assert done.status == 0 and done.err == "" and Path("kept/far.ckpt").is_file()
-    with open("r/metrics.csv", newline="") as file:
-        (row,) = [row for row in csv.DictReader(file) if row["val/accuracy_at_11"]]
+    (row,) = [row for row in rows("r") if "val/accuracy_at_11" in row]
     fit = json.loads(Path("r/fit.json").read_text())
     assert fit["trained_at"] == 5 and "at delay 11" in done.out
     for length, chance in ((7, 10 * 2.0794415 / 27), (11, 10 * 2.0794415 / 31)):
@@ -57,8 +58,7 @@ def test_a_curriculum_is_part_of_what_a_run_goes_on_with(cli: Any, config: Any, 
     stages = {"data": {"init_args": {"curriculum": {"lengths": [2], "steps": [3]}}}}
     done = cli("fit", "-c", config(**stages, trainer={"max_epochs": 1}), "--run_dir", "r")
     assert done.status == 0 and "curriculum: delay 2, 5, the next after 3 batches" in done.out
-    with open("r/metrics.csv", newline="") as file:
-        given = [float(row["train/sequence_length"]) for row in csv.DictReader(file) if row["train/sequence_length"]]
+    given = [float(row["train/sequence_length"]) for row in rows("r") if "train/sequence_length" in row]
     assert given == [22, 22, 22, 25]
     again = ("--run_dir", "r", "--ckpt_path", "last")
     for changed in ({"lengths": [2], "steps": [4]}, {"lengths": [3], "steps": [3]}, None):

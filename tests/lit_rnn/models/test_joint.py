@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Trainer
 from torch import Tensor
 
 from datamodules import CopyMemory, SequenceFiles, Task, UserError
 from datamodules.batch import Parts
 from lit_rnn.models import GRU
 from lit_rnn.models.joint import counts_may_differ, how_many, joint_loss
+from tests.trainers import quiet_trainer
 
 PER_STEP = CopyMemory(delay=2, symbols=1).task  # a target at each of 4 steps
 
@@ -121,10 +121,6 @@ def test_an_accumulated_step_is_the_mean_of_the_means_of_its_batches() -> None:
     means = [sum(loss) / len(loss) for loss in losses]
     slope = torch.autograd.grad((means[0] + means[1]) / 2, model.decoder.weight)[0]
     expected = model.decoder.weight.detach() - 0.5 * slope
-    quiet: dict[str, Any] = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-    )
-    Trainer(
-        accelerator="cpu", precision="64-true", max_steps=1, accumulate_grad_batches=2, limit_val_batches=0, **quiet
-    ).fit(model, data)
+    options: dict[str, Any] = {"accumulate_grad_batches": 2, "limit_val_batches": 0}
+    quiet_trainer(precision="64-true", max_steps=1, **options).fit(model, data)
     torch.testing.assert_close(model.decoder.weight.detach(), expected, rtol=1e-12, atol=1e-12)

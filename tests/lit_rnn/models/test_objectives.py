@@ -25,7 +25,9 @@ from lit_rnn.models import VanillaRNN
 from lit_rnn.models.meter import WeightedMean
 from lit_rnn.models.objectives import METRICS, Meters, better, loss_of, metric_words
 from tests.forked import forked_ranks
-from tests.lit_rnn.runs.test_resume import differences, rows, state
+from tests.lit_rnn.conftest import rows
+from tests.lit_rnn.runs.kills import differences
+from tests.lit_rnn.runs.test_resume import state
 from tests.trainers import quiet_trainer
 
 Array = NDArray[Any]

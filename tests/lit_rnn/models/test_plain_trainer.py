@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from datamodules.errors import UserError
 from lit_rnn.models import DtrivRNN, SequenceModel, VanillaRNN, resuming
+from tests.trainers import quiet_trainer
 
 TASK: dict[str, Any] = {
     "name": "t",
@@ -56,15 +57,9 @@ class Data(LightningDataModule):
 
 
 def fitted(model: SequenceModel, data: Data | None = None, **options: Any) -> Trainer:
-    off: dict[str, Any] = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer = Trainer(accelerator="cpu", num_sanity_val_steps=0, **off, **options)
+        trainer = quiet_trainer(num_sanity_val_steps=0, **options)
         trainer.fit(model, datamodule=data or Data())
     return trainer
 

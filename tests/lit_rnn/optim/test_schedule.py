@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import functools
 import io
 import math
@@ -15,6 +14,7 @@ from torch.optim import SGD, Adagrad, Adam, RMSprop, lr_scheduler
 from datamodules import CopyMemory, UserError
 from lit_rnn.models import ExpRNN, ScuRNN
 from lit_rnn.optim import build_optimizer, build_scheduler, interval_of
+from tests.lit_rnn.conftest import rows
 
 EPOCHS = 12
 SCHEDULERS: dict[str, dict[str, Any]] = {
@@ -245,8 +245,7 @@ def test_by_steps_on_the_command_line(cli: Any, config: Any) -> None:
     options = {"hidden_size": 6, "optimizer": adam, "lr_scheduler": warm, "lr_scheduler_interval": "step"}
     path = config(model={"class_path": "ExpRNN", "init_args": options})
     assert cli("fit", "-c", path, "--run_dir", "r", "--trainer.accumulate_grad_batches", 2).status == 0
-    with open("r/metrics.csv", newline="") as file:
-        rates = [float(row["lr-Adam/other"]) for row in csv.DictReader(file) if row["lr-Adam/other"]]
+    rates = [float(row["lr-Adam/other"]) for row in rows("r") if "lr-Adam/other" in row]
     assert list(dict.fromkeys(rates)) == pytest.approx([0.0025, 0.005, 0.0075, 0.01]), "four steps in eight batches"
 
 
@@ -258,10 +257,9 @@ def test_on_the_command_line(cli: Any, config: Any) -> None:
     model = {"class_path": "ExpRNN", "init_args": options}
     for folder in ("a", "b"):
         assert cli("fit", "-c", config(model=model), "--run_dir", folder).status == 0
-    with open("b/metrics.csv", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["lr-RMSprop/other"]]
-    assert [float(row["lr-RMSprop/other"]) for row in rows] == pytest.approx([0.01, 0.1])
-    assert [float(row["lr-RMSprop/recurrent"]) for row in rows] == pytest.approx([0.001, 0.01])
+    found = [row for row in rows("b") if "lr-RMSprop/other" in row]
+    assert [float(row["lr-RMSprop/other"]) for row in found] == pytest.approx([0.01, 0.1])
+    assert [float(row["lr-RMSprop/recurrent"]) for row in found] == pytest.approx([0.001, 0.01])
 
 
 @pytest.mark.parametrize(("name", "changes"), [("StepLR", {"step_size": 0}), ("CosineAnnealingLR", {"T_max": 0})])

@@ -1,14 +1,12 @@
 """Complex products: the restricted uRNN's matrix beside NumPy's transforms, and rotations with phases."""
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from datamodules import UserError
 from lit_rnn.parametrizations import RestrictedUnitary, Rotations
 from tests.oracles.maps import FFT, TUNABLE, restricted_dense
 from tests.oracles.modules import close, fill, numbers, put, value
@@ -134,19 +132,3 @@ def test_real_rotations_are_unitary_ones_without_phases() -> None:
     fill(real)
     put(unitary, theta=numbers(real)["theta"], phi=np.zeros(14), omega=np.zeros(8))
     close(value(unitary), value(real))
-
-
-@pytest.mark.parametrize(
-    ("build", "given"),
-    [
-        (lambda: Rotations(5, unitary=True), "5"),
-        (lambda: Rotations(8, 3, unitary=True), "3"),
-        (lambda: Rotations(8, 10, unitary=True), "10"),
-        (lambda: Rotations(6, layout="fft", unitary=True), "6"),
-    ],
-)
-def test_what_a_design_does_not_admit_is_refused_in_a_sentence(build: Callable[[], object], given: str) -> None:
-    with pytest.raises(UserError) as refusal:
-        build()
-    sentence = str(refusal.value)
-    assert given in sentence and sentence.endswith(".") and len(sentence.split()) > 5

@@ -152,11 +152,13 @@ def kept(folder: Path) -> dict[str, Any]:
     return found
 
 
-def differences(a: dict[str, Any], b: dict[str, Any]) -> list[str]:
+def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     def same(x: Any, y: Any) -> bool:
         return torch.equal(x, y) if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor) else x == y
 
-    return [key for key in {**a, **b} if key not in a or key not in b or not same(a[key], b[key])]
+    return {
+        key: (a.get(key), b.get(key)) for key in {**a, **b} if key not in a or key not in b or not same(a[key], b[key])
+    }
 
 
 def survive(config: Path, place: Path, whole: dict[str, Any], before: Callable[[], None]) -> tuple[bool, list[str]]:
@@ -169,7 +171,7 @@ def survive(config: Path, place: Path, whole: dict[str, Any], before: Callable[[
     again = run(config, place / "r")
     if again != 0:
         return killed, [f"status {again} of the command that goes on"]
-    return killed, differences(whole, kept(place / "r"))
+    return killed, list(differences(whole, kept(place / "r")))
 
 
 def main_(events: int | None, moments: int, names: list[str]) -> int:

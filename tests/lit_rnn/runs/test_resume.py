@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import signal
@@ -17,8 +16,8 @@ import torch
 from lit_rnn.__main__ import main
 from lit_rnn.models import SequenceModel
 from tests.forked import Forked
-from tests.lit_rnn.conftest import tree
-from tests.lit_rnn.runs.kills import flat
+from tests.lit_rnn.conftest import rows, tree
+from tests.lit_rnn.runs.kills import differences, flat
 
 ADAM = {"class_path": "Adam", "init_args": {"lr": 0.01}}
 MODELS: dict[str, dict[str, Any]] = {
@@ -74,21 +73,6 @@ def state(folder: str | Path) -> dict[str, Any]:
     (best,) = (value for key, value in checkpoint["callbacks"].items() if key.startswith("ModelCheckpoint"))
     kept["best"] = best["best_model_score"]
     return dict(flat(kept))
-
-
-def differences(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    def same(x: Any, y: Any) -> bool:
-        return torch.equal(x, y) if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor) else x == y
-
-    return {
-        key: (a.get(key), b.get(key)) for key in {**a, **b} if key not in a or key not in b or not same(a[key], b[key])
-    }
-
-
-def rows(folder: str | Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv, without what is empty."""
-    with open(Path(folder) / "metrics.csv", newline="") as file:
-        return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
 
 
 Whole = Callable[[str], Path]

@@ -16,7 +16,9 @@ from datamodules import CopyMemory, PixelDigits
 from lit_rnn import callbacks
 from lit_rnn.commands.fit import command as command_line
 from lit_rnn.models import GRU, ExpRNN
-from tests.lit_rnn.runs.test_resume import ADAM, MODELS, PLATEAU, differences, rows, state
+from tests.lit_rnn.conftest import rows
+from tests.lit_rnn.runs.kills import differences
+from tests.lit_rnn.runs.test_resume import ADAM, MODELS, PLATEAU, state
 from tests.trainers import quiet_trainer
 
 pytestmark = [

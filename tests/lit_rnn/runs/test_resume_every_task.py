@@ -12,8 +12,7 @@ import torch
 from datamodules.batch import Batch, Parts
 from lit_rnn import models
 from lit_rnn.models import rivals
-from tests.lit_rnn.runs.kills import flat
-from tests.lit_rnn.runs.test_resume import differences
+from tests.lit_rnn.runs.kills import differences, flat
 from tests.tasks import CASES, data_of
 from tests.trainers import quiet_trainer
 

@@ -19,6 +19,7 @@ from lit_rnn.commands.study.subject import read_study
 from lit_rnn.runs.endings import FailedError
 from tests.forked import Subprocess
 from tests.lit_rnn.commands.study.made import BASE, FOLDER, LR, Write, run_study
+from tests.lit_rnn.conftest import rows
 from tests.pictures import checked, render
 
 
@@ -47,10 +48,8 @@ def test_a_study_runs_is_summed_up_and_goes_on(
     assert "4 runs in runs/study: 1 run finished, 3 runs to go, 2 side by side" in out and "about 0:0" in out
     assert out.count("failed (status 2)") == 2
     (good,) = json.loads((FOLDER / "study.json").read_text())["settings"]
-    losses = []
-    for seed in (1, 2):
-        with (FOLDER / f"study-val_check_interval=4-seed={seed}" / "metrics.csv").open(newline="") as file:
-            losses.append([float(row["val/loss"]) for row in csv.DictReader(file) if row.get("val/loss")])
+    runs = [rows(FOLDER / f"study-val_check_interval=4-seed={seed}") for seed in (1, 2)]
+    losses = [[float(row["val/loss"]) for row in run if "val/loss" in row] for run in runs]
     assert good["runs"] == 2 and good["successes"] == 2
     assert good["loss_mean"] == pytest.approx(statistics.fmean(loss[-1] for loss in losses), rel=1e-6)
     assert good["loss_std"] == pytest.approx(statistics.stdev(loss[-1] for loss in losses), rel=1e-5)
