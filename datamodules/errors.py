@@ -32,6 +32,11 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
+def printable(text: str) -> str:
+    """The text with escapes for what would move a terminal's cursor: names in it may come from files."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
 def chain(error: BaseException | None, hidden: bool = False) -> Iterator[BaseException]:
     """An error, what it was raised from, and so on, each once: what is behind an error can lead back to it.
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from datamodules.errors import BadBatchError, UserError, did_you_mean
+from datamodules.errors import BadBatchError, UserError, did_you_mean, printable
 from lit_rnn import __version__
 from lit_rnn.runs.endings import FailedError, Stopped, stopping
 from lit_rnn.runs.launched import end_with_launcher, first_process
@@ -75,11 +75,6 @@ def trusted_modules(options: Sequence[str]) -> tuple[list[str], list[str]]:
             raise UserError("--trust is given without a name: name a module of your own behind it.")
         names.append(name)
     return rest, names
-
-
-def printable(text: str) -> str:
-    """The text with escapes for what would move a terminal's cursor: names in it may come from files."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def completion(shells: Sequence[str]) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lit_rnn.report.style import GUIDE, look
+from lit_rnn.report.style import GUIDE, look, plain
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.results import ended_early
 
@@ -20,7 +20,8 @@ def draw_curves(axes: Axes, runs: Sequence[tuple[str, Path]], chance: float) -> 
     """Training loss (thin) and validation loss (thick, dots) of named run folders, with chance as a dashed line."""
     alone = len(runs) == 1
     thin = thick = False
-    for number, (name, folder) in enumerate(runs):
+    for number, (shown, folder) in enumerate(runs):
+        name = plain(shown)
         training, validation = (read_curve(folder / "metrics.csv", key) for key in ("train/loss_step", "val/loss"))
         if training[0]:
             label = f"{name}, training" if alone else "_" if validation[0] else name
@@ -56,7 +57,7 @@ def draw_means(axes: Axes, groups: Sequence[tuple[str, Sequence[Path]]], chance:
             [value for _, losses in parts for value in (*over(losses, 0), math.nan)]
             for over in (np.mean, np.min, np.max)
         )
-        axes.plot(steps, mean, **line, label=name)
+        axes.plot(steps, mean, **line, label=plain(name))
         axes.fill_between(steps, low, high, color=line["color"], alpha=0.15, linewidth=0)
         for folder, curve in zip(folders, curves, strict=True):
             if curve and (max(curve) < last or ended_early(folder)):

@@ -42,7 +42,7 @@ def draw_lengths(axes: Axes, lines: Sequence[tuple[str, Values]], what: str, len
     """A line of values against lengths for each of several names."""
     for number, (name, values) in enumerate(lines):
         ordered = sorted(values.items())
-        axes.plot(*zip(*ordered, strict=True), **style.look(number, len(ordered)), label=name)
+        axes.plot(*zip(*ordered, strict=True), **style.look(number, len(ordered)), label=style.plain(name))
     axes.set_xscale("log")
     lengths = sorted({at for _, values in lines for at in values})
     if len(lengths) <= 8:  # else the ticks of a logarithmic axis

@@ -125,6 +125,12 @@ def finish(figure: Figure) -> None:
 # ---- legends
 
 
+def plain(name: str) -> str:
+    """A label that shows a name as it is: no dollar sign begins a formula, and no underscore hides it."""
+    shown = name.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
 def legend(axes: Axes, **options: Any) -> None:
     """A legend inside, where it covers no data; room is made for it where there is none."""
     handles, labels = axes.get_legend_handles_labels()

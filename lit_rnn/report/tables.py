@@ -121,19 +121,20 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "[": "{[}",  # behind the end of a row it would be an option
-    "\n": " ",
+    "*": "{*}",  # there, too
+    "|": r"\textbar{}",  # in TeX's own fonts a dash stands in its place
 }
 
 
 def _latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
-    return "".join(_LATEX.get(sign, sign) for sign in text)
+    """Text that LaTeX prints as it is, in one line."""
+    return "".join(_LATEX.get(sign, sign if sign.isprintable() else " ") for sign in text)
 
 
 def plain_markdown(text: str) -> str:
     """Text that Markdown shows as it is, in one line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|$])", r"\\\1", text)
+    return re.sub(r"([\\`*_\[\]|$~])", r"\\\1", text)
 
 
 def words(cell: Cell) -> str:

@@ -36,7 +36,7 @@ def draw(comparison: Comparison, picture: Path, title: str | None = None) -> Non
         seeds = [(name, [run.folder for run in group.runs]) for name, group in zip(labels, groups, strict=True)]
         draw_means(axes, seeds, comparison.chance)
     few = f"the {_DRAWN} best on validation of {len(comparison.groups)}" if len(groups) < len(comparison.groups) else ""
-    named = ": ".join(filter(None, (title or comparison.task, few)))
+    named = ": ".join(filter(None, (style.plain(title or comparison.task), few)))
     axes.set_title("\n".join(filter(None, (named, axes.get_title()))))
     if several:
         lines = [(name, group.by_length()) for name, group in zip(labels, groups, strict=True)]

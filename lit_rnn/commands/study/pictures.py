@@ -63,7 +63,7 @@ def _against_rate(rows: Sequence[dict[str, Any]], folder: Path) -> list[Path]:
     for place, (name, line) in enumerate(list(lines.items())[:_DRAWN]):
         means, shown = [statistics.fmean(losses) for _, losses in line], style.look(place)
         axes.plot([rate for rate, _ in line], means, **shown | {"marker": ""}, label="_")
-        axes.plot([], [], **shown, label=name)
+        axes.plot([], [], **shown, label=style.plain(name))
         dots = [(rate, loss) for rate, losses in line for loss in losses]
         axes.plot(*zip(*dots, strict=True), **shown | {"linestyle": ""}, label="_")
     axes.set(xlabel="learning rate", ylabel="best validation loss", xscale="log", title="mean and seeds")

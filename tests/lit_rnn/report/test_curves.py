@@ -50,6 +50,18 @@ def test_a_mean_is_over_the_seeds_that_still_run(tmp_path: Path) -> None:
     assert axes.get_title() == "mean and range over the seeds that still run"
 
 
+@pytest.mark.parametrize("name", ["_arm", "cost $^$", "$a$"])
+def test_any_name_is_shown_as_it_is(tmp_path: Path, name: str) -> None:
+    """A formula that is none was an error at the end of a study; an underscore kept an arm out of the legend."""
+    figure = style.new_figure(4, 3)
+    axes = figure.subplots()
+    draw_means(axes, [(name, [seed(tmp_path, "a", {10: 4.0})])], 8.0)
+    style.shared_legend(figure, [axes])
+    style.save(figure, tmp_path / "a.png")
+    shown = figure.legends[0].get_texts()[0].get_text()
+    assert shown.replace(r"\$", "$").strip() == name
+
+
 def test_seeds_of_one_length_have_one_mean(tmp_path: Path) -> None:
     """One that was not validated counts in none; of steps those count that all seeds have."""
     folders = [seed(tmp_path, name, {10: loss, 20: 2 * loss}) for name, loss in (("a", 1.0), ("b", 3.0))]

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from lit_rnn.report.console import new_console
 from lit_rnn.report.tables import Table, number, spread, words
 
 LONG = 0.13102395832538605
@@ -122,20 +123,32 @@ def test_mean_and_deviation(mean: float | None, std: float | None, text: str) ->
     assert spread(mean, std) == text
 
 
+def test_names_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    """They may be of somebody else's folders."""
+    console = new_console()
+    console.print(Table(["run"], [["\x1b[31m[red]\r"]], title="two\nlines").terminal())
+    console.print("left out: \u202ename")
+    out = capsys.readouterr().out
+    assert r"\x1b[31m[red]\r" in out and r"\u202ename" in out and "two" in out.splitlines()[0]
+    assert all(line.isprintable() for line in out.splitlines())
+
+
 def test_markdown() -> None:
-    table = Table(["run", "x|y"], [["a_b*", LONG], ["<i>\nc", None]], title="T_1", bold=["a_b*"])
+    table = Table(["run", "x|y"], [["a_b*", LONG], ["<i>\n~c", None]], title="T_1", bold=["a_b*"])
     assert table.markdown().splitlines() == [
         r"T\_1",
         "",
         r"| run | x\|y |",
         "| --- | ---: |",
         r"| **a\_b\*** | **0.131** |",
-        "| &lt;i&gt; c |  |",
+        r"| &lt;i&gt; \~c |  |",
     ]
 
 
 def test_latex() -> None:
-    table = Table(["run_1", "x"], [["[a] & 5%", "0.1 ± 0.2"], ["b\\c", math.inf]], title="50 % #1", bold=["b\\c"])
+    table = Table(
+        ["run_1", "x"], [["[a] & 5%", "0.1 ± 0.2"], ["b\\c", math.inf], ["*\r|", 1]], title="50 % #1", bold=["b\\c"]
+    )
     assert table.latex().splitlines() == [
         r"\begin{table}",
         r"\centering",
@@ -146,6 +159,7 @@ def test_latex() -> None:
         r"\midrule",
         r"{[}a] \& 5\% & 0.1 $\pm$ 0.2 \\",
         r"\textbf{b\textbackslash{}c} & \textbf{$\infty$} \\",
+        r"{*} \textbar{} & 1 \\",
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",

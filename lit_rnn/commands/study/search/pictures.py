@@ -25,9 +25,10 @@ def _history(found: Sequence[Found], folder: Path) -> Path:
             continue
         numbers, values, best = zip(*one.history, strict=True)
         look = style.look(place)
+        name = one.arm if len(columns) == 1 else f"{one.arm}: {one.objective.column}"
         axes.plot(numbers, values, **look | {"linestyle": ""}, alpha=0.6, label="_")
         axes.plot(numbers, best, **look | {"marker": ""}, drawstyle="steps-post", label="_")
-        axes.plot([], [], **look, label=one.arm if len(columns) == 1 else f"{one.arm}: {one.objective.column}")
+        axes.plot([], [], **look, label=style.plain(name))
     axes.set(xlabel="trial", ylabel=f"best {' or '.join(columns)}", title="every complete trial, and the best so far")
     lower = not any(one.objective.higher for one in found)
     if lower and all(value > 0 for one in found for _, value, _ in one.history):
@@ -51,8 +52,14 @@ def _importance(found: Sequence[Found], folder: Path) -> list[Path]:
     for place, one in enumerate(drawn):
         lines = [number + height * (place - (len(drawn) - 1) / 2) for number in range(len(keys))]
         colour = style.COLOURS[place % len(style.COLOURS)]
-        axes.barh(lines, [one.importance.get(key, 0.0) for key in keys], 0.9 * height, color=colour, label=one.arm)
-    axes.set_yticks(range(len(keys)), list(last_parts(keys).values()))
+        axes.barh(
+            lines,
+            [one.importance.get(key, 0.0) for key in keys],
+            0.9 * height,
+            color=colour,
+            label=style.plain(one.arm),
+        )
+    axes.set_yticks(range(len(keys)), [style.plain(name) for name in last_parts(keys).values()])
     axes.invert_yaxis()
     axes.set(xlabel="share of the variance over the space", xlim=(0, 1), title="importance of what was searched")
     style.shared_legend(figure, [axes])
