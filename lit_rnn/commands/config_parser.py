@@ -7,6 +7,7 @@ import functools
 import io
 import itertools
 import operator
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -43,6 +44,9 @@ _SAMPLING: dict[str, tuple[Any, str]] = {
     "sample_length": (int | None, "how many symbols are drawn; 500 if not given."),
 }
 
+# values that are no options: argparse of before Python 3.14 knows no exponent, and none knows infinity
+_NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-\.?inf(inity)?$", re.IGNORECASE)
+
 _load_yaml = get_loader("yaml")
 
 
@@ -75,6 +79,7 @@ class ConfigParser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)  # or a misspelt --trainer.max_epoch would pass
         super().__init__(*args, **kwargs)
+        self._negative_number_matcher = _NEGATIVE
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         raise _RefusedError(message) from ex

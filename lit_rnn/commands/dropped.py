@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from datamodules.errors import UserError
 from lit_rnn.files import parse_yaml
 from lit_rnn.runs.config import listed, read_config, walk
 
@@ -19,12 +21,12 @@ def empty_mappings(arguments: Sequence[str]) -> list[dict[str, Any]]:
     """Of the configs and options of a command line, those in which a mapping holds nothing."""
     found = []
     for option, value in itertools.pairwise(arguments):
+        given: dict[str, Any] = {}
         if option == "--config":
             given = read_config(Path(value))
         elif option.startswith("--") and "{" in value:
-            given = {option.removeprefix("--"): parse_yaml(value, option)}
-        else:
-            continue
+            with contextlib.suppress(UserError):  # a text, such as a folder's name
+                given = {option.removeprefix("--"): parse_yaml(value, option)}
         if any(isinstance(part, Mapping) and not part for _, part in walk(given, "")):
             found.append(given)
     return found

@@ -110,7 +110,7 @@ def _check(try_out: TryOut, runs: Sequence[Run], folder: Path, here: bool) -> No
     meanings: dict[tuple[str, str], dict[str, str]] = {}
     for one in runs:
         setting = one.setting
-        values = {(setting.arm, key, str(value)) for key, value in setting.values} or {(setting.arm, "", "")}
+        values = {(setting.arm, key, text(value)) for key, value in setting.values} or {(setting.arm, "", "")}
         if not values <= seen:
             try:
                 config = try_out([*one.arguments(), "--run_dir", str(folder / one.name), "--threads", "1"], here)

@@ -94,8 +94,20 @@ class Search:
 
 
 def text(value: Any) -> str:
-    """A value as it follows its option on the command line."""
-    return value if isinstance(value, str) else json.dumps(value)
+    """A value as it follows its option on the command line.
+
+    Raises:
+        UserError: for what YAML may hold, and no option takes.
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    try:
+        return json.dumps(value)
+    except TypeError as error:
+        what = "a date, a set or bytes, as YAML reads it"
+        raise UserError(f"The value {value} of an option is, or holds, {what}: put it in quotes.") from error
 
 
 def only(given: Mapping[str, Any], accepted: Sequence[str], where: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,8 @@ import pytest
 import yaml
 
 from datamodules import UserError
+from lit_rnn.commands.config_parser import ConfigParser
+from lit_rnn.commands.study.search.space import text
 from lit_rnn.commands.study.subject import read_study, resolved
 from tests.lit_rnn.commands.study.made import BASE, LR, Write, run_study
 
@@ -86,6 +90,10 @@ def test_the_grid_is_every_combination_of_the_common_and_the_arms(study: Write) 
             "are one option",
         ),
         ({"search": {"trials": 1, "space": {"threads": {"int": [1, 2]}}}}, "search.space.threads cannot vary"),
+        ({"grid": {"model.x": [datetime.date(2020, 1, 2)]}}, "value 2020-01-02 of an option .* in quotes"),
+        ({"search": {"trials": 1, "space": {"model.x": {"choice": [b"x", 1]}}}}, "put it in quotes"),
+        ({"grid": {"data.init_args.variable": [True, "True"]}}, "has the values true and True, which mean the same"),
+        ({"grid": {LR: [-0.00001]}}, "Invalid learning rate: -1e-05"),
         ({"grid": {LR: [0.1, "1e-1"]}}, f"{LR} has the values 0.1 and 1e-1, which mean the same, .* in study: leave"),
         ({"arms": {"a": {"grid": {"model.lam": [1, 1.0]}}}}, "model.lam has the values 1 and 1.0"),
         (
@@ -105,6 +113,20 @@ def test_bad_files_are_refused_before_anything_starts(study: Write, keys: dict[s
 def test_numbers_that_an_option_tells_apart_may_both_be_tried(study: Write) -> None:
     """One batch, or all of them: trainer.limit_val_batches takes 1 as a number and 1.0 as a share."""
     run_study(study(grid={"trainer.limit_val_batches": [1, 1.0]}), "--dry_run")
+
+
+def test_mappings_may_be_tried(study: Write) -> None:
+    """Their text is in the folder's name, which need not be YAML."""
+    solved = {"class_path": "Solved", "init_args": {"below_chance": 0.1}}
+    run_study(study(grid={"trainer.callbacks": [[solved], []]}), "--dry_run")
+
+
+def test_what_is_no_number_in_json_is_given_as_yaml_has_it() -> None:
+    assert [text(float(value)) for value in ("inf", "-inf", "nan", "1e-9")] == [".inf", "-.inf", ".nan", "1e-09"]
+    parser = ConfigParser()
+    parser.add_argument("--x", type=float)
+    for given, value in ((".inf", math.inf), ("-.inf", -math.inf), ("-1e-05", -1e-5), ("-1.E+3", -1e3), ("-.5", -0.5)):
+        assert parser.parse_args(["--x", given]).x == value
 
 
 def test_what_a_study_overrides_is_told(study: Write) -> None:
