@@ -56,7 +56,7 @@ class Summary(Callback):
     """Prints loss, chance, headline metric, seconds and the run folder; keeps them as ``<stage>.json``.
 
     ``fit.json`` is what marks a run folder as finished; where a callback ended training, it says why.
-    ``test.json`` says after how many steps of training it was made, which is null before training has ended.
+    ``test.json`` says of which file, and after how many steps of training, which is null before training has ended.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -124,6 +124,7 @@ class Summary(Callback):
         if self._command == "test":  # behind which training may go on
             ended = is_finished(self.folder)
             result["trained_steps"] = read_json(self.folder / "fit.json").get("steps") if ended else None
+            result["checkpoint"] = Path(trainer.ckpt_path).name if trainer.ckpt_path else None
             result |= fingerprint(trainer)
         rows = {
             "parameters": f"{result['parameters']:,}",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from datamodules.errors import UserError
-from lit_rnn.files import cannot_make, check_folder, read_bytes, refuse_links, remove_partial
+from lit_rnn.files import cannot_make, check_folder, read_bytes, read_json, refuse_links, remove_partial
 from lit_rnn.runs.checkpoints import best_checkpoint, initial_checkpoint, is_started, last_checkpoint
 from lit_rnn.runs.endings import diverged
 from lit_rnn.runs.launched import first_process as first_process
@@ -44,6 +44,14 @@ def numbered(folder: Path, name: str) -> list[Path]:
     stem, _, extension = name.rpartition(".")
     named = [path for path in folder.glob(f"{stem}*.{extension}") if re.fullmatch(rf"{stem}(-\d{{1,9}})?", path.stem)]
     return sorted(named, key=number_of)
+
+
+def kept_fingerprint(folder: Path) -> str | None:
+    """What tells the files that a run has read from others, as its newest versions.json keeps it."""
+    paths = numbered(folder, "versions.json")
+    found = read_json(paths[-1]).get("fingerprint") if paths else None
+    sound = isinstance(found, str) and found.isprintable() and 0 < len(found) <= 64  # it goes to the terminal
+    return found if sound else None
 
 
 def newest_config(folder: Path) -> Path | None:

@@ -17,6 +17,17 @@ PLACES = frozenset(
 )
 # Those of data that name files of the user's own: a run keeps a fingerprint of what is in them
 FILES = frozenset(("files", "val_files", "test_files", "path", "val_path", "test_path"))
+# Options of the Trainer of which 1 is one batch, and 1.0 all of them
+COUNTS_OR_SHARES = frozenset(
+    (
+        "limit_train_batches",
+        "limit_val_batches",
+        "limit_test_batches",
+        "limit_predict_batches",
+        "overfit_batches",
+        "val_check_interval",
+    )
+)
 # Those of the Trainer
 TRAINER = frozenset(
     (

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamodules.errors import UserError
+from datamodules.errors import UserError, as_in_yaml
 from lit_rnn.files import read_json
 
 _NUMBERS = {"parameters": int, "steps": int, "loss": float, "chance": float, "value": float, "seconds": float}
@@ -67,6 +67,33 @@ def read_result(folder: Path, command: str = "fit") -> dict[str, Any]:
         if not missing and (not number or too_large):
             raise UserError(f"{path} is damaged ({key} is not a number): recreate it or remove it.")
     return as_kept(found)
+
+
+def without_rounding(value: Any) -> Any:
+    """A number without its last digits, which are rounding: of a sum, they differ from machine to machine."""
+    return float(f"{value:.9g}") if isinstance(value, float) else value
+
+
+def astray(fit: Mapping[str, Any], test: Mapping[str, Any], fingerprint: str | None) -> str:
+    """Why the numbers of a test are not of what was trained, in words; empty where they are.
+
+    Args:
+        fit: Those of training.
+        test: Those of the test.
+        fingerprint: Of the files that training has read, where the run keeps one.
+    """
+    apart = [
+        f"{key} is {test[key]}, and {fit[key]} in fit.json"
+        for key in ("model", "parameters", "task", "metric", "chance")
+        if without_rounding(test[key]) != without_rounding(fit[key])
+    ]
+    trained = test.get("trained_steps", fit["steps"])
+    if trained != fit["steps"]:
+        when = "before training ended" if trained is None else f"after {as_in_yaml(trained)} steps of training"
+        apart.append(f"it was made {when}, and fit.json is of {fit['steps']}")
+    if test.get("fingerprint", fingerprint) != fingerprint is not None:
+        apart.append("it is of other files")
+    return "; ".join(apart)
 
 
 def other_lengths(result: Mapping[str, Any]) -> list[int]:

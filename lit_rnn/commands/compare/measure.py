@@ -16,13 +16,12 @@ from lit_rnn.commands.compare.subject import (
     measured,
     measured_on,
     setting,
-    without_rounding,
 )
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.options import FILES
-from lit_rnn.runs.results import Spread, other_lengths, spread_of
+from lit_rnn.runs.results import Spread, other_lengths, spread_of, without_rounding
 
 _BITS = ("bits_per_symbol", "bits_per_character", "bits_per_byte", "bits_per_word")
 _LOWER = frozenset(["loss", "cross_entropy", *_BITS, "perplexity", "mse", "rmse", "mae", "henrici"])

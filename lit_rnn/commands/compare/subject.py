@@ -13,13 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from datamodules.errors import UserError, as_in_yaml
+from datamodules.errors import UserError
 from lit_rnn.files import in_whole, read_json, read_yaml
 from lit_rnn.runs.curves import is_whole, read_curve
 from lit_rnn.runs.endings import how_diverged, is_diverged
-from lit_rnn.runs.folder import newest_config, numbered
+from lit_rnn.runs.folder import kept_fingerprint, newest_config, numbered
 from lit_rnn.runs.options import FILES, PLACES, TRAINER, said_before, without
-from lit_rnn.runs.results import read_result, runs_below
+from lit_rnn.runs.results import astray, read_result, runs_below
 
 # Options of the data that change what is learnt, but not what is measured
 _SIZES = {"batch_size", "train_samples", "val_samples", "test_samples", "reuse", "tbptt", "carry", "bucket_by_length"}
@@ -120,29 +120,14 @@ def read_run(folder: Path) -> Run:
     """
     fit, run = read_result(folder), read_diverged(folder)
     test = read_result(folder, "test") if (folder / "test.json").is_file() else None
-    apart = [
-        f"{key} is {test[key]}, and {fit[key]} in fit.json"
-        for key in ("model", "parameters", "task", "metric", "chance")
-        if test is not None and without_rounding(test[key]) != without_rounding(fit[key])
-    ]
-    if test is not None and test.get("trained_steps", fit["steps"]) != fit["steps"]:
-        trained = test["trained_steps"]
-        when = "before training ended" if trained is None else f"after {as_in_yaml(trained)} steps of training"
-        apart.append(f"it was made {when}, and fit.json is of {fit['steps']}")
-    if test is not None and test.get("fingerprint", run.fingerprint) != run.fingerprint is not None:
-        apart.append("it is of other files")
-    return replace(run, fit=fit, test=None if apart else test, before=said_before(folder), astray="; ".join(apart))
+    apart = "" if test is None else astray(fit, test, run.fingerprint)
+    return replace(run, fit=fit, test=None if apart else test, before=said_before(folder), astray=apart)
 
 
 def tested_elsewhere(runs: Sequence[Run]) -> str:
     """A sentence on the runs whose test.json is of another task or model than their training; empty where none is."""
     told = [f"{run.folder / 'test.json'} ({run.astray})" for run in runs if run.astray]
     return f"Left out, not a test of what was trained: {', '.join(told)}." if told else ""
-
-
-def without_rounding(value: Any) -> Any:
-    """A number without its last digits, which are rounding: of a sum, they differ from machine to machine."""
-    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def read_diverged(folder: Path) -> Run:
@@ -153,9 +138,7 @@ def read_diverged(folder: Path) -> Run:
     """
     run = Run(folder, {}, config=_config(folder))
     generated = run.class_path("data").startswith("datamodules.") and not any(run.files.values())
-    found = None if generated else _versions(folder).get("fingerprint")
-    sound = isinstance(found, str) and found.isprintable() and 0 < len(found) <= 64  # it goes to the terminal
-    return replace(run, fingerprint=found if sound else None)
+    return replace(run, fingerprint=None if generated else kept_fingerprint(folder))
 
 
 def _versions(folder: Path) -> dict[str, Any]:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from lit_rnn.class_paths import own_module
 from lit_rnn.commands.study.subject import Run
 from lit_rnn.files import read_yaml
 from lit_rnn.runs.endings import SIGNALS, is_diverged, stopping
+from lit_rnn.runs.folder import kept_fingerprint
 from lit_rnn.runs.launched import LAUNCHER
-from lit_rnn.runs.results import is_finished, read_result
+from lit_rnn.runs.results import astray, is_finished, read_result
 
 _DIVERGED = "lit_rnn: The loss is"  # how `DivergedError` begins
 
@@ -43,12 +46,22 @@ def _own_modules(run: Run) -> list[str]:
 
 
 def is_done(run: Run, folder: Path) -> bool:
-    """Whether nothing of a run is left to do; a test of another checkpoint than the last is none of that."""
+    """Whether nothing of a run is left to do; a test of another checkpoint is none of this one."""
     place = folder / run.name
-    if not is_finished(place, run.command):
-        return False
-    of_last = run.command == "test" and run.checkpoint == "last"
-    return not of_last or read_result(place, "test")["steps"] == read_result(place)["steps"]
+    if run.command == "fit":
+        return is_finished(place)
+    test = own_test(place)
+    if test is None or "checkpoint" in test:
+        return test is not None and test["checkpoint"] == f"{run.checkpoint}.ckpt"
+    return run.checkpoint != "last" or test["steps"] == read_result(place)["steps"]  # before it told
+
+
+def own_test(place: Path) -> dict[str, Any] | None:
+    """The numbers of a run's test; None without one of what was trained, as where other data were given by hand."""
+    if not is_finished(place) or not is_finished(place, "test"):
+        return None
+    test = read_result(place, "test")
+    return None if astray(read_result(place), test, kept_fingerprint(place)) else test
 
 
 def log(folder: Path, run: Run) -> Path:
@@ -133,9 +146,12 @@ class Pool:
             raise
 
     def _start(self, run: Run) -> None:
+        line = command(run, self.folder, self.threads)
         with log(self.folder, run).open("ab") as file:
+            file.write(f"{shlex.join(line)}\n".encode())  # before it says anything, how it ended before is no more so
+            file.flush()
             process = subprocess.Popen(
-                command(run, self.folder, self.threads),
+                line,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_rnn.commands.study.local import has_diverged
+from lit_rnn.commands.study.local import has_diverged, own_test
 from lit_rnn.commands.study.search.space import text
 from lit_rnn.commands.study.subject import Run, Study
 from lit_rnn.files import write_csv, write_json
@@ -59,8 +59,8 @@ def results(study: Study, folder: Path, runs: Sequence[Run] | None = None) -> li
 
 def _tested(place: Path) -> float | None:
     """The metric on the test split, of a run that was tested."""
-    value = read_result(place, "test")["value"] if is_finished(place, "test") else None
-    return None if value is None else float(value)
+    test = own_test(place)
+    return None if test is None or test["value"] is None else float(test["value"])
 
 
 _NUMBERS = ("steps", "loss", "metric", "value", "chance", "seconds")  # of a row, from fit.json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +16,9 @@ from lit_rnn.commands.study.search.space import short
 from lit_rnn.commands.study.subject import Run
 from lit_rnn.files import is_folder_name, parse_yaml, read_json, read_yaml, write_json
 from lit_rnn.runs.checkpoints import is_started
-from lit_rnn.runs.folder import newest_config
-from lit_rnn.runs.options import flat, makes_a_difference, number
+from lit_rnn.runs.folder import kept_fingerprint, newest_config
+from lit_rnn.runs.lock import in_use
+from lit_rnn.runs.options import COUNTS_OR_SHARES, flat, makes_a_difference, number
 from lit_rnn.runs.results import is_finished
 
 Planned = Mapping[str, Any]
@@ -73,6 +75,16 @@ def check(runs: Sequence[Run], folder: Path, plan: Mapping[str, Planned]) -> Non
             )
 
 
+def check_idle(place: Path) -> None:
+    """Refuse a run that is trained by somebody else, such as a task of an array.
+
+    Raises:
+        UserError: saying so.
+    """
+    if in_use(place):
+        raise UserError(f"{place} is trained by another process: wait until that ends.")
+
+
 def claim(runs: Sequence[Run], folder: Path) -> list[str]:
     """Write down what the runs are. One that has begun under another name, as where its grid had one value, is renamed.
 
@@ -82,7 +94,7 @@ def claim(runs: Sequence[Run], folder: Path) -> list[str]:
         A line for every run that was renamed.
 
     Raises:
-        UserError: as `check` does.
+        UserError: as `check` does, or if one that would be renamed is being trained.
     """
     plan = read(folder)
     check(runs, folder, plan)
@@ -103,6 +115,7 @@ def _rename(runs: Sequence[Run], folder: Path, plan: dict[str, Planned]) -> list
         same = next((name for name in free if _same(name, [run], plan)), None)
         if same is not None:
             free.remove(same)
+            check_idle(folder / same)
             (folder / same).rename(folder / run.name)
             if (folder / f"{same}.log").is_file():
                 (folder / f"{same}.log").rename(folder / f"{run.name}.log")
@@ -121,12 +134,16 @@ def _same(name: str, runs: Sequence[Run], plan: Mapping[str, Planned]) -> bool:
 
 def same_options(was: Any, now: Sequence[str]) -> bool:
     """Whether arguments that were written down are these, but for where the base configs lie."""
-    return _are_texts(was) and _options(was) == _options(now)
+    return _are_texts(was) and _first(_options(was), _options(now), "") is None
 
 
 def same_configs(was: Any, now: Sequence[str]) -> bool:
     """Whether texts of base configs that were written down say what these do."""
-    return _are_texts(was) and [_leaves(text) for text in was] == [_leaves(text) for text in now]
+    return (
+        _are_texts(was)
+        and len(was) == len(now)
+        and all(_first(_leaves(one), _leaves(other), "") is None for one, other in zip(was, now, strict=True))
+    )
 
 
 def _are_texts(given: Any) -> bool:
@@ -136,9 +153,8 @@ def _are_texts(given: Any) -> bool:
 def difference(entry: Planned, run: Run) -> str | None:
     """What of a planned run is another thing now, in words; None if nothing is."""
     now = planned(run)
-    was_options, options = _options(entry["arguments"]), _options(now["arguments"])
-    if was_options != options:
-        return _first(was_options, options, "")
+    if (differs := _first(_options(entry["arguments"]), _options(now["arguments"]), "")) is not None:
+        return differs
     told, texts = entry["configs"], now["configs"]
     if len(told) == len(run.setting.bases):  # as of a plan from before overlays in a grid were in it
         texts = texts[: len(told)]
@@ -158,16 +174,27 @@ def _first(was: Mapping[str, Any], now: Mapping[str, Any], where: str) -> str | 
             return f"{key} was not given{where}, and is {as_in_yaml(now[key])}"
         if key not in now:
             return f"{key} was {as_in_yaml(was[key])}{where}, and is not given"
-        if was[key] != now[key]:
+        counts = key.rpartition(".")[2] in COUNTS_OR_SHARES and type(was[key]) is not type(now[key])
+        if was[key] != now[key] or counts:
             return f"{key} was {as_in_yaml(was[key])}{where}, and is {as_in_yaml(now[key])}"
     return None
 
 
-def _options(arguments: Sequence[str]) -> dict[str, str]:
-    """Options and their values; not the base configs, which may lie elsewhere in another copy of lit_rnn."""
+def _options(arguments: Sequence[str]) -> dict[str, Any]:
+    """Options and what they mean; not the base configs, which may lie elsewhere in another copy of lit_rnn."""
     pairs = itertools.zip_longest(arguments[::2], arguments[1::2], fillvalue="")
     named = {key.removeprefix("--"): value for key, value in pairs if key != "-c"}
-    return {key: _meant(value, key) if key.endswith("class_path") else value for key, value in named.items()}
+    return {key: _meant(_read(value), key) for key, value in named.items()}
+
+
+@functools.cache
+def _read(text: str) -> Any:
+    """The value of an option; a text is itself, also where YAML would see a comment in it, or would not read it."""
+    with contextlib.suppress(UserError):
+        found = parse_yaml(text, "an option")
+        if not isinstance(found, str) and (found is not None or text == "null"):
+            return found
+    return text
 
 
 @functools.cache
@@ -203,7 +230,7 @@ def _from_config(run: Run, place: Path) -> str | None:
     written: dict[str, Any] = {}
     for config in run.setting.configs:
         written |= _leaves(Path(config).read_text(encoding="utf-8"))
-    written |= {key: _meant(parse_yaml(value, key), key) for key, value in _options(run.arguments()).items()}
+    written |= _options(run.arguments())
     in_full = {short(key): key for key in held}
     given = {in_full.get(short(key), key): value for key, value in written.items()}
     both = [key for key, value in given.items() if _is_plain(key, value) and key in held]
@@ -217,16 +244,19 @@ def _is_plain(key: str, value: Any) -> bool:
 def drifted(runs: Sequence[Run], folder: Path) -> list[str]:
     """A line for every option that finished runs of an arm have differently though its grid does not vary it.
 
-    So it is where a new version has another default. The first run that each version has begun is looked at; options
-    that only some versions have are no difference.
+    So it is where a new version has another default, or files have another content. The first run that each version
+    has begun on each content is looked at; options that only some versions have are no difference.
     """
     told = []
     for arm in dict.fromkeys(run.setting.arm for run in runs):
         ours = [run for run in runs if run.setting.arm == arm and is_finished(folder / run.name)]
-        firsts = {_version(folder / run.name): run for run in reversed(ours)}
+        firsts = {(_version(folder / run.name), kept_fingerprint(folder / run.name)): run for run in reversed(ours)}
         held: dict[str, dict[Any, str]] = {}  # what the configs say, by key, and the first run with each value
         for run in reversed(firsts.values()) if len(firsts) > 1 else ():
             varied = {short(key).removesuffix(".class_path") for key, _ in run.setting.values}
+            files = kept_fingerprint(folder / run.name)
+            if files is not None and not any(one.partition(".")[0] in ("config", "data") for one in varied):
+                held.setdefault("files, by their fingerprint", {}).setdefault(files, run.name)
             for key, value in _resolved(folder / run.name):
                 if not any(f"{short(key)}.".startswith(f"{one}.") for one in varied):
                     held.setdefault(key, {}).setdefault(value, run.name)

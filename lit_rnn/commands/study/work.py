@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from datamodules.errors import UserError
 from lit_rnn.commands.study import local, plan
 from lit_rnn.commands.study.best import Queue, ahead, diverged, every, undecided
 from lit_rnn.commands.study.estimate import budget, estimate, took
@@ -17,7 +16,7 @@ from lit_rnn.commands.study.subject import Run, Study, numbers
 from lit_rnn.files import make_folder, remove_partial
 from lit_rnn.report.console import new_console
 from lit_rnn.runs.endings import FailedError, stopping
-from lit_rnn.runs.lock import Lock, in_use
+from lit_rnn.runs.lock import Lock
 
 
 @contextlib.contextmanager
@@ -36,11 +35,10 @@ def claim(study: Study, folder: Path) -> None:
     """Write the plan down, and wait for nobody.
 
     Raises:
-        UserError: as `plan.claim`, or if a run is trained by somebody else, such as a task of an array.
+        UserError: as `plan.check_idle` of each, and `plan.claim`.
     """
-    going = next((run for run in study.trainings if in_use(folder / run.name)), None)
-    if going is not None:
-        raise UserError(f"{folder / going.name} is trained by another process: wait until that ends.")
+    for run in study.trainings:
+        plan.check_idle(folder / run.name)
     for line in plan.claim(study.trainings, folder):  # those that may follow, too: which do is known when they are due
         print(line)
 

@@ -38,6 +38,7 @@ def test_a_loss_that_is_no_number_is_null_in_the_file(tmp_path: Path) -> None:
     model = GRU(Adding(length=6).task, 2)
     metrics = {"test/loss": torch.tensor(math.nan), "test/mse": torch.tensor(math.inf)}
     plain = {"is_global_zero": True, "early_stopping_callbacks": [], "loggers": [], "fast_dev_run": False}
+    plain |= {"ckpt_path": "r/checkpoints/best.ckpt"}
     trainer = SimpleNamespace(callback_metrics=metrics, **plain)
     summary = Summary(tmp_path)
     summary.setup(trainer, model, "test")  # type: ignore[arg-type]
@@ -45,6 +46,7 @@ def test_a_loss_that_is_no_number_is_null_in_the_file(tmp_path: Path) -> None:
     text = (tmp_path / "test.json").read_text()
     found = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert found["loss"] is None and found["value"] is None and found["chance"] == pytest.approx(1 / 6)
+    assert found["checkpoint"] == "best.ckpt"
     (tmp_path / "test.json").write_text(text.replace('"loss": null', '"loss": NaN'))
     assert read_result(tmp_path, "test")["loss"] is None
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -41,9 +42,37 @@ def test_how_a_base_config_is_written_is_no_change(planned: Planned) -> None:
     assert plan.difference(entry, run) == "trainer.max_epochs was 2 in base.yaml, and is not given"
     Path("base.yaml").write_text(yaml.safe_dump(BASE))
     (run,) = planned(grid={LR: [0.1]}).runs
-    assert plan.difference(entry, run) == f"{LR} was not given, and is '0.1'"
+    assert plan.difference(entry, run) == f"{LR} was not given, and is 0.1"
     (run,) = planned(base=["base.yaml", "base.yaml"]).runs
     assert plan.difference(entry, run) == "it has 2 base configs, and had 1"
+
+
+def test_how_a_value_is_written_is_no_change(planned: Planned) -> None:
+    """1e-3, which YAML reads as text, for 0.001: nothing would be trained twice; a text is the same only by letters."""
+    old = planned(grid={LR: ["1e-3", "1e-2"]})
+    plan.claim(old.runs, FOLDER)
+    finish(old.runs[0])
+    new = planned(grid={LR: [0.001, 0.01]})
+    assert plan.claim(new.runs, FOLDER) == ["study-lr=1e-3-seed=1 is study-lr=0.001-seed=1 now"]
+    assert local.is_done(new.runs[0], FOLDER)
+    for was, now in (("a #1", "a #2"), ("", None), ("a: b: c", "a: b: d"), ([1, "1e-3"], [1, 0.01])):
+        (one,), (other,) = (planned(grid={"data.init_args.path": [value]}).runs for value in (was, now))
+        assert plan.difference(plan.planned(one), other) is not None
+
+
+@pytest.mark.parametrize("key", ["limit_train_batches", "val_check_interval"])
+def test_one_batch_is_not_all_of_them(planned: Planned, key: str) -> None:
+    """Python takes 1 for 1.0: runs of one batch would stand in the table as if they had all."""
+    for given in ({"grid": {f"trainer.{key}": [1]}}, {}):
+        Path("base.yaml").write_text(yaml.safe_dump(BASE | {"trainer": {key: 1}}))
+        (one,) = planned(**given).runs
+        entry = plan.planned(one)
+        Path("base.yaml").write_text(yaml.safe_dump(BASE | {"trainer": {key: 1 if given else 1.0}}))
+        (other,) = planned(**{name: {f"trainer.{key}": [1.0]} for name in given}).runs
+        assert str(plan.difference(entry, other)).startswith(f"trainer.{key} was 1")
+        assert plan.difference(entry, other).endswith("and is 1.0")  # type: ignore[union-attr]
+        assert plan.same_options(entry["arguments"], plan.planned(other)["arguments"]) is not bool(given)
+        assert plan.same_configs(entry["configs"], plan.planned(other)["configs"]) is bool(given)
 
 
 def test_arms_that_run_one_after_another_are_of_one_study(study: Write, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +120,7 @@ def test_a_run_that_has_begun_keeps_its_options(planned: Planned, done: Callable
     done(old.runs[0])
     told = (FOLDER / "plan.json").read_bytes()
     new = planned(grid={"model.init_args.lam": [2.0]})
-    with pytest.raises(UserError, match=r"run with other options .*lam was '1.0', and is '2.0'.*--study_dir") as error:
+    with pytest.raises(UserError, match=r"run with other options .*lam was 1.0, and is 2.0.*--study_dir") as error:
         plan.claim(new.runs, FOLDER)
     assert "\n" not in str(error.value) and (FOLDER / "plan.json").read_bytes() == told
     plan.claim(old.runs, FOLDER)
@@ -167,6 +196,21 @@ def test_a_default_that_changed_between_runs_is_told(planned: Planned) -> None:
     assert line == f"study has runs of different model.init_args.decay: 0.0 (as {first}), 0.1 (as {last})"
 
 
+def test_files_that_changed_between_runs_are_told(planned: Planned) -> None:
+    """Their names are the same; where the grid varies the data, other files are what was asked for."""
+
+    def told(grid: dict[str, Any]) -> list[str]:
+        one = planned(grid=grid, seeds=[1, 2])
+        for run in one.runs:
+            finish(run)
+            (FOLDER / run.name / "versions.json").write_text(json.dumps({"fingerprint": f"content {run.seed}"}))
+        return plan.drifted(one.runs, FOLDER)
+
+    (line,) = told({LR: [0.1]})
+    assert line.startswith("study has runs of different files, by their fingerprint: 'content 1' (as study-seed=1), ")
+    assert told({"data.init_args.path": ["a", "b"]}) == []
+
+
 def test_a_damaged_plan_is_told(planned: Planned) -> None:
     (run,) = planned().runs
     FOLDER.mkdir(parents=True)
@@ -222,6 +266,19 @@ def test_one_command_at_a_time_works_at_a_study(planned: Planned) -> None:
     assert said_by_another(work_at_it) == ""
 
 
+def test_a_run_that_is_trained_is_not_renamed(planned: Planned) -> None:
+    """A task of an array that was submitted before the grid had a second value would lose its folder."""
+    old = planned(grid={LR: [0.1]})
+    plan.claim(old.runs, FOLDER)
+    begin(old.runs[0])
+    new, place = planned(grid={LR: [0.1, 0.2]}), FOLDER / old.runs[0].name
+    lock = Lock(place)
+    assert said_by_another(lambda: work.claim(new, FOLDER)).startswith(f"{place} is trained by another process")
+    assert place.is_dir()
+    lock.release()
+    assert said_by_another(lambda: work.claim(new, FOLDER)) == "" and not place.exists()
+
+
 def test_runs_end_with_the_planned() -> None:
     """However it is killed: the next command would find them at work."""
     assert local.pinned(2)["LIT_RNN_LAUNCHER"] == str(os.getpid())
@@ -267,6 +324,18 @@ def test_a_run_that_has_diverged_is_a_result(planned: Planned) -> None:
     assert "diverged" not in page.table(rows[:2], measure.over_seeds(rows[:2])).markdown()
     finish(high[1])  # as by hand, from its checkpoint
     assert diverged(one.runs, FOLDER) == frozenset()
+
+
+def test_a_run_that_was_begun_anew_has_not_diverged(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its folder was removed to run it once more, and it was killed before it said anything."""
+    (run,) = planned().runs
+    (FOLDER / run.name).mkdir(parents=True)
+    local.log(FOLDER, run).write_text("lit_rnn: The loss is nan at step 3.\n")
+    assert local.has_diverged(FOLDER, run)
+    monkeypatch.setattr(local, "command", lambda *_: ["false", "é"])
+    local.Pool(FOLDER, 1, 1, lambda *_: None).run_all([run])
+    assert not local.has_diverged(FOLDER, run)
+    assert local.log(FOLDER, run).read_text().endswith("step 3.\nfalse 'é'\n")
 
 
 def test_an_arm_of_which_all_have_diverged_has_nothing_ahead(planned: Planned) -> None:

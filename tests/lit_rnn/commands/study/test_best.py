@@ -193,6 +193,23 @@ def test_the_last_checkpoint_is_tested_where_the_study_says_so(planned: Planned)
     assert ahead(one, FOLDER) == [test]
 
 
+def test_a_test_of_something_else_is_made_anew(planned: Planned) -> None:
+    """Of other data, as somebody gave them by hand; of before training went on; of the other checkpoint."""
+    one = planned(best={"test": True})
+    (run,), (test,) = one.runs, one.following(one.settings[0])
+    finish(run)
+    finish(test)
+    path = FOLDER / run.name / "test.json"
+    (FOLDER / run.name / "versions.json").write_text('{"fingerprint": "ours"}')
+    own = json.loads(path.read_text())
+    fine: list[dict[str, object]] = [{}, {"checkpoint": "best.ckpt"}, {"fingerprint": "ours", "trained_steps": 2}]
+    for told in [*fine, {"task": "adding"}, {"trained_steps": 1}, {"checkpoint": "last.ckpt"}, {"fingerprint": "b"}]:
+        path.write_text(json.dumps({**own, **told}))
+        assert local.is_done(test, FOLDER) is (told in fine) and ahead(one, FOLDER) == [test] * (told not in fine)
+        shown = told in fine or "checkpoint" in told
+        assert measure.results(one, FOLDER)[0]["test"] == (0.25 if shown else None)
+
+
 def test_the_test_of_a_class_of_the_users_own_trusts_its_module(study: Write) -> None:
     """As its training does, whose configs are the user's word; the run folder's config is not."""
     Path("waves.yaml").write_text("data: waves.Rising\nmodel: {init_args: {optimizer: {class_path: own.deep.Step}}}\n")
