@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -79,25 +79,28 @@ def load_array(path: Path, name: str | None = None) -> NDArray[Any]:
     return array
 
 
-def read_npz(path: Path, layout: Layout) -> Sequences:
-    """The sequences of a ``.npz``."""
+Arrays = Mapping[str, Callable[[], NDArray[Any]]]
+"""By name, read when asked for."""
+
+
+def arrays_of(path: Path) -> Arrays:
+    """The arrays of a ``.npz``, of a single ``.npy``, which is called ``x``, or of a folder with such files by name."""
+    if path.is_dir():
+        return {file.stem: partial(load_array, file) for file in sorted(path.glob("*.npy"))}
+    if path.suffix == ".npy":
+        return {"x": partial(load_array, path)}
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             names = list(archive.files)
     except Exception as error:  # as above
         reason = one_line(error) or type(error).__name__
         raise UserError(f"{path} cannot be read ({reason}): a whole .npz file is accepted.") from error
-    return _of_names({name: partial(load_array, path, name) for name in names}, layout, str(path))
+    return {name: partial(load_array, path, name) for name in names}
 
 
-def read_npy_folder(folder: Path, layout: Layout) -> Sequences:
-    """The sequences of ``x.npy``, ``y.npy`` and so on in a folder."""
-    files = sorted(folder.glob("*.npy"))
-    return _of_names({path.stem: partial(load_array, path) for path in files}, layout, str(folder))
-
-
-def _of_names(arrays: Mapping[str, Callable[[], NDArray[Any]]], layout: Layout, source: str) -> Sequences:
+def read_arrays(path: Path, layout: Layout) -> Sequences:
     """Of ``x``, ``y`` and if need be ``lengths`` and ``splits``; or of ``x_train``, ``y_train`` and so on."""
+    arrays, source = arrays_of(path), str(path)
     suffixes = [f"_{split}" for split in SPLITS if f"x_{split}" in arrays] or [""]
     known = [f"{part}{suffix}" for suffix in suffixes for part in _PARTS]
     stray = [name for name in arrays if name not in known]
@@ -135,15 +138,8 @@ def of_arrays(
     Raises:
         UserError: if they do not fit together.
     """
-    steps, x_rows = _rows("x", x, lengths, source)
-    N, S = len(steps), int(steps.sum())
-    begins = np.concatenate(([0], steps.cumsum()))
-
-    def place(step: int) -> str:
-        number = int(np.searchsorted(begins, step, side="right")) - 1
-        return f"{source}, sequence {number}, step {step - int(begins[number])}"
-
-    where = at or place
+    read = inputs_of_arrays(x, lengths, layout, source, at)
+    steps, begins, N = read.lengths, read.starts, len(read.lengths)
     if layout.per_step:
         y_steps, y_rows = _rows("y", y, lengths, source)
         if not np.array_equal(y_steps, steps):
@@ -157,21 +153,35 @@ def of_arrays(
             )
 
     def row_at(row: int) -> str:
-        return where(row if layout.per_step else int(begins[row]))
+        return read.at(row if layout.per_step else int(begins[row]))
 
-    inputs: NDArray[Any]
-    if layout.inputs == "symbols":
-        if x_rows.ndim > 1 and x_rows.shape[1:] != (1,):
-            raise UserError(f"{source}: x has {x_rows.shape[1]} channels, but a step of symbols is one symbol.")
-        inputs = as_texts(x_rows.reshape(S), where, "inputs")
-    else:
-        inputs = _numbers(x_rows, S, "x", source)
     targets: NDArray[Any]
     if layout.labels:
         targets = as_texts(_flat(y_rows, source), row_at, "label")
     else:
         targets = _numbers(y_rows, len(y_rows), "y", source)
-    return Sequences(source, inputs, targets, steps, where, _checked_splits(splits, N, source))
+    return replace(read, targets=targets, splits=_checked_splits(splits, N, source))
+
+
+def inputs_of_arrays(x: Any, lengths: Any, layout: Layout, source: str, at: Place | None = None) -> Sequences:
+    """As `of_arrays`, of sequences without targets."""
+    steps, rows = _rows("x", x, lengths, source)
+    N, S = len(steps), int(steps.sum())
+    begins = np.concatenate(([0], steps.cumsum()))
+
+    def place(step: int) -> str:
+        number = int(np.searchsorted(begins, step, side="right")) - 1
+        return f"{source}, sequence {number}, step {step - int(begins[number])}"
+
+    where = at or place
+    inputs: NDArray[Any]
+    if layout.inputs == "symbols":
+        if rows.ndim > 1 and rows.shape[1:] != (1,):
+            raise UserError(f"{source}: x has {rows.shape[1]} channels, but a step of symbols is one symbol.")
+        inputs = as_texts(rows.reshape(S), where, "inputs")
+    else:
+        inputs = _numbers(rows, S, "x", source)
+    return Sequences(source, inputs, np.empty((N, 0)), steps, where, np.arange(N).astype(str))
 
 
 def _array(name: str, value: Any, source: str) -> NDArray[Any]:

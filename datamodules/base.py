@@ -279,6 +279,18 @@ class SequenceDataModule(LightningDataModule, metaclass=ChecksKinds):
         """Predictions are made on the validation split: the test set is only for ``test``."""
         return self._own_loader("val")
 
+    def beside_predictions(self) -> dict[str, NDArray[Any]]:
+        """What ``predict`` keeps beside its numbers, so that they can be read without the data: here nothing.
+
+        ``sequences`` are names, one for each sequence of `predict_dataloader` in the order of all processes together.
+        """
+        return {}
+
+    @property
+    def answers_known(self) -> bool:
+        """Whether the targets of `predict_dataloader` mean anything."""
+        return True
+
 
 def data_of(trainer: Any) -> SequenceDataModule | None:
     """A trainer's data, where they are of this kind."""

@@ -147,6 +147,10 @@ class SequenceLoader:
     def __len__(self) -> int:
         return self._steps
 
+    def given(self) -> Indices:
+        """Which samples this rank gets in the current epoch, one after another."""
+        return np.concatenate(self._batches(self.bucket))
+
     def padding(self, bucket: bool) -> float | None:
         """Share of padding among all steps of this rank's current epoch; None where lengths are equal, or not known."""
         lengths = self.split.lengths

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from datamodules import unlabelled
 from datamodules.arguments import checks_kinds
 from datamodules.arrays import Layout, of_arrays
 from datamodules.base import SequenceDataModule
@@ -37,6 +38,8 @@ class SequenceFiles(StoredSequences):
             ``frame_per_step``, the same at each step.
         val_path: Validation sequences in a file or folder of their own.
         test_path: Test sequences likewise.
+        predict_path: Sequences whose targets nobody knows: ``predict`` reads them in place of the validation split.
+            Targets, splits and columns that training did not read are not read here, either.
         val_share: Of the training sequences, drawn for validation where no such split is given.
         test_share: Likewise for the test; 0 draws none.
         split_seed: Of the draw.
@@ -67,6 +70,7 @@ class SequenceFiles(StoredSequences):
         targets: Literal["label", "value", "label_per_step", "frame_per_step"] = "label",
         val_path: str | None = None,
         test_path: str | None = None,
+        predict_path: str | None = None,
         val_share: float = 0.1,
         test_share: float = 0.2,
         split_seed: int = 0,
@@ -117,6 +121,8 @@ class SequenceFiles(StoredSequences):
             metric=metric,
             bucket_by_length=bucket_by_length,
         )
+        if predict_path is not None:
+            self._ask(unlabelled.read(Path(predict_path), layout, self.columns, "data.init_args.predict_path"))
 
     @classmethod
     @checks_kinds("data.init_args")

@@ -29,6 +29,7 @@ class Sequences:
         targets: (N,) or (S,) texts of labels, or (N, O) or (S, O) numbers.
         lengths: (N,) steps of each sequence, at least one.
         at: Where a step stands, as a person finds it: ``a.csv, line 12``.
+        names: (N,) what each sequence is called in its file; its number where it has no name.
         splits: (N,) names of splits where they are given.
         columns: What the inputs are called.
     """
@@ -38,6 +39,7 @@ class Sequences:
     targets: NDArray[Any]
     lengths: Indices
     at: Callable[[int], str]
+    names: NDArray[np.str_]
     splits: NDArray[np.str_] | None = None
     columns: tuple[str, ...] = ()
 
@@ -96,6 +98,7 @@ def joined(parts: Sequence[Sequences], source: str) -> Sequences:
         np.concatenate([part.targets for part in parts]),
         np.concatenate([part.lengths for part in parts]),
         at,
+        np.concatenate([part.names for part in parts]),
         np.concatenate(given) if given else None,
         first.columns,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -66,6 +67,7 @@ class StoredSequences(SequenceDataModule, ABC):
             test_share,
             "0 or more, and below 1 - val_share",
         )
+        self._asked: Sequences | None = None
         self.missing, self.standardize, self.bucket_by_length = missing, standardize, bucket_by_length
         self.val_share, self.test_share, self.split_seed = val_share, test_share, split_seed
         self.source, self.layout, self.columns = sequences.source, layout, sequences.columns
@@ -75,6 +77,9 @@ class StoredSequences(SequenceDataModule, ABC):
         self._equal = len(np.unique(sequences.lengths)) == 1
         self._targets = self._read_targets(sequences)
         self._inputs = self._read_inputs(sequences)
+        self._names = sequences.names
+        if layout.inputs == "symbols":
+            self._inputs, self.vocabulary = parts.numbered(self._inputs)
         groups = self._targets if layout.targets == "label" else None
         shares = {"test": test_share, "val": val_share}
         self._splits = parts.drawn_splits(sequences, shares, split_seed, groups, self.classes or [], every_class)
@@ -124,16 +129,14 @@ class StoredSequences(SequenceDataModule, ABC):
         return codes
 
     def _read_inputs(self, sequences: Sequences) -> NDArray[Any]:
-        """Symbols, numbered, or numbers, NaN alone where nothing came before."""
+        """Texts of symbols, or numbers, NaN alone where nothing came before."""
         inputs: NDArray[Any] = sequences.inputs
         if self.layout.inputs == "symbols":
             if (inputs == "").any():
                 raise UserError(
                     f"{sequences.at(int(np.flatnonzero(inputs == '')[0]))} has no symbol; every step needs one."
                 )
-            symbols: NDArray[Any]
-            symbols, self.vocabulary = parts.numbered(inputs)
-            return symbols
+            return inputs
         infinite = np.isinf(inputs).any(axis=1)
         if infinite.any():
             step = int(np.flatnonzero(infinite)[0])
@@ -208,6 +211,57 @@ class StoredSequences(SequenceDataModule, ABC):
         return StoredSplit(
             torch.from_numpy(inputs), torch.from_numpy(targets), self._lengths[chosen], per_step, self._equal
         )
+
+    # ---- sequences whose targets nobody knows
+
+    def _ask(self, asked: Sequences) -> None:
+        """Let `predict` read these in place of the validation split.
+
+        Raises:
+            UserError: if they are of another width or length, or have a symbol that no file of training has.
+        """
+        inputs, task = self._read_inputs(asked), self.task
+        if self.vocabulary is not None:
+            numbers = {name: number for number, name in enumerate(self.vocabulary)}
+            strange = np.flatnonzero(~np.isin(inputs, self.vocabulary))
+            if len(strange):
+                raise UserError(
+                    f"{asked.at(int(strange[0]))} has the symbol {str(inputs[strange[0]])!r}, which {self.source} does "
+                    "not have: a network knows the symbols that it was trained on."
+                )
+            inputs = np.array([numbers[name] for name in inputs.tolist()], dtype=np.int64)
+        elif inputs.shape[1] != task.input_size:
+            raise UserError(
+                f"{asked.source} has inputs of width {inputs.shape[1]}, but {self.source} has {task.input_size}."
+            )
+        other = np.flatnonzero(asked.lengths != (task.length or asked.lengths))
+        if len(other):
+            raise UserError(
+                f"{asked.at(int(asked.starts[other[0]]))} begins a sequence of {asked.lengths[other[0]]} steps, but "
+                f"all of {self.source} have {task.length}."
+            )
+        self._asked = replace(asked, inputs=inputs)
+
+    def predict_dataloader(self) -> Any:
+        """Of the sequences whose targets nobody knows, which have zeros there; else of the validation split."""
+        if self._asked is None:
+            return super().predict_dataloader()
+        inputs, lengths = self._asked.inputs, self._asked.lengths
+        if self.statistics is not None:
+            inputs = self.statistics.applied(inputs, self.standardize)
+        rows = len(inputs) if self.layout.per_step else len(lengths)
+        targets = torch.from_numpy(np.zeros((rows, *self._targets.shape[1:]), dtype=self._targets.dtype))
+        split = StoredSplit(torch.from_numpy(inputs), targets, lengths, self.layout.per_step, self._equal)
+        return self._loader_of(split, "val", *self._processes())
+
+    def beside_predictions(self) -> dict[str, Any]:
+        names = self._names[self._splits == "val"] if self._asked is None else self._asked.names
+        meant = {"classes": self.classes, "symbols": self.vocabulary}
+        return {"sequences": names, **{key: np.array(value) for key, value in meant.items() if value is not None}}
+
+    @property
+    def answers_known(self) -> bool:
+        return self._asked is None
 
     def definition(self) -> dict[str, Any]:
         return {**super().definition(), "contents": self._contents}

@@ -5,19 +5,19 @@ from __future__ import annotations
 import csv
 import importlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.arrays import Layout, Place, as_texts, load_array, of_arrays, read_npy_folder, read_npz
+from datamodules.arrays import Layout, Place, as_texts, load_array, of_arrays, read_arrays
 from datamodules.errors import UserError, did_you_mean, one_line
 from datamodules.sequences import SPLITS, Sequences, joined
 
 _MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
-_TABLES = (".csv", ".parquet")
+SUFFIXES = (".csv", ".parquet")
 _COLUMNS = ("sequence", "step", "split", "target_columns", "input_columns", "ignored_columns")
 
 
@@ -78,8 +78,8 @@ def read(path: Path, layout: Layout, key: str = "data.init_args.path") -> Sequen
         return read_classes(path, layout)
     if path.is_dir() or path.suffix == ".npz":
         layout.refuse_columns(path, *_COLUMNS)
-        return read_npy_folder(path, layout) if path.is_dir() else read_npz(path, layout)
-    if path.suffix in _TABLES:
+        return read_arrays(path, layout)
+    if path.suffix in SUFFIXES:
         return of_table(read_table(path), layout)
     more = (
         ": a single .npy holds inputs alone, so name the folder with x.npy and y.npy" if path.suffix == ".npy" else ""
@@ -177,14 +177,7 @@ def of_table(table: Table, layout: Layout) -> Sequences:
         raise UserError(
             f"data.init_args.target_columns names {len(layout.target_columns)} columns, but a label is one: leave one."
         )
-    ids = table.texts(layout.sequence, "the name of a sequence")
-    blank = np.flatnonzero(ids == "")
-    if len(blank):
-        raise UserError(f"{table.at(int(blank[0]))} has nothing in column {layout.sequence}.")
-    _, first, codes = np.unique(ids, return_index=True, return_inverse=True)
-    group = np.argsort(np.argsort(first, kind="stable"), kind="stable")[codes]
-    order = _order(table, layout, group)
-    lengths = np.bincount(group).astype(np.int64)
+    names, order, lengths = grouped(table, layout)
     starts = lengths.cumsum() - lengths
 
     def at(step: int) -> str:
@@ -223,9 +216,20 @@ def of_table(table: Table, layout: Layout) -> Sequences:
             raise UserError(
                 f"{where} has {str(splits[wrong[0]])!r} in column {layout.split}, but it must be train, val or test."
             )
-    values = _inputs(table, layout, inputs)[order]
+    values = inputs_of(table, layout, inputs)[order]
     targets = given[0] if layout.labels else np.stack(given, axis=1)
-    return Sequences(table.source, values, targets, lengths, at, splits, inputs)
+    return Sequences(table.source, values, targets, lengths, at, names, splits, inputs)
+
+
+def grouped(table: Table, layout: Layout) -> tuple[NDArray[np.str_], NDArray[np.int64], NDArray[np.int64]]:
+    """What the sequences are called, in order of their first appearance; the rows, one after another; the lengths."""
+    ids = table.texts(layout.sequence, "the name of a sequence")
+    blank = np.flatnonzero(ids == "")
+    if len(blank):
+        raise UserError(f"{table.at(int(blank[0]))} has nothing in column {layout.sequence}.")
+    _, first, codes = np.unique(ids, return_index=True, return_inverse=True)
+    group = np.argsort(np.argsort(first, kind="stable"), kind="stable")[codes]
+    return ids[np.sort(first)], order_of(table, layout, group), np.bincount(group).astype(np.int64)
 
 
 def _input_columns(table: Table, layout: Layout, roles: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -273,14 +277,14 @@ def _input_columns(table: Table, layout: Layout, roles: Mapping[str, tuple[str, 
     return found
 
 
-def _inputs(table: Table, layout: Layout, names: tuple[str, ...]) -> NDArray[Any]:
+def inputs_of(table: Table, layout: Layout, names: tuple[str, ...]) -> NDArray[Any]:
     """(rows, I) numbers, or (rows,) texts of symbols."""
     if layout.inputs == "symbols":
         return table.texts(names[0], "a symbol")
     return np.stack([table.numbers(name) for name in names], axis=1)
 
 
-def _order(table: Table, layout: Layout, group: NDArray[np.int64]) -> NDArray[np.int64]:
+def order_of(table: Table, layout: Layout, group: NDArray[np.int64]) -> NDArray[np.int64]:
     """The rows sequence by sequence, by the step column where there is one, else as they stand."""
     if layout.step not in table.columns or layout.step in layout.ignored_columns:
         return np.argsort(group, kind="stable")
@@ -342,8 +346,9 @@ def _read_one(path: Path, layout: Layout, label: str) -> Sequences:
     if path.suffix == ".npy":
         layout.refuse_columns(path, *_COLUMNS)
         array = load_array(path)
-        return of_arrays([array], [label], None, None, layout, str(path), lambda step: f"{path}, step {step}")
-    if path.suffix not in _TABLES:
+        read = of_arrays([array], [label], None, None, layout, str(path), lambda step: f"{path}, step {step}")
+        return replace(read, names=np.array([str(path)]))
+    if path.suffix not in SUFFIXES:
         raise UserError(f"{path} is neither .npy, .csv nor .parquet, but each file of a class is one sequence.")
     table = read_table(path)
     said = [name for name in (layout.sequence, layout.split, *layout.target_columns) if name in table.columns]
@@ -354,9 +359,15 @@ def _read_one(path: Path, layout: Layout, label: str) -> Sequences:
             "the split, and a file is a sequence: name it in data.init_args.ignored_columns."
         )
     names = _input_columns(table, layout, {})
-    order = _order(table, layout, np.zeros(len(table.columns[names[0]]), dtype=np.int64))
-    values = _inputs(table, layout, names)[order]
+    return replace(of_rows(table, layout, names), targets=np.array([label]))
+
+
+def of_rows(table: Table, layout: Layout, names: tuple[str, ...]) -> Sequences:
+    """All rows as one sequence, called as its file; ``names``: its input columns."""
+    order = order_of(table, layout, np.zeros(len(table.columns[names[0]]), dtype=np.int64))
+    values = inputs_of(table, layout, names)[order]
     lengths = np.array([len(values)], dtype=np.int64)
+    called, nothing = np.array([table.source]), np.empty((1, 0))
     return Sequences(
-        str(path), values, np.array([label]), lengths, lambda step: table.at(int(order[step])), None, names
+        table.source, values, nothing, lengths, lambda step: table.at(int(order[step])), called, None, names
     )

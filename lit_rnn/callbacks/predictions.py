@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from datamodules.base import data_of
 from datamodules.batch import Parts
 from lit_rnn.files import write_arrays
 
@@ -16,11 +17,12 @@ _NAMES = ("inputs", "targets", "predictions", "probabilities")  # in the order o
 
 
 class PredictionFile(Callback):
-    """Writes what ``predict_step`` gives on the validation split to ``predictions.npz``, one file per process.
+    """Writes what ``predict_step`` gives to ``predictions.npz``, one file per process.
 
-    That is ``inputs``, ``targets`` and ``predictions`` (a class is -1 where outputs are NaN or infinite), and with
-    ``--probabilities true`` also ``probabilities``, with the classes as the last axis. Sequences of unequal lengths are
-    filled up with zeros, and ``lengths`` is there too.
+    That is ``inputs``, ``targets`` where they are known, and ``predictions`` (a class is -1 where outputs are NaN or
+    infinite), and with ``--probabilities true`` also ``probabilities``, with the classes as the last axis. Sequences of
+    unequal lengths are filled up with zeros, and ``lengths`` is there too. Of one's own files there are also names: of
+    the ``sequences``, of ``classes`` and of ``symbols``, by number.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -50,6 +52,14 @@ class PredictionFile(Callback):
         }
         if self._lengths:
             arrays["lengths"] = torch.cat(self._lengths).numpy()
+        data = data_of(trainer)
+        if data is not None:
+            arrays |= data.beside_predictions()
+            if "sequences" in arrays:
+                loader: Any = trainer.predict_dataloaders  # the data's own
+                arrays["sequences"] = arrays["sequences"][loader.given()[: len(arrays["predictions"])]]
+            if not data.answers_known:
+                del arrays["targets"]
         rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = self.folder / f"predictions{rank}.npz"
         write_arrays(path, arrays, compressed=True)

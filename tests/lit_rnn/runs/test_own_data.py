@@ -157,3 +157,21 @@ def test_every_model_trains_a_step(name: str) -> None:
     quiet_trainer(max_steps=1, limit_val_batches=1, num_sanity_val_steps=0).fit(model, data)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_sequences_without_answers_are_predicted_as_with_them(trained: Path, cli: Any, tmp_path: Path) -> None:
+    """By the name of each, whatever its place; and no targets are made up."""
+    assert cli("predict", "--ckpt_path", "last", "--run_dir", "r").status == 0
+    with np.load(trained / "predictions.npz") as written:
+        assert written["classes"].tolist() == ["a", "b"]
+        known = dict(zip(written["sequences"].tolist(), written["predictions"].tolist(), strict=True))
+        answers = dict(zip(written["sequences"].tolist(), written["targets"].tolist(), strict=True))
+    assert all(int(name) % 2 == answer for name, answer in answers.items())
+    lines = [line.split(",") for line in (tmp_path / "own.csv").read_text().splitlines()[1:]]
+    asked = [",".join((y, x, name, step)) for name, step, x, y, _ in reversed(lines) if name in known]
+    (tmp_path / "new.csv").write_text("\n".join(["y,x,sequence,step", *asked]))
+    done = cli("predict", "--ckpt_path", "last", "--run_dir", "r", "--data.predict_path", "new.csv")
+    assert done.status == 0 and done.err == "", done.err
+    with np.load(trained / "predictions.npz") as written:
+        assert "targets" not in written and written["sequences"].tolist() == list(known)[::-1]
+        assert dict(zip(written["sequences"].tolist(), written["predictions"].tolist(), strict=True)) == known
