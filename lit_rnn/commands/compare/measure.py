@@ -134,19 +134,25 @@ class Comparison:
     def best_first(self) -> list[Group]:
         """By the test set where any was tested on it, else by validation; a group without the value comes last."""
         tested = any(group.test for group in self.groups)
-        return self._by(lambda group: group.test if tested else group.value)
+        return sorted(self.groups, key=lambda group: _rank(group, self.higher_is_better, tested))
 
     @property
     def best_validated(self) -> list[Group]:
         """By validation alone: one that has not been tested is no worse for that."""
-        return self._by(lambda group: group.value)
+        return sorted(self.groups, key=lambda group: _rank(group, self.higher_is_better))
 
-    def _by(self, value: Callable[[Group], Spread | None]) -> list[Group]:
-        def rank(group: Group) -> float:
-            found = value(group)
-            return math.inf if found is None else -found.mean if self.higher_is_better else found.mean
 
-        return sorted(self.groups, key=rank)
+def _rank(group: Group, higher: bool, tested: bool = False) -> tuple[float, float]:
+    """What groups are ordered by, the smallest first: by validation, or by the tests that were made.
+
+    First how many seeds have been measured and have no value, as where the metric is no number: a seed that is lost is
+    worse than any value, and must not make the mean of its group look better.
+    """
+    found = group.test if tested else group.value
+    if found is None:
+        return math.inf, math.inf
+    asked = sum(run.test is not None for run in group.runs) if tested else len(group.runs)
+    return asked - found.number, -found.mean if higher else found.mean
 
 
 def names(groups: Sequence[Group]) -> list[str]:
@@ -266,8 +272,8 @@ class Rates:
 
 def best_by_validation(groups: Iterable[Group], higher_is_better: bool) -> Group | None:
     """The group with the best headline metric of the last validation; None where none has it."""
-    valued = [(group.value.mean, group) for group in groups if group.value is not None]
-    return (max if higher_is_better else min)(valued, key=lambda pair: pair[0], default=(0.0, None))[1]
+    valued = [group for group in groups if group.value is not None]
+    return min(valued, key=lambda group: _rank(group, higher_is_better), default=None)
 
 
 def learning_rate(group: Group) -> float | None:

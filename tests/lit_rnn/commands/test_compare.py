@@ -164,6 +164,16 @@ def test_best_first(make: Make) -> None:
     assert [group.name for group in other.best_first] == ["e", "d"]
 
 
+def test_a_lost_seed_makes_no_group_better(make: Make) -> None:
+    """The mean over the seeds that are left would be the highest; a seed that was not tested is not lost."""
+    folders = [make(f"a-seed={seed}", value, seed, test=0.1) for seed, value in ((1, 0.99), (2, None))]
+    folders += [make(f"b-seed={seed}", value, seed, size=2) for seed, value in ((1, 0.8), (2, 0.7))]
+    folders += [make("b-seed=3", 0.7, 3, size=2, test=0.5), make("c", None, size=3)]
+    (one,) = compared(*folders)
+    assert [group.name for group in one.best_validated] == [group.name for group in one.best_first] == ["b", "a", "c"]
+    assert measure.best_by_validation(one.groups, True) == one.groups[1]
+
+
 @pytest.mark.parametrize(("higher", "first"), [(False, "b"), (True, "a")])
 def test_the_run_says_which_way_its_metric_is_better(make: Make, higher: bool, first: str) -> None:
     """Any class of torchmetrics may be the metric, and of most only the task knew the direction."""
