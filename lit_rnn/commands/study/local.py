@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import signal
@@ -15,7 +16,7 @@ from typing import Any
 from lit_rnn.class_paths import own_module
 from lit_rnn.commands.study.subject import Run
 from lit_rnn.files import read_yaml
-from lit_rnn.runs.endings import SIGNALS, is_diverged, stopping
+from lit_rnn.runs.endings import SIGNALS, FailedError, is_diverged, stopping
 from lit_rnn.runs.folder import kept_fingerprint
 from lit_rnn.runs.launched import LAUNCHER
 from lit_rnn.runs.results import astray, is_finished, read_result
@@ -150,14 +151,20 @@ class Pool:
         with log(self.folder, run).open("ab") as file:
             file.write(f"{shlex.join(line)}\n".encode())  # before it says anything, how it ended before is no more so
             file.flush()
-            process = subprocess.Popen(
-                line,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=subprocess.STDOUT,
-                env=pinned(self.threads),
-                start_new_session=True,  # Ctrl-C reaches it once, through us
-            )
+            try:
+                process = subprocess.Popen(
+                    line,
+                    stdin=subprocess.DEVNULL,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env=pinned(self.threads),
+                    start_new_session=True,  # Ctrl-C reaches it once, through us
+                )
+            except OSError as error:
+                if error.errno not in (errno.EAGAIN, errno.ENOMEM):
+                    raise
+                how = "take fewer --processes, or raise the limit (ulimit -u); the same command goes on"
+                raise FailedError(f"{run.told}: no process can be started ({error.strerror}): {how}.") from error
         self.going[run] = (process, time.monotonic())
 
     def _collect(self) -> dict[Run, int]:

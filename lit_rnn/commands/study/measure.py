@@ -12,7 +12,7 @@ from lit_rnn.commands.study.local import has_diverged, own_test
 from lit_rnn.commands.study.search.space import text
 from lit_rnn.commands.study.subject import Run, Study
 from lit_rnn.files import write_csv, write_json
-from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.curves import is_whole, read_curve
 from lit_rnn.runs.options import number
 from lit_rnn.runs.results import in_columns, is_finished, read_result, spread_of
 
@@ -55,6 +55,14 @@ def results(study: Study, folder: Path, runs: Sequence[Run] | None = None) -> li
             }
         )
     return rows
+
+
+def without_curve(rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
+    """A sentence on the runs that were validated, and whose metrics.csv lacks rows; empty where none does."""
+    validated = [row for row in rows if row["loss"] is not None]
+    bare = [str(row["run"]) for row in validated if not is_whole(folder / row["run"] / "metrics.csv", row["steps"])]
+    told = "metrics.csv lacks rows at its end, so that a best loss or a success may be missing"
+    return f"{told}: {', '.join(bare)}" if bare else ""
 
 
 def _tested(place: Path) -> float | None:

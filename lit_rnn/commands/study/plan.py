@@ -16,7 +16,7 @@ from lit_rnn.commands.study.search.space import short
 from lit_rnn.commands.study.subject import Run
 from lit_rnn.files import is_folder_name, parse_yaml, read_json, read_yaml, write_json
 from lit_rnn.runs.checkpoints import is_started
-from lit_rnn.runs.folder import kept_fingerprint, newest_config
+from lit_rnn.runs.folder import kept_fingerprint, newest_config, numbered
 from lit_rnn.runs.lock import in_use
 from lit_rnn.runs.options import COUNTS_OR_SHARES, flat, makes_a_difference, number
 from lit_rnn.runs.results import is_finished
@@ -50,7 +50,7 @@ def read(folder: Path) -> dict[str, Planned]:
 def check(runs: Sequence[Run], folder: Path, plan: Mapping[str, Planned]) -> None:
     """Refuse a folder in which a run has begun as something else than it is now.
 
-    A run that no plan names is taken at its own config's word.
+    A run that no plan names is taken at its own config's word, and so is one that went on by hand.
 
     Raises:
         UserError: naming the first such run, and what differs; or if the folder holds another study.
@@ -67,7 +67,9 @@ def check(runs: Sequence[Run], folder: Path, plan: Mapping[str, Planned]) -> Non
         finished = is_finished(place)
         if not finished and not is_started(place) and not has_diverged(folder, run):
             continue
-        differs = difference(plan[run.name], run) if run.name in plan else _from_config(run, place)
+        differs = difference(plan[run.name], run) if run.name in plan else None
+        if differs is None and (run.name not in plan or len(numbered(place, "config.yaml")) > 1):
+            differs = _from_config(run, place)
         if differs is not None:
             raise UserError(
                 f"{place} is {'a finished' if finished else 'an unfinished'} run with other options or base configs "
@@ -222,23 +224,30 @@ def _meant(value: Any, key: str) -> Any:
 
 
 def _from_config(run: Run, place: Path) -> str | None:
-    """The same by the config that the run itself has written, of plain values alone: it writes classes in full."""
+    """The same by the config that the run itself has written, of plain values and classes."""
     path = newest_config(place)
     if path is None:
         return "it holds no config.yaml"
-    held = {key: value for key, value in _flat(read_yaml(path, "config")).items() if _is_plain(key, value)}
+    held = _plain(_flat(read_yaml(path, "config")))
     written: dict[str, Any] = {}
     for config in run.setting.configs:
         written |= _leaves(Path(config).read_text(encoding="utf-8"))
-    written |= _options(run.arguments())
-    in_full = {short(key): key for key in held}
-    given = {in_full.get(short(key), key): value for key, value in written.items()}
-    both = [key for key, value in given.items() if _is_plain(key, value) and key in held]
-    return _first({key: held[key] for key in both}, {key: given[key] for key in both}, "")
+    written |= _flat(_options(run.arguments()))
+    in_full = {_of_class(key): key for key in held}
+    given = _plain({in_full[_of_class(key)]: value for key, value in written.items() if _of_class(key) in in_full})
+    return _first({key: held[key] for key in given}, given, "")
 
 
-def _is_plain(key: str, value: Any) -> bool:
-    return not isinstance(value, Mapping | list) and not key.endswith("class_path")
+def _of_class(key: str) -> str:
+    """A key by which a class may be named alone, or with options beside it."""
+    return short(key).removesuffix(".class_path")
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The plain values of a config, a class by its last name: which folder it is written in full with may differ."""
+    kept = {key: value for key, value in config.items() if not isinstance(value, Mapping | list)}
+    named = {key: str(value).rpartition(".")[2] for key, value in kept.items() if key.endswith("class_path")}
+    return kept | named
 
 
 def drifted(runs: Sequence[Run], folder: Path) -> list[str]:
@@ -253,7 +262,7 @@ def drifted(runs: Sequence[Run], folder: Path) -> list[str]:
         firsts = {(_version(folder / run.name), kept_fingerprint(folder / run.name)): run for run in reversed(ours)}
         held: dict[str, dict[Any, str]] = {}  # what the configs say, by key, and the first run with each value
         for run in reversed(firsts.values()) if len(firsts) > 1 else ():
-            varied = {short(key).removesuffix(".class_path") for key, _ in run.setting.values}
+            varied = {_of_class(key) for key, _ in run.setting.values}
             files = kept_fingerprint(folder / run.name)
             if files is not None and not any(one.partition(".")[0] in ("config", "data") for one in varied):
                 held.setdefault("files, by their fingerprint", {}).setdefault(files, run.name)
@@ -280,5 +289,6 @@ def _resolved(place: Path) -> Iterator[tuple[str, Any]]:
     path = newest_config(place)
     config = {} if path is None else _flat(read_yaml(path, "config"))
     for key, value in config.items():
-        if key.startswith(("model.", "data.", "trainer.")) and _is_plain(key, value) and makes_a_difference(key):
+        told = key.startswith(("model.", "data.", "trainer.")) and not key.endswith("class_path")
+        if told and not isinstance(value, Mapping | list) and makes_a_difference(key):
             yield key, value

@@ -111,7 +111,7 @@ def report(study: Study, folder: Path) -> None:
         raise FailedError(f"no run of {study.path} has finished; the logs are in {folder}.")
     for arm in undecided(study, folder):
         print(f"{arm} has no best setting: a run of it is missing, or all have diverged")
-    for line in plan.drifted(study.trainings, folder):
+    for line in filter(None, [*plan.drifted(study.trainings, folder), measure.without_curve(rows, folder)]):
         print(line)
     settings = measure.over_seeds(rows)
     measure.write(rows, settings, folder)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import unittest.mock
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from datamodules import UserError
 from lit_rnn.commands.study import local, measure, page, plan, work
 from lit_rnn.commands.study.best import Queue, ahead, best_setting, diverged, every, undecided
 from lit_rnn.commands.study.subject import Run
+from lit_rnn.runs.endings import FailedError
 from lit_rnn.runs.lock import Lock
 from tests.lit_rnn.commands.study.made import BASE, FOLDER, LR, Planned, Write, begin, diverge, finish, run_study
 
@@ -142,6 +146,42 @@ def test_a_run_that_no_plan_names_is_taken_at_its_configs_word(planned: Planned)
     (short,) = planned(grid={"model.optimizer.lr": [0.01]}).runs
     with pytest.raises(UserError, match=rf"{LR} was 0.02, and is 0.01"):
         plan.check([short], FOLDER, {})
+
+
+@pytest.mark.parametrize(
+    ("given", "differs"),
+    [
+        ({"model": "LSTM"}, None),
+        ({"model.class_path": "lit_rnn.models.LSTM", "model.optimizer": {"class_path": "RMSprop"}}, None),
+        ({"model": "GRU"}, "model.class_path was 'LSTM', and is 'GRU'"),
+        ({"model": {"class_path": "GRU"}}, "model.class_path was 'LSTM', and is 'GRU'"),
+        ({"model.optimizer": "SGD"}, "optimizer.class_path was 'RMSprop', and is 'SGD'"),
+        ({"model.optimizer": "geoopt.optim.Adam"}, "optimizer.class_path was 'RMSprop', and is 'Adam'"),
+        ({"model.lr_scheduler": "StepLR"}, "lr_scheduler was null, and is 'StepLR'"),
+    ],
+)
+def test_a_run_of_another_class_is_another_run(planned: Planned, given: dict[str, Any], differs: str | None) -> None:
+    """Also where no plan says so: its config names classes in full."""
+    (run,) = planned(grid={key: [value] for key, value in given.items()}).runs
+    finish(run)
+    init = {"hidden_size": 6, "optimizer": {"class_path": "torch.optim.RMSprop"}, "lr_scheduler": None}
+    config = {**BASE, "model": {"class_path": "lit_rnn.models.LSTM", "init_args": init}}
+    Path("base.yaml").write_text(yaml.safe_dump({"trainer": BASE["trainer"]}))
+    (FOLDER / run.name / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(UserError, match=differs) if differs else contextlib.nullcontext():
+        plan.check([run], FOLDER, {})
+
+
+def test_a_run_that_went_on_by_hand_is_another_run(planned: Planned) -> None:
+    """With 80 epochs it would stand among others of 2; the study's own resume writes another place alone."""
+    (run,) = planned().runs
+    plan.claim([run], FOLDER)
+    finish(run)
+    for name, epochs in (("config.yaml", 2), ("config-2.yaml", 2), ("config-3.yaml", 80)):
+        config = BASE | {"trainer": BASE["trainer"] | {"max_epochs": epochs}, "run_dir": name}
+        (FOLDER / run.name / name).write_text(yaml.safe_dump(config))
+        with pytest.raises(UserError, match="max_epochs was 80, and is 2") if epochs > 2 else contextlib.nullcontext():
+            plan.check([run], FOLDER, plan.read(FOLDER))
 
 
 def test_a_run_keeps_its_place_where_its_name_changes(planned: Planned) -> None:
@@ -362,6 +402,15 @@ def test_what_is_next_is_asked_for_again_only_once_a_run_has_ended(
     pool = local.Pool(FOLDER, 2, 1, lambda run, *_: ended.append(run))
     assert pool.run_all(runs()) == {first: 0} == dict.fromkeys(ended, 0)
     assert asked == [first, None, None], "with the first, with it going, and once more when it had ended"
+
+
+def test_a_machine_that_starts_no_process_is_told(planned: Planned, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run,) = planned().runs
+    FOLDER.mkdir(parents=True)
+    refusal = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    monkeypatch.setattr(local.subprocess, "Popen", unittest.mock.Mock(side_effect=refusal))
+    with pytest.raises(FailedError, match=r"study-seed=1: no process can be started \(Resource .*fewer --processes"):
+        local.Pool(FOLDER, 1, 1, lambda *_: None).run_all([run])
 
 
 def test_how_runs_failed_is_told(planned: Planned) -> None:

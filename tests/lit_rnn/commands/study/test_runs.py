@@ -18,7 +18,7 @@ from lit_rnn.commands.study import estimate, local, measure, page, pictures
 from lit_rnn.commands.study.subject import read_study
 from lit_rnn.runs.endings import FailedError
 from tests.forked import Subprocess
-from tests.lit_rnn.commands.study.made import BASE, FOLDER, LR, Write, run_study
+from tests.lit_rnn.commands.study.made import BASE, FOLDER, LR, Write, diverge, finish, run_study
 from tests.lit_rnn.conftest import rows
 from tests.pictures import checked, render
 
@@ -121,6 +121,20 @@ def test_mean_and_spread_by_hand() -> None:
     assert (a["loss_mean"], a["best_loss_mean"], a["successes"], a["runs"]) == (6.0, 3.0, 1, 3)
     assert (a["loss_number"], a["best_loss_number"], b["value_number"]) == (2, 2, 1), "a run without the number"
     assert a["loss_std"] == pytest.approx(8**0.5) and b["loss_std"] is None and b["setting"] == "b"
+
+
+def test_a_curve_that_is_not_whole_is_told(study: Write) -> None:
+    """As half a copy leaves it: what is left of it says nothing of a success."""
+    plan = read_study(study(seeds=[1, 2, 3, 4]))
+    for run in plan.runs:
+        finish(run)
+    diverge(plan.runs[3])
+    (FOLDER / "study-seed=4" / "fit.json").unlink()
+    assert measure.without_curve(measure.results(plan, FOLDER), FOLDER) == ""
+    (FOLDER / "study-seed=1" / "metrics.csv").unlink()
+    (FOLDER / "study-seed=3" / "metrics.csv").write_text("step,val/loss\n0,5.0\n")
+    told = measure.without_curve(measure.results(plan, FOLDER), FOLDER)
+    assert told.endswith("may be missing: study-seed=1, study-seed=3")
 
 
 def test_a_lost_seed_makes_no_setting_better() -> None:
