@@ -134,7 +134,7 @@ def _latex(text: str) -> str:
 def plain_markdown(text: str) -> str:
     """Text that Markdown shows as it is, in one line."""
     text = " ".join(text.split()).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\`*_\[\]|$~])", r"\\\1", text)
+    return re.sub(r"([\\`*_\[\]|$])", r"\\\1", text)
 
 
 def words(cell: Cell) -> str:

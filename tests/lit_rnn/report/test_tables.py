@@ -134,14 +134,14 @@ def test_names_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_markdown() -> None:
-    table = Table(["run", "x|y"], [["a_b*", LONG], ["<i>\n~c", None]], title="T_1", bold=["a_b*"])
+    table = Table(["run", "x|y"], [["a_b*", LONG], ["<i>\nc", None]], title="T_1", bold=["a_b*"])
     assert table.markdown().splitlines() == [
         r"T\_1",
         "",
         r"| run | x\|y |",
         "| --- | ---: |",
         r"| **a\_b\*** | **0.131** |",
-        r"| &lt;i&gt; \~c |  |",
+        "| &lt;i&gt; c |  |",
     ]
 
 
