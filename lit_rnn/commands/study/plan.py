@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from datamodules.errors import UserError, as_in_yaml
 from lit_rnn.class_paths import OURS
 from lit_rnn.commands.study.local import has_diverged
 from lit_rnn.commands.study.search.space import short
-from lit_rnn.commands.study.subject import Run
+from lit_rnn.commands.study.subject import Run, Setting
 from lit_rnn.files import is_folder_name, parse_yaml, read_json, read_yaml, write_json
 from lit_rnn.runs.checkpoints import is_started
 from lit_rnn.runs.folder import kept_fingerprint, newest_config, numbered
@@ -22,13 +22,20 @@ from lit_rnn.runs.options import COUNTS_OR_SHARES, flat, makes_a_difference, num
 from lit_rnn.runs.results import is_finished
 
 Planned = Mapping[str, Any]
+R = TypeVar("R", Run, Run | None)
 _NAME = "plan.json"
 
 
 def planned(run: Run) -> dict[str, Any]:
     """What a run is: its options, and the texts of its configs."""
-    texts = [Path(one).read_text(encoding="utf-8") for one in run.setting.configs]
-    return {"arguments": run.arguments(), "configs": texts}
+    return {"arguments": run.arguments(), "configs": [_text(one) for one in run.setting.configs]}
+
+
+def _text(config: str) -> str:
+    try:
+        return Path(config).read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"config {config} cannot be read ({error.strerror}): put it back.") from error
 
 
 def read(folder: Path) -> dict[str, Planned]:
@@ -85,6 +92,31 @@ def check_idle(place: Path) -> None:
     """
     if in_use(place):
         raise UserError(f"{place} is trained by another process: wait until that ends.")
+
+
+def texts(settings: Iterable[Setting]) -> dict[str, str]:
+    """What is in the configs of settings, by name."""
+    return {config: _text(config) for setting in settings for config in setting.configs}
+
+
+def unchanged(begun: Mapping[str, str], runs: Iterable[R]) -> Iterator[R]:
+    """The runs, as long as their configs say what they did when the study began: each run reads them when it starts.
+
+    Args:
+        begun: `texts` of then.
+        runs: What is to be run next.
+
+    Raises:
+        UserError: naming the config that says something else, and what.
+    """
+    for run in runs:
+        for config in () if run is None or run.command == "test" else run.setting.configs:
+            if (differs := _first(_leaves(begun[config]), _leaves(_text(config)), "")) is not None:
+                raise UserError(
+                    f"{config} has changed since the study began ({differs}), so that runs of one table would differ: "
+                    "put it back and give the same command again, or name another folder with --study_dir."
+                )
+        yield run
 
 
 def claim(runs: Sequence[Run], folder: Path) -> list[str]:
@@ -231,7 +263,7 @@ def _from_config(run: Run, place: Path) -> str | None:
     held = _plain(_flat(read_yaml(path, "config")))
     written: dict[str, Any] = {}
     for config in run.setting.configs:
-        written |= _leaves(Path(config).read_text(encoding="utf-8"))
+        written |= _leaves(_text(config))
     written |= _flat(_options(run.arguments()))
     in_full = {_of_class(key): key for key in held}
     given = _plain({in_full[_of_class(key)]: value for key, value in written.items() if _of_class(key) in in_full})

@@ -74,7 +74,7 @@ def tell_estimate(runs: Sequence[Run], processes: int, threads: int, finished: S
 
 def run_left(study: Study, folder: Path, processes: int, threads: int, estimated: bool) -> list[Run]:
     """Run what is not finished, with a progress bar; gives the runs that failed."""
-    left, planned = ahead(study, folder), every(study, folder)
+    begun, left, planned = plan.texts(study.settings), ahead(study, folder), every(study, folder)
     finished = [run for run in planned if local.is_done(run, folder)]
     out = diverged([run for run in planned if run.command == "fit"], folder)
     parts = [f"{numbers(finished)} finished", *([f"{len(out)} diverged"] if out else []), f"{numbers(left)} to go"]
@@ -99,7 +99,7 @@ def run_left(study: Study, folder: Path, processes: int, threads: int, estimated
         queue = Queue(study, folder)
         pool = local.Pool(folder, processes, threads, tell)
         stopping.how = "; the runs have saved: give the same command to go on."
-        ended = pool.run_all(queue.runs())
+        ended = pool.run_all(plan.unchanged(begun, queue.runs()))
     return [one for one, status in ended.items() if status and one not in queue.diverged]
 
 

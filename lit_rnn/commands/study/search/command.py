@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from datamodules.errors import UserError, require
-from lit_rnn.commands.study import local
+from lit_rnn.commands.study import local, plan
 from lit_rnn.commands.study.estimate import budget, took
 from lit_rnn.commands.study.search.space import Search
 from lit_rnn.commands.study.subject import Run, Setting, Study
@@ -110,6 +110,7 @@ def _run(study: Study, search: Search, arms: Sequence[Arm], folder: Path, proces
     from lit_rnn.commands.study.search.trial import middle, run_of
     from lit_rnn.commands.study.search.watch import Watch
 
+    begun = plan.texts(study.settings)
     wanted, left = search.trials * len(arms), sum(arm.trials.left for arm in arms)
     place = arms[0].trials.storage.path
     print(f"{wanted} trials in {place}: {wanted - left} finished, {left} to go, {processes} side by side", flush=True)
@@ -128,7 +129,7 @@ def _run(study: Study, search: Search, arms: Sequence[Arm], folder: Path, proces
     watch = Watch(study, search, arms, folder)
     pool = local.Pool(folder, processes, threads, watch.ended, watch.look)
     stopping.how = "; the runs have saved: give the same command to go on."
-    pool.run_all(watch.claimed())
+    pool.run_all(plan.unchanged(begun, watch.claimed()))
     return watch.failed
 
 

@@ -89,6 +89,24 @@ def test_arms_that_run_one_after_another_are_of_one_study(study: Write, monkeypa
         assert Path(FOLDER, f"{arm}-seed=1").is_dir() and list(plan.read(FOLDER)) == ["a-seed=1", "b-seed=1"]
 
 
+def test_a_config_that_changes_while_the_study_runs_ends_it(planned: Planned) -> None:
+    """Every run reads it when it starts: later ones would be others, in the same table."""
+    one = planned(seeds=[1, 2, 3], best={"test": True})
+    begun = plan.texts(one.settings)
+    runs = plan.unchanged(begun, [None, *one.runs, *one.following(one.settings[0])])
+    assert [next(runs), next(runs)] == [None, one.runs[0]]
+    Path("base.yaml").write_text("# a remark\n" + yaml.safe_dump(BASE))
+    assert next(runs) == one.runs[1]
+    Path("base.yaml").write_text(yaml.safe_dump(BASE | {"trainer": BASE["trainer"] | {"max_epochs": 3}}))
+    with pytest.raises(UserError, match=r"base.yaml has changed since .* \(trainer.max_epochs was 2, and is 3\)"):
+        next(runs)
+    tests = one.following(one.settings[0])
+    assert list(plan.unchanged(begun, tests)) == tests
+    Path("base.yaml").unlink()
+    with pytest.raises(UserError, match=r"base.yaml cannot be read .*: put it back"):
+        plan.planned(one.runs[0])
+
+
 def test_an_overlay_in_the_grid_is_part_of_the_plan(planned: Planned) -> None:
     """It may be edited between two runs, as a base config may; plans of before hold none."""
     Path("more.yaml").write_text("trainer: {max_epochs: 3}\n")
