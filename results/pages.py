@@ -31,9 +31,9 @@ from lit_rnn.commands.compare.measure import (
     successes,
 )
 from lit_rnn.commands.compare.measure import names as run_names
-from lit_rnn.commands.compare.page import SPREAD, rates_table, shown, table
+from lit_rnn.commands.compare.page import SPREAD, chance_told, rates_table, shown, table
 from lit_rnn.published import STATUSES, Published, published
-from lit_rnn.report.tables import Table, number, plain_markdown
+from lit_rnn.report.tables import Table, plain_markdown
 
 ROOT = Path(__file__).parents[1]
 PAPERS = {  # page: its title, and the papers that it is about
@@ -69,7 +69,7 @@ def headline(comparisons: Sequence[Comparison]) -> str:
         for name, groups in by_label(comparison).items():
             cells.setdefault(name, [""] * len(comparisons))[column] = _headline_cell(groups, comparison)
     header = ["model", *(f"{name}: test/{one.metric}" for name, one in zip(names, comparisons, strict=True))]
-    chance = ["chance loss", *(_chance(one) for one in comparisons)]
+    chance = ["chance loss", *(chance_told(one) for one in comparisons)]
     made = Table(header, [*([name, *row] for name, row in cells.items()), chance])
     return "\n".join(
         [made.markdown(), "", f"{SPREAD}. {_directions(comparisons)}", *(["", solved] if solved else [""])]
@@ -80,17 +80,6 @@ def _directions(comparisons: Sequence[Comparison]) -> str:
     found = {one.metric: "higher" if one.higher_is_better else "lower" for one in comparisons}
     told = "; ".join(f"of {metric} the {direction} is better" for metric, direction in found.items())
     return plain_markdown(f"{told[:1].upper()}{told[1:]}.")
-
-
-def _chance(comparison: Comparison) -> str:
-    """The loss of a guess, and what it is in the metric's unit where that follows from it."""
-    told, classes = number(comparison.chance), math.exp(comparison.chance)
-    if comparison.metric.startswith("bits_per_"):
-        return f"{told} ({number(comparison.chance / math.log(2))} bits)"
-    alike = (
-        comparison.metric == "accuracy" and round(classes) > 1 and math.isclose(classes, round(classes), rel_tol=1e-6)
-    )
-    return f"{told} (accuracy {number(1 / round(classes))})" if alike else told
 
 
 def _headline_cell(groups: Sequence[Group], comparison: Comparison) -> str:

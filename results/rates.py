@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from differences import label, titles
 
 from lit_rnn.commands.compare.measure import NEAR, Comparison, Group, Rates, by_rate, learning_rate
-from lit_rnn.commands.compare.page import shown
+from lit_rnn.commands.compare.page import chance_told, shown
 from lit_rnn.report.tables import Table, number
 
 FOLDER = "rates"  # in results/: what is there stands beside no longer training
@@ -37,7 +37,7 @@ def _table(title: str, comparison: Comparison) -> Table | None:
     if not rows:
         return None
     values = f"{comparison.split}/{comparison.metric} at each rate"
-    told = f"{title}; chance loss {number(comparison.chance)}"
+    told = f"{title}; chance loss {chance_told(comparison)}"
     return Table(["model", "updates", values, "best rate", f"within {NEAR:.0%} of the best"], rows, texts=1, title=told)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,20 @@ def table(comparison: Comparison, published: bool = False, best_first: bool = Fa
         if published:
             row.append("; ".join(str(entry) for entry in beside(group, comparison)))
         rows.append(row)
-    title = f"{comparison.task}, chance loss {number(comparison.chance)}"
+    title = f"{comparison.task}, chance loss {chance_told(comparison)}"
     return Table(header, rows, texts=2, title=f"{title}; {SPREAD}" if several else title)
+
+
+def chance_told(comparison: Comparison) -> str:
+    """The loss of a guess, and what it is in the metric's unit where that follows from it."""
+    told = number(comparison.chance)
+    if comparison.metric.startswith("bits_per_"):
+        return f"{told} ({number(comparison.chance / math.log(2))} bits)"
+    if comparison.metric != "accuracy":
+        return told
+    classes = math.exp(comparison.chance)
+    alike = round(classes) > 1 and math.isclose(classes, round(classes), rel_tol=1e-6)
+    return f"{told} (accuracy {number(1 / round(classes))})" if alike else told
 
 
 def rates_table(comparison: Comparison) -> Table | None:

@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from datamodules import UserError
+from lit_rnn.commands.compare.page import chance_told
 from lit_rnn.models import read_checkpoint
 
 ROOT = Path(__file__).parents[3]
@@ -169,13 +170,14 @@ def test_a_published_figure_counts_once_however_many_of_ours_stand_beside_it(mad
 
 
 def test_chance_stands_in_the_unit_of_the_metric_where_it_follows(made: Path) -> None:
-    """Of 1.0 nat: no share of equal classes; in bits 1 / ln 2."""
+    """Of 1.0 nat: no share of equal classes; in bits 1 / ln 2. A variance may be any number."""
     one = replace(pages.read(made).comparisons[0], chance=1.0)
-    assert [pages._chance(replace(one, metric=metric)) for metric in ("accuracy", "bits_per_byte", "mse")] == [
+    assert [chance_told(replace(one, metric=metric)) for metric in ("accuracy", "bits_per_byte", "mse")] == [
         "1",
         "1 (1.443 bits)",
         "1",
     ]
+    assert chance_told(replace(one, metric="mse", chance=1e6)) == "1.00e6"
 
 
 def test_published_figures_stand_best_first(made: Path) -> None:
