@@ -31,6 +31,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
     runs = [read_run(one) for one in finished]
     comparisons = measure.compare(runs, [read_diverged(one) for one in diverged])
     lacking = [measure.without_curve(comparisons), tested_elsewhere(runs), by_name_alone(runs)]
+    lacking.append(measure.tests_of_several(comparisons))
     notes = [*measure.apart(comparisons), *filter(None, lacking)]
     if unfinished:
         told = [f"{folder} (diverged)" if folder in diverged else str(folder) for folder in unfinished]

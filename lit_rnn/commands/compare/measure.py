@@ -365,6 +365,17 @@ def without_curve(comparisons: Sequence[Comparison]) -> str:
     return f"{told}: {', '.join(bare)}." if bare else ""
 
 
+def tests_of_several(comparisons: Sequence[Comparison]) -> str:
+    """A sentence on the rows whose seeds were tested from different checkpoints; empty where none is."""
+    mixed = []
+    for comparison in comparisons:
+        for name, group in zip(names(comparison.groups), comparison.groups, strict=True):
+            told = [run.test.get("checkpoint") for run in group.runs if run.test is not None]
+            kinds = dict.fromkeys(str(one) for one in told if one is not None)
+            mixed += [f"{name} ({', '.join(kinds)})"] if len(kinds) > 1 else []
+    return f"The seeds of one row were tested from different checkpoints: {'; '.join(mixed)}." if mixed else ""
+
+
 def beside(group: Group, comparison: Comparison, split: str = "test") -> list[Published]:
     """The published figures that stand beside a group: of its model and size, comparable, and measured on ``split``."""
     sized: Callable[[Published], bool] = lambda entry: entry.size is None or entry.size == group.size  # noqa: E731

@@ -51,13 +51,13 @@ def is_done(run: Run, folder: Path) -> bool:
     place = folder / run.name
     if run.command == "fit":
         return is_finished(place)
-    test = own_test(place)
+    test = _own_test(place)
     if test is None or "checkpoint" in test:
         return test is not None and test["checkpoint"] == f"{run.checkpoint}.ckpt"
     return run.checkpoint != "last" or test["steps"] == read_result(place)["steps"]  # before it told
 
 
-def own_test(place: Path) -> dict[str, Any] | None:
+def _own_test(place: Path) -> dict[str, Any] | None:
     """The numbers of a run's test; None without one of what was trained, as where other data were given by hand."""
     if not is_finished(place) or not is_finished(place, "test"):
         return None

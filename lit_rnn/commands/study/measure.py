@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lit_rnn.commands.study.local import has_diverged, own_test
+from lit_rnn.commands.study.local import has_diverged, is_done
 from lit_rnn.commands.study.search.space import text
 from lit_rnn.commands.study.subject import Run, Study
 from lit_rnn.files import write_csv, write_json
@@ -25,7 +26,7 @@ def results(study: Study, folder: Path, runs: Sequence[Run] | None = None) -> li
     ``test`` is there where the study tests its best settings: the metric on the test split, None of a run without.
     """
     rows = []
-    tests = study.best is not None and study.best.test
+    tested = study.best.checkpoint if study.best is not None and study.best.test else None
     for run in study.trainings if runs is None else runs:
         place = folder / run.name
         out = not is_finished(place) and has_diverged(folder, run)
@@ -47,7 +48,9 @@ def results(study: Study, folder: Path, runs: Sequence[Run] | None = None) -> li
                 "best_loss": best,
                 "metric": result["metric"],
                 "value": result["value"],
-                **({"test": None if out else _tested(place)} if tests else {}),
+                **(
+                    {} if tested is None else {"test": _tested(replace(run, command="test", checkpoint=tested), folder)}
+                ),
                 "diverged": out,
                 "success": best is not None and best < threshold,
                 "chance": result["chance"],
@@ -65,10 +68,10 @@ def without_curve(rows: Sequence[Mapping[str, Any]], folder: Path) -> str:
     return f"{told}: {', '.join(bare)}" if bare else ""
 
 
-def _tested(place: Path) -> float | None:
-    """The metric on the test split, of a run that was tested."""
-    test = own_test(place)
-    return None if test is None or test["value"] is None else float(test["value"])
+def _tested(test: Run, folder: Path) -> float | None:
+    """The metric on the test split, of a run that was tested from the checkpoint that the study asks for."""
+    value = read_result(folder / test.name, "test")["value"] if is_done(test, folder) else None
+    return None if value is None else float(value)
 
 
 _NUMBERS = ("steps", "loss", "metric", "value", "chance", "seconds")  # of a row, from fit.json

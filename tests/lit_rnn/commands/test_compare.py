@@ -467,6 +467,16 @@ def test_a_test_from_before_training_went_on_is_named_and_left_out(make: Make, c
     assert {name for name in told if read_run(Path("r", name)).test is None} == {"early", "cut"}
 
 
+def test_seeds_that_were_tested_from_different_checkpoints_are_named(make: Make) -> None:
+    folders = []
+    for seed, checkpoint in ((1, "best.ckpt"), (2, "last.ckpt"), (3, None)):
+        path = make(f"r/a-seed={seed}", seed=seed, test=0.5) / "test.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | ({"checkpoint": checkpoint} if checkpoint else {})))
+        folders.append(path.parent)
+        told = "The seeds of one row were tested from different checkpoints: a (best.ckpt, last.ckpt)."
+        assert measure.tests_of_several(compared(*folders)) == (told if seed > 1 else "")
+
+
 def test_a_published_figure_never_stands_without_its_status(make: Make, cli: Callable[..., Any]) -> None:
     make("s/a-seed=1", 0.9, 1, test=0.85)
     make("s/b-seed=1", 0.8, 1, model="NRU", size=212, data={"protocol": "nru"})
