@@ -110,4 +110,3 @@ def test_the_header_says_how_much_is_padding() -> None:
     plain = Ragged(bucket_by_length=False)
     plain.train_dataloader()
     assert "with bucket_by_length" in _told_of_padding(plain)
-    assert _told_of_padding(None) == ""

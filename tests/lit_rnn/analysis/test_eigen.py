@@ -444,7 +444,6 @@ CALLS: list[Callable[..., object]] = [
     eigenvalues,
     eigenvalues_trusted,
     spectral_radius,
-    transient_growth,
     spectral_norm,
     singular_values,
     numerical_radius,
