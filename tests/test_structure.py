@@ -108,11 +108,10 @@ def wing(name: str) -> str | None:
     return parts[2] if parts[:2] == ["lit_rnn", "commands"] and len(parts) > 2 and parts[2] in WINGS else None
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if module(path) != "lit_rnn"], ids=module)
-def test_imports_go_down(path: Path) -> None:
-    here = module(path)
-    for name in imports(path):
-        assert floor(name) <= floor(here), f"{here} imports {name}, which is above it"
+def test_imports_go_down() -> None:
+    modules = {path: module(path) for path in FILES if module(path) != "lit_rnn"}
+    pairs = [(here, name) for path, here in modules.items() for name in imports(path)]
+    assert not [f"{here} imports {name}, which is above it" for here, name in pairs if floor(name) > floor(here)]
 
 
 def test_data_knows_nothing_of_models() -> None:
@@ -178,6 +177,6 @@ def test_arguments_are_parsed_in_commands_alone() -> None:
             assert not {name for name in every_import(path) if name.startswith(parsers)}, module(path)
 
 
-@pytest.mark.parametrize("path", FILES, ids=module)
-def test_no_file_is_longer_than_one_sitting(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 400, f"{path} has more than 400 lines: split it"
+def test_no_file_is_longer_than_one_sitting() -> None:
+    lines = {module(path): len(path.read_text().splitlines()) for path in FILES}
+    assert not {name: count for name, count in lines.items() if count > 400}, "split what has more than 400 lines"

@@ -332,8 +332,8 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
         require(asked in ("auto", "loop"), key, asked, "auto or loop: torch.func transforms no other")
         return "loop"
     if asked != "auto":
-        able = [name for name in get_args(Chosen) if supports(name, cell, device)]
-        if asked not in able:
+        if not supports(asked, cell, device):
+            able = [name for name in get_args(Chosen) if supports(name, cell, device)]
             why = reason(asked, cell, device or next(cell.parameters()).device)
             accepted = f"{', '.join(['auto', *able[:-1]])} or {able[-1]}"
             require(False, key, asked, f"{accepted}: {type(cell).__name__} {why}")
