@@ -223,13 +223,14 @@ class StoredSequences(SequenceDataModule, ABC):
         inputs, task = self._read_inputs(asked), self.task
         if self.vocabulary is not None:
             numbers = {name: number for number, name in enumerate(self.vocabulary)}
-            strange = np.flatnonzero(~np.isin(inputs, self.vocabulary))
+            codes = np.array([numbers.get(name, -1) for name in inputs.tolist()])
+            strange = np.flatnonzero(codes < 0)
             if len(strange):
                 raise UserError(
                     f"{asked.at(int(strange[0]))} has the symbol {str(inputs[strange[0]])!r}, which {self.source} does "
                     "not have: a network knows the symbols that it was trained on."
                 )
-            inputs = np.array([numbers[name] for name in inputs.tolist()], dtype=np.int64)
+            inputs = codes
         elif inputs.shape[1] != task.input_size:
             raise UserError(
                 f"{asked.source} has inputs of width {inputs.shape[1]}, but {self.source} has {task.input_size}."

@@ -14,6 +14,8 @@ from datamodules.errors import UserError
 if TYPE_CHECKING:
     from lit_rnn.models.training import Training
 
+_Tensors = tuple[Tensor, ...] | list[Tensor]  # as torch calls it
+
 
 def check(callbacks: Sequence[Any], model: Training) -> None:
     """Refuse callbacks whose mean of the weights is no network of the model's kind (`Training.not_averaged`).
@@ -66,11 +68,11 @@ def _spare_whole_numbers(average: AveragedModel) -> None:
     """
     one, several = average.avg_fn or get_swa_avg_fn(), average.multi_avg_fn
 
-    def update(means: Sequence[Tensor], now: Sequence[Tensor], count: Tensor | int) -> None:
+    def update(means: _Tensors, now: _Tensors, count: Tensor | int) -> None:
         """Of tensors of one dtype."""
         whole = not (means[0].is_floating_point() or means[0].is_complex())
         if several is not None and not whole:
-            several(means, now, count)  # type: ignore[arg-type]
+            several(means, now, count)
             return
         for mean, value in zip(means, now, strict=True):
             mean.copy_(value if whole else one(mean, value, count))

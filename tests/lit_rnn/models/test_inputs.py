@@ -35,4 +35,4 @@ def test_symbols() -> None:
 def test_states_are_a_list() -> None:
     x = torch.rand(2, 64, 1)
     with pytest.raises(UserError, match=r"states is 'float32 \(2, 4\) on cpu', but it must be 1, one a layer"):
-        LSTM(task=VALUES, hidden_size=4).run(x, torch.zeros(2, 4))  # type: ignore[arg-type]
+        LSTM(task=VALUES, hidden_size=4).run(x, torch.zeros(2, 4))  # type: ignore[arg-type]  # that is refused
