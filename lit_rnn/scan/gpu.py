@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 # and sums: where it has all of a matrix, and where several share it.
 ALONE, SHARED = 36 * 32 * 32 * 4, 32 * 32 * 32 * 4
 BLOCK = 32  # units in a tile: 64 took 1.15 times as long (H200, n = 170 and 190)
+REGISTERS = 65_536  # of a processor
 CAPABILITY = (8, 0)  # the least that the kernels are made for
 READ = False  # `Plan.read`: two barriers in a step instead of 14, and a way to memory and back; not timed on a GPU yet
 WARPS = 8  # with all registers of a processor that is 255 a thread, the most there are
@@ -36,6 +37,7 @@ class Plan(NamedTuple):
         join: How many tiles of new states a step has, filled up to a power of two.
         read: A step reads the states of the one before from memory, with one barrier, where the program has them all:
             else they go from thread to thread. A group always does.
+        resident: Programs that a processor runs at once.
     """
 
     rows: int
@@ -45,6 +47,7 @@ class Plan(NamedTuple):
     warps: int = WARPS
     join: int = 1
     read: bool = False
+    resident: int = 1
 
     @classmethod
     def of(cls, n: int, planes: int, batch: int, itemsize: int, processors: int) -> Plan | None:
@@ -74,7 +77,7 @@ class Plan(NamedTuple):
     def groups(self, batch: int, processors: int) -> tuple[int, int]:
         """How many, and how often in turn each works on ``rows`` rows."""
         pieces = -(-batch // self.rows)
-        chunks = 1 if self.group == 1 else max(1, -(-pieces // (processors // self.group)))
+        chunks = 1 if self.group == 1 else max(1, -(-pieces // (processors * self.resident // self.group)))
         return -(-pieces // chunks), chunks
 
 
@@ -146,15 +149,19 @@ def launched(
     constants: dict[str, Any],
     warps: int,
     rounds: int,
+    chunks: int = 1,
+    resident: int = 1,
 ) -> None:
     """Launch a kernel of ``groups`` times ``members`` programs where ``memory`` is, which need not be the current
-    device; all run at once where those of a group wait."""
+    device; all run at once where those of a group wait, for each of its ``chunks`` of rows by a counter of its own."""
     if not groups:
         return
-    ready = torch.zeros(groups, dtype=torch.int32, device=memory[0].device)
+    ready = torch.zeros(groups * chunks, dtype=torch.int32, device=memory[0].device)
     options: dict[str, Any] = {"num_warps": warps, "enable_fp_fusion": True}
     if members > 1 and constants["WAIT"]:
         options["launch_cooperative_grid"] = True
+    if resident > 1:
+        options["maxnreg"] = REGISTERS // (32 * warps * resident)
     with torch.cuda.device_of(ready):
         for _ in range(rounds):
             kernel[(groups * members,)](*memory, ready, *numbers, **constants, **options)
@@ -249,4 +256,5 @@ class _Run(NamedTuple):
         kernel, plan = getattr(plain_triton, name), self.plan
         numbers = self.steps, self.batch, self.chunks
         constants |= self.constants
-        launched(kernel, self.groups, plan.group, memory, numbers, constants, plan.warps, self.rounds)
+        rest = plan.warps, self.rounds, self.chunks, plan.resident
+        launched(kernel, self.groups, plan.group, memory, numbers, constants, *rest)

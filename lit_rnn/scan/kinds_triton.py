@@ -94,10 +94,15 @@ def summed(through, direct, both):
 
 
 @triton.jit
-def meet(ready, count):
-    """Wait until ``count`` arrivals: what all who arrived had written can be read."""
+def arrive(ready):
+    """What this program has written until now can be read by those who `await_all`."""
     tl.debug_barrier()
     tl.atomic_add(ready, 1, sem="release")
+
+
+@triton.jit
+def await_all(ready, count):
+    """Until ``count`` programs have arrived."""
     while tl.atomic_add(ready, 0, sem="acquire") < count:
         pass
     tl.debug_barrier()

@@ -13,7 +13,7 @@ and the sum of a row times W passes from thread to thread within a warp, without
 import triton
 import triton.language as tl
 
-from lit_rnn.scan.kinds_triton import COMPLEX, MODRELU, f, meet, shrink, slope, summed, unshrink
+from lit_rnn.scan.kinds_triton import COMPLEX, MODRELU, arrive, await_all, f, shrink, slope, summed, unshrink
 
 
 @triton.jit
@@ -148,6 +148,7 @@ def forward(w, u, before, bias, h, modulus, ready, T, B, chunks, n: tl.constexpr
     group = tl.program_id(0) // GROUP
     member = tl.program_id(0) % GROUP
     start, first = group * chunks * ROWS, member * OWN
+    counter = ready + group * chunks
     one = tl.full((), 1, tl.int64)
     W = _matrix(w, member, PLANES, GROUP * OWN, OWN, BLOCK)
     threshold = _thresholds(bias, n, first, KIND, OWN, BLOCK)
@@ -169,6 +170,8 @@ def forward(w, u, before, bias, h, modulus, ready, T, B, chunks, n: tl.constexpr
         there = tl.where(later < T, B, 0)
         at = one * later * B * (PLANES * n)
         coming = _load(u + at, row_coming, there, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+        if GROUP > 1 and WAIT:
+            await_all(counter + k % chunks, GROUP * t)
         z = _products(W, x, source, row, B, n, ROWS, PLANES, GROUP, OWN, BLOCK, READ)
         x = ()
         if KIND == COMPLEX:
@@ -192,10 +195,10 @@ def forward(w, u, before, bias, h, modulus, ready, T, B, chunks, n: tl.constexpr
         _store(h + now * (PLANES * n), x, row, B, n, first, ROWS, PLANES, OWN, BLOCK, JOIN)
         drive = coming
         if GROUP > 1:
+            if WAIT:
+                arrive(counter + k % chunks)
             if (k + 1) % chunks == 0:
                 source = h + now * (PLANES * n)
-                if WAIT:
-                    meet(ready + group, GROUP * (t + 1))
         elif READ:
             source = h + now * (PLANES * n)
             tl.debug_barrier()
@@ -211,6 +214,7 @@ def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunk
     group = tl.program_id(0) // GROUP
     member = tl.program_id(0) % GROUP
     start, first = group * chunks * ROWS, member * OWN
+    counter = ready + group * chunks
     one = tl.full((), 1, tl.int64)
     W = _matrix(w, member, PLANES, GROUP * OWN, OWN, BLOCK)
     threshold = _thresholds(bias, n, first, KIND, OWN, BLOCK)
@@ -249,6 +253,8 @@ def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunk
         else:
             whole = tl.where(earlier == T - 1, B, 0)
             direct_coming = _load(last, row_coming, whole, n, first, ROWS, PLANES, OWN, BLOCK, 0.0)
+        if GROUP > 1 and WAIT:
+            await_all(counter + k % chunks, GROUP * (T - 1 - t))
         z = _products(W, d, source, row, B, n, ROWS, PLANES, GROUP, OWN, BLOCK, READ)
         d = ()
         shares = by_threshold
@@ -278,10 +284,10 @@ def backward(w, each, last, h, modulus, bias, delta, by_bias, ready, T, B, chunk
         if KIND == COMPLEX:
             size = size_coming
         if GROUP > 1:
+            if WAIT:
+                arrive(counter + k % chunks)
             if (k + 1) % chunks == 0:
                 source = delta + now * (PLANES * n)
-                if WAIT:
-                    meet(ready + group, GROUP * (T - t))
         elif READ:
             source = delta + now * (PLANES * n)
             tl.debug_barrier()

@@ -10,7 +10,7 @@ the real matrix of twice the width that does the same to [Re | Im].
 import triton
 import triton.language as tl
 
-from lit_rnn.scan.kinds_triton import COMPLEX, MODRELU, f, meet, shrink, slope, unshrink
+from lit_rnn.scan.kinds_triton import COMPLEX, MODRELU, arrive, await_all, f, shrink, slope, unshrink
 
 
 @triton.jit
@@ -30,7 +30,8 @@ def _wait(ready, count, GROUP: tl.constexpr, WAIT: tl.constexpr):
     """What this step has written can be read by all programs of the group."""
     if GROUP > 1:
         if WAIT:
-            meet(ready, GROUP * count)
+            arrive(ready)
+            await_all(ready, GROUP * count)
     else:
         tl.debug_barrier()
 
