@@ -46,14 +46,13 @@ from datamodules.errors import require
 from lit_rnn.__main__ import main as lit_rnn
 from lit_rnn.cells import Cell, EURNNCell, ExpRNNCell, GORUCell, GRUCell, JANETCell, LSTMCell, NRUCell, RealEURNNCell
 from lit_rnn.scan import Backend, scan, supports
-from lit_rnn.scan import gpu as scan_on_gpu
 
 HERE = Path(__file__).parent
 LOOP, CUDNN = "loop", "cudnn"
-READ, TF32 = "triton_read", "streamed_tf32"
-VARIANTS = {READ: "triton", TF32: "streamed"}
-"""Ways to run a backend that its users have not, or not by default: `lit_rnn.scan.gpu.READ`, and torch's setting for
-TF32, by which exp(A) and the gradients by W are less precise as well."""
+TF32 = "streamed_tf32"
+VARIANTS = {TF32: "streamed"}
+"""Ways to run a backend that its users have not by default: torch's setting for TF32, by which exp(A) and the gradients
+by W are less precise as well."""
 CHECKED = 40  # steps over which a backend is compared with the CPU's float64
 PASSES = 5  # in a round, of what is quick; its time in the round is their median
 
@@ -181,12 +180,10 @@ class Contender:
 def varied(who: str) -> Iterator[None]:
     """In here passes run as this one of `VARIANTS`."""
     torch.set_float32_matmul_precision("high" if who == TF32 else "highest")
-    scan_on_gpu.READ = who == READ
     try:
         yield
     finally:
         torch.set_float32_matmul_precision("highest")
-        scan_on_gpu.READ = False
 
 
 def _wait(device: torch.device) -> None:

@@ -47,11 +47,10 @@ LENGTHS, BATCHES = (1, 7, 100), (1, 3, 128, 200)
 SIZES: dict[int, tuple[str, ...]] = {n: ("tanh", "modrelu", COMPLEX) for n in (512, 256, 190, 64)}
 SIZES |= {170: KINDS, 5: KINDS}
 STREAMED: dict[int, tuple[str, ...]] = {1024: ("tanh", "modrelu", COMPLEX), 170: KINDS}
-# rows, group, own, block, warps, join, read, resident
+# rows, group, own, block, warps
 PLANS: dict[int, list[tuple[int, ...]]] = {
-    170: [(1, 1, 6, 32, 8, 8, True), (1, 1, 6, 32, 16, 8, True)],
-    190: [(1, 1, 6, 32, 8, 8, True)],
-    512: [(4, 16, 1, 32, 8, 4, False, 2), (2, 16, 1, 32, 8, 2, False, 2), (2, 8, 2, 32, 8, 4)],
+    170: [(1, 1, 3, 64, 8), (1, 1, 6, 32, 16)],
+    512: [(8, 8, 2, 32, 8), (2, 8, 2, 32, 8), (4, 16, 1, 32, 8)],
 }
 LONG = {170: 784, 190: 1020, 512: 784}  # T of the timed passes, B = 128
 

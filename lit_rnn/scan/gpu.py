@@ -19,9 +19,7 @@ log = logging.getLogger(__name__)
 # and sums: where it has all of a matrix, and where several share it.
 ALONE, SHARED = 36 * 32 * 32 * 4, 32 * 32 * 32 * 4
 BLOCK = 32  # units in a tile: 64 took 1.15 times as long (H200, n = 170 and 190)
-REGISTERS = 65_536  # of a processor
 CAPABILITY = (8, 0)  # the least that the kernels are made for
-READ = False  # `Plan.read`: two barriers in a step instead of 14, and a way to memory and back; not timed on a GPU yet
 WARPS = 8  # with all registers of a processor that is 255 a thread, the most there are
 
 
@@ -34,10 +32,6 @@ class Plan(NamedTuple):
         own: See there.
         block: See there.
         warps: Of 32 threads, in a program.
-        join: How many tiles of new states a step has, filled up to a power of two.
-        read: A step reads the states of the one before from memory, with one barrier, where the program has them all:
-            else they go from thread to thread. A group always does.
-        resident: Programs that a processor runs at once.
     """
 
     rows: int
@@ -45,9 +39,6 @@ class Plan(NamedTuple):
     own: int
     block: int
     warps: int = WARPS
-    join: int = 1
-    read: bool = False
-    resident: int = 1
 
     @classmethod
     def of(cls, n: int, planes: int, batch: int, itemsize: int, processors: int) -> Plan | None:
@@ -67,7 +58,7 @@ class Plan(NamedTuple):
         rows = 1
         while rows < most and -(-batch // rows) * group > processors:  # as many as spare programs a second turn
             rows *= 2
-        return cls(rows, group, own, BLOCK, WARPS, _power_of_two(rows * planes * own), READ and group == 1)
+        return cls(rows, group, own, BLOCK)
 
     @property
     def side(self) -> int:
@@ -77,12 +68,13 @@ class Plan(NamedTuple):
     def groups(self, batch: int, processors: int) -> tuple[int, int]:
         """How many, and how often in turn each works on ``rows`` rows."""
         pieces = -(-batch // self.rows)
-        chunks = 1 if self.group == 1 else max(1, -(-pieces // (processors * self.resident // self.group)))
+        chunks = 1 if self.group == 1 else max(1, -(-pieces // (processors // self.group)))
         return -(-pieces // chunks), chunks
 
 
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
+def parts_of(tiles: int) -> tuple[int, ...]:
+    """As few powers of two as there can be, the largest first."""
+    return tuple(1 << k for k in reversed(range(tiles.bit_length())) if tiles >> k & 1)
 
 
 @functools.cache
@@ -150,7 +142,6 @@ def launched(
     warps: int,
     rounds: int,
     chunks: int = 1,
-    resident: int = 1,
 ) -> None:
     """Launch a kernel of ``groups`` times ``members`` programs where ``memory`` is, which need not be the current
     device; all run at once where those of a group wait, for each of its ``chunks`` of rows by a counter of its own."""
@@ -160,8 +151,6 @@ def launched(
     options: dict[str, Any] = {"num_warps": warps, "enable_fp_fusion": True}
     if members > 1 and constants["WAIT"]:
         options["launch_cooperative_grid"] = True
-    if resident > 1:
-        options["maxnreg"] = REGISTERS // (32 * warps * resident)
     with torch.cuda.device_of(ready):
         for _ in range(rounds):
             kernel[(groups * members,)](*memory, ready, *numbers, **constants, **options)
@@ -204,7 +193,7 @@ class Triton(Dense):
         processors = processors_of(kept.h.device)
         check_offsets("triton", kept)
         plan = self.plan(n, planes, batch, itemsize, processors)
-        constants = {"n": n, "KIND": KINDS.index(self.kind), **constants_of(plan), "WAIT": self.waits}
+        constants = {"n": n, "KIND": KINDS.index(self.kind), "WAIT": self.waits, **constants_of(plan)}
         rounds = 1 if self.waits or plan.group == 1 else steps
         return _Run(plan, steps, batch, *plan.groups(batch, processors), constants, rounds)
 
@@ -227,15 +216,15 @@ class Triton(Dense):
         return filled
 
 
-def constants_of(plan: Plan) -> dict[str, int]:
+def constants_of(plan: Plan) -> dict[str, Any]:
     """What the kernels are compiled for, of a plan."""
     return {
         "ROWS": plan.rows,
         "GROUP": plan.group,
-        "OWN": plan.own,
+        "ALL": parts_of(plan.group * plan.own),
+        "OWN": parts_of(plan.own),
+        "SIDE": plan.side,
         "BLOCK": plan.block,
-        "JOIN": plan.join,
-        "READ": plan.read,
     }
 
 
@@ -247,7 +236,7 @@ class _Run(NamedTuple):
     batch: int
     groups: int
     chunks: int
-    constants: dict[str, int]
+    constants: dict[str, Any]
     rounds: int
 
     def __call__(self, name: str, memory: tuple[Tensor, ...], **constants: Any) -> None:
@@ -256,5 +245,4 @@ class _Run(NamedTuple):
         kernel, plan = getattr(plain_triton, name), self.plan
         numbers = self.steps, self.batch, self.chunks
         constants |= self.constants
-        rest = plan.warps, self.rounds, self.chunks, plan.resident
-        launched(kernel, self.groups, plan.group, memory, numbers, constants, *rest)
+        launched(kernel, self.groups, plan.group, memory, numbers, constants, plan.warps, self.rounds, self.chunks)

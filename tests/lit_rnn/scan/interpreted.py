@@ -36,12 +36,11 @@ class Case(NamedTuple):
     held: int = gpu.ALONE  # bytes
     backend: Literal["triton", "streamed"] = "triton"
     mixed: bool = False  # the drive in bfloat16, as under autocast
-    read: bool = False  # states of the step before from memory, see `gpu.READ`
 
     def __str__(self) -> str:
         steps = "+".join(f"{steps}x{rows}" for steps, rows in self.blocks)
         rest = f"{str(self.dtype).removeprefix('torch.')} {self.processors}/{self.held}"
-        more = f"{' bf16' if self.mixed else ''}{' read' if self.read else ''}{' last' if self.last_only else ''}"
+        more = f"{' bf16' if self.mixed else ''}{' last' if self.last_only else ''}"
         return f"{self.backend} {self.kind} {self.n} {steps}{more} {rest}"
 
 
@@ -66,8 +65,8 @@ CASES = [
     *(Case(kind, 40, (Block(3, 17),), processors=4, backend="streamed") for kind in ("modrelu", "complex modrelu")),
     Case("tanh", 33, (Block(2, 4), Block(1, 1)), dtype=torch.float32, backend="streamed"),
     Case("relu", 5, (Block(2, 0),), backend="streamed"),
-    Case("modrelu", 40, (Block(3, 3),), read=True),
-    Case("complex modrelu", 5, (Block(2, 5),), True, torch.float32, processors=3, read=True),
+    # tiles in parts of two sizes
+    *(Case(kind, 70, (Block(2, 3),), kind == "tanh", torch.float32, processors=2) for kind in ("tanh", "modrelu")),
     # the drive in bfloat16
     *(Case("modrelu", 6, dtype=torch.float32, backend=b, mixed=True) for b in ("triton", "streamed")),
     Case("complex modrelu", 6, dtype=torch.float32, mixed=True),
@@ -115,7 +114,6 @@ def looped(case: Case, cell: Cell, x: Tensor, h0: Tensor) -> tuple[Tensor, Tenso
 
 def difference(case: Case) -> str:
     torch.manual_seed(case.n)
-    gpu.READ = case.read
     gpu.ALONE, gpu.SHARED, gpu.processors_of = case.held, case.held, lambda device: case.processors  # type: ignore[assignment]
     cell = made(case.kind, case.n).to(case.dtype)
     x = torch.randn(size(case.blocks), I, dtype=case.dtype, requires_grad=True)
