@@ -50,7 +50,7 @@ STREAMED: dict[int, tuple[str, ...]] = {1024: ("tanh", "modrelu", COMPLEX), 170:
 # rows, group, own, block, warps
 PLANS: dict[int, list[tuple[int, ...]]] = {
     170: [(1, 1, 3, 64, 8), (1, 1, 6, 32, 16)],
-    512: [(8, 8, 2, 32, 8), (2, 8, 2, 32, 8), (4, 16, 1, 32, 8)],
+    512: [(4, 8, 2, 32, 8)],
 }
 LONG = {170: 784, 190: 1020, 512: 784}  # T of the timed passes, B = 128
 

@@ -47,6 +47,7 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         self.carried = Carried()
         self._noted: dict[str, Any] | None = None  # of the checkpoint that a fit goes on from
         self._validated = False
+        self._has_meters = False  # whether Lightning has the meters of this epoch's training
 
     @property
     def options(self) -> Any:
@@ -174,6 +175,7 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
     # ---- epochs
 
     def on_train_start(self) -> None:
+        self._has_meters = False
         for optimizer in self.trainer.optimizers[:1]:
             if self._count_step not in optimizer._optimizer_step_post_hooks.values():  # a subclass made its own
                 optimizer.register_step_post_hook(self._count_step)
@@ -230,6 +232,7 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
 
     def on_train_epoch_start(self) -> None:
         self.meters.reset("train")  # they travel in checkpoints, so that an epoch goes on with its values
+        self._has_meters = False
 
     def setup(self, stage: str) -> None:
         self.meters.measure_at(self._other_lengths())
@@ -258,6 +261,10 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         return Parts.of(batch)
 
     def _log_meters(self, stage: str, length: int | None = None) -> None:
+        if stage == "train":  # the same ones in all steps of an epoch, and each `log` takes as long as a small network
+            if self._has_meters:
+                return
+            self._has_meters = True
         shown = stage != "train" and length is None
         for label, meter in self.meters.of(stage, length).items():
             name = f"{stage}/{label}"

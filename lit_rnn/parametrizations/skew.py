@@ -13,7 +13,7 @@ from lit_rnn.parametrizations.orthogonal import OrthogonalMap, double
 
 def triangle(entries: Tensor, index: Tensor, size: int) -> Tensor:
     """(n, n) with ``entries`` at the flat positions ``index`` and zeros elsewhere."""
-    return entries.new_zeros(size * size).index_put((index,), entries).view(size, size)
+    return entries.new_zeros(size * size).index_put_((index,), entries).view(size, size)
 
 
 class SkewMap(OrthogonalMap):

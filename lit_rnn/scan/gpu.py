@@ -8,7 +8,7 @@ import logging
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.errors import one_line, require
 from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept, Loss
@@ -52,11 +52,11 @@ class Plan(NamedTuple):
         if group > 1 and (column > SHARED or group > processors):
             return None
         own = -(-tiles // group)
-        most = 1 if itemsize > 4 else 4 if group > 1 and planes == 1 else 2
+        most = 1 if itemsize > 4 else min(8, 16 // own) if group > 1 and planes == 1 else 2
         if group == 1 and planes > 1 and column * tiles > ALONE // 2:
             most = 1
         rows = 1
-        while rows < most and -(-batch // rows) * group > processors:  # as many as spare programs a second turn
+        while 2 * rows <= most and -(-batch // rows) * group > processors:  # as many as spare programs a second turn
             rows *= 2
         return cls(rows, group, own, BLOCK)
 
@@ -147,7 +147,8 @@ def launched(
     device; all run at once where those of a group wait, for each of its ``chunks`` of rows by a counter of its own."""
     if not groups:
         return
-    ready = torch.zeros(groups * chunks, dtype=torch.int32, device=memory[0].device)
+    counters = torch.zeros if members > 1 else torch.empty
+    ready = counters(groups * chunks, dtype=torch.int32, device=memory[0].device)
     options: dict[str, Any] = {"num_warps": warps, "enable_fp_fusion": True}
     if members > 1 and constants["WAIT"]:
         options["launch_cooperative_grid"] = True
@@ -164,17 +165,15 @@ class Triton(Dense):
 
     def forward(self, u: Tensor, kept: Kept) -> None:
         run = self._run(kept)
-        n = run.constants["n"]
-        w = self._planes(self.W[:n, :n], self.W[n:, :n])
+        w = self._planes(self.W, run.plan)
         modulus = kept.modulus
         memory = (w, u, kept.before, self._bias, kept.h, kept.h if modulus is None else modulus)
         run("forward", memory, KEEP=modulus is not None)
 
     def deltas(self, loss: Loss, kept: Kept, delta: Tensor) -> Tensor | None:
         run = self._run(kept)
-        n = run.constants["n"]
-        w = self._planes(self.W[:n, :n].mT, -self.W[n:, :n].mT)
-        by_bias = kept.h.new_empty(run.groups, n)
+        w = self._planes(self.W.mT, run.plan)  # the adjoint's, on halves as well
+        by_bias = kept.h.new_empty(run.groups, run.constants["n"])
         last = loss.last.contiguous()
         each = last if loss.each is None else loss.each.contiguous()
         modulus = kept.h if kept.modulus is None else kept.modulus
@@ -205,15 +204,12 @@ class Triton(Dense):
         assert found is not None
         return found
 
-    def _planes(self, real: Tensor, imaginary: Tensor) -> Tensor:
-        """Of (n, n), filled up to whole tiles."""
+    def _planes(self, M: Tensor, plan: Plan) -> Tensor:
+        """A matrix (width, width) as planes (side, side), filled up to whole tiles."""
         planes = 1 + (self.kind == COMPLEX)
-        n = len(self.W) // planes
-        plan = self.plan(n, planes, 1, self.W.element_size(), processors_of(self.W.device))
-        filled = self.W.new_zeros(planes, plan.side, plan.side)
-        for plane, part in zip(filled, (real, imaginary), strict=False):
-            plane[:n, :n] = part
-        return filled
+        n = len(M) // planes
+        spare = plan.side - n
+        return nn.functional.pad(M[:, :n].unflatten(0, (planes, n)), (0, spare, 0, spare)).contiguous()
 
 
 def constants_of(plan: Plan) -> dict[str, Any]:

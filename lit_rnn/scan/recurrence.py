@@ -26,6 +26,7 @@ from lit_rnn.scan.packed import Blocks, Chain, ends, size
 
 KINDS = ("identity", "relu", "leaky_relu", "tanh", "elu", "modrelu", "complex modrelu")  # as in vectors.h
 COMPLEX = KINDS[-1]
+TILE, TILES_ON_GPU = 64, 256  # units on a side of a tile of cuBLAS's products, and tiles that a GPU does at once
 
 
 class Kept(NamedTuple):
@@ -99,8 +100,26 @@ class Dense(Engine):
     ) -> tuple[Tensor, Tensor | None]:
         by_bias = self.deltas(loss, kept, delta)
         if by_W is not None:
-            by_W.addmm_(delta.mT, previous())
+            add_product_(by_W, delta, previous(), pieces_of(delta))
         return delta[: len(kept.before)] @ self.W, by_bias
+
+
+def pieces_of(rows: Tensor) -> int:
+    """How many sums `add_product_` does best: on a GPU as many as give work to all of it, where a product over very
+    many rows has few tiles (n = 170: 186 of 1,750 microseconds of a pass, on an H200)."""
+    tiles = (-(-rows.shape[1] // TILE)) ** 2
+    return max(1, min(TILES_ON_GPU // tiles, len(rows) // TILES_ON_GPU)) if rows.is_cuda else 1
+
+
+def add_product_(total: Tensor, a: Tensor, b: Tensor, pieces: int) -> None:
+    """total += a^T b of two tensors of many rows, in so many sums."""
+    rows = len(a) // pieces
+    if pieces > 1:
+        first, second = (tensor[: rows * pieces].unflatten(0, (pieces, rows)) for tensor in (a, b))
+        total += torch.bmm(first.mT, second).sum(0)
+        a, b = a[rows * pieces :], b[rows * pieces :]
+    if len(a):
+        total.addmm_(a.mT, b)
 
 
 def refuse_a_graph() -> None:

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -188,3 +188,28 @@ def test_a_loss_of_ones_own_is_what_is_trained() -> None:
 
     shown = fitted(Weighed(TASK, 4), Data(TensorDataset(X.double(), Y)), max_epochs=1).callback_metrics
     assert shown["train/loss"] > 100 and shown["val/loss"] > 100
+
+
+def test_the_meters_of_an_epoch_are_handed_to_lightning_once() -> None:
+    """And their means are over all batches of it: 8 sequences in each of the two epochs."""
+
+    class Noted(VanillaRNN):
+        losses: ClassVar[list[float]] = []
+        logged: ClassVar[list[str]] = []
+
+        def loss_of(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+            loss = super().loss_of(outputs, targets, mask)
+            if self.training:
+                self.losses.append(float(loss))
+            return loss
+
+        def log(self, name: str, *arguments: Any, **options: Any) -> None:
+            self.logged.append(name)
+            super().log(name, *arguments, **options)
+
+    model = Noted(TASK, 4)
+    shown = fitted(model, max_epochs=2).callback_metrics
+    assert float(shown["train/loss"]) == pytest.approx(sum(model.losses[-2:]) / 2, rel=1e-6)
+    assert len(model.losses) == 4
+    assert model.logged.count("train/loss") == model.logged.count("train/accuracy") == 2
+    assert model.logged.count("train/loss_step") == 4

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -21,7 +22,7 @@ from lit_rnn.scan import choose_backend, gpu, streamed, supports
 from lit_rnn.scan.fused import Fused
 from lit_rnn.scan.gpu import Plan
 from lit_rnn.scan.packed import Block
-from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept
+from lit_rnn.scan.recurrence import COMPLEX, KINDS, Dense, Kept, add_product_, pieces_of
 from lit_rnn.scan.streamed import StreamedPlan
 
 sys.path.insert(0, str(Path(__file__).parents[3] / "benchmarks"))
@@ -179,6 +180,22 @@ def test_triton_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu.lacking.__wrapped__() is None
     monkeypatch.setattr(gpu, "has_triton", lambda: False)
     assert gpu.lacking.__wrapped__() == "Python package triton, which is not installed"
+
+
+@pytest.mark.parametrize(("rows", "pieces"), [(100, 1), (100, 4), (103, 4), (3, 3)])
+def test_a_product_over_many_rows(rows: int, pieces: int) -> None:
+    a, b, total = torch.randn(rows, 5).double(), torch.randn(rows, 4).double(), torch.randn(5, 4).double()
+    expected = total.numpy() + np.einsum("ni,nj->ij", a.numpy(), b.numpy())
+    add_product_(total, a, b, pieces)
+    np.testing.assert_allclose(total.numpy(), expected, rtol=1e-13, atol=1e-13)
+
+
+def test_a_gpu_has_work_for_many_sums_of_few_tiles() -> None:
+    with FakeTensorMode():
+        found = [pieces_of(torch.empty(784 * 128, n, device="cuda")) for n in (170, 512, 1024)]
+        few = pieces_of(torch.empty(600, 170, device="cuda"))
+    assert (found, few) == ([28, 4, 1], 2)
+    assert pieces_of(torch.empty(784 * 128, 170)) == 1
 
 
 def test_what_fits_a_gpu() -> None:
