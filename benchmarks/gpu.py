@@ -1,6 +1,6 @@
 """The recurrences on a GPU: every backend that can, beside a per-step loop and cuDNN.
 
-    python benchmarks/gpu.py FOLDER                       every row, in about two minutes
+    python benchmarks/gpu.py FOLDER                       every row, in about three minutes
     python benchmarks/gpu.py FOLDER --rows exprnn170 nru  some of them
     python benchmarks/gpu.py --list                       their names
     python benchmarks/gpu.py --write-readme benchmarks/results/gpu-DATE.json
@@ -525,7 +525,8 @@ def measure_all(names: Sequence[str], options: argparse.Namespace, run: dict[str
                     raise measure.SkipError(why)
                 left = options.seconds - (time.monotonic() - begun)
                 process.go()
-                rows = process.told(min(left, options.most))["rows"]
+                most = options.most + 4 * options.fit_seconds * (process.name == FIT)
+                rows = process.told(min(left, most))["rows"]
             except (measure.SkipError, OSError) as error:
                 row = Row(f"gpu/{process.name}", process.name, "", Bar("faster"), no)
                 rows = [tables.record(row, None, str(error))]
@@ -548,10 +549,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     backends = [*(name for name in get_args(Backend) if name not in ("auto", LOOP)), *VARIANTS]
     parser.add_argument("--backends", nargs="+", default=backends, choices=backends, help="beside the loop")
     parser.add_argument("--rounds", type=whole(), default=3)
-    parser.add_argument("--seconds", type=float, default=150, help="for all; rows that are not measured then never are")
+    parser.add_argument("--seconds", type=float, default=200, help="for all; rows that are not measured then never are")
     parser.add_argument("--prepare", type=float, default=60, help="seconds to get ready, in which all is compiled")
     parser.add_argument("--most", type=float, default=45, help="seconds that one work may be measured")
-    parser.add_argument("--fit-seconds", type=float, default=15)
+    parser.add_argument("--fit-seconds", type=float, default=10)
     parser.add_argument("--profile", nargs="*", default=[], metavar="ROW", help="say in the log where the time goes")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="cut all sizes: shows that it runs, measures nothing")
