@@ -346,9 +346,9 @@ def test_a_check_that_fails_at_length_holds_up_no_other(
     )
     monkeypatch.setattr(gpu_check, "__file__", str(worker))
     monkeypatch.setattr(gpu_check, "units", lambda: [("check", 1, "relu"), ("check", 2, "relu")])
-    assert not gpu_check.check(workers=2, seconds=60)  # 2 of 48 cases
+    assert not gpu_check.check(workers=2, seconds=60)  # two units of eight cases
     said = capsys.readouterr().out
-    assert "2 of 48 cases" in said and "did not end in time" not in said
+    assert "2 of 16 cases" in said and "did not end in time" not in said
 
 
 def test_what_never_ran_on_a_gpu_is_timed_last(
