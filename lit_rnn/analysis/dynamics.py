@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Real, array, each_near_one
+from lit_rnn.analysis.arrays import Real, array, each_near_one, whole
 from lit_rnn.analysis.steps import JACOBIAN_ENTRIES, StepMap, flat_state
 from lit_rnn.cells import Cell, State
 from lit_rnn.cells.base import check_step
@@ -45,7 +45,7 @@ def lyapunov_spectrum(jacobians: Iterable[ArrayLike | Tensor], warmup: int = 0) 
 
     Source: Benettin et al. 1980; Engelken, Wolf and Abbott 2023; Vogt et al. 2022. Cost O(n^3) a step.
     """
-    require(warmup >= 0, "warmup", warmup, "a whole number of at least 0")
+    warmup = whole(warmup, "warmup")
     Q, total, steps = np.zeros(0), np.zeros(0), 0
     for given in jacobians:
         J = array(given, "jacobians")

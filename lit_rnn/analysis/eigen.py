@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, back, near_one, square, times_power_of_two
+from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, back, near_one, square, times_power_of_two, whole
 
 Precision = Literal["auto", "double", "high"]
 
@@ -151,7 +151,7 @@ def eigenvalue_condition_numbers(W: ArrayLike | Tensor) -> Real:
 
 def rounding_of_radius(n: int, precision: float = ROUNDING) -> float:
     """How far rounding may move a spectral radius of 1: ten times sqrt(n) ``precision``, or n u of the computation."""
-    return 10 * max(n * ROUNDING, math.sqrt(n) * precision)
+    return 10 * max(whole(n, "n", 1) * ROUNDING, math.sqrt(n) * precision)
 
 
 def _is_normal(A: NDArray[Any], precision: float) -> bool:
@@ -246,7 +246,7 @@ def numerical_range(W: ArrayLike | Tensor, points: int = 200) -> Complex:
 
     Source: Johnson 1978. Cost one Hermitian eigenproblem per point.
     """
-    require(points >= 1, "points", points, "a whole number of at least 1")
+    points = whole(points, "points", 1)
     A, exponent = near_one(square(W))
     boundary = []
     for angle in np.linspace(0, 2 * np.pi, points, endpoint=False):
@@ -262,7 +262,7 @@ def numerical_radius(W: ArrayLike | Tensor, angles: int = 128) -> float:
     The farthest of `numerical_range`'s points, which is exact at a corner of the range, and the support refined in the
     directions of the farthest local maxima: from below, and at least cos(pi / angles) w: 0.9997 w.
     """
-    require(angles >= 1, "angles", angles, "a whole number of at least 1")
+    angles = whole(angles, "angles", 1)
     A, exponent = near_one(square(W))
     step = 2 * math.pi / angles
     points = numerical_range(A, angles)

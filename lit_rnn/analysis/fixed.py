@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Complex, Real, array
+from lit_rnn.analysis.arrays import Complex, Real, array, whole
 from lit_rnn.analysis.eigen import eigenvalues
 from lit_rnn.analysis.steps import StepMap
 from lit_rnn.cells import Cell
@@ -85,7 +85,7 @@ def fixed_points(
     region).
     """
     held, s = torch.from_numpy(array(x, "x")), torch.from_numpy(array(starts, "starts"))
-    require(iterations >= 1, "iterations", iterations, "a whole number of at least 1")
+    iterations, most = whole(iterations, "iterations", 1), whole(most, "most")
     accepted = f"a vector ({cell.input_size},), as wide as the cell's input"
     require(held.shape == (cell.input_size,), "x", f"an array of shape {tuple(held.shape)}", accepted)
     F = StepMap(cell)

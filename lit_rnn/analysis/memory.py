@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.errors import require
 from lit_rnn.activations import NONLINEARITIES, Nonlinearity
-from lit_rnn.analysis.arrays import Real, back, near_one, square, times_power_of_two, vector
+from lit_rnn.analysis.arrays import Real, back, near_one, square, times_power_of_two, vector, whole
 from lit_rnn.analysis.eigen import is_nilpotent, spectral_radius
 
 _WELL_CONDITIONED = 1e10  # leaves six digits
@@ -83,7 +83,7 @@ def fisher_memory_curve(W: ArrayLike | Tensor, v: ArrayLike | Tensor, horizon: i
 
     Source: Ganguli, Huh and Sompolinsky 2008; Orhan and Pitkow 2020, section 2.
     """
-    require(horizon >= 1, "horizon", horizon, "a whole number of at least 1")
+    horizon = whole(horizon, "horizon", 1)
     require(0 < noise < math.inf, "noise", noise, "positive and finite")
     W = _stable(W)
     signal, exponent = near_one(vector(v, len(W)))
@@ -213,13 +213,15 @@ def decoder_memory(
     n = len(W)
     v = vector(v, n)
     require(bool(np.isrealobj(W) and np.isrealobj(v)), "W, v", "complex", "real: [Re | Im] of a complex network")
-    steps = max(n, *(lag + 1 for lag in lags), 1) if steps is None else steps
-    require(len(lags) > 0 and all(0 <= k < steps for k in lags), "lags", list(lags), f"lags from 0 to {steps - 1}")
+    require(np.ndim(lags) == 1 and len(lags) > 0, "lags", lags, "a list of at least one lag")
+    lags = [whole(lag, "lags") for lag in lags]
+    steps = max(n, *(lag + 1 for lag in lags)) if steps is None else whole(steps, "steps", 1)
+    require(max(lags) < steps, "lags", lags, f"lags from 0 to {steps - 1}")
     require(nonlinearity in NONLINEARITIES, "nonlinearity", nonlinearity, f"one of {', '.join(NONLINEARITIES)}")
     require(0 <= noise < math.inf, "noise", noise, "0 or positive, and finite")
     require(0 <= ridge < math.inf, "ridge", ridge, "0 or positive, and finite")
-    require(samples >= 4, "samples", samples, "at least 4")
-    generator = torch.Generator().manual_seed(seed)
+    samples = whole(samples, "samples", 4)
+    generator = torch.Generator().manual_seed(whole(seed, "seed"))
     f = NONLINEARITIES[nonlinearity]
     recurrent, source = torch.from_numpy(W), torch.from_numpy(v)
     signals = torch.randn(steps, samples, generator=generator, dtype=torch.float64)
@@ -230,7 +232,7 @@ def decoder_memory(
     grown = f"a matrix whose states a double cannot hold after {steps} steps"
     require(bool(h.isfinite().all()), "W", grown, "one that amplifies less, or fewer steps")
     half = samples // 2
-    wanted = signals.flip(0)[list(lags)].mT.numpy()  # row k of the flipped signals is s_{T-k}
+    wanted = signals.flip(0)[lags].mT.numpy()  # row k of the flipped signals is s_{T-k}
     states, _ = near_one(h.numpy())  # R^2 does not change, and no square overflows
     mean, mean_wanted = states[:half].mean(0), wanted[:half].mean(0)
     fitted = states[:half] - mean

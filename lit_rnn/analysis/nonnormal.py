@@ -10,8 +10,7 @@ import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from datamodules.errors import require
-from lit_rnn.analysis.arrays import Complex, Real, back, frobenius, near_one, square, times_power_of_two, vector
+from lit_rnn.analysis.arrays import Complex, Real, back, frobenius, near_one, square, times_power_of_two, vector, whole
 from lit_rnn.analysis.eigen import Precision, eigenvalues, eigenvalues_trusted, irreducible_blocks
 
 
@@ -111,7 +110,7 @@ def hidden_chain_profile(
 
     Source: Rajan, Harvey and Tank 2016; Orhan and Pitkow 2020, section 4.
     """
-    require(steps >= 0, "steps", steps, "a whole number of at least 0")
+    steps, seed = whole(steps, "steps"), whole(seed, "seed")
     A, exponent = near_one(square(W))
     n = len(A)
     h, scale = near_one(vector(v, n))

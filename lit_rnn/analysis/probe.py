@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import Real, array
+from lit_rnn.analysis.arrays import Real, array, whole
 
 _MOST = 4096  # states that the probe is fitted to
 _ITERATIONS = 200
@@ -51,7 +51,8 @@ def linear_probe(states: ArrayLike, classes: ArrayLike, steps: int) -> Probe:
     )
     half = len(s) // 2
     require(half >= 1, "states", f"{len(s)} sequences", "at least two: half of them are held out")
-    require(1 <= steps <= s.shape[1], "steps", steps, f"from 1 to {s.shape[1]}, which is T")
+    steps = whole(steps, "steps", 1)
+    require(steps <= s.shape[1], "steps", steps, f"from 1 to {s.shape[1]}, which is T")
     fitted, told = s[:half, :steps].reshape(-1, s.shape[2]), y[:half, :steps].ravel()
     require(len(np.unique(told)) > 1, "classes", "all the same", "of two kinds at least")
     chosen = np.linspace(0, len(fitted) - 1, min(_MOST, len(fitted))).round().astype(int)

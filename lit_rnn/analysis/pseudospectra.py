@@ -19,7 +19,7 @@ from scipy.optimize import brentq, minimize
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, back, square
+from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, back, square, whole
 from lit_rnn.analysis.eigen import (
     IllConditionedWarning,
     eigenvalues,
@@ -66,7 +66,7 @@ def pseudospectrum(
 
     Show no contour below about 1e-13 |W|: it would be rounding.
     """
-    require(points >= 2, "points", points, "a whole number of at least 2")
+    points = whole(points, "points", 2)
     W = square(W)
     accepted = "(left, right, bottom, top) with left < right and bottom < top"
     require(box is None or len(box) == 4, "box", box, accepted)

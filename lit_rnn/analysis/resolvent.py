@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from datamodules.errors import require
-from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, array, near_one, square, times_power_of_two
+from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, array, near_one, square, times_power_of_two, whole
 from lit_rnn.analysis.nonnormal import schur
 
 MEMORY = 256 * 2**20  # bytes
@@ -51,6 +51,7 @@ def smallest_singular_values(
     Cost for each z O(n^2) a step and mostly 10 to 30 steps; O(n^3) for ``svd``. Source: Lui 1997; Trefethen 1999.
     """
     require(method in ("lanczos", "svd"), "method", method, "lanczos or svd")
+    memory = whole(memory, "memory", 1)
     W, places = square(W), array(z, "z").astype(np.complex128)
     different, inverse = places.ravel(), np.arange(places.size)
     if np.isrealobj(W):

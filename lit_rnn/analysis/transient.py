@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from datamodules.errors import require
-from lit_rnn.analysis.arrays import ROUNDING, Real, back, near_one, square
+from lit_rnn.analysis.arrays import ROUNDING, Real, back, near_one, square, whole
 from lit_rnn.analysis.eigen import eigenvector_condition, numerical_radius, spectral_norm, spectral_radius
 from lit_rnn.analysis.pseudospectra import kreiss_from_radius, pseudospectral_radius
 
@@ -42,12 +41,12 @@ def transient_growth(W: ArrayLike | Tensor, steps: int, precision: float = ROUND
         precision: To which relative accuracy W's entries are what was meant; see `kreiss_lower_bound`.
 
     Raises:
-        UserError: for a W that is not square, not finite or empty; for negative steps.
+        UserError: for a W that is not square, not finite or empty; for steps that are no whole number of at least 0.
 
     Cost: steps SVDs and matrix products, six criss-crosses, `kreiss_lower_bound`: a second or two at n = 100, more
     where eigenvalues need high precision. Source: Trefethen and Embree 2005, chapters 14 to 18.
     """
-    require(steps >= 0, "steps", steps, "a whole number of at least 0")
+    steps = whole(steps, "steps")
     W = square(W)
     A, exponent = near_one(W)
     k = np.arange(steps + 1)
