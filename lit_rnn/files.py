@@ -229,13 +229,25 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A line per row; a column for every key, empty where a row lacks it; raises as `write_file` does."""
+    """A line per row; a column for every key, empty where a row lacks it; raises as `write_file` does.
+
+    What a spreadsheet program would run as a formula has an apostrophe before it, as OWASP advises against injection.
+    """
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text)
+    writer.writerow(map(_inert, columns))
+    writer.writerows([_inert(row.get(key)) for key in columns] for row in rows)
     write_file(path, text.getvalue())
+
+
+def _inert(cell: Any) -> Any:
+    """A cell of a CSV file as it is, if it is a number or begins with no sign of a formula."""
+    try:
+        float(cell)
+    except (TypeError, ValueError):
+        return f"'{cell}" if str(cell).startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else cell
+    return cell
 
 
 def write_arrays(path: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:

@@ -18,6 +18,17 @@ def test_a_table_has_a_column_for_every_key(tmp_path: Path) -> None:
         assert list(csv.reader(file)) == [["a", "b", "c"], ["1", "x, y", ""], ["", "z", ""]]
 
 
+def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
+    formulas = ["=1+1", "+x", "-x", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "--", "-1 + 2"]
+    harmless = ["a=1", "'", "-1.5e-3", "+2", "-inf", -1.5, -2, None, "", True, 1e300]
+    write_csv(tmp_path / "t.csv", [dict(enumerate([*formulas, *harmless]), **{"=k": "v"})])
+    with (tmp_path / "t.csv").open(newline="") as file:
+        header, cells = csv.reader(file)
+    assert header[-1] == "'=k" and cells[-1] == "v"
+    assert cells[: len(formulas)] == [f"'{text}" for text in formulas]
+    assert cells[len(formulas) : -1] == ["" if cell is None else str(cell) for cell in harmless]
+
+
 def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
     make_folder(tmp_path / "a" / "b", "--out")
     make_folder(tmp_path / "a" / "b", "--out")
