@@ -124,11 +124,13 @@ _LATEX = {
     "*": "{*}",  # there, too
     "|": r"\textbar{}",  # in TeX's own fonts a dash stands in its place
 }
+_LIGATURE = re.compile(r"([-`',])(?=\1)|[?!](?=`)")  # -- is a dash to TeX, `` '' ,, quotation marks, ?` and !` Spanish
 
 
 def _latex(text: str) -> str:
     """Text that LaTeX prints as it is, in one line."""
-    return "".join(_LATEX.get(sign, sign if sign.isprintable() else " ") for sign in text)
+    printed = "".join(_LATEX.get(sign, sign if sign.isprintable() else " ") for sign in text)
+    return _LIGATURE.sub(r"\g<0>{}", printed)
 
 
 def plain_markdown(text: str) -> str:

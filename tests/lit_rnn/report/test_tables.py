@@ -164,3 +164,9 @@ def test_latex() -> None:
         r"\end{tabular}",
         r"\end{table}",
     ]
+
+
+def test_latex_joins_no_signs() -> None:
+    """Two hyphens are no dash, and two apostrophes no quotation mark."""
+    lines = Table(["a--b", "a-b"], [["---", -0.5], ["``x''", "?` !` ,,"]]).latex().splitlines()
+    assert lines[4] == r"a-{}-b & a-b \\" and lines[6:8] == [r"-{}-{}- & -0.5 \\", r"`{}`x'{}' & ?{}` !{}` ,{}, \\"]
