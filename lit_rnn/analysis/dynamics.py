@@ -15,7 +15,7 @@ from datamodules.errors import require
 from lit_rnn.analysis.arrays import Real, array, each_near_one, whole
 from lit_rnn.analysis.steps import JACOBIAN_ENTRIES, StepMap, flat_state
 from lit_rnn.cells import Cell, State
-from lit_rnn.cells.base import check_step
+from lit_rnn.cells.base import check_step, start_of
 from lit_rnn.dtypes import as_inputs, as_precise
 
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -184,7 +184,7 @@ def states_and_gradients(
             below = y
             y = below if wiring is None else wiring.read_by(layer, below)
             w = cell.weights()
-            state, states, outputs = as_precise(cell.initial_state(y.shape[1]), w), list[State](), list[Tensor]()
+            state, states, outputs = as_precise(start_of(cell, y.shape[1]), w), list[State](), list[Tensor]()
             for t, u in enumerate(as_precise((cell.drive(y, w),), w)[0]):
                 stepped = cell.step(u, state, w)
                 if not states:  # they are all alike

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
-from lit_rnn.cells import Cell, State
+from lit_rnn.cells.base import Cell, State, start_of
 
 JACOBIAN_ENTRIES = 2**20  # worked out at once
 
@@ -47,7 +47,7 @@ class StepMap:
             for tensor in (*self._cell.parameters(), *self._cell.buffers()):
                 tensor.data = _double(tensor.data)
             self._w = self._cell.weights()
-            self._like = self._cell.initial_state(1)
+            self._like = start_of(self._cell, 1)
 
     def drive(self, x: Tensor) -> Tensor:
         """u (T, B, G) of inputs x (T, B, I)."""

@@ -108,6 +108,20 @@ class Cell(KeepsKind, metaclass=ChecksKinds):
         return list(self.get_submodule("recurrent").parameters())
 
 
+def start_of(cell: Cell, batch_size: int) -> State:
+    """``cell.initial_state(batch_size)``; raises `UserError` unless it is a tuple of tensors with so many rows."""
+    state: Any = cell.initial_state(batch_size)
+    parts = state if isinstance(state, tuple | list) else ()
+    if not parts or not all(isinstance(part, Tensor) and part.shape[:1] == (batch_size,) for part in parts):
+        given = f"a tensor {_structure(state)}" if isinstance(state, Tensor) else _structure(state)
+        raise UserError(
+            f"{type(cell).__name__}.initial_state returns {given}, but it must return a tuple of tensors (B, ...), "
+            f"here (({batch_size}, ...), ...)."
+        )
+    start: State = state
+    return start
+
+
 def check_step(cell: Cell, stepped: object, before: State) -> None:
     """Raise `UserError` unless what a step returned is (y, state), the state with the shapes that it had before."""
     should = f"(({len(before[0])}, {cell.output_size}), {_structure(tuple(before))})"

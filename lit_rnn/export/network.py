@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_iter, tree_unflatten
 
 from datamodules.errors import UserError, require
 from lit_rnn.activations import COMPLEX_EPS, ComplexModReLU, identity
-from lit_rnn.cells import Cell, State
+from lit_rnn.cells.base import Cell, State, start_of
 from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
 from lit_rnn.models import SequenceModel
@@ -184,7 +184,7 @@ def initial_state(source: SequenceModel | Cell, batch_size: int) -> State:
 
 def state_of(cell: Cell, batch_size: int) -> State:
     """Its initial state in real numbers, on the CPU."""
-    parts = [part.detach().cpu() for part in cell.initial_state(batch_size)]
+    parts = [part.detach().cpu() for part in start_of(cell, batch_size)]
     return tuple(halves(part) if part.is_complex() else part.contiguous() for part in parts)
 
 

@@ -11,7 +11,7 @@ from datamodules.batch import Batch, Parts
 from datamodules.errors import UserError
 from lit_rnn import analysis
 from lit_rnn.blame import defined
-from lit_rnn.cells.base import Cell
+from lit_rnn.cells.base import Cell, start_of
 from lit_rnn.models.base import SequenceModel
 from lit_rnn.parametrizations.orthogonal import double
 from lit_rnn.scan.checks import described
@@ -91,7 +91,7 @@ def encoded(model: SequenceModel, batch: Batch) -> Tensor:
 
 def state_sizes(model: SequenceModel) -> list[int]:
     """Width of each layer's joint state, complex units counted twice: N of its (N, N) Jacobian."""
-    return [analysis.flat_state(cell.initial_state(1)).shape[-1] for cell in model.cell_list()]
+    return [analysis.flat_state(start_of(cell, 1)).shape[-1] for cell in model.cell_list()]
 
 
 def shortened(model: SequenceModel, batch: Batch, steps: int) -> Batch:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
-from lit_rnn.cells.base import Cell, State
+from lit_rnn.cells.base import Cell, State, start_of
 
 
 def described(tensor: object) -> str:
@@ -50,10 +50,11 @@ def checked(cell: Cell, x: Tensor, state: State | None, W: Tensor | None) -> Sta
     """The state before the first step of x (T, B, I): the given one, else the cell's own.
 
     Raises:
-        UserError: unless the given state is as ``cell.initial_state(B)`` in number, shapes and place, and in its type
-            or in that of W, in which a pass ends. Under autocast types may differ, but real ones are no complex ones.
+        UserError: unless the cell's own is a tuple of tensors, and the given state is as ``cell.initial_state(B)`` in
+            number, shapes and place, and in its type or in that of W, in which a pass ends. Under autocast types may
+            differ, but real ones are no complex ones.
     """
-    kind, own = type(cell).__name__, cell.initial_state(x.shape[1])
+    kind, own = type(cell).__name__, start_of(cell, x.shape[1])
     if state is None:
         return own
     if not isinstance(state, Sequence) or len(state) != len(own):

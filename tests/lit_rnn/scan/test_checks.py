@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from datamodules import Adding, UserError
 from lit_rnn import cells
+from lit_rnn.analysis import gradient_against_lag, step_jacobians
 from lit_rnn.cells import Cell
 from lit_rnn.models import VanillaRNN
 from lit_rnn.scan import native, scan, supports
@@ -191,6 +192,32 @@ def test_a_batch_of_none(make: Callable[[], Cell], backend: Any, last_only: bool
 
 
 # ---- cells that are not what they were, or never were
+
+
+@pytest.mark.parametrize(
+    ("start", "given"),
+    [
+        (lambda batch_size: torch.zeros(batch_size, N), rf"a tensor \(\d, {N}\)"),
+        (lambda batch_size: None, "NoneType"),
+        (lambda batch_size: (), r"\(\)"),
+        (lambda batch_size: (None,), r"\(NoneType,\)"),
+        (lambda batch_size: (torch.zeros(N),), rf"\(\({N},\),\)"),
+        (lambda batch_size: (torch.tensor(0.0),), r"\(\(\),\)"),
+    ],
+)
+def test_a_start_that_is_no_state(start: Callable[[int], Any], given: str) -> None:
+    """It was step that was blamed, or torch's own error."""
+
+    class Wrong(cells.VanillaRNNCell):
+        def initial_state(self, batch_size: int) -> Any:
+            return start(batch_size)
+
+    cell, x = Wrong(I, N), torch.randn(T, B, I)
+    calls: list[Callable[[], Any]] = [lambda backend=backend: scan(cell, x, None, backend) for backend in BACKENDS]
+    calls += [lambda: step_jacobians(cell, x), lambda: gradient_against_lag(cell, x, Tensor.sum)]
+    for call in calls:
+        with pytest.raises(UserError, match=rf"^Wrong\.initial_state returns {given}, but it must return a tuple of"):
+            call()
 
 
 class Changed(nn.Module):
