@@ -61,11 +61,11 @@ class SequenceModel(KeepsKind, Training):
             scuRNN's copying scripts), or ``eunn`` (EUNN's and GORU's scripts, biases 0.01).
         recurrent_lr_ratio: Learning rate of the group ``recurrent`` over that of the rest.
         optimizer: Any torch optimizer, called with the parameter groups. In Python: a class, a ``functools.partial``
-            of one, or {"class_path", "init_args"}. None: the class's ``default_optimizer``, RMSprop with lr 1e-3.
+            of one, or a config's {"class_path", "init_args"}. None: ``default_optimizer``, here RMSprop with lr 1e-3.
         group_optimizers: Optimizers of single groups by name, such as {recurrent: {class_path: Adagrad}}; the others
             take ``optimizer``. The rate of such a group is its optimizer's own: no ratio applies.
         lr_scheduler: Any torch scheduler of plain options; None keeps the rate. The rates of the groups keep their
-            ratios; ``max_lr`` and the like are those of the group ``other``.
+            ratios; ``max_lr`` and the like, and Lightning's ``swa_lrs``, are those of the group ``other``.
         lr_scheduler_interval: Step it after every ``epoch`` or every optimizer ``step``. None: as torch means it, which
             is every step for OneCycleLR and CyclicLR, and every epoch for the others.
         backend: How the cell is run over time; see `lit_rnn.scan.choose_backend`.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from datamodules.errors import UserError
-from lit_rnn.class_paths import class_path, loaded, shorten
+from lit_rnn.class_paths import class_path, full_name, loaded, shorten, subclasses
 
 Factory = Callable[..., Any] | Mapping[str, Any]
 
@@ -35,14 +35,19 @@ def options_of(spec: Mapping[str, Any]) -> dict[str, Any]:
 def to_primitives(factory: Any, key: str, base: type) -> dict[str, Any] | None:
     """The {class_path, init_args} of a class or a `functools.partial` of one, so that checkpoints hold primitives only.
 
+    Of a {class_path, init_args} with a short name the one in full, as `full_name` takes it from configs.
+
     Raises:
         UserError: for what is no subclass of ``base``, or any other callable, which a checkpoint could not name.
     """
     if factory is None:
         return None
     if isinstance(factory, Mapping):
-        _class(factory, key, base)
-        return dict(factory)
+        named = dict(factory)
+        if isinstance(named.get("class_path"), str):
+            named["class_path"] = full_name(named["class_path"], base)
+        _class(named, key, base)
+        return named
     arguments: dict[str, Any] = {}
     target = factory
     if isinstance(factory, functools.partial) and not factory.args:
@@ -63,6 +68,12 @@ def _class(spec: Mapping[str, Any], key: str, base: type) -> type[Any]:
     if cls is None or not isinstance(arguments, Mapping):
         raise UserError(
             f"{key} is {shorten(name)}, but it must name a subclass of torch's {base.__name__} whose module is "
-            "imported, with its options as init_args."
+            f"imported, with its options as init_args{_in_full(name, base)}."
         )
     return cls
+
+
+def _in_full(name: object, base: type) -> str:
+    """What a short name may mean that is somebody's own, or of several."""
+    paths = dict.fromkeys(class_path(cls) for cls in subclasses(base) if cls.__name__ == name)
+    return f" (did you mean {' or '.join(paths)}?)" if paths else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -349,6 +350,33 @@ def test_a_resumed_run_is_the_uninterrupted_one(cli: Any, config: Any, step: int
     assert a["param_groups"] == b["param_groups"] and a["state"].keys() == b["state"].keys()
     for index, state in a["state"].items():
         assert all(torch.equal(tensor, b["state"][index][key]) for key, tensor in state.items())
+
+
+def test_short_names_in_python_are_those_of_the_command_line() -> None:
+    """Kept in full, as a checkpoint must have them; what is one's own, or of two modules, has to be named in full."""
+    given: dict[str, Any] = {"optimizer": "Adam", "lr_scheduler": "StepLR", "group_optimizers": "RMSpropTF"}
+    specs: dict[str, Any] = {key: {"class_path": name} for key, name in given.items()}
+    specs["lr_scheduler"]["init_args"] = {"step_size": 1}
+    specs["group_optimizers"] = {"recurrent": specs["group_optimizers"]}
+    model = VanillaRNN(TASK, 4, **specs)
+    kept = model.hparams
+    assert kept["optimizer"]["class_path"] == "torch.optim.Adam"
+    assert kept["lr_scheduler"]["class_path"] == "torch.optim.lr_scheduler.StepLR"
+    assert kept["group_optimizers"]["recurrent"]["class_path"] == "lit_rnn.optim.RMSpropTF"
+    assert specs["optimizer"] == {"class_path": "Adam"}  # what was given stays as it was
+    recurrent, other = model.configure_optimizers()["optimizer"].parts
+    assert (type(recurrent), type(other)) == (RMSpropTF, Adam)
+
+    class OfMine(SGD):
+        """Found by its full name alone."""
+
+    mine = f"{__name__}.{OfMine.__qualname__}"
+    assert VanillaRNN(TASK, 4, optimizer={"class_path": mine}).hparams["optimizer"]["class_path"] == mine
+    plateau = "ReduceLROnPlateau"
+    both = f"torch.optim.lr_scheduler.{plateau} or pytorch_lightning.cli.{plateau}"
+    for key, name, meant in (("optimizer", "OfMine", mine), ("lr_scheduler", plateau, both)):
+        with pytest.raises(UserError, match=rf"{key} is '{name}'.*\(did you mean {re.escape(meant)}\?\)"):
+            VanillaRNN(TASK, 4, **{key: {"class_path": name}})
 
 
 def test_an_unknown_group_on_the_command_line(refused: Any, config: Any) -> None:
