@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -225,7 +225,7 @@ class Network(nn.Module, ABC):
             accepted = f"whole numbers (B, T), batch first, with at least one step, or vectors (B, T, {width}) for them"
         fits = isinstance(inputs, Tensor) and inputs.dim() >= 2 and inputs.shape[1] > 0
         if fits and symbols and not inputs.is_floating_point():
-            fits = inputs.dim() == 2
+            fits = inputs.dim() == 2 and inputs.dtype != torch.bool and not inputs.is_complex()
         elif fits:
             fits = inputs.dim() == 3 and inputs.shape[2] == width
         if not fits:
@@ -243,7 +243,8 @@ class Network(nn.Module, ABC):
             weight, share = self.embedding.weight, self.dropouts.embedding
             if share and self.training:
                 weight = weight * mask((len(weight), 1), share, weight, self.draws)
-            return inputs @ weight if inputs.is_floating_point() else nn.functional.embedding(inputs, weight)
+            one_hot = inputs.is_floating_point()
+            return inputs @ weight if one_hot else self._vectors(inputs, nn.functional.embedding, weight)
         if self.encoder is not None:
             symbols = self.task.inputs == "symbols" and not inputs.is_floating_point()
             x: Tensor = self.encoder(self.one_hot(inputs) if symbols else inputs.to(self.decoder.weight.dtype))
@@ -254,7 +255,26 @@ class Network(nn.Module, ABC):
 
     def one_hot(self, symbols: Tensor) -> Tensor:
         """Symbols (B, T) as vectors (B, T, input_size), which the model takes for them."""
-        return nn.functional.one_hot(symbols, self.task.input_size).to(self.decoder.weight.dtype)
+        return self._vectors(symbols, nn.functional.one_hot, self.task.input_size).to(self.decoder.weight.dtype)
+
+    def _vectors(self, symbols: Tensor, function: Callable[..., Tensor], of_each: Tensor | int) -> Tensor:
+        """``function(symbols, of_each)``, a vector for each symbol.
+
+        Raises:
+            UserError: on the CPU, for what is none of the task's symbols. They are looked at only where torch has
+                refused one: a look at all costs time, and on a GPU, which tells of it later, a wait.
+        """
+        try:
+            return function(symbols.long(), of_each)
+        except (IndexError, RuntimeError):
+            size = self.task.input_size
+            if symbols.is_cpu and len(unknown := ((symbols < 0) | (symbols >= size)).nonzero()):
+                place = tuple(unknown[0].tolist())
+                raise UserError(
+                    f"The input is {int(symbols[place])} at {place}, but {type(self).__name__} on {self.task.name} "
+                    f"reads symbols from 0 to {size - 1}."
+                ) from None
+            raise
 
     def decode(self, y: Tensor, lengths: Tensor | None = None) -> Tensor:
         """From the last layer's outputs (T, B, .), or those at each last step alone, to `forward`'s."""

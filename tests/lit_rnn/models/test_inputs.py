@@ -32,6 +32,35 @@ def test_symbols() -> None:
             model(wrong)
 
 
+@pytest.mark.parametrize("options", [{}, {"embedding_size": 3}, {"encoder_size": 3}])
+def test_unknown_symbols(options: dict[str, int]) -> None:
+    """torch's own error named neither the symbol nor those that there are; behind a sequence's end all is padding."""
+    task = CopyMemory(delay=3).task
+    model = LSTM(task, 4, **options)
+    known = torch.arange(10).view(2, 5) % task.input_size
+    for unknown in (task.input_size, -1, 2**40):
+        x = known.clone()
+        x[1, 3] = unknown
+        sentence = f"The input is {unknown} at (1, 3), but LSTM on copy_memory reads symbols from 0 to 9."
+        for call in (model, model.one_hot, model.encode):
+            with pytest.raises(UserError) as caught:
+                call(x)
+            assert str(caught.value) == sentence
+        lengths = torch.tensor([5, 3])
+        assert torch.equal(model(x, lengths), model(known, lengths))
+
+
+@pytest.mark.parametrize("options", [{}, {"embedding_size": 3}, {"encoder_size": 3}])
+def test_symbols_are_whole_numbers_of_any_size(options: dict[str, int]) -> None:
+    model = LSTM(CopyMemory(delay=3).task, 4, **options)
+    x = torch.arange(10).view(2, 5)
+    for dtype in (torch.int32, torch.int16, torch.uint8):
+        assert torch.equal(model(x.to(dtype)), model(x))
+    for wrong in (x.bool(), x.to(torch.complex64)):
+        with pytest.raises(UserError, match=r"reads whole numbers \(B, T\), batch first"):
+            model(wrong)
+
+
 def test_states_are_a_list() -> None:
     x = torch.rand(2, 64, 1)
     with pytest.raises(UserError, match=r"states is 'float32 \(2, 4\) on cpu', but it must be 1, one a layer"):
