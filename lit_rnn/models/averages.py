@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_swa_avg_fn
 
 from datamodules.errors import UserError
+from lit_rnn.optim.schedule import ratios_of
 
 if TYPE_CHECKING:
     from lit_rnn.models.training import Training
@@ -42,6 +43,16 @@ def prepare(trainer: Any, model: Training) -> None:
         _spare_whole_numbers(average)
         if trainer.precision == "64-true":  # made before the model's are doubled; a validation swaps the two
             average.double()
+
+
+def keep_ratios(trainer: Any) -> None:
+    """Take one number as ``swa_lrs`` for the rate of the group ``other``, as `optim.build_scheduler` takes ``max_lr``.
+
+    Lightning would give it to all groups. To be called where the optimizer is made, but no checkpoint loaded into it.
+    """
+    for callback in trainer.callbacks:
+        if isinstance(callback, StochasticWeightAveraging) and isinstance(callback._swa_lrs, float):
+            callback._swa_lrs = [callback._swa_lrs * ratio for ratio in ratios_of(trainer.optimizers[0])]
 
 
 def follow(trainer: Any, model: Training) -> None:

@@ -174,6 +174,9 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
 
     # ---- epochs
 
+    def on_fit_start(self) -> None:
+        averages.keep_ratios(self.trainer)
+
     def on_train_start(self) -> None:
         self._has_meters = False
         for optimizer in self.trainer.optimizers[:1]:

@@ -72,7 +72,7 @@ def build_scheduler(spec: Mapping[str, Any], optimizer: Optimizer) -> Any:
             given,
             "one number: the groups' rates keep their ratios, which recurrent_lr_ratio and group_optimizers set",
         )
-    ratios = _ratios(optimizer)
+    ratios = ratios_of(optimizer)
     try:
         scheduler: Any = build(spec, optimizer, LRScheduler)
     except _REFUSALS as error:
@@ -105,7 +105,7 @@ def _try_out(spec: Mapping[str, Any], groups: Sequence[Mapping[str, Any]]) -> No
             return
 
 
-def _ratios(optimizer: Optimizer) -> list[float]:
+def ratios_of(optimizer: Optimizer) -> list[float]:
     """The rates of the groups over that of the one that is scheduled, which has ratio 1."""
     groups = optimizer.param_groups
     rates = [float(group["lr"]) for group in groups]

@@ -33,8 +33,8 @@ from lit_rnn.models.objectives import measured_names
 from lit_rnn.runs.config import listed, walk
 
 _REFUSED = {
-    "StochasticWeightAveraging": "it gives all groups one learning rate, and saves other weights than it validates; "
-    "WeightAveraging and EMAWeightAveraging do not",
+    "StochasticWeightAveraging": "it saves other weights than it validates; WeightAveraging and EMAWeightAveraging do "
+    "not",
     "LearningRateFinder": "the rate of the run would not be the one in config.yaml; a study tries rates",
     "BatchSizeFinder": "the batches would not be of the size in config.yaml; give data.init_args.batch_size",
     "ModelPruning": "it replaces the parameters that the recurrence reads",

@@ -52,7 +52,7 @@ def test_works_and_config_yaml_runs_again(cli: Any, config: Any, name: str, opti
 @pytest.mark.parametrize(
     ("name", "options", "words"),
     [
-        ("StochasticWeightAveraging", {"swa_lrs": 1e-3}, ["learning rate", "EMAWeightAveraging"]),
+        ("StochasticWeightAveraging", {"swa_lrs": 1e-3}, ["than it validates", "EMAWeightAveraging"]),
         ("LearningRateFinder", {}, ["config.yaml", "study"]),
         ("BatchSizeFinder", {}, ["data.init_args.batch_size"]),
         ("ModelPruning", {"pruning_fn": "l1_unstructured"}, ["recurrence"]),

@@ -75,6 +75,19 @@ def test_a_mean_that_is_no_such_network_is_refused(callback: Any, model: type[Se
         averaged(model(TASK, 6), callback)
 
 
+@pytest.mark.parametrize(
+    ("given", "rates"), [(0.5, {"recurrent": 0.05, "other": 0.5}), ([0.5, 0.25], {"recurrent": 0.5, "other": 0.25})]
+)
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_one_rate_of_an_average_keeps_the_ratio_of_the_groups(given: Any, rates: Any, scheduled: bool) -> None:
+    """Lightning gave it to both; a rate for each is one's own word."""
+    schedule = {"class_path": "StepLR", "init_args": {"step_size": 1}} if scheduled else None
+    model = ExpRNN(TASK, 6, recurrent_lr_ratio=0.1, lr_scheduler=schedule)
+    average = StochasticWeightAveraging(swa_lrs=given, swa_epoch_start=1, annealing_epochs=1)
+    (optimizer,) = fitted(model, max_epochs=3, callbacks=[average]).optimizers
+    assert {group["name"]: group["lr"] for group in optimizer.param_groups} == pytest.approx(rates)
+
+
 def test_before_a_mean_begins_it_is_the_model() -> None:
     """It was the untrained weights: they were validated, and took the place of the trained ones at the run's end."""
     runs = []
