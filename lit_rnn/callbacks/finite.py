@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.optim import Optimizer
 
 from lit_rnn.runs.endings import DivergedError
 
+MOST = 1000  # losses that are kept
 LOOKS = 3  # at the gradient that one after another have to be bad: a single batch may be, and the next one not
 
 
@@ -20,9 +22,9 @@ class FiniteLoss(Callback):
 
     It names the step, the norms by layer and the last good checkpoint.
 
-    On a GPU a look at every loss would make the host wait for it at every step. There the number of the first bad step
-    is kept on the GPU, and looked at where values are logged (``trainer.log_every_n_steps``) and before any checkpoint:
-    weights may be no numbers by then, but none such are saved.
+    On a GPU a look at every loss would make the host wait for it at every step. There losses are kept on the GPU, and
+    looked at where values are logged (``trainer.log_every_n_steps``) and before any checkpoint: weights may be no
+    numbers by then, but none such are saved.
 
     A loss of 1e27 is a number still, but in float32 the squares of its gradient are not. Such a gradient is 0 when it
     is clipped by its norm or divided by a running mean of its squares, and a run would stay where it is to its end. It
@@ -35,7 +37,7 @@ class FiniteLoss(Callback):
 
     def __init__(self, checkpoint: Path) -> None:
         self.checkpoint = checkpoint
-        self._bad: Tensor | None = None  # the first bad step, 0 if there is none, and its loss
+        self._losses: list[tuple[int, Tensor]] = []  # by step, those not yet looked at
         self._stuck = 0  # looks in a row at an infinite gradient
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
@@ -44,11 +46,9 @@ class FiniteLoss(Callback):
             if not torch.isfinite(loss):
                 self._tell(pl_module, f"The loss is {loss.item()} at step {step + 1}")
             return
-        loss = loss.detach().double()
-        now = torch.where(loss.isfinite(), 0.0, torch.stack((torch.full_like(loss, step + 1), loss)))
-        self._bad = now if self._bad is None else torch.where(self._bad[0] > 0, self._bad, now)
+        self._losses.append((step + 1, loss.detach()))
         logged = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if logged and (step + 1) % logged == 0:
+        if (logged and (step + 1) % logged == 0) or len(self._losses) == MOST:
             self._look(pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -82,11 +82,13 @@ class FiniteLoss(Callback):
         return loss.device.type != "cpu"
 
     def _look(self, module: LightningModule) -> None:
-        if self._bad is not None:
-            step, loss = self._bad.tolist()
-            self._bad = None
-            if step:
-                self._tell(module, f"The loss is {loss} at step {step:.0f}")
+        if not self._losses:
+            return
+        steps, losses = zip(*self._losses, strict=True)
+        self._losses = []
+        for step, loss in zip(steps, torch.stack(losses).tolist(), strict=True):
+            if not math.isfinite(loss):
+                self._tell(module, f"The loss is {loss} at step {step}")
 
     def _tell(self, module: LightningModule, what: str) -> None:
         norms = ", ".join(f"{name} {p.detach().norm():.3g}" for name, p in module.named_parameters())

@@ -32,7 +32,7 @@ class WeightedMean(Metric):
     def update(self, value: Tensor, weight: int) -> None:
         self.updates += 1
         if weight:  # the mean of nothing is NaN
-            self.total += value.to(self.total.dtype) * weight
+            self.total.add_(value, alpha=weight)  # in float64, as total is
             self.weight += weight
 
     def reset(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from lit_rnn.callbacks import FiniteLoss
-from lit_rnn.runs.endings import is_diverged
+from lit_rnn.callbacks import FiniteLoss, finite
+from lit_rnn.runs.endings import DivergedError, is_diverged
 
 pytestmark = pytest.mark.usefixtures("_no_pictures")
 
@@ -123,6 +124,19 @@ def test_infinite_gradients_that_end_no_run(scaler: object, bad: list[bool]) -> 
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, 1e30 if infinite else 1.0)
         watch.on_before_optimizer_step(trainer, model, optimizer)
+
+
+def test_losses_do_not_pile_up_on_a_gpu_where_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finite, "MOST", 3)
+    monkeypatch.setattr(FiniteLoss, "_is_read_late", lambda _, loss: True)
+    watch, trainer = FiniteLoss(Path("none")), SimpleNamespace(log_every_n_steps=0, global_step=0)
+    model: Any = torch.nn.Linear(1, 1)
+    for step, loss in enumerate([1.0, 2.0, 3.0, math.inf, math.nan]):
+        trainer.global_step = step
+        watch.on_before_backward(trainer, model, torch.tensor(loss))  # type: ignore[arg-type]
+    trainer.global_step = 5
+    with pytest.raises(DivergedError, match=r"^The loss is inf at step 4;"):
+        watch.on_before_backward(trainer, model, torch.tensor(1.0))  # type: ignore[arg-type]
 
 
 def test_last_step_of_an_epoch(cli: Any, config: Any) -> None:
