@@ -162,7 +162,7 @@ def _fastest(cell: Cell, x: Tensor, steps_to_come: int, last_only: bool, one_len
 
 def _rivals(cell: Cell, steps_to_come: int) -> list[Chosen]:
     """The backends that are measured for a cell on a GPU."""
-    left = {"streamed"}  # never run on a GPU yet: what it did wrong there could end the process
+    left = {"streamed"}  # slower than triton where both run; and beyond that not run on a GPU yet
     if steps_to_come < COMPILE_FROM:
         left.add("compiled")
     return [name for name in get_args(Chosen) if supports(name, cell) and name not in left]
@@ -298,8 +298,7 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
     - ``triton``: the plain cells on a GPU, all steps in one launch with W held in registers; where W is too large for
       one processor, several share it.
     - ``streamed``: the same with W read from the L2 cache at every step, for any number of units; float32 products in
-      TF32 where ``torch.set_float32_matmul_precision`` allows it. Not yet run on a GPU, so that ``auto`` does not
-      try it.
+      TF32 where ``torch.set_float32_matmul_precision`` allows it. ``auto`` does not try it.
     - ``compiled``: torch.compile over chunks of steps, for every cell; on the CPU with a C++ compiler and Python's
       headers. On a CUDA device over one step, recorded as in ``graphed``.
     - ``graphed``: the loop's own kernels in CUDA graphs, recorded once for each batch size and replayed, for every
