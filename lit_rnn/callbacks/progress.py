@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -14,13 +15,26 @@ from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
 from lit_rnn.models.objectives import measured_names
 
+SECONDS = 0.5  # between two looks at a loss that the host has to wait for
+
 
 class Progress(RichProgressBar):
-    """Lightning's bar with the chance level beside loss and metric."""
+    """Lightning's bar with the chance level beside loss and metric.
+
+    It reads what a model logs for it at every step, for which the host would wait on a GPU; so that loss is read here.
+    """
+
+    _looked, _loss = -math.inf, math.nan
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
+        loss = trainer.callback_metrics.get("train/loss_step")
+        if loss is not None and loss.device.type != "cpu":
+            now = time.monotonic()
+            if now - self._looked > SECONDS:
+                self._looked, self._loss = now, loss.item()
+            items["train/loss_step"] = self._loss
         if isinstance(pl_module, SequenceModel):
             items["chance"] = pl_module.task.chance
         return items

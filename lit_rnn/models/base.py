@@ -360,7 +360,7 @@ class SequenceModel(KeepsKind, Training):
         loss, shown = self._of_all_processes(self._shared_step(parts, "train"), parts)
         self.draws = None  # a generator cannot be copied
         if shown is not None:
-            self.log("train/loss_step", shown, prog_bar=True)
+            self.log("train/loss_step", shown, prog_bar=shown.device.type == "cpu")  # which reads it at every step
         if getattr(self._data(), "curriculum", None) is not None:
             self.log("train/sequence_length", float(parts.inputs.shape[1]))
         penalty = self.penalty()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+import torch
 from pytorch_lightning.callbacks import RichProgressBar
 
 from datamodules import CopyMemory
-from lit_rnn.callbacks import Progress
+from lit_rnn.callbacks import Progress, progress
 from lit_rnn.callbacks.progress import changed_seed
 
 
@@ -32,3 +35,18 @@ def test_another_seed_of_the_data_than_before_is_told() -> None:
     for was, told in ((4, {}), (3, {"data.init_args.seed": (3, 4)})):
         data.train_dataloader().load_state_dict({"epoch": 1, "position": 0, "steps": 2, "seed": was})
         assert changed_seed(data) == told
+
+
+def test_a_loss_on_a_gpu_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look waits for it."""
+    clock, bar = iter([0.0, 0.1, 0.6, 0.7]), Progress()
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(RichProgressBar, "get_metrics", lambda *_: {})
+    on_gpu = Mock(device=SimpleNamespace(type="cuda"), item=Mock(side_effect=[3.0, 2.0]))
+    trainer: Any = SimpleNamespace(callback_metrics={"train/loss_step": on_gpu})
+    module: Any = None
+    assert [bar.get_metrics(trainer, module) for _ in range(4)] == [
+        {"train/loss_step": x} for x in (3.0, 3.0, 2.0, 2.0)
+    ]
+    trainer.callback_metrics["train/loss_step"] = torch.tensor(1.0)
+    assert bar.get_metrics(trainer, module) == {}, "which Lightning's bar has"
