@@ -56,6 +56,9 @@ CASES = [
     # groups of programs that share a matrix, in several launches
     Case("modrelu", 70, (Block(3, 3), Block(1, 2)), processors=7, held=3 * SMALL),
     Case("complex modrelu", 40, (Block(2, 3),), True, processors=5, held=4 * SMALL),
+    # several rows in each, which the batch does not fill, and a second turn of them
+    Case("modrelu", 40, (Block(2, 3),), dtype=torch.float32, processors=2, held=SMALL),
+    Case("complex modrelu", 40, (Block(2, 3),), dtype=torch.float32, processors=3, held=2 * SMALL),
     # ever fewer rows, and none
     *(Case("modrelu", 5, (Block(2, 4), Block(1, 3), Block(2, 1)), last) for last in (False, True)),
     Case("complex modrelu", 5, (Block(2, 0),)),

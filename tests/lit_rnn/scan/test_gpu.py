@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -59,15 +60,29 @@ def test_what_a_gpu_is_checked_by(kind: str, monkeypatch: pytest.MonkeyPatch) ->
         ("forward", "modrelu", 170, 80),
         ("backward", "modrelu", 190, 90),
         ("backward", COMPLEX, 64, 90),
-        ("forward", "relu", 256, 90),
     ],
 )
 def test_a_matrix_stays_in_registers(
     name: str, kind: str, n: int, capability: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Nothing is spilled to memory, and shared memory is far below what a processor has."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    usage = registers.usage(name, kind, n, 100, capability)
+    assert_it_fits(registers.usage(name, kind, n, 100, capability))
+
+
+@needs_triton
+def test_a_group_shares_a_matrix(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each step waits, reads the others' states, stores its own and then says so, with a barrier between any two:
+    the interpreter, which runs one program after another, does not show it."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    usage = registers.usage("forward", "relu", 256, 100, 90)
+    assert_it_fits(usage)
+    order = re.findall(r"\.acquire|\.release|bar\.sync|st\.global|ld\.global(?:\.v\d)?\.b32", usage.ptx)
+    step = r"\.acquire( bar\.sync)+( ld\S+( bar\.sync)*)+( bar\.sync)+( st\.global)+( bar\.sync)+ \.release$"
+    assert re.search(step, " ".join(order))
+
+
+def assert_it_fits(usage: registers.Usage) -> None:
+    """Nothing is spilled to memory, and shared memory is far below what a processor has."""
     assert usage.registers <= 255 and usage.spilled == 0
     assert usage.shared <= 4 * 2**10
     assert "fma.rn.f32" in usage.ptx and "tf32" not in usage.ptx
