@@ -7,7 +7,7 @@ import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -129,14 +129,14 @@ def test_infinite_gradients_that_end_no_run(scaler: object, bad: list[bool]) -> 
 def test_losses_do_not_pile_up_on_a_gpu_where_nothing_is_logged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finite, "MOST", 3)
     monkeypatch.setattr(FiniteLoss, "_is_read_late", lambda _, loss: True)
-    watch, trainer = FiniteLoss(Path("none")), SimpleNamespace(log_every_n_steps=0, global_step=0)
-    model: Any = torch.nn.Linear(1, 1)
+    trainer: Any = SimpleNamespace(log_every_n_steps=0, global_step=0)
+    watch, model = FiniteLoss(Path("none")), cast(Any, torch.nn.Linear(1, 1))
     for step, loss in enumerate([1.0, 2.0, 3.0, math.inf, math.nan]):
         trainer.global_step = step
-        watch.on_before_backward(trainer, model, torch.tensor(loss))  # type: ignore[arg-type]
+        watch.on_before_backward(trainer, model, torch.tensor(loss))
     trainer.global_step = 5
     with pytest.raises(DivergedError, match=r"^The loss is inf at step 4;"):
-        watch.on_before_backward(trainer, model, torch.tensor(1.0))  # type: ignore[arg-type]
+        watch.on_before_backward(trainer, model, torch.tensor(1.0))
 
 
 def test_last_step_of_an_epoch(cli: Any, config: Any) -> None:
