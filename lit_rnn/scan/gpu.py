@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 # What of a matrix a program keeps in its registers, of the 256 KB that a processor of a GPU has, the rest is for states
 # and sums: where it has all of a matrix, and where several share it.
 ALONE, SHARED = 36 * 32 * 32 * 4, 32 * 32 * 32 * 4
-BLOCK = 32  # units in a tile: 64 took 1.15 times as long (H200, n = 170 and 190)
+BLOCK = 32  # units in a tile: 64 took 1.29 times as long (H200, n = 170, forward and backward)
 CAPABILITY = (8, 0)  # the least that the kernels are made for
 WARPS = 8  # with all registers of a processor that is 255 a thread, the most there are
 
@@ -52,9 +52,10 @@ class Plan(NamedTuple):
         if group > 1 and (column > SHARED or group > processors):
             return None
         own = -(-tiles // group)
-        most = 1 if itemsize > 4 else min(8, 16 // own) if group > 1 and planes == 1 else 2
-        if group == 1 and planes > 1 and column * tiles > ALONE // 2:
+        if itemsize > 4 or (group == 1 and planes > 1 and column * tiles > ALONE // 2):
             most = 1
+        else:  # beside a share of W more rows have room: as many as their sums and next inputs leave in registers
+            most = min(8, 16 // own) if group > 1 and planes == 1 else 2
         rows = 1
         while 2 * rows <= most and -(-batch // rows) * group > processors:  # as many as spare programs a second turn
             rows *= 2
