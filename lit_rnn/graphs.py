@@ -55,11 +55,14 @@ class CUDAGraphs(Recorder):
         current.wait_stream(stream)
 
     def record(self, work: Callable[[], Results]) -> tuple[Results, Callable[[], None]]:
-        graph, before = torch.cuda.CUDAGraph(), torch.cuda.memory_allocated(self.device)
+        graph = torch.cuda.CUDAGraph()
+        _let_workspaces_go()
+        before = torch.cuda.memory_allocated(self.device)
         # of other threads (NCCL's watchdog, a loader that pins memory) nothing is asked while this one records
         with torch.cuda.graph(graph, self._pool, _stream(self.device), capture_error_mode="thread_local"):
             results = work()
         self._size += torch.cuda.memory_allocated(self.device) - before
+        _let_workspaces_go()
         return results, graph.replay
 
     def has_room(self) -> bool:
@@ -68,9 +71,20 @@ class CUDAGraphs(Recorder):
         return free + unused - self._size > _FREE * total
 
 
+def _let_workspaces_go() -> None:
+    """Have cuBLAS take new workspaces.
+
+    It keeps one for each stream, which Lightning frees at the end of a fit: replays would go on writing to memory that
+    is no longer theirs. One that is taken while a graph is recorded comes from the graph's own pool, and that lasts as
+    long as the graph; given back at once, it serves no other work. torch's own recordings do the same
+    (``torch/_inductor/cudagraph_trees.py``); torch 2.15 keeps none.
+    """
+    torch._C._cuda_clearCublasWorkspaces()
+
+
 @functools.cache
 def _stream(device: torch.device) -> torch.cuda.Stream:
-    """Where all is warmed up and recorded: cuBLAS keeps a workspace for each stream."""
+    """Where all is warmed up and recorded: torch asks that recordings which share a pool share a stream."""
     return torch.cuda.Stream(device)
 
 

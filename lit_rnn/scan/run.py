@@ -45,6 +45,7 @@ Backend = Literal["auto", Chosen]
 # Time steps, over all passes, from which compiling pays: it takes about 40 s on two cores, and spares 0.3 ms a step of
 # the smallest cells, more of larger ones (`benchmarks/README.md`).
 COMPILE_FROM = 200_000
+_STREAMED_BEYOND = 512  # units: up to there `triton` is faster on an H200, at 1,024 no more
 
 
 def scan(
@@ -162,9 +163,11 @@ def _fastest(cell: Cell, x: Tensor, steps_to_come: int, last_only: bool, one_len
 
 def _rivals(cell: Cell, steps_to_come: int) -> list[Chosen]:
     """The backends that are measured for a cell on a GPU."""
-    left = {"streamed"}  # slower than triton where both run; and beyond that not run on a GPU yet
+    left: set[str] = set()
     if steps_to_come < COMPILE_FROM:
         left.add("compiled")
+    if cell.hidden_size <= _STREAMED_BEYOND:
+        left.add("streamed")
     return [name for name in get_args(Chosen) if supports(name, cell) and name not in left]
 
 
@@ -298,7 +301,7 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
     - ``triton``: the plain cells on a GPU, all steps in one launch with W held in registers; where W is too large for
       one processor, several share it.
     - ``streamed``: the same with W read from the L2 cache at every step, for any number of units; float32 products in
-      TF32 where ``torch.set_float32_matmul_precision`` allows it. ``auto`` does not try it.
+      TF32 where ``torch.set_float32_matmul_precision`` allows it. ``auto`` tries it beyond 512 units.
     - ``compiled``: torch.compile over chunks of steps, for every cell; on the CPU with a C++ compiler and Python's
       headers. On a CUDA device over one step, recorded as in ``graphed``.
     - ``graphed``: the loop's own kernels in CUDA graphs, recorded once for each batch size and replayed, for every

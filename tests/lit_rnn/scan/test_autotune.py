@@ -174,6 +174,17 @@ def test_scan_takes_the_fastest_where_enough_steps_are_to_come(clock: Clock, mon
     assert foreseen("loop", cell, 10_000, 3, 7) == "loop"
 
 
+@pytest.mark.parametrize(("hidden_size", "tried"), [(512, False), (513, True)])
+def test_streamed_is_tried_where_it_may_win(
+    hidden_size: int, tried: bool, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "supports", lambda *_: True)
+    clock.ran.clear()
+    monkeypatch.setattr(autotune, "measured", lambda shape, names, _: clock.ran.extend(names) or "loop")
+    scan(VanillaRNNCell(2, hidden_size), torch.randn(3, 2, 2), expected_passes=10_000)
+    assert "triton" in clock.ran and ("streamed" in clock.ran) is tried
+
+
 def test_lengths_of_one_order_are_measured_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of unequal lengths have another T each; nor is anything drawn where nothing is measured."""
     drawn: list[tuple[int, ...]] = []
