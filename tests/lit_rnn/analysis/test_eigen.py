@@ -49,32 +49,26 @@ def toeplitz_eigenvalues(n: int, alpha: float, beta: float) -> np.ndarray:
 # -- eigenvalues -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("alpha", "beta", "precision"),
-    [(0.99, 0.04, "auto"), (0.99, 0.04, "high"), (0.99, 0.01, "auto"), (1.05, 0.07, "auto"), (1.05, 0.07, "high")],
-)
+@pytest.mark.parametrize("precision", ["auto", "high"])
+@pytest.mark.parametrize(("alpha", "beta"), [(0.99, 0.04), (0.99, 0.01), (1.05, 0.07)])
 def test_feedback_chain_has_its_true_eigenvalues(alpha: float, beta: float, precision: str) -> None:
-    found = eigenvalues(chain(N, alpha, beta), precision=precision)
-    assert found.shape == (N,)
-    assert spectrum_distance(found, toeplitz_eigenvalues(N, alpha, beta)) < 1e-8
+    W, true = chain(40, alpha, beta), toeplitz_eigenvalues(40, alpha, beta)
+    found = eigenvalues(W, precision=precision)
+    assert found.shape == (40,)
+    assert spectrum_distance(found, true) < 1e-8
+    assert spectrum_distance(eigenvalues(W.T, precision=precision), true) < 1e-8
 
 
 def test_a_stronger_feedback_chain_needs_more_than_256_bits() -> None:
-    """Condition 990^49.5, or 493 bits."""
-    W = chain(N, 0.99, 0.001)
-    assert spectrum_distance(eigenvalues(W), toeplitz_eigenvalues(N, 0.99, 0.001)) < 1e-8
+    """Condition 99000^29.5, or 489 bits."""
+    W = chain(60, 0.99, 1e-5)
+    assert spectrum_distance(eigenvalues(W), toeplitz_eigenvalues(60, 0.99, 1e-5)) < 1e-8
 
 
-def test_transposing_the_feedback_chain_changes_nothing() -> None:
-    W = chain(60, 0.99, 0.02).T
-    assert spectrum_distance(eigenvalues(W), toeplitz_eigenvalues(60, 0.99, 0.02)) < 1e-8
-
-
-@pytest.mark.parametrize(("alpha", "beta", "radius"), [(0.99, 0.04, 0.3978), (0.99, 0.01, 0.1989)])
-def test_spectral_radius_of_the_feedback_chain(alpha: float, beta: float, radius: float) -> None:
-    found = spectral_radius(chain(N, alpha, beta))
-    assert found == pytest.approx(2 * math.sqrt(alpha * beta) * math.cos(math.pi / (N + 1)), abs=1e-8)
-    assert found == pytest.approx(radius, abs=5e-5)
+def test_spectral_radius_of_the_feedback_chain() -> None:
+    found = spectral_radius(chain(N, 0.99, 0.04))
+    assert found == pytest.approx(2 * math.sqrt(0.99 * 0.04) * math.cos(math.pi / (N + 1)), abs=1e-8)
+    assert found == pytest.approx(0.3978, abs=5e-5)
 
 
 @pytest.mark.parametrize("call", [eigenvalues, spectral_radius])
@@ -417,7 +411,7 @@ def test_numerical_range_is_touched_but_never_left(n: int, complex_: bool) -> No
     assert numerical_radius(W) == pytest.approx(abs(boundary).max(), rel=1e-3)
 
 
-@pytest.mark.parametrize("n", [1, 2, 10, 60])
+@pytest.mark.parametrize("n", [1, 2, 10, 40])
 @pytest.mark.parametrize("complex_", [False, True])
 def test_radius_inequalities(n: int, complex_: bool) -> None:
     for W in (gaussian(n, n, complex_), np.triu(gaussian(n, n + 1, complex_)), chain(n, 1.02, 0.3)):
