@@ -55,6 +55,20 @@ def keep_ratios(trainer: Any) -> None:
             callback._swa_lrs = [callback._swa_lrs * ratio for ratio in ratios_of(trainer.optimizers[0])]
 
 
+def take_up(trainer: Any, model: Training) -> None:
+    """Put the scheduler of a checkpoint's `StochasticWeightAveraging` in its place, with the rates of the checkpoint.
+
+    Lightning would at the next epoch's beginning: the end of one that goes on had none, and no rate fell there.
+    """
+    for callback in trainer.callbacks:
+        if isinstance(callback, StochasticWeightAveraging) and callback._scheduler_state is not None:
+            groups = trainer.optimizers[0].param_groups
+            rates = [group["lr"] for group in groups]
+            callback.on_train_epoch_start(trainer, model)
+            for group, rate in zip(groups, rates, strict=True):  # a new scheduler takes a step
+                group["lr"] = rate
+
+
 def follow(trainer: Any, model: Training) -> None:
     """Behind a step: until a mean begins (``update_starting_at_step``) it is the model's weights of now.
 

@@ -187,6 +187,7 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         self._check_schedule()
         if self._noted is not None:
             noted, self._noted = self._noted, None
+            averages.take_up(self.trainer, self)
             place = resuming.take_up(self.trainer, self, noted)
             if place == "behind the last batch":
                 self.meters.mark_updated("train")  # no step is left that would

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, StochasticWeightAveraging, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
+from datamodules import CopyMemory
 from datamodules.errors import UserError
 from lit_rnn.models import EURNN, URNN, DtrivRNN, ExpRNN, FullURNN, HouseholderRNN, NnRNN, ScuRNN, SequenceModel
 from tests.lit_rnn.models.test_plain_trainer import TASK, fitted
+from tests.trainers import SaveEachStep, quiet_trainer
 
 
 def averaged(model: SequenceModel, callback: Any, **options: Any) -> SequenceModel:
@@ -86,6 +89,24 @@ def test_one_rate_of_an_average_keeps_the_ratio_of_the_groups(given: Any, rates:
     average = StochasticWeightAveraging(swa_lrs=given, swa_epoch_start=1, annealing_epochs=1)
     (optimizer,) = fitted(model, max_epochs=3, callbacks=[average]).optimizers
     assert {group["name"]: group["lr"] for group in optimizer.param_groups} == pytest.approx(rates)
+
+
+def test_a_fit_resumed_where_it_averages_goes_on_as_it_was(tmp_path: Path) -> None:
+    """Two steps an epoch, means from the second epoch on. Lightning's rate stood still at the resumed one's end."""
+
+    def weights(*more: Any, **options: Any) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        data = CopyMemory(delay=3, batch_size=2, train_samples=4, val_samples=2, test_samples=2)
+        model = ExpRNN(data.task, 6)
+        average = StochasticWeightAveraging(swa_lrs=0.05, swa_epoch_start=2)
+        trainer = quiet_trainer(max_epochs=4, limit_val_batches=0, callbacks=[average, *more])
+        trainer.fit(model, data, **options)
+        return model.state_dict()
+
+    whole = weights(SaveEachStep(tmp_path))
+    for step in (3, 4, 5):  # inside the first epoch of the mean, behind its last step, inside the next
+        resumed = weights(ckpt_path=tmp_path / f"{step}.ckpt", weights_only=True)
+        assert all(torch.equal(resumed[name], whole[name]) for name in whole), step
 
 
 def test_before_a_mean_begins_it_is_the_model() -> None:
