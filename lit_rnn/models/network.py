@@ -21,6 +21,7 @@ from lit_rnn.models.blocks import EMBEDDING_BOUND, MIXERS, NORMS, Dropouts, chec
 from lit_rnn.parametrizations import constrain_recurrent
 from lit_rnn.scan import backend_here, check_backend, scan
 from lit_rnn.scan.checks import described
+from lit_rnn.scan.unequal import check_lengths
 
 
 class Network(nn.Module, ABC):
@@ -152,6 +153,8 @@ class Network(nn.Module, ABC):
         ``lengths`` (B,) and ``reset`` (B, T) as in `datamodules.batch.Parts`.
         """
         self._check_inputs(inputs)
+        if lengths is not None:
+            check_lengths(lengths, len(inputs))
         cells = len(self.cell_list())
         if states is not None:
             given = f"{len(states)} of them" if isinstance(states, Sequence) else described(states)
@@ -220,14 +223,14 @@ class Network(nn.Module, ABC):
     def _check_inputs(self, inputs: Tensor) -> None:
         """Raise `UserError` unless inputs are batch first, (B, T) symbols or (B, T, input_size)."""
         width, symbols = self.task.input_size, self.task.inputs == "symbols"
-        accepted = f"(B, T, {width}), batch first, with at least one step"
+        accepted = f"(B, T, {width}), batch first, real, with at least one step"
         if symbols:
-            accepted = f"whole numbers (B, T), batch first, with at least one step, or vectors (B, T, {width}) for them"
+            accepted = f"whole numbers (B, T), batch first, with at least one step, or real vectors (B, T, {width}) for them"
         fits = isinstance(inputs, Tensor) and inputs.dim() >= 2 and inputs.shape[1] > 0
         if fits and symbols and not inputs.is_floating_point():
             fits = inputs.dim() == 2 and inputs.dtype != torch.bool and not inputs.is_complex()
         elif fits:
-            fits = inputs.dim() == 3 and inputs.shape[2] == width
+            fits = inputs.dim() == 3 and inputs.shape[2] == width and not inputs.is_complex()
         if not fits:
             raise UserError(
                 f"The input is {described(inputs)}, but {type(self).__name__} on {self.task.name} reads {accepted}."
@@ -243,8 +246,9 @@ class Network(nn.Module, ABC):
             weight, share = self.embedding.weight, self.dropouts.embedding
             if share and self.training:
                 weight = weight * mask((len(weight), 1), share, weight, self.draws)
-            one_hot = inputs.is_floating_point()
-            return inputs @ weight if one_hot else self._vectors(inputs, nn.functional.embedding, weight)
+            if inputs.is_floating_point():
+                return inputs.to(weight.dtype) @ weight
+            return self._vectors(inputs, nn.functional.embedding, weight)
         if self.encoder is not None:
             symbols = self.task.inputs == "symbols" and not inputs.is_floating_point()
             x: Tensor = self.encoder(self.one_hot(inputs) if symbols else inputs.to(self.decoder.weight.dtype))

@@ -101,11 +101,16 @@ def _blocks(length: NDArray[np.int64]) -> Blocks:
     return tuple(map(Block, steps.tolist(), (last + 1).tolist()))
 
 
+def check_lengths(lengths: Tensor, B: int) -> None:
+    """Raise `UserError` unless lengths are int64 (B,); how large they are is looked at where x is scanned."""
+    if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64 or lengths.shape != (B,):
+        raise UserError(f"lengths is {described(lengths)}, but it must be int64 ({B},), one number a sequence.")
+
+
 def _checked_lengths(lengths: Tensor | None, T: int, B: int) -> NDArray[np.int64]:
     if lengths is None:
         return np.full(B, T)
-    if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64 or lengths.shape != (B,):
-        raise UserError(f"lengths is {described(lengths)}, but it must be int64 ({B},), one number a sequence.")
+    check_lengths(lengths, B)
     whole: NDArray[np.int64] = lengths.cpu().numpy()
     if B and not (whole.min() > 0 and whole.max() <= T):
         wrong = next(length for length in whole.tolist() if not 1 <= length <= T)

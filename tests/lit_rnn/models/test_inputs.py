@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 
@@ -13,10 +16,18 @@ VALUES = Task("digits", "values", 1, "label", 10, 64, "last", 2.3, "accuracy", F
 
 
 @pytest.mark.parametrize(
-    "x", [torch.rand(2, 64), torch.ones(2, 64, dtype=torch.int64), torch.rand(2, 64, 3), torch.rand(2, 0, 1), [1.0]]
+    "x",
+    [
+        torch.rand(2, 64),
+        torch.ones(2, 64, dtype=torch.int64),
+        torch.rand(2, 64, 3),
+        torch.rand(2, 0, 1),
+        torch.rand(2, 64, 1, dtype=torch.complex64),  # torch would drop the imaginary part
+        [1.0],
+    ],
 )
 def test_values(x: torch.Tensor) -> None:
-    with pytest.raises(UserError, match=r"reads \(B, T, 1\), batch first") as caught:
+    with pytest.raises(UserError, match=r"reads \(B, T, 1\), batch first, real") as caught:
         LSTM(task=VALUES, hidden_size=4)(x)
     shape = str(tuple(x.shape)) if isinstance(x, torch.Tensor) else "list"
     assert shape in str(caught.value)
@@ -59,6 +70,22 @@ def test_symbols_are_whole_numbers_of_any_size(options: dict[str, int]) -> None:
     for wrong in (x.bool(), x.to(torch.complex64)):
         with pytest.raises(UserError, match=r"reads whole numbers \(B, T\), batch first"):
             model(wrong)
+
+
+@pytest.mark.parametrize("options", [{}, {"embedding_size": 3}, {"encoder_size": 3}])
+def test_vectors_for_symbols_are_real_numbers_of_any_precision(options: dict[str, int]) -> None:
+    """Over an embedding torch refused all but the model's own."""
+    model = LSTM(CopyMemory(delay=3).task, 4, **options)
+    one_hot = model.one_hot(torch.arange(10).view(2, 5))
+    for dtype in (torch.float64, torch.float16, torch.bfloat16):
+        assert torch.equal(model(one_hot.to(dtype)), model(one_hot))
+
+
+@pytest.mark.parametrize("lengths", [[5, 3], np.array([5, 3]), torch.tensor([[5, 3]]), torch.tensor(5), 5])
+def test_lengths_are_a_vector_of_whole_numbers(lengths: Any) -> None:
+    for task, x in ((VALUES, torch.rand(2, 5, 1)), (CopyMemory(delay=3).task, torch.zeros(2, 5, dtype=torch.int64))):
+        with pytest.raises(UserError, match=r"lengths is .*, but it must be int64 \(2,\), one number a sequence"):
+            LSTM(task, 4)(x, lengths)
 
 
 def test_states_are_a_list() -> None:
