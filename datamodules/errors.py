@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from numbers import Integral
+from typing import Any
 
 
 class UserError(Exception):
@@ -20,6 +22,13 @@ def require(ok: bool, key: str, given: object, accepted: str) -> None:
     """Raise `UserError` naming the config ``key`` unless ``ok``."""
     if not ok:
         raise UserError(f"{key} is {as_in_yaml(given)}, but it must be {accepted}.")
+
+
+def whole(given: Any, key: str, least: int = 0) -> int:
+    """A whole number of at least ``least``, also one of NumPy; a bool is none."""
+    ok = not isinstance(given, bool) and isinstance(given, Integral) and int(given) >= least
+    require(ok, key, given, f"a whole number of at least {least}")
+    return int(given)
 
 
 def as_in_yaml(value: object) -> str:

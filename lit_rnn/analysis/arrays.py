@@ -28,13 +28,6 @@ def array(given: ArrayLike | torch.Tensor, name: str) -> NDArray[Any]:
     return values
 
 
-def whole(given: int, name: str, least: int = 0) -> int:
-    """A whole number of at least ``least``, also one of NumPy; a bool is none."""
-    ok = isinstance(given, int | np.integer) and not isinstance(given, bool) and given >= least
-    require(ok, name, given, f"a whole number of at least {least}")
-    return int(given)
-
-
 def square(W: ArrayLike | torch.Tensor, name: str = "W") -> NDArray[Any]:
     """A finite (n, n) matrix, n >= 1."""
     values = array(W, name)

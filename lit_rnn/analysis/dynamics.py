@@ -11,9 +11,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from datamodules.errors import require
-from lit_rnn.analysis.arrays import Real, array, each_near_one, whole
-from lit_rnn.analysis.steps import JACOBIAN_ENTRIES, StepMap, flat_state
+from datamodules.errors import require, whole
+from lit_rnn.analysis.arrays import Real, array, each_near_one
+from lit_rnn.analysis.steps import JACOBIAN_ENTRIES, StepMap, check_driven, flat_state
 from lit_rnn.cells import Cell, State
 from lit_rnn.cells.base import check_step, start_of
 from lit_rnn.dtypes import as_inputs, as_precise
@@ -116,18 +116,12 @@ def step_jacobians(cell: Cell, x: Tensor, state: State | None = None) -> Tensor:
 
 def each_step_jacobian(cell: Cell, x: Tensor, state: State | None = None) -> Iterator[Tensor]:
     """The Jacobians of `step_jacobians` one after the other, each (B, N, N), for T too long to hold them all."""
-    _check_driven(x, cell.input_size)
     step = StepMap(cell)
     drive = step.drive(x)
     flat = step.start(x.shape[1]) if state is None else step.flat(state)
     for u in drive:
         flat, jacobian = step.with_jacobian(u, flat)
         yield jacobian
-
-
-def _check_driven(x: Tensor, width: int) -> None:
-    ok = x.ndim == 3 and x.shape[0] > 0 and x.shape[1] > 0 and x.shape[2] == width
-    require(ok, "x", f"a tensor of shape {tuple(x.shape)}", f"(T, B, {width}), time first, T and B at least 1")
 
 
 # ---- gradients through time
@@ -175,7 +169,7 @@ def states_and_gradients(
         UserError: for an x that is not (T, B, I).
     """
     cells = [cells] if isinstance(cells, Cell) else list(cells)
-    _check_driven(x, cells[0].input_size if wiring is None else x.shape[-1])
+    check_driven(x, cells[0].input_size if wiring is None else x.shape[-1])
     real = None if lengths is None else (torch.arange(len(x), device=x.device)[:, None] < lengths)[..., None]
     with torch.inference_mode(False), torch.enable_grad():
         y = x.clone() if real is None else x.where(real, 0)  # a batch made in inference mode cannot enter a graph

@@ -14,8 +14,8 @@ from scipy.optimize import linear_sum_assignment, minimize_scalar
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from datamodules.errors import require
-from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, back, near_one, square, times_power_of_two, whole
+from datamodules.errors import require, whole
+from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, back, near_one, square, times_power_of_two
 
 Precision = Literal["auto", "double", "high"]
 

@@ -9,8 +9,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from datamodules.errors import require
-from lit_rnn.analysis.arrays import Complex, Real, array, whole
+from datamodules.errors import require, whole
+from lit_rnn.analysis.arrays import Complex, Real, array
 from lit_rnn.analysis.eigen import eigenvalues
 from lit_rnn.analysis.steps import StepMap
 from lit_rnn.cells import Cell

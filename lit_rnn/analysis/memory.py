@@ -12,9 +12,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from datamodules.errors import require
+from datamodules.errors import require, whole
 from lit_rnn.activations import NONLINEARITIES, Nonlinearity
-from lit_rnn.analysis.arrays import Real, back, near_one, square, times_power_of_two, vector, whole
+from lit_rnn.analysis.arrays import Real, back, near_one, square, times_power_of_two, vector
 from lit_rnn.analysis.eigen import is_nilpotent, spectral_radius
 
 _WELL_CONDITIONED = 1e10  # leaves six digits

@@ -10,7 +10,8 @@ import scipy.linalg
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lit_rnn.analysis.arrays import Complex, Real, back, frobenius, near_one, square, times_power_of_two, vector, whole
+from datamodules.errors import whole
+from lit_rnn.analysis.arrays import Complex, Real, back, frobenius, near_one, square, times_power_of_two, vector
 from lit_rnn.analysis.eigen import Precision, eigenvalues, eigenvalues_trusted, irreducible_blocks
 
 

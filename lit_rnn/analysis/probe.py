@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from datamodules.errors import require
-from lit_rnn.analysis.arrays import Real, array, whole
+from datamodules.errors import require, whole
+from lit_rnn.analysis.arrays import Real, array
 
 _MOST = 4096  # states that the probe is fitted to
 _ITERATIONS = 200

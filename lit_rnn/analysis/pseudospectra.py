@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq, minimize
 from torch import Tensor
 
-from datamodules.errors import require
-from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, back, square, whole
+from datamodules.errors import require, whole
+from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, back, square
 from lit_rnn.analysis.eigen import (
     IllConditionedWarning,
     eigenvalues,

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from datamodules.errors import require
-from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, array, near_one, square, times_power_of_two, whole
+from datamodules.errors import require, whole
+from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, array, near_one, square, times_power_of_two
 from lit_rnn.analysis.nonnormal import schur
 
 MEMORY = 256 * 2**20  # bytes

@@ -7,6 +7,7 @@ import copy
 import torch
 from torch import Tensor
 
+from datamodules.errors import UserError, whole
 from lit_rnn.cells.base import Cell, State, start_of
 
 JACOBIAN_ENTRIES = 2**20  # worked out at once
@@ -32,6 +33,14 @@ def _double(tensor: Tensor) -> Tensor:
     return tensor.to(precise) if tensor.is_complex() or tensor.is_floating_point() else tensor
 
 
+def check_driven(x: Tensor, width: int) -> None:
+    """Raise `UserError` unless x is real (T, B, width), of at least one step and one sequence."""
+    fits = isinstance(x, Tensor) and not x.is_complex() and x.ndim == 3 and x.numel() > 0 and x.shape[2] == width
+    if not fits:
+        given = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else f"of type {type(x).__name__}"
+        raise UserError(f"x is {given}, but it must be (T, B, {width}), real, time first, T and B at least 1.")
+
+
 class StepMap:
     """s_t = F(s_{t-1}, u_t) of flat joint states s (B, N), `flat_state`, in float64 from a copy of the cell.
 
@@ -39,9 +48,14 @@ class StepMap:
 
     Args:
         cell: Any cell.
+
+    Raises:
+        UserError: for what is no cell, and inputs or a batch size that it cannot have.
     """
 
     def __init__(self, cell: Cell) -> None:
+        if not isinstance(cell, Cell):
+            raise UserError(f"cell is of type {type(cell).__name__}, but it must be a Cell: a model's are cell_list().")
         with torch.inference_mode(False), torch.no_grad():
             self._cell = copy.deepcopy(cell).eval()
             for tensor in (*self._cell.parameters(), *self._cell.buffers()):
@@ -51,13 +65,14 @@ class StepMap:
 
     def drive(self, x: Tensor) -> Tensor:
         """u (T, B, G) of inputs x (T, B, I)."""
+        check_driven(x, self._cell.input_size)
         with torch.inference_mode(False), torch.no_grad():
             return self._cell.drive(_double(x.clone()), self._w)
 
     def start(self, batch_size: int) -> Tensor:
         """The cell's own state before the first step, flat."""
         with torch.no_grad():
-            return flat_state(self._cell.initial_state(batch_size))
+            return flat_state(self._cell.initial_state(whole(batch_size, "batch_size", 1)))
 
     def flat(self, state: State) -> Tensor:
         """A state, flat."""

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from lit_rnn.analysis.arrays import ROUNDING, Real, back, near_one, square, whole
+from datamodules.errors import whole
+from lit_rnn.analysis.arrays import ROUNDING, Real, back, near_one, square
 from lit_rnn.analysis.eigen import eigenvector_condition, numerical_radius, spectral_norm, spectral_radius
 from lit_rnn.analysis.pseudospectra import kreiss_from_radius, pseudospectral_radius
 

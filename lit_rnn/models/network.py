@@ -225,7 +225,7 @@ class Network(nn.Module, ABC):
         width, symbols = self.task.input_size, self.task.inputs == "symbols"
         accepted = f"(B, T, {width}), batch first, real, with at least one step"
         if symbols:
-            accepted = f"whole numbers (B, T), batch first, with at least one step, or real vectors (B, T, {width}) for them"
+            accepted = f"whole numbers (B, T), batch first, with at least one step, or real vectors (B, T, {width})"
         fits = isinstance(inputs, Tensor) and inputs.dim() >= 2 and inputs.shape[1] > 0
         if fits and symbols and not inputs.is_floating_point():
             fits = inputs.dim() == 2 and inputs.dtype != torch.bool and not inputs.is_complex()

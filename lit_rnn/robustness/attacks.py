@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, require, whole
 from lit_rnn.robustness.draws import Draws, Seed
 from lit_rnn.robustness.objective import Loss, Objective, Wrong
 from lit_rnn.robustness.search import Search
@@ -260,8 +260,7 @@ def pgd(
     Source: Madry et al. 2018; several restarts because one run overstates robustness (Carlini et al. 2019).
     """
     threat = Threat(x, eps, norm, bounds, mask)
-    require(steps >= 1, "steps", steps, "a whole number of at least 1")
-    require(restarts >= 1, "restarts", restarts, "a whole number of at least 1")
+    steps, restarts = whole(steps, "steps", 1), whole(restarts, "restarts", 1)
     require(step_size is None or step_size > 0, "step_size", step_size, "positive, or none")
     require(step_rule in get_args(StepRule), "step_rule", step_rule, f"one of {', '.join(get_args(StepRule))}")
     if eps == 0:
@@ -313,7 +312,7 @@ def random_draws(
     Arguments, returns and raises as `pgd`.
     """
     threat = Threat(x, eps, norm, bounds, mask)
-    require(draws >= 1, "draws", draws, "a whole number of at least 1")
+    draws = whole(draws, "draws", 1)
     if eps == 0:
         return x.clone()
     drawn = Draws.of(seed, len(x))
@@ -358,7 +357,7 @@ def random_search(
     Other arguments, returns and raises as `pgd`.
     """
     threat = Threat(x, eps, norm, bounds, mask)
-    require(queries >= 1, "queries", queries, "a whole number of at least 1")
+    queries = whole(queries, "queries", 1)
     require(0 < window <= 1, "window", window, "above 0 and at most 1")
     if eps == 0:
         return x.clone()

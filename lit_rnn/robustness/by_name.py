@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import within
-from datamodules.errors import require
+from datamodules.errors import require, whole
 from lit_rnn.robustness.attacks import Bounds, Threat, check_examples, fgsm, pgd, random_draws, random_search
 from lit_rnn.robustness.checks import AttackResult, Kind
 from lit_rnn.robustness.draws import BLOCK, Draws
@@ -57,6 +57,8 @@ class Examples:
 
     def __post_init__(self) -> None:
         check_examples(self.x)
+        whole(self.vocabulary, "vocabulary")
+        whole(self.batch_size, "batch_size", 1)
 
     @property
     def classes(self) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor, nn
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, require, whole
 from lit_rnn.activations import NONLINEARITIES, ComplexModReLU, ModReLU, modrelu
 from lit_rnn.cells import PlainCell, UnitaryCell
 from lit_rnn.parametrizations.orthogonal import double
@@ -71,7 +71,7 @@ def lipschitz_bound(cell: nn.Module, decoder: nn.Linear | Tensor, steps: int) ->
     Raises:
         UserError: for another cell, another f, a positive b.
     """
-    require(steps >= 1, "steps", steps, "a whole number of at least 1")
+    steps = whole(steps, "steps", 1)
     cell = _plain(cell, "this Lipschitz bound")
     _require_nonexpansive(cell.activation)
     W = _norm(cell.weights())
@@ -121,8 +121,8 @@ def clopper_pearson_lower(k: ArrayLike, n: int, alpha: float = 0.001) -> np.ndar
 
     The alpha quantile of Beta(k, n - k + 1); 0 for k = 0, alpha^{1/n} for k = n.
     """
-    k = np.asarray(k)
-    require(n >= 1 and bool(((k >= 0) & (k <= n)).all()), "k, n", (k, n), "0 <= k <= n with n at least 1")
+    k, n = np.asarray(k), whole(n, "n", 1)
+    require(bool(((k >= 0) & (k <= n) & (k % 1 == 0)).all()), "k", k, f"whole numbers from 0 to n = {n}")
     require(0 < alpha < 1, "alpha", alpha, "between 0 and 1")
     return np.where(k > 0, stats.beta.ppf(alpha, np.maximum(k, 1), n - np.maximum(k, 1) + 1), 0.0)
 
@@ -167,10 +167,10 @@ def smooth_certify(
     """
     check_examples(x)
     require(sigma > 0, "sigma", sigma, "positive")
-    require(n0 >= 1 and n >= 1 and batch_size >= 1, "n0, n, batch_size", (n0, n, batch_size), "at least 1 each")
+    n0, n, batch_size = whole(n0, "n0", 1), whole(n, "n", 1), whole(batch_size, "batch_size", 1)
     if not x.is_floating_point():
         raise UserError(f"inputs are {x.dtype}, symbols, but smoothing puts noise on values.")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(whole(seed, "seed"))
 
     def votes(example: Tensor, length: Tensor | None, count: int) -> Tensor:
         total: Tensor | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from datamodules.errors import require
+from datamodules.errors import whole
 
 NAMES = (
     "noise",
@@ -40,4 +40,4 @@ class Effort:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            require(value >= 1, name, value, "a whole number of at least 1")
+            whole(value, name, 1)

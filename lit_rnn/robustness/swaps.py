@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, require, whole
 from lit_rnn.robustness.attacks import check_examples, expand_mask
 from lit_rnn.robustness.draws import Draws, Seed
 from lit_rnn.robustness.objective import Loss, Objective, Wrong
@@ -60,9 +60,9 @@ def symbol_swap(
     if x.is_floating_point():
         raise UserError(f"inputs are {x.dtype}, values, but symbol_swap needs symbols (int64): take pgd.")
     require(search in ("greedy", "random"), "search", search, "greedy or random")
-    require(0 <= swaps <= x.shape[1], "swaps", swaps, f"from 0 to the sequence's length {x.shape[1]}")
+    swaps, vocabulary, queries = whole(swaps, "swaps"), whole(vocabulary, "vocabulary"), whole(queries, "queries", 1)
+    require(swaps <= x.shape[1], "swaps", swaps, f"from 0 to the sequence's length {x.shape[1]}")
     require(vocabulary > max(1, int(x.max())), "vocabulary", vocabulary, f"at least {max(2, int(x.max()) + 1)}")
-    require(queries >= 1, "queries", queries, "a whole number of at least 1")
     if swaps == 0:
         return x.clone()
     free = expand_mask(x, mask)

@@ -58,13 +58,11 @@ class AdversarialTraining:
         chosen = cls(**options)  # type: ignore[arg-type]
         require(_number(chosen.eps) and 0 <= chosen.eps < math.inf, f"{key}.eps", chosen.eps, "0 or positive")
         require(chosen.norm in (math.inf, 2, "inf"), f"{key}.norm", chosen.norm, "inf or 2")
-        require(
-            isinstance(chosen.steps, int) and chosen.steps >= 1, f"{key}.steps", chosen.steps, "a whole number from 1"
-        )
-        warmup = chosen.warmup
-        require(isinstance(warmup, int) and warmup >= 0, f"{key}.warmup", warmup, "a whole number from 0")
+        for name, least in (("steps", 1), ("warmup", 0)):
+            count = getattr(chosen, name)
+            require(type(count) is int and count >= least, f"{key}.{name}", count, f"a whole number from {least}")
         channels = chosen.channels is None or all(
-            isinstance(channel, int) and 0 <= channel < task.input_size for channel in chosen.channels
+            type(channel) is int and 0 <= channel < task.input_size for channel in chosen.channels
         )
         require(channels, f"{key}.channels", chosen.channels, f"channels from 0 to {task.input_size - 1}")
         return chosen

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import UserError
 from lit_rnn import analysis
 from lit_rnn.cells import LSTMCell
-from tests.refusals import refusal
+from tests.refusals import refusal, refuses_what_is_no_count
 
 CALLS: dict[str, Callable[[Any], Any]] = {
     **{
@@ -83,6 +82,7 @@ COUNTS: dict[str, tuple[int, Callable[[Any], Any]]] = {  # the least, and the ca
     "memory of pseudospectrum": (1, lambda n: analysis.pseudospectrum(W, 2, memory=n)),
     "memory of smallest_singular_values": (1, lambda n: analysis.smallest_singular_values(W, v, memory=n)),
     "n of rounding_of_radius": (1, analysis.rounding_of_radius),
+    "batch_size of StepMap.start": (1, lambda n: analysis.StepMap(CELL).start(n)),
     "steps of transient_growth": (0, lambda n: analysis.transient_growth(W, n)),
 }
 CELL = LSTMCell(2, 2)
@@ -92,9 +92,7 @@ CELL = LSTMCell(2, 2)
 def test_what_is_no_count_is_refused(name: str) -> None:
     least, call = COUNTS[name]
     argument = name.partition(" ")[0]
-    for given in (2.5, 5.0, np.float64(5), least - 1, True, np.True_, "5"):
-        with pytest.raises(UserError, match=rf"^{argument} is .*, but it must be a whole number of at least {least}"):
-            call(given)
+    refuses_what_is_no_count(call, argument, least)
     if argument != "memory":  # one byte is too little, which is another sentence
         call(np.int64(max(least, 2)))
 

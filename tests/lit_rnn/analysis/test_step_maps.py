@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_rnn import cells
 from lit_rnn.analysis import (
+    StepMap,
     flat_state,
     gradient_against_lag,
     lyapunov_spectrum,
@@ -17,6 +18,7 @@ from lit_rnn.analysis import (
     step_jacobians,
 )
 from lit_rnn.cells import Cell, State
+from tests.refusals import refusal
 
 BUILD: dict[str, Callable[[], Cell]] = {
     "AntisymmetricRNN": lambda: cells.AntisymmetricRNNCell(3, 4),
@@ -129,6 +131,16 @@ def test_a_state_that_no_parameter_reaches_has_a_gradient() -> None:
     ((states, gradients),) = states_and_gradients(Clocked(), torch.ones(3, 2, 1), torch.sum)
     assert states[:, 0, -1].tolist() == [1, 2, 3]
     assert gradients[:2, :, -1].all() and not gradients[2, :, -1].any()
+
+
+def test_what_a_cell_cannot_be_driven_by_is_refused() -> None:
+    cell, x = cells.LSTMCell(3, 4), torch.ones(5, 2, 3)
+    for call in (lambda: step_jacobians(torch.nn.LSTM(3, 4), x), lambda: StepMap("LSTM")):  # type: ignore[arg-type]
+        refusal(call, "cell")
+    for wrong in (x[0], x[:0], x[..., :2], x.to(torch.complex64), x.numpy(), 1):
+        refusal(lambda wrong=wrong: step_jacobians(cell, wrong), "x")  # type: ignore[misc]
+        refusal(lambda wrong=wrong: StepMap(cell).drive(wrong), "x")  # type: ignore[misc]
+        refusal(lambda wrong=wrong: states_and_gradients(cell, wrong, torch.sum), "x")  # type: ignore[misc]
 
 
 def test_dead_units_and_saturated_ones() -> None:

@@ -94,8 +94,11 @@ def test_bad_options() -> None:
         ({"eps": math.nan}, "eps is nan"),
         ({"eps": 0.1, "norm": 1}, "norm is 1"),
         ({"eps": 0.1, "steps": 0}, "steps is 0"),
+        ({"eps": 0.1, "steps": True}, "steps is true"),
         ({"eps": 0.1, "channels": [2]}, "channels"),
+        ({"eps": 0.1, "channels": [True]}, "channels"),
         ({"eps": 0.1, "warmup": -1}, "warmup is -1"),
+        ({"eps": 0.1, "warmup": True}, "warmup is true"),
     ):
         with pytest.raises(UserError, match=words):
             LSTM(ADDING, 4, adversarial=options)  # type: ignore[arg-type]
