@@ -52,9 +52,9 @@ def recording_in(content: bytes, path: Path) -> Recording:
         return _read_sphere(path, content)
     if content.startswith((b"RIFF", b"RIFX")):
         return _read_riff(path, content)
+    given = f"begins with {content[:8]!r}" if content else "is empty"
     raise UserError(
-        f"{path} begins with {content[:8]!r}: a recording in NIST SPHERE, which begins with {_SPHERE!r}, or in RIFF is "
-        "accepted."
+        f"{path} {given}: a recording in NIST SPHERE, which begins with {_SPHERE!r}, or in RIFF is accepted."
     )
 
 

@@ -54,7 +54,7 @@ def test_a_header_need_not_name_what_is_usual(tmp_path):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (b"", r"begins with b''"),
+        (b"", r"is empty: a recording in NIST SPHERE"),
         (sphere(magic=b"NIST_1B\n"), r"begins with b'NIST_1B\\n'"),
         (sphere()[:100], r"cut short or damaged: its header of 1,024 bytes has no end_head"),
         (b"NIST_1A\n   10", r"says that its header has '10' bytes: a multiple of 1,024"),
