@@ -164,10 +164,11 @@ def _run(command: str, options: Sequence[str], debug: bool) -> int:
         # imported here, because W&B and OpenMP read their environment when imported; a wing imports torch and
         # Lightning behind its own --help, because they take seconds
         from lit_rnn import class_paths
-        from lit_rnn.commands.quiet import quiet_warnings
+        from lit_rnn.commands.quiet import quiet_matplotlib, quiet_warnings
         from lit_rnn.files import WriteError
         from lit_rnn.memory import keep_freed_memory, out_of_memory
 
+        quiet_matplotlib()  # some of what a wing imports imports it
         module = importlib.import_module(COMMANDS[command][0])
     quiet_warnings()
     keep_freed_memory()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -75,6 +76,16 @@ def test_lightning_is_quiet_and_a_study_knows_short_names_of_every_kind() -> Non
     assert done.returncode == 0, done.stderr
     assert "GPU available" not in done.stdout + done.stderr
     assert all(f".{name}'" in done.stdout for name in names)
+
+
+def test_matplotlib_is_quiet_where_it_cannot_write_at_home() -> None:
+    """It wrote two lines of its own under every command, of a folder that no user of one knows."""
+    code = "import contextlib\nfrom lit_rnn.__main__ import main\nwith contextlib.suppress(SystemExit):\n"
+    code += "    main(['compare', '--help'])\nimport matplotlib\nprint(matplotlib.get_configdir())"
+    home = {name: value for name, value in os.environ.items() if name not in ("MPLCONFIGDIR", "XDG_CONFIG_HOME")}
+    home["HOME"] = os.devnull
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, env=home)
+    assert "matplotlib-" in done.stdout and not done.stderr
 
 
 def test_what_help_lists_is_what_there_is() -> None:

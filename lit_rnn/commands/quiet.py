@@ -22,6 +22,11 @@ def quiet_warnings() -> None:
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
 
 
+def quiet_matplotlib() -> None:
+    """Leave out that Matplotlib, where it cannot write at home, keeps its list of fonts elsewhere for this once."""
+    logging.getLogger("matplotlib").addFilter(lambda record: record.funcName != "_get_config_or_cache_dir")
+
+
 def quiet_lightning() -> None:
     """Let Lightning, imported here because it sets its own levels then, log only warnings."""
     import pytorch_lightning  # noqa: F401
