@@ -15,6 +15,8 @@ from lit_rnn.report.style import GUIDE, look, plain
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.results import ended_early
 
+_FAR = 10  # times chance
+
 
 def draw_curves(axes: Axes, runs: Sequence[tuple[str, Path]], chance: float) -> None:
     """Training loss (thin) and validation loss (thick, dots) of named run folders, with chance as a dashed line."""
@@ -38,6 +40,7 @@ def draw_curves(axes: Axes, runs: Sequence[tuple[str, Path]], chance: float) -> 
             axes.plot([], [], color=GUIDE, linewidth=1.8, label="thick: validation")
     axes.set(xlabel="optimizer steps", ylabel="loss")
     draw_chance(axes, chance)
+    _cut_peaks(axes, chance)
 
 
 def draw_means(axes: Axes, groups: Sequence[tuple[str, Sequence[Path]]], chance: float) -> None:
@@ -68,6 +71,7 @@ def draw_means(axes: Axes, groups: Sequence[tuple[str, Sequence[Path]]], chance:
     if crossed:
         axes.plot([], [], color=GUIDE, marker="x", markersize=7, linestyle="", label="a seed that ended early")
     draw_chance(axes, chance)
+    _cut_peaks(axes, chance)
 
 
 def _parts(curves: Sequence[Mapping[int, float]]) -> list[tuple[list[int], NDArray[np.float64]]]:
@@ -88,3 +92,13 @@ def draw_chance(axes: Axes, chance: float) -> None:
     axes.axhline(chance, color=GUIDE, linestyle="--", linewidth=1.2, label=f"chance, {chance:.4g}")
     if chance > 0:
         axes.set_yscale("log")
+
+
+def _cut_peaks(axes: Axes, chance: float) -> None:
+    """What is far above chance is left out, unless a line ends there: beside it the others would be one flat line."""
+    ends = [np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines]
+    top = max([_FAR * chance, *(finite[-1] for y in ends if len(finite := y[np.isfinite(y)]))])
+    highest = axes.dataLim.ymax
+    if chance > 0 and highest > top:
+        axes.set_ylim(top=top)
+        axes.set_ylabel(f"{axes.get_ylabel()} (peak {highest:.2g})")

@@ -11,7 +11,7 @@ import pytest
 from matplotlib.lines import Line2D
 
 from lit_rnn.report import style
-from lit_rnn.report.curves import draw_means
+from lit_rnn.report.curves import draw_curves, draw_means
 
 NAN = pytest.approx(math.nan, nan_ok=True)
 GAP = (NAN, NAN)
@@ -73,3 +73,25 @@ def test_seeds_of_one_length_have_one_mean(tmp_path: Path) -> None:
     axes = style.new_figure(4, 3).subplots()
     draw_means(axes, [("arm", [*folders, seed(tmp_path, "often", {10: 5.0, 15: 0.0, 20: 6.0})])], 8.0)
     assert points(axes.lines[0])[:-1] == [(10, 3), (20, pytest.approx(14 / 3))]
+
+
+@pytest.mark.parametrize(("last", "top"), [(1.0, 80.0), (900.0, 900.0)])
+@pytest.mark.parametrize("several", [True, False])
+def test_a_peak_far_above_chance_is_cut_unless_a_line_ends_there(
+    tmp_path: Path, last: float, top: float, several: bool
+) -> None:
+    folders = [seed(tmp_path, "a", {10: 2e4, 20: last}), seed(tmp_path, "b", {10: 7.0, 20: 4.0})]
+    axes = style.new_figure(4, 3).subplots()
+    if several:
+        draw_means(axes, [(folder.name, [folder]) for folder in folders], 8.0)
+    else:
+        draw_curves(axes, [(folder.name, folder) for folder in folders], 8.0)
+    bottom, highest = axes.get_ylim()
+    assert highest == top and bottom < min(last, 4.0)
+    assert axes.get_ylabel().endswith("loss (peak 2e+04)")
+
+
+def test_without_peaks_all_is_drawn(tmp_path: Path) -> None:
+    axes = style.new_figure(4, 3).subplots()
+    draw_means(axes, [("a", [seed(tmp_path, "a", {10: 79.0, 20: 1.0})])], 8.0)
+    assert axes.get_ylim()[1] > 79.0 and axes.get_ylabel() == "validation loss"
