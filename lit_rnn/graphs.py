@@ -20,8 +20,8 @@ _FREE = 0.2
 
 
 class Recorder(ABC):
-    """Records on one device. What one recorder records shares its memory: a replay may overwrite what an earlier
-    recording made and nobody holds."""
+    """Records on one device. What one recorder records shares its memory: a replay may overwrite what a later recording
+    made, and what an earlier one made and nobody holds."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
