@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from numbers import Integral
 from typing import Any
 
@@ -29,6 +30,16 @@ def whole(given: Any, key: str, least: int = 0) -> int:
     ok = not isinstance(given, bool) and isinstance(given, Integral) and int(given) >= least
     require(ok, key, given, f"a whole number of at least {least}")
     return int(given)
+
+
+def number(given: Any, key: str, accepted: str, fits: Callable[[float], bool]) -> float:
+    """A number that ``fits``, also one of NumPy or torch; a bool is none, and NaN, which all else is, fits nothing."""
+    try:
+        value = math.nan if isinstance(given, bool) else float(given)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        value = math.nan
+    require(fits(value), key, given, accepted)
+    return value
 
 
 def as_in_yaml(value: object) -> str:

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
-from datamodules.errors import UserError, require, whole
+from datamodules.errors import UserError, number, require, whole
 from lit_rnn.robustness.draws import Draws, Seed
 from lit_rnn.robustness.objective import Loss, Objective, Wrong
 from lit_rnn.robustness.search import Search
-from lit_rnn.robustness.state import Model, frozen
+from lit_rnn.robustness.state import Model, frozen, tensor
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,11 +54,11 @@ class Threat:
                 f"inputs are {x.dtype}, symbols, but this attack must move values: "
                 "take symbol_swap, or attack the embedding."
             )
-        self.x, self.eps, self.norm = x.detach().clone(), float(eps), float(norm)
+        self.x = x.detach().clone()
         self.mask = expand_mask(x, mask)
         self.bounds = check_bounds(x[self.mask], bounds)  # what is held still may lie outside, as noise does
-        require(self.norm in (math.inf, 2.0), "norm", norm, "inf or 2")
-        require(math.isfinite(self.eps) and self.eps >= 0, "eps", eps, "0 or positive, in the units of the input")
+        self.norm = number(norm, "norm", "inf or 2", lambda p: p in (math.inf, 2.0))
+        self.eps = number(eps, "eps", "0 or positive, in the units of the input", lambda r: 0 <= r < math.inf)
         if self.bounds is not None:
             widest = (self.bounds[1] - self.bounds[0]) * (1.0 if self.norm == math.inf else x[0].numel() ** 0.5)
             require(
@@ -124,7 +124,7 @@ def check_examples(x: Tensor, key: str = "x") -> None:
     Raises:
         UserError: naming ``key``.
     """
-    given = f"a tensor of shape {tuple(x.shape)}"
+    given = f"a tensor of shape {tuple(tensor(x, key).shape)}"
     require(x.numel() > 0, key, given, "of at least one example, and at least one step of it")
 
 
@@ -136,8 +136,11 @@ def check_bounds(x: Tensor, bounds: Sequence[float] | None, key: str = "bounds")
     """
     if bounds is None:
         return None
-    require(len(bounds) == 2 and bounds[0] < bounds[1], key, bounds, "a lower and a higher number")
-    low, high = float(bounds[0]), float(bounds[1])
+    try:
+        low, high = map(float, bounds)
+    except (TypeError, ValueError):
+        low = high = math.nan
+    require(low < high, key, bounds, "a lower and a higher number")
     inside = bool(((x >= low) & (x <= high)).all())
     require(inside, key, bounds, "a box that holds the inputs" if inside else _range_of(x))
     return low, high
@@ -156,7 +159,7 @@ def expand_mask(x: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return torch.ones_like(x, dtype=torch.bool)
     try:
-        return mask.to(x.device).bool().expand_as(x).clone()
+        return tensor(mask, "mask").to(x.device).bool().expand_as(x).clone()
     except RuntimeError:
         require(False, "mask", tuple(mask.shape), f"broadcastable to the inputs' shape {tuple(x.shape)}")
         raise
@@ -166,6 +169,11 @@ def slope(objective: Objective, x: Tensor, y: Tensor, rows: Tensor | None = None
     """The objective's gradient in the inputs, its values, and who is fooled."""
     x = x.detach().clone().requires_grad_()  # cloned: x may have been made in inference mode
     values, fooled = objective(x, y, rows)
+    if not values.requires_grad:
+        raise UserError(
+            "No gradient reaches the inputs, as the model detaches what it reads or gives, or runs without gradients: "
+            "take random_search, which needs none."
+        )
     (gradient,) = torch.autograd.grad(values.sum(), x)
     return gradient, values.detach(), fooled
 
@@ -195,7 +203,7 @@ def fgsm(
         return x.clone()
     with frozen(model, x.device):
         objective = Objective(model, loss, targeted, scored, lengths=lengths)
-        gradient, _, _ = slope(objective, threat.x.clone(), y.clone())
+        gradient, _, _ = slope(objective, threat.x, tensor(y, "y").clone())
         return threat.project(threat.x + threat.eps * threat.ascent(gradient))
 
 
@@ -261,7 +269,8 @@ def pgd(
     """
     threat = Threat(x, eps, norm, bounds, mask)
     steps, restarts = whole(steps, "steps", 1), whole(restarts, "restarts", 1)
-    require(step_size is None or step_size > 0, "step_size", step_size, "positive, or none")
+    if step_size is not None:
+        step_size = number(step_size, "step_size", "positive, or none", lambda a: a > 0)
     require(step_rule in get_args(StepRule), "step_rule", step_rule, f"one of {', '.join(get_args(StepRule))}")
     if eps == 0:
         return x.clone()
@@ -358,7 +367,7 @@ def random_search(
     """
     threat = Threat(x, eps, norm, bounds, mask)
     queries = whole(queries, "queries", 1)
-    require(0 < window <= 1, "window", window, "above 0 and at most 1")
+    window = number(window, "window", "above 0 and at most 1", lambda share: 0 < share <= 1)
     if eps == 0:
         return x.clone()
     drawn = Draws.of(seed, len(x))

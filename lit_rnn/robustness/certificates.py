@@ -12,13 +12,13 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor, nn
 
-from datamodules.errors import UserError, require, whole
+from datamodules.errors import UserError, number, require, whole
 from lit_rnn.activations import NONLINEARITIES, ComplexModReLU, ModReLU, modrelu
 from lit_rnn.cells import PlainCell, UnitaryCell
 from lit_rnn.parametrizations.orthogonal import double
 from lit_rnn.robustness.attacks import check_examples
 from lit_rnn.robustness.objective import predicted_class
-from lit_rnn.robustness.state import Model, frozen, read
+from lit_rnn.robustness.state import Model, frozen, read, tensor
 from lit_rnn.scan.checks import is_just
 
 # ---- the plain RNN's Lipschitz bound
@@ -77,7 +77,9 @@ def lipschitz_bound(cell: nn.Module, decoder: nn.Linear | Tensor, steps: int) ->
     W = _norm(cell.weights())
     with np.errstate(over="ignore"):
         powers = np.sum(np.power(np.float64(W), 2.0 * np.arange(steps)))
-    D = decoder.weight if isinstance(decoder, nn.Linear) else decoder
+    D = tensor(decoder.weight if isinstance(decoder, nn.Linear) else decoder, "decoder")
+    reads = D.dim() == 2 and D.shape[1] == cell.output_size
+    require(reads, "decoder", f"a matrix {tuple(D.shape)}", f"(C, {cell.output_size}), which reads the cell's outputs")
     ends = _norm(D) * _norm(cell.input.weight)
     return ends * math.sqrt(float(powers)) if ends else 0.0  # not 0 times inf
 
@@ -91,7 +93,7 @@ def certified_radius(margin: ArrayLike, lipschitz: float) -> np.ndarray:
         margin: z_y - max_{j != y} z_j, any shape; a margin that is not positive certifies nothing: radius 0.
         lipschitz: L of `lipschitz_bound`.
     """
-    require(lipschitz >= 0, "lipschitz", lipschitz, "0 or positive")
+    lipschitz = number(lipschitz, "lipschitz", "0 or positive", lambda bound: bound >= 0)
     positive = np.fmax(np.asarray(margin, dtype=np.float64), 0)  # NaN is not positive either
     if lipschitz == 0:
         return np.where(positive > 0, np.inf, 0.0)
@@ -110,7 +112,7 @@ def smoothed_radius(p: ArrayLike, sigma: float) -> np.ndarray:
 
     Source: Cohen et al. 2019, theorem 1 with 1 - p for the runner-up.
     """
-    require(sigma >= 0, "sigma", sigma, "0 or positive")
+    sigma = number(sigma, "sigma", "0 or positive, and finite", lambda deviation: 0 <= deviation < math.inf)
     p = np.asarray(p, dtype=np.float64)
     require(bool(((p >= 0) & (p <= 1)).all()), "p", p, "probabilities")
     return np.where(p > 0.5, sigma * stats.norm.ppf(np.maximum(p, 0.5)), 0.0) if sigma else np.zeros_like(p)
@@ -123,7 +125,7 @@ def clopper_pearson_lower(k: ArrayLike, n: int, alpha: float = 0.001) -> np.ndar
     """
     k, n = np.asarray(k), whole(n, "n", 1)
     require(bool(((k >= 0) & (k <= n) & (k % 1 == 0)).all()), "k", k, f"whole numbers from 0 to n = {n}")
-    require(0 < alpha < 1, "alpha", alpha, "between 0 and 1")
+    alpha = number(alpha, "alpha", "between 0 and 1", lambda level: 0 < level < 1)
     return np.where(k > 0, stats.beta.ppf(alpha, np.maximum(k, 1), n - np.maximum(k, 1) + 1), 0.0)
 
 
@@ -166,7 +168,7 @@ def smooth_certify(
     Source: Cohen et al. 2019, algorithm Certify with its defaults.
     """
     check_examples(x)
-    require(sigma > 0, "sigma", sigma, "positive")
+    sigma = number(sigma, "sigma", "positive", lambda deviation: 0 < deviation < math.inf)
     n0, n, batch_size = whole(n0, "n0", 1), whole(n, "n", 1), whole(batch_size, "batch_size", 1)
     if not x.is_floating_point():
         raise UserError(f"inputs are {x.dtype}, symbols, but smoothing puts noise on values.")
@@ -186,8 +188,8 @@ def smooth_certify(
 
     labels, successes = [], []
     with frozen(model, x.device), torch.no_grad():
-        for number, example in enumerate(x.clone()):
-            length = None if lengths is None else lengths[number]
+        for place, example in enumerate(x.clone()):
+            length = None if lengths is None else lengths[place]
             labels.append(int(votes(example, length, n0).argmax()))
             successes.append(int(votes(example, length, n)[labels[-1]]))
     p = clopper_pearson_lower(np.array(successes, dtype=np.int64), n, alpha)

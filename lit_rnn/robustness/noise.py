@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, number
 from lit_rnn.robustness.attacks import check_bounds, check_examples, expand_mask
 from lit_rnn.robustness.draws import Draws, Seed
 
@@ -18,12 +19,16 @@ def _values(x: Tensor) -> None:
         raise UserError(f"inputs are {x.dtype}, symbols, but noise must be put on values: take symbol_swap.")
 
 
+def _deviation(x: Tensor, sigma: float) -> float:
+    _values(x)
+    return number(sigma, "sigma", "0 or positive, and finite", lambda deviation: 0 <= deviation < math.inf)
+
+
 def _normal(x: Tensor, seed: Seed) -> Tensor:
     return Draws.of(seed, len(x)).normal(*x.shape[1:], dtype=x.dtype).to(x.device)
 
 
 def _kept(noisy: Tensor, x: Tensor, sigma: float, bounds: Sequence[float] | None, mask: Tensor | None) -> Tensor:
-    require(sigma >= 0, "sigma", sigma, "0 or positive")
     free = expand_mask(x, mask)
     box = check_bounds(x[free], bounds)
     noisy = noisy if box is None else noisy.clamp(*box)
@@ -45,7 +50,7 @@ def additive_noise(
     Raises:
         UserError: for symbols, no examples, a negative sigma, inputs outside their box.
     """
-    _values(x)
+    sigma = _deviation(x, sigma)
     return _kept(x + sigma * _normal(x, seed), x, sigma, bounds, mask)
 
 
@@ -53,7 +58,7 @@ def multiplicative_noise(
     x: Tensor, sigma: float, bounds: Sequence[float] | None = None, mask: Tensor | None = None, seed: Seed = 0
 ) -> Tensor:
     """x (1 + sigma N(0, 1)), clipped to the box: sigma is relative, zeros stay zero. Otherwise `additive_noise`."""
-    _values(x)
+    sigma = _deviation(x, sigma)
     return _kept(x * (1 + sigma * _normal(x, seed)), x, sigma, bounds, mask)
 
 
@@ -65,7 +70,7 @@ def salt_and_pepper(
     Arguments as `additive_noise`; ``share`` in [0, 1], 0 returns x bit for bit.
     """
     _values(x)
-    require(0 <= share <= 1, "share", share, "from 0 to 1")
+    share = number(share, "share", "from 0 to 1", lambda part: 0 <= part <= 1)
     free = expand_mask(x, mask)
     box = check_bounds(x[free], bounds)
     assert box is not None

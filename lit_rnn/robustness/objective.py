@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.errors import require
-from lit_rnn.robustness.state import Model, read
+from lit_rnn.robustness.state import Model, read, tensor
 
 LossName = Literal["cross_entropy", "margin", "squared_error", "overshoot", "undershoot"]
 Loss = LossName | Callable[[Tensor, Tensor], Tensor]
@@ -73,6 +73,16 @@ def off_by(tolerance: float) -> Wrong:
     return lambda outputs, y: ~((outputs - y).abs() <= tolerance).all(-1)
 
 
+def _check_targets(outputs: Tensor, y: Tensor, scored: Tensor | None) -> None:
+    """Raise `UserError` unless they are of the shapes of outputs: torch would spread one over the other."""
+    numbers, classes = tuple(outputs.shape), tuple(outputs.shape[:-1])
+    accepted = f"classes {classes} or numbers {numbers}, as the model's outputs are {numbers}"
+    fits = tuple(y.shape) == (numbers if y.is_floating_point() else classes)
+    require(fits, "y", f"{y.dtype} {tuple(y.shape)}", accepted)
+    if scored is not None:
+        require(scored.shape == y.shape[:2], "scored", tuple(scored.shape), f"(B, T), here {tuple(y.shape[:2])}")
+
+
 class Objective:
     """The loss of each example, its sign turned where a target is to be reached.
 
@@ -98,10 +108,11 @@ class Objective:
         known = callable(loss) or loss in LOSSES
         require(known, "loss", loss, f"one of {', '.join(LOSSES)}, or a function of outputs and targets")
         self.model = model
+        self.named = not callable(loss)
         self.loss = loss if callable(loss) else LOSSES[loss]
         self.targeted, self.wrong = targeted, wrong
-        self.scored = None if scored is None else scored.clone()
-        self.lengths = lengths
+        self.scored = None if scored is None else tensor(scored, "scored").bool().clone()
+        self.lengths = None if lengths is None else tensor(lengths, "lengths")
 
     def __call__(self, x: Tensor, y: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What is to be maximised (B,), and which examples are fooled (B,).
@@ -111,9 +122,18 @@ class Objective:
         """
         outputs = read(self.model, x, self.lengths if rows is None or self.lengths is None else self.lengths[rows])
         scored = self.scored if rows is None or self.scored is None else self.scored[rows]
+        y = y if y.is_floating_point() else y.long()
+        if self.named:
+            _check_targets(outputs, y, scored)
         if scored is not None:  # what stands where nothing is asked, -1 or nan perhaps, is no target
             y = y.where(scored.view(*scored.shape, *[1] * (y.dim() - scored.dim())), 0)
-        losses = self.loss(outputs, y)
+        try:
+            losses = self.loss(outputs, y)
+        except (IndexError, RuntimeError):  # looked at only where torch has refused one: on a GPU a look is a wait
+            classes = outputs.shape[-1]
+            known = y.is_floating_point() or not y.is_cpu or bool(((y >= 0) & (y < classes)).all())
+            require(known, "y", y.unique().tolist(), f"classes from 0 to {classes - 1}, as many as the model has")
+            raise
         if losses.dim() > 1:
             weight = torch.ones_like(losses) if scored is None else scored.to(losses)
             losses = (losses * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_rnn.robustness.objective import Objective
+from lit_rnn.robustness.state import tensor
 
 
 class Search:
@@ -21,7 +22,7 @@ class Search:
     """
 
     def __init__(self, objective: Objective, x: Tensor, y: Tensor) -> None:
-        self.objective, self.x, self.y = objective, x.clone(), y.clone()
+        self.objective, self.x, self.y = objective, x.clone(), tensor(y, "y").clone()
         dtype = x.dtype if x.is_floating_point() else torch.get_default_dtype()
         self.value = torch.full((len(x),), -math.inf, dtype=dtype, device=x.device)
         self.fooled = torch.zeros(len(x), dtype=torch.bool, device=x.device)

@@ -8,13 +8,25 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
+from datamodules.errors import UserError
+
 Model = Callable[..., Tensor]
 """From inputs to outputs; where sequences have unequal lengths, from inputs and lengths (B,)."""
 
 
+def tensor(given: object, key: str) -> Tensor:
+    """What was given; raises `UserError` if it is no tensor, such as an array of NumPy."""
+    if not isinstance(given, Tensor):
+        raise UserError(f"{key} is of type {type(given).__name__}, but it must be a torch.Tensor.")
+    return given
+
+
 def read(model: Model, x: Tensor, lengths: Tensor | None) -> Tensor:
-    """What ``model`` says of inputs."""
-    return model(x) if lengths is None else model(x, lengths)
+    """What ``model`` says of inputs; raises `UserError` unless it is a tensor."""
+    outputs: object = model(x) if lengths is None else model(x, lengths)
+    if not isinstance(outputs, Tensor):
+        raise UserError(f"The model returns {type(outputs).__name__}, but an attack reads a tensor of its outputs.")
+    return outputs
 
 
 @contextmanager
@@ -26,7 +38,12 @@ def frozen(model: Model, device: torch.device) -> Iterator[None]:
     `nn.Module` is called as it is.
 
     On CUDA, cuDNN is off inside: its recurrent layers refuse a backward pass in evaluation mode.
+
+    Raises:
+        UserError: for what cannot be called.
     """
+    if not callable(model):
+        raise UserError(f"model is of type {type(model).__name__}, but it must be callable on inputs.")
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     parameters = list(model.parameters()) if isinstance(model, nn.Module) else []
     modes = [module.training for module in modules]

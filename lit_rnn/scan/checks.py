@@ -32,6 +32,8 @@ def check_inputs(cell: Cell, x: Tensor) -> None:
     """Raise `UserError` unless x is dense, real (T, B, input_size), with at least one step, where the cell is, and,
     without autocast, in the type of its input map."""
     kind = type(cell).__name__
+    if not isinstance(cell, Cell):
+        raise UserError(f"cell is of type {kind}, but it must be a lit_rnn.cells.Cell: a model's are cell_list().")
     if not (isinstance(x, Tensor) and x.is_floating_point() and _is_dense(x)):
         given = described(x) if not isinstance(x, Tensor) or _is_dense(x) else f"{described(x)}, {x.layout}"
         raise UserError(f"x is {given}, but it must be a dense tensor of real floating-point numbers.")

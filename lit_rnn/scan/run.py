@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
-from datamodules.errors import require
+from datamodules.errors import require, whole
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.deltaproduct import DeltaProductCell
 from lit_rnn.cells.plain import PlainCell
@@ -194,7 +194,7 @@ def _packed(
     if checkpoint_every is None or not torch.is_grad_enabled():
         return _run(cell, x, state, w, chosen, last_only, blocks)
     key = "model.init_args.checkpoint_every"
-    require(checkpoint_every >= 1, key, checkpoint_every, "null or a whole number of at least 1")
+    checkpoint_every = whole(checkpoint_every, key, 1)
 
     def run(x: Tensor, state: State, w: Any, blocks: Blocks) -> tuple[Tensor, State]:
         return _run(cell, x, state, w, chosen, last_only, blocks)

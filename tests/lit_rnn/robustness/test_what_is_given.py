@@ -1,0 +1,86 @@
+"""What an attack or a certificate cannot take is told in a sentence, where torch failed inside or went on silently."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from datamodules import UserError
+from lit_rnn import robustness
+from lit_rnn.cells import LSTMCell, VanillaRNNCell
+from lit_rnn.models import LSTM
+from lit_rnn.scan import scan
+from tests.lit_rnn.models.test_plain_trainer import TASK
+
+X, Y = torch.rand(2, 3, 2), torch.tensor([0, 1])
+
+
+def values(x: Tensor) -> Tensor:
+    return x.sum(1)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": None}, "model is of type NoneType"),
+        ({"model": lambda x: (values(x),)}, "The model returns tuple"),
+        ({"model": lambda x: values(x).detach()}, "No gradient reaches the inputs"),
+        ({"x": X.numpy()}, "x is of type ndarray"),
+        ({"y": [0, 1]}, "y is of type list"),
+        ({"y": torch.tensor([1, 2])}, "y is .1, 2., but it must be classes from 0 to 1"),
+        ({"y": Y[:, None]}, r"y is 'torch.int64 \(2, 1\)', but it must be classes \(2,\) or numbers \(2, 2\)"),
+        ({"y": torch.rand(2), "loss": "squared_error"}, "numbers"),  # torch spread it over the outputs
+        ({"mask": np.ones((2, 3, 2))}, "mask is of type ndarray"),
+        ({"scored": torch.ones(2, 3)}, r"scored is \(2, 3\)"),
+        ({"lengths": [3, 2]}, "lengths is of type list"),
+        ({"eps": None}, "eps is null"),
+        ({"eps": True}, "eps is true"),
+        ({"norm": "l2"}, "norm is 'l2', but it must be inf or 2"),
+        ({"bounds": 1.0}, "bounds is 1.0"),
+        ({"bounds": (None, 1)}, "bounds is .None, 1."),
+        ({"step_size": "x"}, "step_size is 'x'"),
+    ],
+)
+def test_of_pgd(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        robustness.pgd(**{"model": values, "x": X, "y": Y, "eps": 0.1, "steps": 1, **options})
+
+
+def test_classes_may_be_small_integers() -> None:
+    expected = robustness.pgd(values, X, Y, 0.1, steps=1)
+    assert torch.equal(robustness.pgd(values, X, Y.to(torch.int32), 0.1, steps=1), expected)
+
+
+@pytest.mark.parametrize("wrong", ["a", None, True, np.nan, -1, np.inf])
+def test_what_is_no_number(wrong: Any) -> None:
+    for argument, call in (
+        ("sigma", lambda: robustness.additive_noise(X, wrong)),
+        ("sigma", lambda: robustness.smooth_certify(values, X, wrong, 2, 2)),
+        ("sigma", lambda: robustness.smoothed_radius(0.6, wrong)),
+        ("share", lambda: robustness.salt_and_pepper(X, wrong)),
+        ("alpha", lambda: robustness.clopper_pearson_lower(1, 2, wrong)),
+        ("window", lambda: robustness.random_search(values, X, Y, 0.1, queries=2, window=wrong)),
+    ):
+        with pytest.raises(UserError, match=rf"^{argument} is "):
+            call()
+
+
+def test_a_decoder_reads_the_cell() -> None:
+    """One of another width gave a bound of nothing."""
+    for decoder in (torch.eye(3), torch.ones(4), None):
+        with pytest.raises(UserError, match="decoder"):
+            robustness.lipschitz_bound(VanillaRNNCell(2, 4), decoder, 3)  # type: ignore[arg-type]
+
+
+def test_a_model_is_no_cell_to_scan() -> None:
+    x = torch.rand(3, 2, 2)
+    for cell in (LSTM(TASK, 4), torch.nn.LSTM(2, 4), None):
+        with pytest.raises(UserError, match="cell is of type"):
+            scan(cell, x)  # type: ignore[arg-type]
+    for every in (2.5, True, 0):
+        with pytest.raises(UserError, match="checkpoint_every"):
+            scan(LSTMCell(2, 4), x, checkpoint_every=every)  # type: ignore[arg-type]
