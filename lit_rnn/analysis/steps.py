@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
-from datamodules.errors import UserError, whole
-from lit_rnn.cells.base import Cell, State, start_of
+from datamodules.errors import UserError, require, whole
+from lit_rnn.cells.base import Cell, State, check_cell, start_of
 
 JACOBIAN_ENTRIES = 2**20  # worked out at once
 
@@ -35,10 +35,11 @@ def _double(tensor: Tensor) -> Tensor:
 
 def check_driven(x: Tensor, width: int) -> None:
     """Raise `UserError` unless x is real (T, B, width), of at least one step and one sequence."""
-    fits = isinstance(x, Tensor) and not x.is_complex() and x.ndim == 3 and x.numel() > 0 and x.shape[2] == width
-    if not fits:
-        given = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else f"of type {type(x).__name__}"
-        raise UserError(f"x is {given}, but it must be (T, B, {width}), real, time first, T and B at least 1.")
+    accepted = f"(T, B, {width}), real, time first, T and B at least 1"
+    if not isinstance(x, Tensor):
+        raise UserError(f"x is of type {type(x).__name__}, but it must be a tensor {accepted}.")
+    fits = not x.is_complex() and x.ndim == 3 and x.numel() > 0 and x.shape[2] == width
+    require(fits, "x", f"a tensor of shape {tuple(x.shape)}{', complex' if x.is_complex() else ''}", accepted)
 
 
 class StepMap:
@@ -54,8 +55,7 @@ class StepMap:
     """
 
     def __init__(self, cell: Cell) -> None:
-        if not isinstance(cell, Cell):
-            raise UserError(f"cell is of type {type(cell).__name__}, but it must be a Cell: a model's are cell_list().")
+        check_cell(cell)
         with torch.inference_mode(False), torch.no_grad():
             self._cell = copy.deepcopy(cell).eval()
             for tensor in (*self._cell.parameters(), *self._cell.buffers()):

@@ -122,6 +122,13 @@ def start_of(cell: Cell, batch_size: int) -> State:
     return start
 
 
+def check_cell(cell: object) -> None:
+    """Raise `UserError` for what is no cell, such as a model."""
+    if not isinstance(cell, Cell):
+        given = f"of type {type(cell).__name__}"
+        raise UserError(f"cell is {given}, but it must be a lit_rnn.cells.Cell: a model's are cell_list().")
+
+
 def check_step(cell: Cell, stepped: object, before: State) -> None:
     """Raise `UserError` unless what a step returned is (y, state), the state with the shapes that it had before."""
     should = f"(({len(before[0])}, {cell.output_size}), {_structure(tuple(before))})"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
-from lit_rnn.cells.base import Cell, State, start_of
+from lit_rnn.cells.base import Cell, State, check_cell, start_of
 
 
 def described(tensor: object) -> str:
@@ -31,9 +31,8 @@ def check(name: str, tensor: Tensor | None, shape: Sequence[int], dtype: torch.d
 def check_inputs(cell: Cell, x: Tensor) -> None:
     """Raise `UserError` unless x is dense, real (T, B, input_size), with at least one step, where the cell is, and,
     without autocast, in the type of its input map."""
+    check_cell(cell)
     kind = type(cell).__name__
-    if not isinstance(cell, Cell):
-        raise UserError(f"cell is of type {kind}, but it must be a lit_rnn.cells.Cell: a model's are cell_list().")
     if not (isinstance(x, Tensor) and x.is_floating_point() and _is_dense(x)):
         given = described(x) if not isinstance(x, Tensor) or _is_dense(x) else f"{described(x)}, {x.layout}"
         raise UserError(f"x is {given}, but it must be a dense tensor of real floating-point numbers.")

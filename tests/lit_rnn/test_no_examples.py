@@ -69,7 +69,7 @@ OF_INPUTS: dict[str, Callable[[Tensor], Any]] = {
 @pytest.mark.parametrize("shape", [(0, 3, 2), (2, 0, 2)], ids=["no examples", "no steps"])
 @pytest.mark.parametrize("name", OF_INPUTS)
 def test_of_inputs(name: str, shape: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"is .*\(.*\).*, but it must be .*at least"):
+    with pytest.raises(UserError, match=r"is 'a tensor of shape \(.*\)', but it must be .*at least"):
         OF_INPUTS[name](torch.zeros(shape))
     OF_INPUTS[name](torch.zeros(2, 3, 2))  # and of some it is none
 

@@ -1,6 +1,8 @@
 """Jacobians of every cell against finite differences, and gradients through time against their products."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,12 +137,14 @@ def test_a_state_that_no_parameter_reaches_has_a_gradient() -> None:
 
 def test_what_a_cell_cannot_be_driven_by_is_refused() -> None:
     cell, x = cells.LSTMCell(3, 4), torch.ones(5, 2, 3)
-    for call in (lambda: step_jacobians(torch.nn.LSTM(3, 4), x), lambda: StepMap("LSTM")):  # type: ignore[arg-type]
-        refusal(call, "cell")
+    wrong: Any = torch.nn.LSTM(3, 4)
+    refusal(partial(step_jacobians, wrong, x), "cell")
+    wrong = "LSTM"
+    refusal(partial(StepMap, wrong), "cell")
     for wrong in (x[0], x[:0], x[..., :2], x.to(torch.complex64), x.numpy(), 1):
-        refusal(lambda wrong=wrong: step_jacobians(cell, wrong), "x")  # type: ignore[misc]
-        refusal(lambda wrong=wrong: StepMap(cell).drive(wrong), "x")  # type: ignore[misc]
-        refusal(lambda wrong=wrong: states_and_gradients(cell, wrong, torch.sum), "x")  # type: ignore[misc]
+        refusal(partial(step_jacobians, cell, wrong), "x")
+        refusal(partial(StepMap(cell).drive, wrong), "x")
+        refusal(partial(states_and_gradients, cell, wrong, torch.sum), "x")
 
 
 def test_dead_units_and_saturated_ones() -> None:

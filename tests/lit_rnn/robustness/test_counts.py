@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,10 @@ def examples(**options: Any) -> Any:
     return robustness.Examples(values, X, Y, torch.ones_like(X, dtype=torch.bool), **options)
 
 
+def effort(name: str, count: Any) -> Any:
+    return robustness.Effort(**{name: count})
+
+
 COUNTS: dict[str, tuple[int, Callable[[Any], Any]]] = {  # the least, and the call
     "steps of pgd": (1, lambda n: robustness.pgd(values, X, Y, 0.1, steps=n)),
     "restarts of pgd": (1, lambda n: robustness.pgd(values, X, Y, 0.1, steps=1, restarts=n)),
@@ -55,10 +60,7 @@ COUNTS: dict[str, tuple[int, Callable[[Any], Any]]] = {  # the least, and the ca
     "seed of smooth_certify": (0, lambda n: certified(seed=n)),
     "vocabulary of Examples": (0, lambda n: examples(vocabulary=n)),
     "batch_size of Examples": (1, lambda n: examples(batch_size=n)),
-    **{
-        f"{name} of Effort": (1, lambda n, name=name: robustness.Effort(**{name: n}))  # type: ignore[misc]
-        for name in ("steps", "restarts", "queries", "draws")
-    },
+    **{f"{name} of Effort": (1, partial(effort, name)) for name in ("steps", "restarts", "queries", "draws")},
 }
 
 
@@ -71,4 +73,4 @@ def test_what_is_no_count_is_refused(name: str) -> None:
 
 def test_successes_are_whole_numbers() -> None:
     for k in (2.5, -1, 5, np.nan, [1, 1.5]):
-        refusal(lambda k=k: robustness.clopper_pearson_lower(k, 4), "k is")  # type: ignore[misc]
+        refusal(partial(robustness.clopper_pearson_lower, k, 4), "k is")

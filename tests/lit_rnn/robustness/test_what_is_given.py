@@ -71,16 +71,19 @@ def test_what_is_no_number(wrong: Any) -> None:
 
 def test_a_decoder_reads_the_cell() -> None:
     """One of another width gave a bound of nothing."""
+    decoder: Any
     for decoder in (torch.eye(3), torch.ones(4), None):
         with pytest.raises(UserError, match="decoder"):
-            robustness.lipschitz_bound(VanillaRNNCell(2, 4), decoder, 3)  # type: ignore[arg-type]
+            robustness.lipschitz_bound(VanillaRNNCell(2, 4), decoder, 3)
 
 
 def test_a_model_is_no_cell_to_scan() -> None:
     x = torch.rand(3, 2, 2)
+    cell: Any
     for cell in (LSTM(TASK, 4), torch.nn.LSTM(2, 4), None):
         with pytest.raises(UserError, match="cell is of type"):
-            scan(cell, x)  # type: ignore[arg-type]
+            scan(cell, x)
+    every: Any
     for every in (2.5, True, 0):
         with pytest.raises(UserError, match="checkpoint_every"):
-            scan(LSTMCell(2, 4), x, checkpoint_every=every)  # type: ignore[arg-type]
+            scan(LSTMCell(2, 4), x, checkpoint_every=every)
