@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.base import Batch, entropy, random_words
-from datamodules.errors import require
+from datamodules.errors import require, whole
 from datamodules.lengths import LengthDataModule
 from datamodules.task import Task
 
@@ -120,7 +120,7 @@ class Tracking(LengthDataModule):
         require(
             1 <= shortest <= length, "data.init_args.shortest", shortest, f"from 1 to {length}, which is the length"
         )
-        require(same_length >= 1, "data.init_args.same_length", same_length, "a whole number of at least 1")
+        whole(same_length, "data.init_args.same_length", 1)
         self.length, self.shortest, self.every_step, self.same_length = length, shortest, every_step, same_length
 
     def settle(self) -> None:

@@ -19,7 +19,7 @@ from datamodules.arguments import ChecksKinds
 from datamodules.batch import Batch as Batch
 from datamodules.batch import Parts
 from datamodules.checks import check_batch
-from datamodules.errors import UserError, as_in_yaml, require
+from datamodules.errors import UserError, as_in_yaml, require, whole
 from datamodules.loader import IndexedBatches as IndexedBatches
 from datamodules.loader import Indices as Indices
 from datamodules.loader import SequenceLoader as SequenceLoader
@@ -90,7 +90,7 @@ class SequenceDataModule(LightningDataModule, metaclass=ChecksKinds):
 
     def __init__(self, batch_size: int = 128, seed: int | None = None, num_workers: int = 0) -> None:
         super().__init__()
-        require(batch_size >= 1, "data.init_args.batch_size", batch_size, "a whole number of at least 1")
+        whole(batch_size, "data.init_args.batch_size", 1)
         accepted = f"a whole number from 0 to {MOST_WORKERS:,}, as each is a process"
         require(0 <= num_workers <= MOST_WORKERS, "data.init_args.num_workers", num_workers, accepted)
         require(seed is None or 0 <= seed < 2**63, "data.init_args.seed", seed, "null or a whole number of at least 0")
@@ -171,7 +171,7 @@ class SequenceDataModule(LightningDataModule, metaclass=ChecksKinds):
 
     def examples(self, count: int) -> Batch:
         """The first ``count`` sequences of the validation split, or all, as one batch: for pictures and tables."""
-        require(count >= 1, "count", count, "a whole number of at least 1")
+        whole(count, "count", 1)
         indices = np.arange(min(count, len(self._validation)))
         batch = self._validation[indices]
         self._check_batch("val", batch, 0, indices)
@@ -341,7 +341,7 @@ class GeneratedDataModule(SequenceDataModule):
         super().__init__(batch_size, seed, num_workers)
         self.samples: dict[Split, int] = {"train": train_samples, "val": val_samples, "test": test_samples}
         for name, count in self.samples.items():
-            require(count >= 1, f"data.init_args.{name}_samples", count, "a whole number of at least 1")
+            whole(count, f"data.init_args.{name}_samples", 1)
         self.reuse = reuse
 
     @abstractmethod

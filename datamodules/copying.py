@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from datamodules.base import Batch
-from datamodules.errors import require
+from datamodules.errors import require, whole
 from datamodules.on_device import OnDevice, below
 from datamodules.task import Task
 
@@ -59,10 +59,10 @@ class CopyMemory(OnDevice):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        require(symbols >= 1, "data.init_args.symbols", symbols, "a whole number of at least 1")
+        whole(symbols, "data.init_args.symbols", 1)
         require(alphabet >= 2, "data.init_args.alphabet", alphabet, "at least 2, or there is nothing to remember")
         self.delay, self.symbols, self.alphabet, self.protocol = delay, symbols, alphabet, protocol
-        require(same_length >= 1, "data.init_args.same_length", same_length, "a whole number of at least 1")
+        whole(same_length, "data.init_args.same_length", 1)
         self.variable, self.raw = variable, raw
         if variable:
             self.same_length = same_length

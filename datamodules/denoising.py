@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import Batch
-from datamodules.errors import require
+from datamodules.errors import require, whole
 from datamodules.on_device import OnDevice, below
 from datamodules.task import Task
 
@@ -66,7 +66,7 @@ class Denoise(OnDevice):
     ) -> None:
         super().__init__(**kwargs)
         alphabet = (8 if protocol == "nru" else 9) if alphabet is None else alphabet
-        require(symbols >= 1, "data.init_args.symbols", symbols, "a whole number of at least 1")
+        whole(symbols, "data.init_args.symbols", 1)
         require(alphabet >= 2, "data.init_args.alphabet", alphabet, "at least 2, or there is nothing to remember")
         self.delay, self.symbols, self.alphabet, self.protocol = delay, symbols, alphabet, protocol
         self.settle()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datamodules.base import Batch, entropy
-from datamodules.errors import require
+from datamodules.errors import whole
 from datamodules.lengths import LengthDataModule
 from datamodules.task import Task
 
@@ -44,14 +44,14 @@ class Parenthesis(LengthDataModule):
 
     def __init__(self, length: int = 200, types: int = 10, noise: int = 10, most: int = 10, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        require(types >= 1, "data.init_args.types", types, "a whole number of at least 1")
-        require(noise >= 0, "data.init_args.noise", noise, "a whole number of at least 0")
-        require(most >= 1, "data.init_args.most", most, "a whole number of at least 1")
+        whole(types, "data.init_args.types", 1)
+        whole(noise, "data.init_args.noise")
+        whole(most, "data.init_args.most", 1)
         self.length, self.types, self.noise, self.most = length, types, noise, most
         self.settle()
 
     def check_length(self, length: int, key: str) -> None:
-        require(length >= 1, key, length, "a whole number of at least 1")
+        whole(length, key, 1)
 
     def _chance(self, steps: int) -> float:
         """Mean over the steps of the entropy of one type's count."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datamodules.base import SPLIT_IDS, Batch, IndexedBatches, Indices, SequenceDataModule, Split
-from datamodules.errors import require
+from datamodules.errors import require, whole
 from datamodules.image_files import IDX_IMAGES
 from datamodules.task import Task
 
@@ -146,9 +146,9 @@ class PixelDataModule(SequenceDataModule):
         noise: NoiseKind = "each",
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        whole = pixels_per_step >= 1 and steps % pixels_per_step == 0
-        require(whole, "data.init_args.pixels_per_step", pixels_per_step, f"a divisor of the image's {steps} pixels")
-        require(val_size >= 1, "data.init_args.val_size", val_size, "a whole number of at least 1")
+        divides = pixels_per_step >= 1 and steps % pixels_per_step == 0
+        require(divides, "data.init_args.pixels_per_step", pixels_per_step, f"a divisor of the image's {steps} pixels")
+        whole(val_size, "data.init_args.val_size", 1)
         require(0 <= split_seed < 2**32, "data.init_args.split_seed", split_seed, "a whole number of at least 0")
         self.val_size, self.split_seed, self.blank_steps = val_size, split_seed, blank_steps
         permutation = pixel_permutation(permutation_seed, steps)  # refused even where it is not used
@@ -358,7 +358,7 @@ class PixelDigits(PixelDataModule):
             noise=noise,
         )
         self.tell_unread_order(permutation_seed)
-        require(test_size >= 1, "data.init_args.test_size", test_size, "a whole number of at least 1")
+        whole(test_size, "data.init_args.test_size", 1)
         require(
             val_size + test_size < self.total,
             "data.init_args.val_size",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.base import Batch, unit_interval
 from datamodules.denoising import scattered
-from datamodules.errors import require
+from datamodules.errors import require, whole
 from datamodules.lengths import LengthDataModule
 from datamodules.on_device import OnDevice
 from datamodules.task import Task
@@ -64,7 +64,7 @@ class AssociativeRecall(LengthDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        require(pairs >= 1, "data.init_args.pairs", pairs, "a whole number of at least 1")
+        whole(pairs, "data.init_args.pairs", 1)
         accepted = f"from {2 * pairs + 2} to 1,000,000, for {pairs} different keys beside 0 and as many values"
         require(2 * pairs + 2 <= vocabulary <= 10**6, "data.init_args.vocabulary", vocabulary, accepted)
         require(math.isfinite(power), "data.init_args.power", power, "a number")
@@ -201,7 +201,7 @@ class SelectiveCopy(OnDevice):
 
     def __init__(self, delay: int = 256, symbols: int = 16, alphabet: int = 14, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        require(symbols >= 1, "data.init_args.symbols", symbols, "a whole number of at least 1")
+        whole(symbols, "data.init_args.symbols", 1)
         require(alphabet >= 2, "data.init_args.alphabet", alphabet, "at least 2, or there is nothing to remember")
         self.delay, self.symbols, self.alphabet = delay, symbols, alphabet
         self.settle()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from datamodules.base import SequenceDataModule, Split
 from datamodules.batch import Parts
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, require, whole
 from datamodules.loader import IndexedBatches, Indices
 
 
@@ -63,8 +63,8 @@ class Streams(IndexedBatches):
             )
         self.series, self.chunk, self.streams, self.even = series, chunk, streams, even
         self.carry, self.seed = carry, seed
-        whole, rest = divmod(N, streams)
-        self.sizes = np.full(streams, whole) + (np.arange(streams) < (0 if even else rest))
+        shortest, rest = divmod(N, streams)
+        self.sizes = np.full(streams, shortest) + (np.arange(streams) < (0 if even else rest))
         self.starts = np.concatenate(([0], self.sizes.cumsum()[:-1]))
         self.goes_on = np.random.default_rng(seed or 0).random(len(self)) < carry  # each chunk, from the one before
 
@@ -125,7 +125,7 @@ class StreamDataModule(SequenceDataModule):
         carry: bool | float = True,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        require(tbptt >= 1, "data.init_args.tbptt", tbptt, "a whole number of at least 1")
+        whole(tbptt, "data.init_args.tbptt", 1)
         require(0 <= carry <= 1, "data.init_args.carry", carry, "true, false or a share from 0 to 1")
         self.tbptt, self.carry = tbptt, carry
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from datamodules.arguments import ChecksKinds
-from datamodules.errors import require
+from datamodules.errors import require, whole
 
 Inputs = Literal["symbols", "values"]
 Targets = Literal["label", "label_per_step", "value", "frame_per_step", "next_symbol"]
@@ -65,7 +65,7 @@ class Task(metaclass=ChecksKinds):
 
     def __post_init__(self) -> None:
         for key in ("input_size", "target_size", "labels"):
-            require(getattr(self, key) >= 1, f"task.{key}", getattr(self, key), "a whole number of at least 1")
+            whole(getattr(self, key), f"task.{key}", 1)
         some = self.length is None or self.length >= 1
         require(some, "task.length", self.length, "null or a whole number of at least 1")
         each = f"with targets {self.targets}"

@@ -15,7 +15,7 @@ from torch import Tensor
 from datamodules.base import SequenceDataModule, Split
 from datamodules.batch import Parts
 from datamodules.cached import Arrays, cached, key_of, of_each
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, require, whole
 from datamodules.loader import IndexedBatches, Indices
 from datamodules.recordings import Recording, read_recording
 from datamodules.spectrogram import FLOOR, Samples, hann, log_magnitude, rebuilt, resampled, stft
@@ -202,7 +202,7 @@ class TIMIT(SequenceDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__(batch_size, seed, num_workers)
-        require(sample_rate >= 1, "data.init_args.sample_rate", sample_rate, "a whole number of at least 1")
+        whole(sample_rate, "data.init_args.sample_rate", 1)
         even = frame_length >= 4 and frame_length % 2 == 0
         require(even, "data.init_args.frame_length", frame_length, "an even number of at least 4")
         divides = hop_length >= 1 and frame_length // 2 % hop_length == 0

@@ -16,7 +16,7 @@ import scipy.linalg
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
+from datamodules.errors import whole
 
 Fill = Callable[[Tensor], Tensor]
 SkewInit = Fill
@@ -251,6 +251,6 @@ def chrono_(bias: Tensor, t_max: int, integers: bool = False) -> Tensor:
         t_max: Longest time to remember, at least 2: u ~ U(1, t_max - 1).
         integers: u uniform on 1, 2, .., t_max instead, as in the NRU paper's code.
     """
-    require(t_max >= 2, "model.init_args.t_max", t_max, "a whole number of at least 2")
+    whole(t_max, "model.init_args.t_max", 2)
     u = torch.randint_like(bias, 1, t_max + 1) if integers else torch.empty_like(bias).uniform_(1, t_max - 1)
     return bias.copy_(torch.log(u))

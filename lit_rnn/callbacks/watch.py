@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datamodules.base import data_of
 from datamodules.batch import Batch, Parts
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, require, whole
 from lit_rnn import analysis
 from lit_rnn.callbacks.recorded import is_recorded
 from lit_rnn.loggers import show
@@ -116,7 +116,7 @@ class WatchMatrices(Callback):
         require(every_n_steps is None or every_n_steps >= 1, "WatchMatrices.every_n_steps", every_n_steps, accepted)
         require(0 <= budget <= 1, "WatchMatrices.budget", budget, "a share from 0 to 1")
         require(eps > 0, "WatchMatrices.eps", eps, "positive")
-        require(samples >= 1, "WatchMatrices.samples", samples, "a whole number of at least 1")
+        whole(samples, "WatchMatrices.samples", 1)
         self.every_n_steps, self.eps, self.samples = every_n_steps, eps, samples
         self.account = Account(budget)
         self._step = 0

@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
+from datamodules.errors import require, whole
 from lit_rnn.activations import identity
 from lit_rnn.cells.base import Cell, State
 
@@ -77,7 +77,7 @@ class NRUCell(Cell):
         form: NRUForm = "released",
         learn_initial_state: bool = False,
     ) -> None:
-        require(heads >= 1, "model.init_args.heads", heads, "a whole number of at least 1")
+        whole(heads, "model.init_args.heads", 1)
         squared = memory_size * (heads if form == "released" else 1)
         side = math.isqrt(max(squared, 0))
         require(

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
+from datamodules.errors import require, whole
 from lit_rnn.cells.base import Cell, State
 
 
@@ -40,7 +40,7 @@ class StatisticalRUCell(Cell):
         learn_initial_state: bool = False,
     ) -> None:
         for name, size in (("statistics_size", statistics_size), ("summary_size", summary_size)):
-            require(size >= 1, f"model.init_args.{name}", size, "a whole number of at least 1")
+            whole(size, f"model.init_args.{name}", 1)
         require(
             len(alphas) > 0 and all(0 <= a < 1 for a in alphas), "model.init_args.alphas", alphas, "numbers in [0, 1)"
         )

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules.base import data_of
 from datamodules.batch import Batch, Parts, at
-from datamodules.errors import UserError, did_you_mean, require
+from datamodules.errors import UserError, did_you_mean, require, whole
 from datamodules.task import Task
 from lit_rnn import optim
 from lit_rnn.dtypes import KeepsKind, as_plain
@@ -167,8 +167,8 @@ class SequenceModel(KeepsKind, Training):
     ) -> None:
         given = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
-        require(hidden_size >= 1, "model.init_args.hidden_size", hidden_size, "a whole number of at least 1")
-        require(layers >= 1, "model.init_args.layers", layers, "a whole number of at least 1")
+        whole(hidden_size, "model.init_args.hidden_size", 1)
+        whole(layers, "model.init_args.layers", 1)
         for key, rate in (("recurrent_lr_ratio", recurrent_lr_ratio), ("norm_penalty", norm_penalty)):
             require(0 <= rate < torch.inf, f"model.init_args.{key}", rate, "0 or positive")
         require(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.errors import UserError, did_you_mean, require
+from datamodules.errors import UserError, did_you_mean, require, whole
 from lit_rnn.runs.options import number
 
 KEYS = ("trials", "space", "sampler", "pruner", "seed", "objective", "storage")
@@ -169,7 +169,7 @@ def read_search(given: Any, arms: Mapping[str, Any]) -> Search:
     require(isinstance(given, Mapping), "search", given, f"a mapping with {', '.join(KEYS)}")
     only(given, KEYS, "search")
     trials, seed, sampler = given.get("trials"), given.get("seed", 1), given.get("sampler", "tpe")
-    require(type(trials) is int and trials >= 1, "search.trials", trials, "a whole number of at least 1")
+    whole(trials, "search.trials", 1)
     require(type(seed) is int and 0 <= seed < 2**32, "search.seed", seed, "a whole number from 0 to 4294967295")
     accepted = f"{' or '.join(SAMPLERS)}; others may keep code in the storage, which would be run"
     require(sampler in SAMPLERS, "search.sampler", sampler, accepted)
@@ -198,7 +198,7 @@ def _pruner(given: Any) -> tuple[str, dict[str, int]]:
     require(isinstance(name, str) and name in PRUNERS, "search.pruner", given, accepted)
     only(content, PRUNERS[name], f"search.pruner {name}")
     for key, value in content.items():
-        require(type(value) is int and value >= 0, f"search.pruner.{key}", value, "a whole number of at least 0")
+        whole(value, f"search.pruner.{key}")
     return name, content
 
 
