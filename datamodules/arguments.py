@@ -25,7 +25,8 @@ _WORDS = {
     types.NoneType: "null",
 }
 _LISTS = (list, tuple, Sequence)
-_OURS = ("datamodules", "lit_rnn")
+OURS = ("datamodules", "lit_rnn")
+"""Packages whose classes are this project's."""
 
 
 class ChecksKinds(_ProtocolMeta, ABCMeta):  # of protocols too, so that a class may have one among its bases
@@ -51,7 +52,7 @@ class ChecksKinds(_ProtocolMeta, ABCMeta):  # of protocols too, so that a class 
         kinds: dict[str, Any] = {}
         for base in reversed(cls.__mro__):
             if "__init__" in vars(base):  # which is read here, not called: what mypy fears cannot happen
-                kinds |= _kinds(base.__init__, base.__module__.partition(".")[0] in _OURS)  # type: ignore[misc]
+                kinds |= _kinds(base.__init__, base.__module__.partition(".")[0] in OURS)  # type: ignore[misc]
         args, kwargs = _plain(cls.options_at, cls.__signature__, kinds, args, kwargs)
         return super().__call__(*args, **kwargs)
 

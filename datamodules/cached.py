@@ -36,13 +36,12 @@ def key_of(settings: Mapping[str, Any], root: Path, files: Sequence[Path]) -> st
     return hashlib.sha256(json.dumps([settings, told], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def cached(path: Path, make: Callable[[], Arrays], key: str, wanted: Sequence[str] = ()) -> Arrays:
+def cached(path: Path, make: Callable[[], Arrays], wanted: Sequence[str] = ()) -> Arrays:
     """The arrays in a ``.npz``, made if it is not there or is damaged. A second process waits for the first.
 
     Args:
         path: The file; its folder is made.
         make: What computes them, all of them.
-        key: The option that names the folder.
         wanted: The names of those to read; all if there are none.
 
     Raises:
@@ -61,8 +60,8 @@ def cached(path: Path, make: Callable[[], Arrays], key: str, wanted: Sequence[st
             return found
     except OSError as error:
         raise UserError(
-            f"{path} can be neither read nor made ({error.strerror or one_line(error)}): set {key} to a folder with "
-            "room that may be written."
+            f"{path} can be neither read nor made ({error.strerror or one_line(error)}): set data.init_args.cache to "
+            "a folder with room that may be written."
         ) from error
 
 

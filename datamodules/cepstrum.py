@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 
 from datamodules.spectrogram import hann
 
+COEFFICIENTS = 20
 _FLOOR = 1e-6
+_WINDOW, _MELS = 200, 64
 
 
 def mel_filters(bins: int, rate: int, mels: int) -> NDArray[np.float64]:
@@ -26,29 +28,25 @@ def mel_filters(bins: int, rate: int, mels: int) -> NDArray[np.float64]:
     return result
 
 
-def mfcc(
-    samples: NDArray[np.floating[Any]], rate: int, coefficients: int = 20, mels: int = 64, frame_length: int = 200
-) -> NDArray[np.float32]:
-    """DCT-II, orthonormal, of ln(1e-6 + mel energy) of windows half of which overlap.
+def mfcc(samples: NDArray[np.floating[Any]], rate: int) -> NDArray[np.float32]:
+    """The first 20 of a DCT-II, orthonormal, of ln(1e-6 + energy) of 64 mel filters, window by window.
 
-    The windows are Hann's and centred: the signal is mirrored at both ends by half a window.
+    Windows have 200 samples, half of which overlap, are Hann's and centred: the signal is mirrored at both ends by half
+    a window.
 
     Args:
         samples: (..., S).
         rate: Samples a second.
-        coefficients: How many of the cosine transform are kept.
-        mels: How many mel filters there are.
-        frame_length: N, samples in a window.
 
     Returns:
-        (..., T, coefficients), with T = 1 + S / (N/2) rounded down.
+        (..., T, 20), with T = 1 + S / 100 rounded down.
     """
     from scipy.fft import dct
 
-    half = frame_length // 2
+    half = _WINDOW // 2
     around = [(0, 0)] * (samples.ndim - 1) + [(half, half)]
     filled = np.pad(samples, around, mode="reflect")
-    frames = np.lib.stride_tricks.sliding_window_view(filled, frame_length, axis=-1)[..., ::half, :]
-    energy = np.abs(np.fft.rfft(frames * hann(frame_length))) ** 2 @ mel_filters(half + 1, rate, mels)
-    result: NDArray[np.float32] = dct(np.log(_FLOOR + energy), norm="ortho")[..., :coefficients].astype(np.float32)
+    frames = np.lib.stride_tricks.sliding_window_view(filled, _WINDOW, axis=-1)[..., ::half, :]
+    energy = np.abs(np.fft.rfft(frames * hann(_WINDOW))) ** 2 @ mel_filters(half + 1, rate, _MELS)
+    result: NDArray[np.float32] = dct(np.log(_FLOOR + energy), norm="ortho")[..., :COEFFICIENTS].astype(np.float32)
     return result

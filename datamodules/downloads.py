@@ -57,7 +57,7 @@ class Download:
         return all((folder / name).is_file() for name in self.files)
 
 
-def fetch(folder: Path, what: str, downloads: Sequence[Download], key: str = "data.init_args.root") -> None:
+def fetch(folder: Path, what: str, downloads: Sequence[Download]) -> None:
     """Download what is missing in ``folder``. A second process waits for the first, and then has nothing to do.
 
     Every file is written under another name and moved into place when it is whole and its sum is right. What a killed
@@ -67,7 +67,6 @@ def fetch(folder: Path, what: str, downloads: Sequence[Download], key: str = "da
         folder: Where the files belong; made if it is not there.
         what: How a person calls the data.
         downloads: What gives the files.
-        key: The option that names the folder.
 
     Raises:
         UserError: naming the folder, the address and what went wrong.
@@ -84,7 +83,7 @@ def fetch(folder: Path, what: str, downloads: Sequence[Download], key: str = "da
     except (OSError, _UnusableError) as error:
         raise UserError(
             f"{what} is not in {folder}, and could not be put there: {_reason(error)}. Put {', '.join(names)} there, "
-            f"or set {key} to the folder that holds it."
+            "or set data.init_args.root to the folder that holds it."
         ) from error
 
 

@@ -27,9 +27,17 @@ def require(ok: bool, key: str, given: object, accepted: str) -> None:
 
 def whole(given: Any, key: str, least: int = 0) -> int:
     """A whole number of at least ``least``, also one of NumPy; a bool is none."""
-    ok = not isinstance(given, bool) and isinstance(given, Integral) and int(given) >= least
-    require(ok, key, given, f"a whole number of at least {least}")
+    require(_is_whole(given, least), key, given, f"a whole number of at least {least}")
     return int(given)
+
+
+def whole_or_null(given: Any, key: str, least: int) -> None:
+    """Raise `UserError` unless it is None or what `whole` takes."""
+    require(given is None or _is_whole(given, least), key, given, f"null or a whole number of at least {least}")
+
+
+def _is_whole(given: Any, least: int) -> bool:
+    return not isinstance(given, bool) and isinstance(given, Integral) and int(given) >= least
 
 
 def number(given: Any, key: str, accepted: str, fits: Callable[[float], bool]) -> float:

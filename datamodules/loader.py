@@ -96,6 +96,7 @@ class SequenceLoader:
         place: Tells the epoch and how many of its batches are done, at the moment when the next is asked for: a
             training loop knows, however many iterators and loaders it made. Where it tells none, what was iterated
             over is counted.
+        check: Refuses a batch that is not what its task says; given it, its number in the epoch, and its samples.
     """
 
     def __init__(

@@ -116,9 +116,9 @@ class PennTreebank(PublishedText):
     ) -> None:
         self.root, self.level, self.verify = root, level, verify
         self._read: dict[Split, Tensor] = {}
-        kind = SpacedCharacters if level == "char" else Words
+        self._kind = SpacedCharacters if level == "char" else Words
         name = f"penn_treebank_{level}"
-        super().__init__(name, kind, self.sizes[level], None, metric, tbptt, batch_size, seed, num_workers, carry)
+        super().__init__(name, self._kind, self.sizes[level], None, metric, tbptt, batch_size, seed, num_workers, carry)
 
     def _file(self, name: Split) -> str:
         level = "char." if self.level == "char" else ""
@@ -135,7 +135,7 @@ class PennTreebank(PublishedText):
                 f"{place} has {len(symbols):,} different {self.level}s with {END}, but Mikolov's has {size:,}: put "
                 "that file there, or set data.init_args.verify to false for other text of no more kinds."
             )
-        return (SpacedCharacters if self.level == "char" else Words)(symbols)
+        return self._kind(symbols)
 
     def symbols(self, name: Split) -> Tensor:
         if name not in self._read:
@@ -158,22 +158,23 @@ class _HundredMegabytes(PublishedText):
     """Text in one file: 90 % of it for training, then 5 % for validation, and the last 5 % for the test."""
 
     task_options = ("verify",)
+    kind: ClassVar[type[Vocabulary]]
     size: ClassVar[int]
 
     def __init__(
         self,
-        kind: type[Vocabulary],
-        root: str,
-        verify: bool,
-        metric: str | None,
-        tbptt: int,
-        batch_size: int,
-        seed: int | None,
-        num_workers: int,
-        carry: bool | float,
+        root: str = "data",
+        verify: bool = True,
+        metric: Metric | None = None,
+        tbptt: int = 150,
+        batch_size: int = 128,
+        seed: int | None = None,
+        num_workers: int = 0,
+        carry: bool | float = True,
     ) -> None:
         self.root, self.verify = root, verify
-        super().__init__(self.folder_name, kind, self.size, None, metric, tbptt, batch_size, seed, num_workers, carry)
+        name, size = self.folder_name, self.size
+        super().__init__(name, self.kind, size, None, metric, tbptt, batch_size, seed, num_workers, carry)
 
     @functools.cached_property
     def _all(self) -> Tensor:
@@ -200,7 +201,7 @@ class Text8(_HundredMegabytes):
     """
 
     folder_name = "text8"
-    size = 27
+    kind, size = Vocabulary, 27
     downloads = (
         # the MD5 as public programs that read text8 compare it
         Download(
@@ -209,19 +210,6 @@ class Text8(_HundredMegabytes):
             sums={"text8": "3bea1919949baf155f99411df5fada7e"},
         ),
     )
-
-    def __init__(
-        self,
-        root: str = "data",
-        verify: bool = True,
-        metric: Metric | None = None,
-        tbptt: int = 150,
-        batch_size: int = 128,
-        seed: int | None = None,
-        num_workers: int = 0,
-        carry: bool | float = True,
-    ) -> None:
-        super().__init__(Vocabulary, root, verify, metric, tbptt, batch_size, seed, num_workers, carry)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -246,7 +234,7 @@ class Enwik8(_HundredMegabytes):
     """
 
     folder_name = "enwik8"
-    size = 205
+    kind, size = Bytes, 205
     downloads = (
         Download(
             "https://mattmahoney.net/dc/enwik8.zip",
@@ -254,19 +242,6 @@ class Enwik8(_HundredMegabytes):
             sums={"enwik8": "57b8363b814821dc9d47aa4d41f58733519076b2"},  # mattmahoney.net/dc/textdata.html
         ),
     )
-
-    def __init__(
-        self,
-        root: str = "data",
-        verify: bool = True,
-        metric: Metric | None = None,
-        tbptt: int = 150,
-        batch_size: int = 128,
-        seed: int | None = None,
-        num_workers: int = 0,
-        carry: bool | float = True,
-    ) -> None:
-        super().__init__(Bytes, root, verify, metric, tbptt, batch_size, seed, num_workers, carry)
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from datamodules.base import Batch, SequenceDataModule, Split
 from datamodules.cached import Arrays, cached, key_of, of_each
-from datamodules.cepstrum import mfcc
+from datamodules.cepstrum import COEFFICIENTS, mfcc
 from datamodules.downloads import Download, fetch, progress_bar
 from datamodules.errors import UserError, one_line, require
 from datamodules.loader import IndexedBatches, Indices
@@ -137,7 +137,7 @@ class SpeechCommands(SequenceDataModule):
         self.task = Task(
             name=f"speech_commands_{classes}_{features}{rate}",
             inputs="values",
-            input_size=1 if raw else 20,
+            input_size=1 if raw else COEFFICIENTS,
             targets="label",
             target_size=classes,
             length=-(-_LENGTH // subsample) if raw else 1 + _LENGTH // 100,
@@ -185,7 +185,7 @@ class SpeechCommands(SequenceDataModule):
             listed += sorted(source.glob("*/*.wav")) if source.is_dir() else []
         name = f"{self.task.name.removesuffix('_half_rate')}-{key_of(settings, Path(self.root), listed)}.npz"
         path = Path(self.cache, re.sub(r"_every_\d+", "", name))
-        return cached(path, lambda: self._made(source), "data.init_args.cache", wanted)
+        return cached(path, lambda: self._made(source), wanted)
 
     def _made(self, source: Path) -> Arrays:
         """Every array that the cache keeps."""

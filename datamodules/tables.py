@@ -322,8 +322,13 @@ def read_classes(folder: Path, layout: Layout) -> Sequences:
     return _read_classes(folder, layout)
 
 
+def visible(folder: Path) -> list[Path]:
+    """What is in it, by name, without what a file browser hides."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
 def _folders(folder: Path) -> list[Path]:
-    inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    inside = visible(folder)
     stray = [path for path in inside if not path.is_dir()]
     if stray or not inside:
         held = f"{stray[0].name} in it" if stray else "nothing in it"
@@ -334,7 +339,7 @@ def _folders(folder: Path) -> list[Path]:
 def _read_classes(folder: Path, layout: Layout) -> Sequences:
     parts = []
     for inside in _folders(folder):
-        files = sorted(path for path in inside.iterdir() if not path.name.startswith("."))
+        files = visible(inside)
         if not files:
             raise UserError(f"{inside} holds no sequences: the class {inside.name!r} has no file.")
         parts += [_read_one(path, layout, inside.name) for path in files]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from datamodules.arguments import ChecksKinds
-from datamodules.errors import require, whole
+from datamodules.errors import require, whole, whole_or_null
 
 Inputs = Literal["symbols", "values"]
 Targets = Literal["label", "label_per_step", "value", "frame_per_step", "next_symbol"]
@@ -66,14 +66,12 @@ class Task(metaclass=ChecksKinds):
     def __post_init__(self) -> None:
         for key in ("input_size", "target_size", "labels"):
             whole(getattr(self, key), f"task.{key}", 1)
-        some = self.length is None or self.length >= 1
-        require(some, "task.length", self.length, "null or a whole number of at least 1")
+        whole_or_null(self.length, "task.length", 1)
         each = f"with targets {self.targets}"
         apart = not self.per_step or self.scored != "last"
         require(apart, "task.scored", self.scored, f"all or mask {each}, one of which stands at every step")
         require(self.recall is None or self.per_step, "task.recall", self.recall, f"null {each}, one a sequence")
-        some = self.recall is None or self.recall >= 1
-        require(some, "task.recall", self.recall, "null or a whole number of at least 1")
+        whole_or_null(self.recall, "task.recall", 1)
         several = self.labels == 1 or self.targets == "label_per_step"
         require(several, "task.labels", self.labels, f"1 {each}: label_per_step alone has several")
 

@@ -259,7 +259,7 @@ class TIMIT(SequenceDataModule):
             counts = np.array([len(one) for one in each], dtype=np.int64)
             return {"counts": counts} if name == "longest" else {"counts": counts, "frames": np.concatenate(each)}
 
-        return cached(path, make, "data.init_args.cache")
+        return cached(path, make)
 
     def _features(self, path: Path) -> NDArray[np.float32]:
         return log_magnitude(self._spectrum(read_recording(path)))

@@ -41,7 +41,7 @@ def read(path: Path, layout: Layout, columns: tuple[str, ...], key: str) -> Sequ
         return Sequences(
             table.source, values, nothing, lengths, lambda step: table.at(int(order[step])), names, None, columns
         )
-    files = [file for file in sorted(path.iterdir()) if not file.name.startswith(".")] if path.is_dir() else [path]
+    files = tables.visible(path) if path.is_dir() else [path]
     if not files:
         raise UserError(f"{key} is {str(path)!r}, which is empty: give it a file for each sequence.")
     return joined([_read_one(file, layout, columns) for file in files], str(path))

@@ -15,6 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 
 import datamodules
 import lit_rnn
+from datamodules.arguments import OURS
 from datamodules.errors import UserError, chain, one_line
 from lit_rnn.memory import out_of_memory
 
@@ -45,7 +46,7 @@ def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | N
     missing = getattr(errors[-1], "name", None) if isinstance(errors[-1], ModuleNotFoundError) else None
     unknown = missing is not None and bool(wrapped) and wrapped[-1].startswith(missing)  # the class's own module
     unknown = unknown or (bool(wrapped) and importlib.util.find_spec(wrapped[-1].partition(".")[0]) is None)
-    if wrapped and not unknown and not wrapped[-1].startswith(("lit_rnn.", "datamodules.")):
+    if wrapped and not unknown and wrapped[-1].partition(".")[0] not in OURS:
         return UserError(f"{wrapped[-1]} cannot be used: {one_line(errors[-1])}")
     for each in errors:
         # some of them late, such as max_epochs already passed

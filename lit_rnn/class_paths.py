@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from datamodules.arguments import OURS
 from datamodules.errors import UserError, as_in_yaml, one_line
 
-OURS = ("datamodules", "lit_rnn")
 _LIBRARIES = ("torch", "pytorch_lightning", "lightning_fabric")
 
 

@@ -22,6 +22,7 @@ Precision = Literal["auto", "double", "high"]
 _TRUSTED_CONDITION = 1e8  # an eigenvalue's error is its condition number times the rounding of |W|: here 1e-8
 _BITS, _MOST_BITS = 256, 8192
 _SETTLED = 1e-11
+_MOST_STEPS = 20_000  # of the power method
 
 
 class IllConditionedWarning(UserWarning):
@@ -201,14 +202,14 @@ def spectral_radius(
     return back(_ritz_radius(A), exponent)
 
 
-def _ritz_radius(W: NDArray[Any], most: int = 20_000) -> float:
+def _ritz_radius(W: NDArray[Any]) -> float:
     size = spectral_norm(W)
     if size == 0 or is_nilpotent(W):
         return 0.0
     if len(W) == 1:
         return size
     Q = np.linalg.qr(np.random.default_rng(0).standard_normal((len(W), 2)))[0].astype(W.dtype)
-    for _ in range(most):
+    for _ in range(_MOST_STEPS):
         image = W @ Q
         values, vectors = np.linalg.eig(Q.conj().T @ image)
         lead = np.abs(values).argmax()

@@ -10,7 +10,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 
-from datamodules.errors import require
+from datamodules.errors import require, whole_or_null
 from lit_rnn.class_paths import class_path, own_module
 from lit_rnn.models.resuming import owed_row
 from lit_rnn.runs.endings import how_to_go_on, stopping
@@ -79,10 +79,9 @@ class LastCheckpoint(Checkpoint):
     def __init__(
         self, every_n_steps: int | None = None, every_n_minutes: float | None = None, folder: Path | None = None
     ) -> None:
-        steps, minutes = "null or a whole number of at least 1", "null or a positive number"
-        require(every_n_steps is None or every_n_steps >= 1, "LastCheckpoint.every_n_steps", every_n_steps, steps)
+        whole_or_null(every_n_steps, "LastCheckpoint.every_n_steps", 1)
         positive = every_n_minutes is None or 0 < every_n_minutes < math.inf
-        require(positive, "LastCheckpoint.every_n_minutes", every_n_minutes, minutes)
+        require(positive, "LastCheckpoint.every_n_minutes", every_n_minutes, "null or a positive number")
         self.every_n_steps, self.every_n_minutes = every_n_steps, every_n_minutes
         self._folder = folder
         self._inside_epoch = False

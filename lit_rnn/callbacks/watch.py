@@ -15,7 +15,7 @@ from torch import Tensor
 
 from datamodules.base import data_of
 from datamodules.batch import Batch, Parts
-from datamodules.errors import UserError, require, whole
+from datamodules.errors import UserError, require, whole, whole_or_null
 from lit_rnn import analysis
 from lit_rnn.callbacks.recorded import is_recorded
 from lit_rnn.loggers import show
@@ -112,8 +112,7 @@ class WatchMatrices(Callback):
     def __init__(
         self, every_n_steps: int | None = None, budget: float = 0.02, eps: float = 0.01, samples: int = 8
     ) -> None:
-        accepted = "null or a whole number of at least 1"
-        require(every_n_steps is None or every_n_steps >= 1, "WatchMatrices.every_n_steps", every_n_steps, accepted)
+        whole_or_null(every_n_steps, "WatchMatrices.every_n_steps", 1)
         require(0 <= budget <= 1, "WatchMatrices.budget", budget, "a share from 0 to 1")
         require(eps > 0, "WatchMatrices.eps", eps, "positive")
         whole(samples, "WatchMatrices.samples", 1)

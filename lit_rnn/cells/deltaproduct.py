@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
+from datamodules.errors import require, whole, whole_or_null
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.dtypes import as_plain
 
@@ -56,10 +56,9 @@ class DeltaProductCell(Cell):
         negative: bool = True,
         learn_initial_state: bool = False,
     ) -> None:
-        least = "a whole number of at least 1"
-        require(householder >= 1, "model.init_args.householder", householder, least)
-        require(heads >= 1, "model.init_args.heads", heads, least)
-        require(key_size is None or key_size >= 1, "model.init_args.key_size", key_size, f"null or {least}")
+        whole(householder, "model.init_args.householder", 1)
+        whole(heads, "model.init_args.heads", 1)
+        whole_or_null(key_size, "model.init_args.key_size", 1)
         divides = f"a multiple of model.init_args.heads, {heads}"
         require(hidden_size % heads == 0, "model.init_args.hidden_size", hidden_size, divides)
         d_v = hidden_size // heads

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
+from datamodules.errors import whole_or_null
 from lit_rnn.cells.base import Cell, State
 
 
@@ -77,8 +77,7 @@ class StateSpaceCell(LinearCell):
         glu: bool,
         learn_initial_state: bool,
     ) -> None:
-        accepted = "null or a whole number of at least 1"
-        require(state_size is None or state_size >= 1, "model.init_args.state_size", state_size, accepted)
+        whole_or_null(state_size, "model.init_args.state_size", 1)
         units = hidden_size if state_size is None else state_size
         super().__init__(input_size, hidden_size, (widths * units,) * 2, learn_initial_state)
         self.units = units

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from datamodules.base import data_of
 from datamodules.batch import Batch, Parts, at
-from datamodules.errors import UserError, did_you_mean, require, whole
+from datamodules.errors import UserError, did_you_mean, require, whole, whole_or_null
 from datamodules.task import Task
 from lit_rnn import optim
 from lit_rnn.dtypes import KeepsKind, as_plain
@@ -171,12 +171,7 @@ class SequenceModel(KeepsKind, Training):
         whole(layers, "model.init_args.layers", 1)
         for key, rate in (("recurrent_lr_ratio", recurrent_lr_ratio), ("norm_penalty", norm_penalty)):
             require(0 <= rate < torch.inf, f"model.init_args.{key}", rate, "0 or positive")
-        require(
-            checkpoint_every is None or checkpoint_every >= 1,
-            "model.init_args.checkpoint_every",
-            checkpoint_every,
-            "null or a whole number of at least 1",
-        )
+        whole_or_null(checkpoint_every, "model.init_args.checkpoint_every", 1)
         self.task = task if isinstance(task, Task) else Task(**task)
         self.adversarial = None if adversarial is None else AdversarialTraining.of(adversarial, self.task)
         self._save_primitives(given)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.batch import near, within
-from datamodules.errors import require
+from datamodules.errors import require, whole_or_null
 from datamodules.task import Task
 
 Norm = Literal["none", "layer", "rms"]
@@ -103,12 +103,11 @@ def check_options(options: Any, task: Task) -> None:
     o, key = options, "model.init_args"
     symbols = task.inputs == "symbols"
     size = o.embedding_size
-    require(size is None or size >= 1, f"{key}.embedding_size", size, "null or a whole number of at least 1")
+    whole_or_null(size, f"{key}.embedding_size", 1)
     require(size is None or symbols, f"{key}.embedding_size", size, f"null: the inputs of {task.name} are values")
     wanted = "0 without an embedding: give model.init_args.embedding_size"
     encoded = o.encoder_size
-    accepted = "null or a whole number of at least 1"
-    require(encoded is None or encoded >= 1, f"{key}.encoder_size", encoded, accepted)
+    whole_or_null(encoded, f"{key}.encoder_size", 1)
     accepted = "null beside model.init_args.embedding_size, which is an encoder"
     require(encoded is None or size is None, f"{key}.encoder_size", encoded, accepted)
     require(not o.embedding_dropout or size is not None, f"{key}.embedding_dropout", o.embedding_dropout, wanted)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from datamodules.errors import require
+from datamodules.errors import require, whole_or_null
 from datamodules.task import Task
 from lit_rnn.cells import Cell, DtrivRNNCell, ExpRNNCell, UnitaryExpRNNCell
 from lit_rnn.init import SKEW_INITS, SkewInitName
@@ -88,9 +88,8 @@ class DtrivRNN(ExpRNN):
         project_every: int | None = 100,
         **kwargs: Any,
     ) -> None:
-        accepted = "null or a whole number of at least 1"
         for key, every in (("rebase_every", rebase_every), ("project_every", project_every)):
-            require(every is None or every >= 1, f"model.init_args.{key}", every, accepted)
+            whole_or_null(every, f"model.init_args.{key}", 1)
         super().__init__(task, hidden_size, **kwargs)
 
     def unread(self) -> dict[str, str]:

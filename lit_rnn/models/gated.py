@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from datamodules.errors import require
+from datamodules.errors import require, whole_or_null
 from datamodules.task import Task
 from lit_rnn.cells import Cell, GateInit, GRUCell, JANETCell, LSTMCell, NRUCell, NRUForm, StatisticalRUCell
 from lit_rnn.models.base import SequenceModel
@@ -48,8 +48,8 @@ class LSTM(SequenceModel):
         last_hidden_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        key, whole = "model.init_args.last_hidden_size", "null or a whole number of at least 1"
-        require(last_hidden_size is None or last_hidden_size >= 1, key, last_hidden_size, whole)
+        key = "model.init_args.last_hidden_size"
+        whole_or_null(last_hidden_size, key, 1)
         layers = kwargs.get("layers", 1) > 1 and not kwargs.get("residual") and not kwargs.get("bidirectional")
         alone = "null, or another width where there are several layers, without residual and bidirectional"
         require(last_hidden_size is None or layers, key, last_hidden_size, alone)

@@ -14,6 +14,7 @@ from lit_rnn.blame import defined
 from lit_rnn.cells.base import Cell, start_of
 from lit_rnn.models.base import SequenceModel
 from lit_rnn.parametrizations.orthogonal import double
+from lit_rnn.scan import scan
 from lit_rnn.scan.checks import described
 
 
@@ -87,6 +88,17 @@ def encoded(model: SequenceModel, batch: Batch) -> Tensor:
     """What the first cell reads, (T, B, I), zero behind each sequence's end."""
     with model.without_dropout():
         return model.encode(Parts.of(batch).filled()).transpose(0, 1)
+
+
+@torch.no_grad()
+def read_by_cells(model: SequenceModel, batch: Batch) -> list[Tensor]:
+    """What each layer's cell reads on a batch, (T, B, I)."""
+    x, lengths = encoded(model, batch), Parts.of(batch).lengths
+    read = []
+    for layer, cell in enumerate(model.cell_list()):
+        read.append(model.read_by(layer, x))
+        x = model.joined(layer, x, scan(cell, read[-1], lengths=lengths)[0], lengths)
+    return read
 
 
 def state_sizes(model: SequenceModel) -> list[int]:

@@ -18,8 +18,7 @@ from lit_rnn.analysis.pseudospectra import Box
 from lit_rnn.commands.analyze.settings import Settings
 from lit_rnn.commands.analyze.subject import Matrix
 from lit_rnn.models import SequenceModel
-from lit_rnn.models.probes import encoded, gradient_flows
-from lit_rnn.scan import scan
+from lit_rnn.models.probes import gradient_flows, read_by_cells
 
 Finding = dict[str, Any]  # numbers, arrays and sentences by name
 
@@ -145,9 +144,9 @@ def dynamics(model: SequenceModel, batch: Batch) -> list[Finding]:
     torch.set_flush_denormal(True)  # as in training
     flows = gradient_flows(model, batch)
     torch.set_flush_denormal(False)
-    x, lengths, findings = encoded(model, batch), Parts.of(batch).lengths, []
-    common = len(x) if lengths is None else int(lengths.min())  # as far as all sequences go
-    for layer, (cell, flow) in enumerate(zip(model.cell_list(), flows, strict=True)):
+    lengths, findings = Parts.of(batch).lengths, []
+    for cell, flow, read in zip(model.cell_list(), flows, read_by_cells(model, batch), strict=True):
+        common = len(read) if lengths is None else int(lengths.min())  # as far as all sequences go
         finding = {
             **flow._asdict(),
             "gradient_kept": float(flow.gradient[common - 1] / flow.gradient[0]) if flow.gradient[0] else math.nan,
@@ -155,10 +154,8 @@ def dynamics(model: SequenceModel, batch: Batch) -> list[Finding]:
             "saturated": float(flow.saturation.mean()),
         }
         with torch.no_grad():
-            read = model.read_by(layer, x)
             step = analysis.StepMap(cell)
             finding["affine"] = step.is_affine(step.drive(read[:1])[0])
-            x = model.joined(layer, x, scan(cell, read, lengths=lengths)[0], lengths)
         jacobians = analysis.each_step_jacobian(cell, read[:common])
         findings.append(finding | _along_the_trajectory(jacobians, common, finding["affine"]))
     return findings

@@ -22,6 +22,8 @@ from lit_rnn.robustness.objective import Wrong
 from lit_rnn.runs.checkpoints import find_checkpoint, folder_of
 from lit_rnn.runs.data import check_data, read_data
 
+_SAMPLES = 200
+
 
 @dataclass(frozen=True)
 class Subject:
@@ -147,14 +149,12 @@ def criterion(task: Task, tolerance: float | None) -> Wrong | None:
     return off_by(tolerance)
 
 
-def draw(
-    data: SequenceDataModule, split: Any, samples: int | None, seed: int, default: int = 200
-) -> tuple[Batch, np.ndarray]:
-    """``samples`` examples of a split, chosen by ``seed`` and in order, and their numbers."""
+def draw(data: SequenceDataModule, split: Any, samples: int | None, seed: int) -> tuple[Batch, np.ndarray]:
+    """``samples`` examples of a split (200, if not given), chosen by ``seed`` and in order, and their numbers."""
     data.prepare_data()
     data.setup("test" if split == "test" else "fit")
     source = data.split(split)
-    count = min(default, len(source)) if samples is None else samples
+    count = min(_SAMPLES, len(source)) if samples is None else samples
     require(1 <= count <= len(source), "--samples", samples, f"from 1 to {len(source)}, the {split} split's size")
     indices = np.sort(np.random.default_rng(seed).choice(len(source), count, replace=False))
     return source[indices], indices

@@ -24,6 +24,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, Timer
 from pytorch_lightning.strategies import StrategyRegistry
 
 from datamodules import Task
+from datamodules.arguments import OURS
 from datamodules.errors import UserError, did_you_mean, one_line, require
 from lit_rnn import optim
 from lit_rnn.class_paths import loaded
@@ -197,7 +198,7 @@ def check_dict_kwargs(config: Mapping[str, Any]) -> None:
         if cls is None:
             continue
         others = any(one.kind is one.VAR_KEYWORD for one in inspect.signature(cls).parameters.values())
-        passed_on = cls.__module__.startswith(("lit_rnn.", "datamodules."))  # to a class that takes no others
+        passed_on = cls.__module__.partition(".")[0] in OURS  # to a class that takes no others
         accepted = f"left out: {cls.__name__} takes its options by init_args alone"
         require(others and not passed_on, f"{key}.dict_kwargs", given, accepted)
 

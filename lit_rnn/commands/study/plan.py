@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from datamodules.arguments import OURS
 from datamodules.errors import UserError, as_in_yaml
-from lit_rnn.class_paths import OURS
 from lit_rnn.commands.study.local import has_diverged
 from lit_rnn.commands.study.search.space import short
 from lit_rnn.commands.study.subject import Run, Setting

@@ -13,8 +13,7 @@ from lit_rnn.analysis.arrays import Real
 from lit_rnn.cells import Cell
 from lit_rnn.commands.analyze.measure import Finding
 from lit_rnn.models import SequenceModel
-from lit_rnn.models.probes import encoded, state_sizes
-from lit_rnn.scan import scan
+from lit_rnn.models.probes import read_by_cells, state_sizes
 
 ITERATIONS = 300  # of the search for fixed points, at most
 _STARTS = 128  # visited states from which fixed points are searched, fewer where their Jacobians are large
@@ -34,17 +33,6 @@ def visited(cell: Cell, x: Tensor) -> Tensor:
     return torch.stack(states)
 
 
-@torch.no_grad()
-def _read(model: SequenceModel, batch: Batch) -> list[Tensor]:
-    """What each layer's cell reads, (T, B, I)."""
-    x, lengths = encoded(model, batch), Parts.of(batch).lengths
-    read = []
-    for layer, cell in enumerate(model.cell_list()):
-        read.append(model.read_by(layer, x))
-        x = model.joined(layer, x, scan(cell, read[-1], lengths=lengths)[0], lengths)
-    return read
-
-
 # ---- fixed points
 
 
@@ -53,7 +41,7 @@ def fixed_points(model: SequenceModel, batch: Batch, iterations: int = ITERATION
     lengths = Parts.of(batch).lengths
     held, name = _held(model, batch)
     findings = []
-    for layer, (cell, x) in enumerate(zip(model.cell_list(), _read(model, batch), strict=True)):
+    for layer, (cell, x) in enumerate(zip(model.cell_list(), read_by_cells(model, batch), strict=True)):
         common = len(x) if lengths is None else int(lengths.min())
         states = visited(cell, x[:common])
         every = states.flatten(0, 1)
@@ -113,7 +101,7 @@ def probes(model: SequenceModel, tracked: Tracked) -> list[Finding]:
     steps, findings = tracked.inputs.shape[1], []
     rows = min(len(tracked.inputs), max(8, _PROBED // (steps * max(state_sizes(model)))))
     inputs, elements = tracked.inputs[:rows], tracked.elements[:rows]
-    for cell, x in zip(model.cell_list(), _read(model, (inputs, elements)), strict=True):
+    for cell, x in zip(model.cell_list(), read_by_cells(model, (inputs, elements)), strict=True):
         states = visited(cell, x).transpose(0, 1).numpy()
         found = analysis.linear_probe(states, elements.numpy(), tracked.trained)
         findings.append(
