@@ -150,6 +150,7 @@ class LastCheckpoint(Checkpoint):
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSV) and trainer.is_global_zero:
                 logger.save()
+                logger.experiment.flush()
                 kept = {"rows": logger.experiment.rows, "owed": owed, "should_stop": trainer.should_stop}
                 checkpoint["callbacks"][self.state_key] = kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -22,7 +23,9 @@ Row = dict[str, Any]
 class _Writer(ExperimentWriter):
     """Goes on with the metrics.csv that is there, instead of deleting it.
 
-    Rows are appended and flushed to the disk; a file with other columns replaces the one before in one move.
+    Rows are appended, and are on the disk where a checkpoint counts them (`flush`): to have each there when it is
+    logged would cost a small network as much as its step. A file with other columns replaces the one before in one
+    move.
     """
 
     def _check_log_dir_exists(self) -> None:
@@ -90,6 +93,14 @@ class _Writer(ExperimentWriter):
             self._written += len(self.metrics)
         self.metrics = []
 
+    def flush(self) -> None:
+        """Have on the disk what was saved."""
+        try:
+            with contextlib.suppress(FileNotFoundError), self.path.open("r+b") as file:
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
     def _append(self, data: bytes) -> None:
         try:
             with self.path.open("r+b", buffering=0) as file:
@@ -97,7 +108,6 @@ class _Writer(ExperimentWriter):
                 try:
                     if file.write(data) != len(data):  # the disk is full: a second attempt says so
                         file.write(data)
-                    os.fsync(file.fileno())
                 except OSError:
                     file.truncate(end)  # half a row would be in the way of the next
                     raise
@@ -129,3 +139,8 @@ class MetricsCSV(CSVLogger):
 
     def log_hyperparams(self, params: Any = None) -> None:
         """config.yaml holds them."""
+
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if self._experiment is not None:
+            self.experiment.flush()

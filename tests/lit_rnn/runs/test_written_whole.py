@@ -176,3 +176,28 @@ def test_what_cannot_be_written_is_named(cli: Any, config: Any, full_disk: Any, 
     (line,) = done.err.splitlines()
     assert line.startswith("lit_rnn: ") and f"{name} cannot be written ({os.strerror(number)})" in line
     assert not [path for path in Path(".").rglob("*") if path.name.endswith(".partial")]
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_rows_are_on_the_disk_where_a_checkpoint_counts_them(
+    cli: Any, config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not at every row, which takes as long as a small network's step, on a cluster's storage many times that."""
+    flushed, at_checkpoints, replace = [0], [], os.replace
+
+    def fsync(descriptor: int) -> None:
+        if os.readlink(f"/proc/self/fd/{descriptor}").endswith("/metrics.csv"):
+            flushed.append(os.fstat(descriptor).st_size)
+
+    def name(partial: Path, path: Path) -> None:
+        if path.suffix == ".ckpt" and path.name != "init.ckpt":
+            at_checkpoints.append((flushed[-1], Path("r/metrics.csv").stat().st_size))
+        replace(partial, path)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", name)
+    assert cli("fit", "-c", config(), "--run_dir", "r", "--trainer.log_every_n_steps", 1).status == 0
+    assert at_checkpoints and all(on_disk == written for on_disk, written in at_checkpoints)
+    assert flushed[-1] == Path("r/metrics.csv").stat().st_size
+    rows = len(Path("r/metrics.csv").read_text().splitlines())
+    assert len(flushed) <= 2 + len(at_checkpoints) < rows, "not at every row"
