@@ -22,9 +22,9 @@ class SchurForm(KeepsKind):
     P = exp(A) orthogonal (``basis``); Theta has 2x2 blocks gamma_i R(theta_i) (``gains``, ``angles``), the complex
     eigenvalues gamma_i e^{+-i theta_i}; T is strictly upper triangular above the blocks (``upper``), zero at the start:
     W starts orthogonal. gamma = 1 and T = 0 is SO(n). n^2 - n/2 numbers: n(n-1)/2 of A, n of Theta, n(n-2)/2 of T; W
-    reaches a set of dimension n^2 - n, as a block of a general Schur form has a third number.
+    reaches a set of dimension n^2 - n, as turning P inside a block turns T and nothing else.
 
-    That number is t_i, above the diagonal of block i, in the released T: n/2 entries more, n^2 numbers in all, and W
+    The released T also has t_i, above the diagonal of block i: n/2 entries more, n^2 numbers in all, and W
     any real matrix. With a = gamma_i cos theta_i and b = gamma_i sin theta_i the block is [[a, t_i - b], [b, a]], its
     eigenvalues a +- sqrt(b (t_i - b)): gamma_i is no longer their modulus, nor Theta all that is normal.
 
