@@ -313,11 +313,11 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
       On any device.
     - ``auto``: the first of ``native``, ``triton``, ``fused``, ``parallel`` and ``torch`` that can; where none can,
       ``compiled`` where ``expected_steps`` is at least 200,000, and ``loop`` below. With one thread, in float32,
-      without autocast, ``torch`` for the LSTMs that it takes, where sequences are of one length: ``native`` needed up to
-      1.4 times as long there, for GRU and RNN a third to a half (`benchmarks/README.md`). On
-      a CUDA device, where `autotune.MEASURE_FROM` steps are to come, `scan` measures all that can instead, once for
-      each shape, and takes the fastest; ``lit_rnn autotune`` shows what was measured. Inside a transform of
-      ``torch.func``, such as ``grad`` or ``vmap``, it is ``loop``.
+      without autocast, ``torch`` for the LSTMs that it takes, where sequences are of one length: ``native`` needed up
+      to 1.4 times as long there, for GRU and RNN a third to a half (`benchmarks/README.md`). On a CUDA device, where
+      `autotune.MEASURE_FROM` steps are to come, `scan` measures all that can instead, once for each shape,
+      and takes the fastest; ``lit_rnn autotune`` shows what was measured. Inside a transform of ``torch.func``, such as
+      ``grad`` or ``vmap``, it is ``loop``.
 
     Args:
         asked: The name.
