@@ -51,8 +51,8 @@ class ChecksKinds(_ProtocolMeta, ABCMeta):  # of protocols too, so that a class 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
         kinds: dict[str, Any] = {}
         for base in reversed(cls.__mro__):
-            if "__init__" in vars(base):  # which is read here, not called: what mypy fears cannot happen
-                kinds |= _kinds(base.__init__, base.__module__.partition(".")[0] in OURS)  # type: ignore[misc]
+            if "__init__" in vars(base):
+                kinds |= _kinds(vars(base)["__init__"], base.__module__.partition(".")[0] in OURS)
         args, kwargs = _plain(cls.options_at, cls.__signature__, kinds, args, kwargs)
         return super().__call__(*args, **kwargs)
 

@@ -25,6 +25,11 @@ def require(ok: bool, key: str, given: object, accepted: str) -> None:
         raise UserError(f"{key} is {as_in_yaml(given)}, but it must be {accepted}.")
 
 
+def one_of(given: object, key: str, accepted: Iterable[str]) -> None:
+    """Raise `UserError` unless it is one of these names."""
+    require(given in (names := list(accepted)), key, given, f"one of {', '.join(names)}")
+
+
 def whole(given: Any, key: str, least: int = 0) -> int:
     """A whole number of at least ``least``, also one of NumPy; a bool is none."""
     require(_is_whole(given, least), key, given, f"a whole number of at least {least}")

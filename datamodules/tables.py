@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from datamodules.arrays import Layout, Place, as_texts, load_array, of_arrays, read_arrays
 from datamodules.errors import UserError, did_you_mean, one_line
+from datamodules.extras import needed
 from datamodules.sequences import SPLITS, Sequences, joined
 
 _MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
@@ -135,12 +135,7 @@ def _check_header(header: list[str], path: Path) -> None:
 
 
 def _read_parquet(path: Path) -> Table:
-    try:
-        pq = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise UserError(
-            f"{path} needs the Python package pyarrow, which is not installed: pip install 'lit_rnn[parquet]'."
-        ) from error
+    pq = needed("pyarrow.parquet", path, "parquet")
     try:
         table = pq.read_table(str(path))
     except Exception as error:  # a damaged file raises whatever its bytes say

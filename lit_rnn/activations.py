@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
+from datamodules.errors import one_of
 
 Nonlinearity = Literal["tanh", "relu", "leaky_relu", "elu", "identity"]
 NonlinearityOrModReLU = Literal["modrelu", "tanh", "relu", "leaky_relu", "elu", "identity"]
@@ -70,7 +70,7 @@ def nonlinearity(name: NonlinearityOrModReLU, size: int) -> Callable[[Tensor], T
         UserError: for an unknown name.
     """
     known = get_args(NonlinearityOrModReLU)
-    require(name in known, "model.init_args.nonlinearity", name, f"one of {', '.join(known)}")
+    one_of(name, "model.init_args.nonlinearity", known)
     return ModReLU(size) if name == "modrelu" else NONLINEARITIES[name]
 
 

@@ -1,4 +1,5 @@
-"""Precision: modules that are moved to another dtype (real tensors stay real, complex ones complex), and products."""
+"""Precision: modules that are moved to another dtype (real tensors stay real, complex ones complex), products, and what
+a sentence calls a tensor."""
 
 from __future__ import annotations
 
@@ -50,6 +51,18 @@ def _moved(tensor: Tensor, fn: Move, in_single: bool) -> Tensor:
         return tensor.to(probe.device, torch.complex64 if tensor.is_complex() else torch.float32)
     moved = fn(parts)
     return torch.view_as_complex(moved) if tensor.is_complex() else moved
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Such as ``float32``."""
+    return str(dtype).removeprefix("torch.")
+
+
+def described(tensor: object) -> str:
+    """Such as ``float32 (3, 8) on cpu``."""
+    if not isinstance(tensor, Tensor):
+        return f"of type {type(tensor).__name__}"
+    return f"{dtype_name(tensor.dtype)} {tuple(tensor.shape)} on {tensor.device}"
 
 
 def as_plain(tensor: Tensor) -> Tensor:

@@ -35,10 +35,10 @@ import yaml
 from datamodules.errors import UserError
 from lit_rnn.files import make_folder, read_json, read_yaml, refuse_links
 from lit_rnn.runs.checkpoints import last_checkpoint
-from lit_rnn.runs.config import section
 from lit_rnn.runs.curves import is_whole
 from lit_rnn.runs.endings import diverged, how_diverged, is_diverged
 from lit_rnn.runs.folder import newest_config
+from lit_rnn.runs.options import section
 from lit_rnn.runs.results import as_kept, is_finished, runs_below
 
 ROWS = 200  # of training losses
@@ -63,10 +63,7 @@ def collect(run: Path, to: Path, commit: str | None = None) -> None:
         what = f"{run} holds no run (no config.yaml)" if path is None else f"{to} is not below the current folder"
         raise UserError(f"{what}: python results/collect.py RUN results/TASK/NAME.")
     studies.check_one_setting(run)
-    versions = read_json(run / "versions.json")
-    versions["commit"] = commit or versions.get("commit")
-    if versions["commit"] is None:
-        raise UserError(f"{run / 'versions.json'} does not name the commit that the run began with: give --commit.")
+    versions = studies.versions_of(run, commit)
     words = path.read_text()
     told = [str(read_yaml(one, "config").get("run_dir")) for one in run.glob("config*.yaml")]
     rewrite = rewriter([str(run), str(run.resolve()), *told], to)

@@ -11,10 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import attacked
-import nonnormal
 import rates
 import solving
-import starts
 import tracking
 
 from lit_rnn.commands.compare.measure import Comparison, compare
@@ -57,10 +55,14 @@ def read(folder: Path) -> Results:
     studies = (
         tracking.read_all(folder / "tracking"),
         attacked.read_all(folder / "robustness"),
-        nonnormal.read(folder / "nonnormal"),
-        starts.read(folder / "nonnormal"),
+        _content(folder / "nonnormal" / "memory.json"),
+        _content(folder / "nonnormal" / "runs.json"),
     )
     return Results(comparisons, _compared(short), going, finished, *studies)
+
+
+def _content(path: Path) -> dict[str, Any] | None:
+    return read_json(path) if path.is_file() else None
 
 
 def _compared(runs: Sequence[Path]) -> list[Comparison]:

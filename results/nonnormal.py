@@ -11,12 +11,15 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from verdicts import verdict
 
-from lit_rnn.files import make_folder, read_json, write_file
+from lit_rnn.files import make_folder, write_file
 from lit_rnn.report.tables import Table
+
+if TYPE_CHECKING:
+    from lit_rnn.analysis.memory import Nonlinearity
 
 PAPER = "nonnormal"  # its page
 PICTURE = "nonnormal-memory.svg"
@@ -71,7 +74,7 @@ FISHER = (  # figure 1; its gains are not said
     Network("identity, λ = 0.95", "identity", (0.95,)),
 )
 DECODED = (FISHER[0], Network("orthogonal, λ = 1", "orthogonal", (1.0,)))  # figure 2
-SETTINGS: Mapping[str, tuple[str, float]] = {  # its panels: nonlinearity and noise
+SETTINGS: Mapping[str, tuple[Nonlinearity, float]] = {  # its panels: nonlinearity and noise
     "linear": ("identity", 0.0),
     "linear with noise": ("identity", NOISE),
     "ELU": ("elu", 0.0),
@@ -94,7 +97,7 @@ def measured() -> dict[str, Any]:
     }
     decoded = {
         title: {
-            one.name: _kept(decoder_memory(one.matrix(), source, range(N), f, noise, samples=SAMPLES))  # type: ignore[arg-type]
+            one.name: _kept(decoder_memory(one.matrix(), source, range(N), f, noise, samples=SAMPLES))
             for one in DECODED
         }
         for title, (f, noise) in SETTINGS.items()
@@ -107,12 +110,6 @@ def _kept(values: Any) -> list[float]:
 
 
 # ---- in words
-
-
-def read(folder: Path) -> dict[str, Any] | None:
-    """results/nonnormal/memory.json, if it is there."""
-    path = folder / "memory.json"
-    return read_json(path) if path.is_file() else None
 
 
 def _claims(found: Mapping[str, Any]) -> list[tuple[str, bool, str]]:

@@ -19,8 +19,8 @@ from lit_rnn.commands.compare.measure import (
 )
 from lit_rnn.commands.compare.subject import Run
 from lit_rnn.report.tables import Table, number, plain_markdown
-from lit_rnn.runs.config import listed, section
 from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.options import listed, section
 
 RULE = """Updates until a validation found the loss below a share of chance, where a run ends: mean ± sample standard
 deviation over the seeds that got there, and how many did of all that ended; one that diverged did not. Of several

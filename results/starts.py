@@ -10,7 +10,6 @@ from typing import Any
 import studies
 from verdicts import verdict
 
-from lit_rnn.files import read_json
 from lit_rnn.published import Published, published
 from lit_rnn.report.tables import Table, plain_markdown, spread
 
@@ -39,12 +38,6 @@ def _henrici(run: Path) -> dict[str, float]:
 
     places = {"before": run / "checkpoints" / "init.ckpt", "after": run / "checkpoints" / "best.ckpt"}
     return {when: henrici(recurrent_matrices(load(path))["recurrent"]) for when, path in places.items()}
-
-
-def read(folder: Path) -> dict[str, Any] | None:
-    """results/nonnormal/runs.json, if it is there."""
-    path = folder / "runs.json"
-    return read_json(path) if path.is_file() else None
 
 
 def of_arm(found: Mapping[str, Any], task: str, start: str) -> tuple[list[Run], int]:

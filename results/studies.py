@@ -109,13 +109,23 @@ def check_one_setting(run: Path) -> None:
         )
 
 
+def versions_of(run: Path, commit: str | None) -> dict[str, Any]:
+    """What a run's first versions.json says, with the commit given where there is one.
+
+    Raises:
+        UserError: if neither names a commit.
+    """
+    versions = read_json(run / "versions.json")
+    versions["commit"] = commit or versions.get("commit")
+    if versions["commit"] is None:
+        raise UserError(f"{run / 'versions.json'} does not name the commit that the run began with: give --commit.")
+    return versions
+
+
 def _run(run: Run, checkpoint: Checkpoint, folder: Path, commit: str | None) -> dict[str, Any]:
     place = folder / run.name
     check_one_setting(place)
-    versions = read_json(place / "versions.json")
-    versions["commit"] = commit or versions.get("commit")
-    if versions["commit"] is None:
-        raise UserError(f"{place / 'versions.json'} does not name the commit that the run began with: give --commit.")
+    versions = versions_of(place, commit)
     fit = read_result(place)
     tested = is_done(replace(run, command="test", checkpoint=checkpoint), folder)
     columns = {key: read_curve(place / "metrics.csv", key) for key in ("val/loss", f"val/{fit['metric']}")}

@@ -65,8 +65,7 @@ PLAN = {  # what the modules of a wing are called; fit is watched by callbacks, 
 DRAWS = ("matplotlib", "rich", "lit_rnn.report")
 TABLE = ROOT / "lit_rnn" / "__main__.py"
 # import what a user, a checkpoint or an extra names, or on demand what lies beside them; else a name is written there
-BY_NAME = {"lit_rnn.__main__", "lit_rnn.class_paths", "lit_rnn.export.needs"}
-BY_NAME |= {"datamodules.lazy", "datamodules.tables", "datamodules.uea"}
+BY_NAME = {"lit_rnn.__main__", "lit_rnn.class_paths", "datamodules.extras", "datamodules.lazy", "datamodules.uea"}
 FILES = sorted(path for package in ("datamodules", "lit_rnn") for path in (ROOT / package).rglob("*.py"))
 
 

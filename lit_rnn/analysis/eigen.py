@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment, minimize_scalar
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from datamodules.errors import require, whole
+from datamodules.errors import one_of, require, whole
 from lit_rnn.analysis.arrays import ROUNDING, Complex, Real, back, near_one, square, times_power_of_two
 
 Precision = Literal["auto", "double", "high"]
@@ -91,7 +91,7 @@ def eigenvalues(W: ArrayLike | Tensor, precision: Precision = "auto") -> Complex
 
     Cost O(n^3); in high precision about a second at n = 100.
     """
-    require(precision in get_args(Precision), "precision", precision, f"one of {', '.join(get_args(Precision))}")
+    one_of(precision, "precision", get_args(Precision))
     W = square(W)
     return np.concatenate([_of_block(W[np.ix_(block, block)], precision) for block in irreducible_blocks(W)])
 

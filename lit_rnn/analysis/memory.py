@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from datamodules.errors import require, whole
+from datamodules.errors import one_of, require, whole
 from lit_rnn.activations import NONLINEARITIES, Nonlinearity
 from lit_rnn.analysis.arrays import Real, back, near_one, square, times_power_of_two, vector
 from lit_rnn.analysis.eigen import is_nilpotent, spectral_radius
@@ -217,7 +217,7 @@ def decoder_memory(
     lags = [whole(lag, "lags") for lag in lags]
     steps = max(n, *(lag + 1 for lag in lags)) if steps is None else whole(steps, "steps", 1)
     require(max(lags) < steps, "lags", lags, f"lags from 0 to {steps - 1}")
-    require(nonlinearity in NONLINEARITIES, "nonlinearity", nonlinearity, f"one of {', '.join(NONLINEARITIES)}")
+    one_of(nonlinearity, "nonlinearity", NONLINEARITIES)
     require(0 <= noise < math.inf, "noise", noise, "0 or positive, and finite")
     require(0 <= ridge < math.inf, "ridge", ridge, "0 or positive, and finite")
     samples = whole(samples, "samples", 4)

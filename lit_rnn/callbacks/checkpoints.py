@@ -218,7 +218,7 @@ class LastCheckpoint(Checkpoint):
             stopping.stop_noting(f" after step {trainer.global_step}{self._go_on(trainer)}")
 
     def _go_on(self, trainer: Trainer) -> str:
-        used = (trainer.lightning_module, trainer.datamodule)  # type: ignore[attr-defined]
+        used = (trainer.lightning_module, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning at run time
         own = sorted({type(one).__module__ for one in used if own_module(class_path(type(one)))})
         return how_to_go_on(self.path.parent.parent, own)
 

@@ -47,12 +47,12 @@ class FiniteLoss(Callback):
                 self._tell(pl_module, f"The loss is {loss.item()} at step {step + 1}")
             return
         self._losses.append((step + 1, loss.detach()))
-        logged = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        logged = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning at run time
         if (logged and (step + 1) % logged == 0) or len(self._losses) == MOST:
             self._look(pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        every, step = trainer.log_every_n_steps, trainer.global_step + 1  # type: ignore[attr-defined]
+        every, step = trainer.log_every_n_steps, trainer.global_step + 1  # type: ignore[attr-defined]  # set by Lightning at run time
         if not every or step % every or trainer.scaler is not None:
             return
         norms = [p.grad.detach().norm() for p in pl_module.parameters() if p.grad is not None]

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
+from datamodules.errors import one_of, require
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.init import Fill, chain_, chrono_, dense_, orthogonal_, ramp_, source_, xavier_, xavier_normal_
 
@@ -38,7 +38,7 @@ def gates_start_(input: nn.Linear, recurrent: nn.Linear, init: GateInit, candida
     uRNN papers. ``xavier_normal_joint``: Glorot normal, [W V] of a gate (n, n + I) being one matrix, as in the nnRNN
     paper: all N(0, 2 / (2n + I)).
     """
-    require(init in get_args(GateInit), "model.init_args.init", init, f"one of {', '.join(get_args(GateInit))}")
+    one_of(init, "model.init_args.init", get_args(GateInit))
     n = recurrent.in_features
     _uniform_(n, input.weight, input.bias, recurrent.weight)
     if init == "plain":

@@ -18,6 +18,7 @@ from lit_rnn.runs import config as run_config
 from lit_rnn.runs import limits
 from lit_rnn.runs.checkpoints import folder_of
 from lit_rnn.runs.folder import newest_config
+from lit_rnn.runs.options import section
 from lit_rnn.yaml_limits import YAMLLimitError, check_yaml
 
 
@@ -144,7 +145,7 @@ def _refuse_task(configs: Sequence[str], options: Mapping[str, str]) -> None:
 
 def _tasks_in(configs: Sequence[str]) -> Iterator[str]:
     for name in configs:
-        if _has_task(run_config.section(run_config.read_config(Path(name)), "model").get("init_args")):
+        if _has_task(section(run_config.read_config(Path(name)), "model").get("init_args")):
             yield f"config {name}"
 
 

@@ -12,7 +12,8 @@ from jsonargparse import Namespace
 
 from datamodules.errors import UserError
 from lit_rnn.files import parse_yaml
-from lit_rnn.runs.config import listed, read_config, walk
+from lit_rnn.runs.config import read_config
+from lit_rnn.runs.options import listed, walk
 
 Dropped = tuple[str, str | None]  # a key, and the class whose option it would be, if it would be one's
 

@@ -23,7 +23,8 @@ from datamodules.errors import did_you_mean, one_line
 from lit_rnn.class_paths import full_name, loaded, shorten, subclasses
 from lit_rnn.models import SequenceModel
 from lit_rnn.optim.schedule import NOT_PLAIN
-from lit_rnn.runs.config import PLACES, base_of, read_config, walk
+from lit_rnn.runs.config import PLACES, base_of, read_config
+from lit_rnn.runs.options import walk
 
 _NOT_TO_NAME = {*NOT_PLAIN, "GroupedOptimizer", "RiemannianOptimizer", "SparseAdam", "LBFGS"}  # cannot be used
 BASES = {key: PLACES[key] for key in ("model", "data")}

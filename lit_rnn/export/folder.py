@@ -14,17 +14,16 @@ from torch import Tensor
 
 from datamodules.base import data_of
 from datamodules.errors import UserError, one_line, require
+from datamodules.extras import needed
 from lit_rnn import __version__, class_paths, files
-from lit_rnn.export.needs import needed
+from lit_rnn.dtypes import dtype_name
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.loading import OTHER_VERSION, build, checked_class
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _KEYS = ("format", "lit_rnn", "class_path", "init_args", "task", "dtype", "complex", "sha256")
-_DTYPES = {
-    str(dtype).removeprefix("torch."): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.half)
-}
+_DTYPES = {dtype_name(dtype): dtype for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.half)}
 
 
 def save(model: SequenceModel, folder: str | Path) -> Path:
@@ -39,9 +38,9 @@ def save(model: SequenceModel, folder: str | Path) -> Path:
         UserError: if safetensors is not installed, an option of the model is nothing that JSON keeps, or the folder
             cannot be made.
     """
-    safetensors = needed("safetensors.torch", "lit_rnn.export.save")
+    safetensors = needed("safetensors.torch", "lit_rnn.export.save", "export")
     require(isinstance(model, SequenceModel), "model", type(model).__name__, "a lit_rnn.models.SequenceModel")
-    dtype = str(model.decoder.weight.dtype).removeprefix("torch.")
+    dtype = dtype_name(model.decoder.weight.dtype)
     require(dtype in _DTYPES, "model", f"of dtype {dtype}", f"of one of {', '.join(_DTYPES)}")
     weights = {name: tensor.detach().cpu() for name, tensor in model.weights_in(model.state_dict()).items()}
     parts = {
@@ -93,7 +92,7 @@ def load(folder: str | Path, trust: Sequence[str] = ()) -> SequenceModel:
     Raises:
         UserError: if a file is missing, damaged, or of another kind or version, or a class that it names is not loaded.
     """
-    safetensors = needed("safetensors.torch", "lit_rnn.export.load")
+    safetensors = needed("safetensors.torch", "lit_rnn.export.load", "export")
     class_paths.trust(trust)
     where, path = Path(folder) / CONFIG, Path(folder) / WEIGHTS
     for file in (where, path):

@@ -12,11 +12,12 @@ from torch.nn.utils import parametrize
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_iter, tree_unflatten
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, one_of
 from lit_rnn.activations import COMPLEX_EPS, ComplexModReLU, identity
 from lit_rnn.cells.base import Cell, State, start_of
 from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
+from lit_rnn.dtypes import dtype_name
 from lit_rnn.models import SequenceModel
 from lit_rnn.scan.drive import halves
 from lit_rnn.scan.fused import matrix_on_halves
@@ -195,7 +196,7 @@ def network(source: SequenceModel | Cell, form: Form) -> Step:
     Raises:
         UserError: for what cannot be exported.
     """
-    require(form in FORMS, "form", form, f"one of {', '.join(FORMS)}")
+    one_of(form, "form", FORMS)
     _checked(source)
     module = FORMS[form](source)
     used = _Used()
@@ -227,7 +228,7 @@ def _fixed(cell: Cell) -> Cell:
     cell = copy.deepcopy(cell).cpu().eval()
     for module in list(cell.modules()):
         if parametrize.is_parametrized(module):  # torch's remove_parametrizations would change the original's class too
-            values = {name: getattr(module, name) for name in module.parametrizations}  # type: ignore[union-attr]
+            values = {name: getattr(module, name) for name in module.parametrizations}  # type: ignore[union-attr]  # it has them
             module.__class__ = parametrize.type_before_parametrizations(module)
             del module.parametrizations
             for name, value in values.items():
@@ -257,7 +258,7 @@ def _checked(source: object) -> list[Cell]:
     numbers = [tensor for tensor in source.parameters() if tensor.is_floating_point() or tensor.is_complex()]
     dtypes = {tensor.dtype.to_real() for tensor in numbers}
     if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
-        given = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        given = " and ".join(sorted(dtype_name(dtype) for dtype in dtypes))
         raise UserError(f"The weights are {given}, but they must be float32 or float64: call .float() or .double().")
     cells = source.cell_list() if isinstance(source, SequenceModel) else [source]
     for cell in cells:

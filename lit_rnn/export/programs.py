@@ -14,11 +14,11 @@ import torch
 from torch.export import Dim, ExportedProgram
 
 from datamodules.errors import UserError, one_line, require
+from datamodules.extras import needed
 from lit_rnn import __version__, files
 from lit_rnn.cells import Cell
 from lit_rnn.class_paths import class_path
 from lit_rnn.export.folder import learned
-from lit_rnn.export.needs import needed
 from lit_rnn.export.network import Form, initial_state, network
 from lit_rnn.models import SequenceModel
 
@@ -63,7 +63,7 @@ def to_onnx(source: SequenceModel | Cell, path: str | Path, form: Form = "step")
     """
     path = _checked_path(path, ".onnx")
     for package in ("onnx", "onnxscript"):
-        needed(package, "lit_rnn.export.to_onnx")
+        needed(package, "lit_rnn.export.to_onnx", "export")
     exported = program(source, form)
     names = [f"state_{number}" for number in range(len(initial_state(source, 1)))]
 
@@ -83,7 +83,7 @@ def to_onnx(source: SequenceModel | Cell, path: str | Path, form: Form = "step")
         )
 
     onnx = _told(export, source, form, "ONNX")
-    needed("onnx_ir.passes.common", "lit_rnn.export.to_onnx").RemoveUnusedNodesPass()(onnx.model)
+    needed("onnx_ir.passes.common", "lit_rnn.export.to_onnx", "export").RemoveUnusedNodesPass()(onnx.model)
     onnx.model.metadata_props[ABOUT] = _about(source, form)
     files.make_folder(path.parent, "path")
     onnx.save(str(path))

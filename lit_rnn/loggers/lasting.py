@@ -61,7 +61,7 @@ class _Lasting(Logger):
     def experiment(self) -> Any:
         """The logger's; one that takes no notice once that is lost. What is refused for another reason is raised."""
         try:
-            return _DummyExperiment() if self.lost else super().experiment  # type: ignore[misc]
+            return _DummyExperiment() if self.lost else super().experiment  # type: ignore[misc]  # that of the logger beside it
         except Exception as error:  # each client has its own for a server that is away
             if not _is_unreachable(error):
                 raise
@@ -70,11 +70,11 @@ class _Lasting(Logger):
 
     @telling
     def log_metrics(self, *args: Any, **kwargs: Any) -> None:
-        super().log_metrics(*args, **kwargs)  # type: ignore[safe-super]
+        super().log_metrics(*args, **kwargs)  # type: ignore[safe-super]  # that of the logger beside it
 
     @telling
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
-        super().log_hyperparams(*args, **kwargs)  # type: ignore[safe-super]
+        super().log_hyperparams(*args, **kwargs)  # type: ignore[safe-super]  # that of the logger beside it
 
     @telling
     def log_graph(self, *args: Any, **kwargs: Any) -> None:

@@ -159,7 +159,7 @@ class WandbDashboard(WandbLogger):
         dataframe: Any = None,
         step: int | None = None,
     ) -> None:
-        super().log_table(key, columns, data, dataframe, step)  # type: ignore[arg-type]
+        super().log_table(key, columns, data, dataframe, step)  # type: ignore[arg-type]  # W&B takes any rows
 
     @telling
     def summarize(self, values: Mapping[str, Any]) -> None:
@@ -189,8 +189,8 @@ class WandbDashboard(WandbLogger):
     def _finish(self, code: int) -> None:
         run, self._experiment = self._experiment, None
         if self._preempted:
-            run.mark_preempting()  # type: ignore[union-attr]
-        run.finish(code)  # type: ignore[union-attr]
+            run.mark_preempting()  # type: ignore[union-attr]  # finalize has looked
+        run.finish(code)  # type: ignore[union-attr]  # finalize has looked
 
 
 def _let_go() -> None:

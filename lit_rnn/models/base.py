@@ -370,7 +370,7 @@ class SequenceModel(KeepsKind, Training):
             return loss, loss if joint.anything_counts(self.task, parts) else None
         if joint.counts_may_differ(self.task, parts):
             return joint.joint_loss(loss, joint.how_many(self.task, parts), world_size)
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning at run time
         logged = every > 0 and (self.optimizer_steps + 1) % every == 0
         return loss, joint.mean_loss(loss, world_size) if logged else loss
 

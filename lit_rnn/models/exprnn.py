@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from datamodules.errors import require, whole_or_null
+from datamodules.errors import one_of, whole_or_null
 from datamodules.task import Task
 from lit_rnn.cells import Cell, DtrivRNNCell, ExpRNNCell, UnitaryExpRNNCell
 from lit_rnn.init import SKEW_INITS, SkewInitName
@@ -43,7 +43,7 @@ class ExpRNN(OrthogonalRNN):
         **kwargs: Any,
     ) -> None:
         self.check_init(init)
-        require(map in MAPS, "model.init_args.map", map, f"one of {', '.join(MAPS)}")
+        one_of(map, "model.init_args.map", MAPS)
         super().__init__(task, hidden_size, recurrent_lr_ratio=recurrent_lr_ratio, **kwargs)
 
     def build_cell(self, input_size: int) -> Cell:

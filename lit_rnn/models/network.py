@@ -15,12 +15,11 @@ from datamodules.errors import UserError, require
 from datamodules.task import Task
 from lit_rnn.blame import defined
 from lit_rnn.cells import Cell, State
-from lit_rnn.dtypes import first
+from lit_rnn.dtypes import described, first
 from lit_rnn.init import InputInit, decoder_
 from lit_rnn.models.blocks import EMBEDDING_BOUND, MIXERS, NORMS, Dropouts, check_options, mask, pooled, turned
 from lit_rnn.parametrizations import constrain_recurrent
 from lit_rnn.scan import backend_here, check_backend, scan
-from lit_rnn.scan.checks import described
 from lit_rnn.scan.unequal import check_lengths
 
 

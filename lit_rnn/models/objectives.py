@@ -264,7 +264,7 @@ class Meters(nn.ModuleDict):
         """The meters of a stage, by what they are logged as; ``length`` is another one than that of training."""
         names = {"loss": "loss", self.task.metric: "metric"}
         return {
-            at_length(label, length): self[at_length(f"{stage}_{name}", length)]  # type: ignore[misc]
+            at_length(label, length): self[at_length(f"{stage}_{name}", length)]  # type: ignore[misc]  # Metrics alone are added
             for label, name in names.items()
         }
 
@@ -364,7 +364,7 @@ def _tensors_to_lists(meters: nn.Module, state: dict[str, Any], prefix: str, *_:
         del state[key]
     state.update(given if given.keys() == own.keys() else own)
     for name, meter in meters.named_children():
-        for key, default in meter._defaults.items():  # type: ignore[union-attr, operator]
+        for key, default in meter._defaults.items():  # type: ignore[union-attr, operator]  # a Metric's
             path = f"{prefix}{name}.{key}"
             if isinstance(default, list) and path in state:
                 state[path] = [state[path]] if state[path].numel() else []

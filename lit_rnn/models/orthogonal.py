@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from datamodules.errors import require
+from datamodules.errors import one_of, require
 from datamodules.task import Task
 from lit_rnn.activations import ModReLU, NonlinearityOrModReLU
 from lit_rnn.cells import (
@@ -73,7 +73,7 @@ class OrthogonalRNN(SequenceModel):
 
     @staticmethod
     def check_init(init: str) -> None:
-        require(init in SKEW_INITS, "model.init_args.init", init, f"one of {', '.join(SKEW_INITS)}")
+        one_of(init, "model.init_args.init", SKEW_INITS)
 
 
 class OneRateRNN(OrthogonalRNN):

@@ -12,10 +12,10 @@ from datamodules.errors import UserError
 from lit_rnn import analysis
 from lit_rnn.blame import defined
 from lit_rnn.cells.base import Cell, start_of
+from lit_rnn.dtypes import described
 from lit_rnn.models.base import SequenceModel
 from lit_rnn.parametrizations.orthogonal import double
 from lit_rnn.scan import scan
-from lit_rnn.scan.checks import described
 
 
 def layer_name(model: SequenceModel, layer: int, name: str) -> str:

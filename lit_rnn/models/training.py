@@ -18,7 +18,7 @@ from datamodules.arguments import ChecksKinds
 from datamodules.base import data_of
 from datamodules.batch import Batch, Parts
 from datamodules.checks import SPLIT_WORDS, check_batch
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, one_of, require
 from lit_rnn import optim
 from lit_rnn.class_paths import class_path
 from lit_rnn.models import averages, changes, made_on, resuming
@@ -95,9 +95,7 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         watched = self._watched(scheduler)
         known = [f"train/{name}" for name in measured_names(self.task)]
         known += [f"val/{name}" for name in measured_names(self.task, self._other_lengths())]
-        require(
-            watched in known, "model.init_args.lr_scheduler.init_args.monitor", watched, f"one of {', '.join(known)}"
-        )
+        one_of(watched, "model.init_args.lr_scheduler.init_args.monitor", known)
         interval = optim.interval_of(self.options.lr_scheduler, self.options.lr_scheduler_interval)
         # not Lightning's: it wants the metric after every epoch, measured or not
         schedule = {"scheduler": scheduler, "monitor": watched, "interval": interval, "reduce_on_plateau": False}

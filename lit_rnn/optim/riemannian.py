@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from datamodules.errors import require
+from datamodules.errors import one_of, require
 from lit_rnn.optim.closure import evaluated
 from lit_rnn.parametrizations.exponential import exp_normal
 from lit_rnn.parametrizations.orthogonal import hold_
@@ -23,13 +23,9 @@ Metric = Literal["euclidean", "canonical"]
 Retraction = Literal["cayley", "qr", "polar", "exp"]
 
 
-def _check(key: str, given: str, choices: object) -> None:
-    require(given in get_args(choices), key, given, f"one of {', '.join(get_args(choices))}")
-
-
 def skew_gradient(W: Tensor, G: Tensor, metric: Metric) -> Tensor:
     """Omega of the Riemannian gradient Omega W: G W^H - W G^H, and half of it in the Euclidean metric."""
-    _check("metric", metric, Metric)
+    one_of(metric, "metric", get_args(Metric))
     product = G @ W.mH
     return (product - product.mH) * (0.5 if metric == "euclidean" else 1.0)
 
@@ -49,7 +45,7 @@ def retract(W: Tensor, Omega: Tensor, retraction: Retraction) -> Tensor:
     ``cayley``: (I - Omega/2)^-1 (I + Omega/2) W; ``exp``: exp(Omega) W, the geodesic; ``polar``: the nearest unitary
     matrix to W + Omega W; ``qr``: its Q factor, with the diagonal of R positive (first order only, the others second).
     """
-    _check("retraction", retraction, Retraction)
+    one_of(retraction, "retraction", get_args(Retraction))
     if retraction == "exp":
         return exp_normal(Omega) @ W
     step = Omega @ W
@@ -85,8 +81,8 @@ class RiemannianOptimizer(Optimizer):
         retraction: Retraction = "cayley",
         drift_bound: float = 1e-5,
     ) -> None:
-        _check("metric", metric, Metric)
-        _check("retraction", retraction, Retraction)
+        one_of(metric, "metric", get_args(Metric))
+        one_of(retraction, "retraction", get_args(Retraction))
         require(drift_bound > 0, "drift_bound", drift_bound, "positive")
         require(options["lr"] >= 0, "lr", options["lr"], "0 or positive")
         manifold = {"manifold": False, "metric": metric, "retraction": retraction, "drift_bound": drift_bound}

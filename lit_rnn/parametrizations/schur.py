@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
+from datamodules.errors import one_of, require
 from lit_rnn.dtypes import KeepsKind
 from lit_rnn.init import SkewInit, henaff_
 from lit_rnn.parametrizations.exponential import Exponential
@@ -45,7 +45,7 @@ class SchurForm(KeepsKind):
         super().__init__()
         require(size % 2 == 0, "model.init_args.hidden_size", size, "even: the Schur form has 2x2 blocks")
         known = get_args(UpperEntries)
-        require(upper in known, "model.init_args.upper", upper, f"one of {', '.join(known)}")
+        one_of(upper, "model.init_args.upper", known)
         self.size = size
         self.basis = Exponential(size, init)
         self.angles = nn.Parameter(torch.empty(size // 2).uniform_(0, 2 * math.pi))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, one_of, require
 from lit_rnn.dtypes import as_plain
 from lit_rnn.parametrizations.orthogonal import double
 
@@ -141,7 +141,7 @@ def constrain_recurrent(cell: Any, kind: Constraint, bound: float = 1.0) -> None
             unitary cells have all singular values at 1 as it is.
     """
     key = "model.init_args.recurrent_constraint"
-    require(kind in get_args(Constraint), key, kind, f"one of {', '.join(get_args(Constraint))}")
+    one_of(kind, key, get_args(Constraint))
     if kind == "none":
         return
     layer, matrices = getattr(cell, "recurrent", None), cell.recurrent_matrices()

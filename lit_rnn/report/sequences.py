@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
@@ -192,8 +193,8 @@ class Strips:
             axes.text(column, row, word, ha="center", va="center", fontsize=6, color="white" if dark else "black")
 
 
-def _cell(column: int, row: int, **look: object) -> Rectangle:
-    return Rectangle((column - 0.44, row - 0.42), 0.88, 0.84, **look)  # type: ignore[arg-type]
+def _cell(column: int, row: int, **look: Any) -> Rectangle:
+    return Rectangle((column - 0.44, row - 0.42), 0.88, 0.84, **look)
 
 
 def _number(axes: Axes, steps: Steps) -> None:

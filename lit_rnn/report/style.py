@@ -226,7 +226,7 @@ def _covers(axes: Axes, box: Bbox) -> bool:
 
 def _fold_all(figure: Figure) -> bool:
     """Break what is too long for where it stands; whether there was any."""
-    texts = [(figure._suptitle, figure.bbox.width)] if figure.get_suptitle() else []  # type: ignore[attr-defined]
+    texts = [(figure._suptitle, figure.bbox.width)] if figure.get_suptitle() else []  # type: ignore[attr-defined]  # there with it
     for axes in figure.axes:
         # of an axes of fixed aspect, which may be narrower, the width that it was given
         width = axes.get_position(original=True).width * axes.figure.bbox.width

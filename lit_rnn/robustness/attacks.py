@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
-from datamodules.errors import UserError, number, require, whole
+from datamodules.errors import UserError, number, one_of, require, whole
 from lit_rnn.robustness.draws import Draws, Seed
 from lit_rnn.robustness.objective import Loss, Objective, Wrong
 from lit_rnn.robustness.search import Search
@@ -271,7 +271,7 @@ def pgd(
     steps, restarts = whole(steps, "steps", 1), whole(restarts, "restarts", 1)
     if step_size is not None:
         step_size = number(step_size, "step_size", "positive, or none", lambda a: a > 0)
-    require(step_rule in get_args(StepRule), "step_rule", step_rule, f"one of {', '.join(get_args(StepRule))}")
+    one_of(step_rule, "step_rule", get_args(StepRule))
     if eps == 0:
         return x.clone()
     falls = step_rule == "linear"

@@ -25,12 +25,14 @@ from lit_rnn.scan.checks import is_just
 
 
 def _plain(cell: nn.Module, what: str) -> PlainCell:
-    plain = isinstance(cell, PlainCell) and type(cell).step is PlainCell.step
-    if not plain or type(cell).read not in (PlainCell.read, UnitaryCell.read):  # type: ignore[attr-defined]
+    if (
+        not isinstance(cell, PlainCell)
+        or type(cell).step is not PlainCell.step
+        or type(cell).read not in (PlainCell.read, UnitaryCell.read)
+    ):
         raise UserError(
             f"the cell is {type(cell).__name__}, but {what} holds for h_t = f(W h_(t-1) + V x_t + b) alone."
         )
-    assert isinstance(cell, PlainCell)
     return cell
 
 

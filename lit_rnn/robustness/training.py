@@ -55,7 +55,7 @@ class AdversarialTraining:
         names = list(cls.__dataclass_fields__)
         known = set(options) <= set(names) and "eps" in options
         require(known, key, options, f"eps and, at will, {', '.join(names[1:])}")
-        chosen = cls(**options)  # type: ignore[arg-type]
+        chosen = cls(**options)  # type: ignore[arg-type]  # checked below
         require(_number(chosen.eps) and 0 <= chosen.eps < math.inf, f"{key}.eps", chosen.eps, "0 or positive")
         require(chosen.norm in (math.inf, 2, "inf"), f"{key}.norm", chosen.norm, "inf or 2")
         for name, least in (("steps", 1), ("warmup", 0)):

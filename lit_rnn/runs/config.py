@@ -20,6 +20,7 @@ from datamodules.errors import held, require
 from lit_rnn.class_paths import class_in, class_path, full_name, loaded, shorten
 from lit_rnn.files import inside, read_yaml
 from lit_rnn.models import SequenceModel
+from lit_rnn.runs.options import listed, walk
 from lit_rnn.yaml_limits import YAMLLimitError, check_yaml
 
 PLACES: dict[str, type] = {
@@ -53,17 +54,6 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise UserError(f"config {path} {held(config)}, but it must hold keys such as model, data, trainer.")
     return config
-
-
-def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The mapping under ``key``; empty where there is none, or a class's name alone."""
-    found = config.get(key)
-    return found if isinstance(found, dict) else {}
-
-
-def listed(value: Any) -> list[Any]:
-    """What a config gives where one thing or a list of them may stand: each; none for null."""
-    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def check(path: Path) -> None:
@@ -210,20 +200,9 @@ def _functions(cls: type) -> set[str]:
     found: set[str] = set()
     for above in cls.__mro__:
         if "__init__" in vars(above) and above is not object:
-            parameters = inspect.signature(above.__init__).parameters.values()  # type: ignore[misc]
+            parameters = inspect.signature(vars(above)["__init__"]).parameters.values()
             found |= {p.name for p in parameters if "Callable" in str(p.annotation)}
     return found
-
-
-def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Every value inside a value, by dotted key; items of a list have the list's key."""
-    yield key, value
-    if isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from walk(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for item in value:
-            yield from walk(item, key)
 
 
 def with_full_names(value: Any, key: str = "") -> Any:

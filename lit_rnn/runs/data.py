@@ -13,8 +13,9 @@ from datamodules.errors import UserError, did_you_mean, require
 from lit_rnn.class_paths import class_in, import_class
 from lit_rnn.models import made_on
 from lit_rnn.runs.checkpoints import folder_of
-from lit_rnn.runs.config import read_config, section
+from lit_rnn.runs.config import read_config
 from lit_rnn.runs.folder import newest_config
+from lit_rnn.runs.options import section
 
 
 def read_data(
@@ -56,15 +57,16 @@ def read_data(
 def class_of(name: str) -> type[SequenceDataModule]:
     """A data module's class by its name, or by its import path."""
     found = import_class(name if "." in name else f"datamodules.{name}", SequenceDataModule)
-    known = found is not None and not inspect.isabstract(found)
     shipped = [
         cls.__name__
         for cls in vars(datamodules).values()
         if isinstance(cls, type) and issubclass(cls, SequenceDataModule) and not inspect.isabstract(cls)
     ]
     meant = did_you_mean(name, shipped)
-    require(known, "--data", name, f"one of {', '.join(shipped)}, or the import path of a data module{meant}")
-    return found  # type: ignore[return-value]
+    if found is None or inspect.isabstract(found):
+        accepted = f"one of {', '.join(shipped)}, or the import path of a data module{meant}"
+        raise UserError(f"--data is {name!r}, but it must be {accepted}.")
+    return found
 
 
 def _parameters(cls: type) -> list[str]:
@@ -72,7 +74,7 @@ def _parameters(cls: type) -> list[str]:
     names: list[str] = []
     for base in cls.__mro__:
         if "__init__" in vars(base):
-            parameters = list(inspect.signature(base.__init__).parameters.values())[1:]  # type: ignore[misc]
+            parameters = list(inspect.signature(vars(base)["__init__"]).parameters.values())[1:]
             names += [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
             if all(p.kind is not p.VAR_KEYWORD for p in parameters):
                 break

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -46,10 +46,15 @@ def numbered(folder: Path, name: str) -> list[Path]:
     return sorted(named, key=number_of)
 
 
+def newest_versions(folder: Path) -> dict[str, Any]:
+    """What the newest versions.json of a run says; empty where there is none."""
+    paths = numbered(folder, "versions.json")
+    return read_json(paths[-1]) if paths else {}
+
+
 def kept_fingerprint(folder: Path) -> str | None:
     """What tells the files that a run has read from others, as its newest versions.json keeps it."""
-    paths = numbered(folder, "versions.json")
-    found = read_json(paths[-1]).get("fingerprint") if paths else None
+    found = newest_versions(folder).get("fingerprint")
     sound = isinstance(found, str) and found.isprintable() and 0 < len(found) <= 64  # it goes to the terminal
     return found if sound else None
 
@@ -61,7 +66,7 @@ def newest_config(folder: Path) -> Path | None:
     """
     named, damaged = numbered(folder, "config.yaml"), damaged_configs(folder)
     whole = [path for path in named if path not in damaged]
-    return (whole or named or [None])[-1]  # type: ignore[list-item]
+    return next(reversed(whole or named), None)
 
 
 def damaged_configs(folder: Path) -> list[Path]:
@@ -90,7 +95,7 @@ def _numbered(name: str) -> list[Path]:
 
 def newest(name: str) -> Path | None:
     """The newest of the folders that `Claim.fresh` made for ``name``."""
-    return (_numbered(name) or [None])[-1]  # type: ignore[list-item]
+    return next(reversed(_numbered(name)), None)
 
 
 def proposed(name: str) -> Path:

@@ -16,7 +16,8 @@ from lit_rnn.class_paths import loaded
 from lit_rnn.files import check_path
 from lit_rnn.memory import require_memory
 from lit_rnn.models import SequenceModel
-from lit_rnn.runs.config import PLACES, check_places, listed, walk
+from lit_rnn.runs.config import PLACES, check_places
+from lit_rnn.runs.options import listed, walk
 
 LARGEST = 2**63 - 1
 _FLOAT = torch.finfo(torch.float32).max
@@ -66,7 +67,7 @@ def check_parsed(config: Mapping[str, Any]) -> None:
         given = options or {}
         takes: dict[str, inspect.Parameter] = {}
         for above in () if cls is None else reversed(cls.__mro__):  # the last to name an option says what it takes
-            takes |= inspect.signature(above.__init__).parameters if "__init__" in vars(above) else {}  # type: ignore[misc]
+            takes |= inspect.signature(vars(above)["__init__"]).parameters if "__init__" in vars(above) else {}
         for name in given.keys() & takes.keys():
             kind = takes[name].annotation
             kind = kind.__name__ if isinstance(kind, type) else kind

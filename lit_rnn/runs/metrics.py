@@ -135,7 +135,7 @@ class MetricsCSV(CSVLogger):
     def experiment(self) -> _Writer:
         if self._experiment is None:
             self._experiment = _Writer(log_dir=self.log_dir)
-        return self._experiment  # type: ignore[return-value]
+        return self._experiment  # type: ignore[return-value]  # made here alone
 
     def log_hyperparams(self, params: Any = None) -> None:
         """config.yaml holds them."""

@@ -62,6 +62,28 @@ def number(given: Any) -> float | None:
     return None
 
 
+def section(config: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """The mapping under ``key``; empty where there is none, or a class's name alone."""
+    found = config.get(key)
+    return found if isinstance(found, dict) else {}
+
+
+def listed(value: Any) -> list[Any]:
+    """What a config gives where one thing or a list of them may stand: each; none for null."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def walk(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Every value inside a value, by dotted key; items of a list have the list's key."""
+    yield key, value
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from walk(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for item in value:
+            yield from walk(item, key)
+
+
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Every value of a config that is no mapping with something in it, by dotted key.
 

@@ -16,7 +16,7 @@ import torch
 
 from datamodules.errors import UserError
 from lit_rnn.cells.base import Cell
-from lit_rnn.dtypes import rounds_as_ieee
+from lit_rnn.dtypes import dtype_name, rounds_as_ieee
 from lit_rnn.files import WriteError, in_whole, make_folder, read_json, write_json
 from lit_rnn.scan.cache import cache_folder
 
@@ -68,7 +68,7 @@ class Shape(NamedTuple):
         mixed = torch.is_autocast_enabled(like.device.type)
         dtype = torch.get_autocast_dtype(like.device.type) if mixed else like.dtype
         tf32 = "" if rounds_as_ieee() else " with TF32"
-        precision = f"{str(dtype).removeprefix('torch.')}{' autocast' if mixed else ''}{tf32}"
+        precision = f"{dtype_name(dtype)}{' autocast' if mixed else ''}{tf32}"
         way = "forward and backward" if self.learns else "forward"
         name = f"{type(cell).__qualname__} {digest}"
         return f"{name}, n = {cell.hidden_size}, T = {self.steps}, B = {self.batch}, {precision}, {way}"

@@ -9,19 +9,13 @@ from torch import Tensor, nn
 
 from datamodules.errors import UserError
 from lit_rnn.cells.base import Cell, State, check_cell, start_of
-
-
-def described(tensor: object) -> str:
-    """Such as ``float32 (3, 8) on cpu``."""
-    if not isinstance(tensor, Tensor):
-        return f"of type {type(tensor).__name__}"
-    return f"{_name(tensor.dtype)} {tuple(tensor.shape)} on {tensor.device}"
+from lit_rnn.dtypes import described, dtype_name
 
 
 def check(name: str, tensor: Tensor | None, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
     """The tensor; raises `UserError` unless it is dense, of this shape and type, and there."""
     if not isinstance(tensor, Tensor) or (tensor.shape, tensor.dtype, tensor.device) != (tuple(shape), dtype, device):
-        accepted = f"{_name(dtype)} {tuple(shape)} on {device}"
+        accepted = f"{dtype_name(dtype)} {tuple(shape)} on {device}"
         raise UserError(f"{name} is {described(tensor)}, but this backend must be given {accepted}.")
     if not _is_dense(tensor):
         raise UserError(f"{name} is {tensor.layout}, but this backend must be given a dense tensor.")
@@ -43,7 +37,7 @@ def check_inputs(cell: Cell, x: Tensor) -> None:
     like = weight if isinstance(weight, Tensor) else next(cell.parameters(), x)
     mixed = x.device == like.device and torch.is_autocast_enabled(x.device.type)
     if x.device != like.device or (like is weight and not mixed and like.dtype != x.dtype):
-        accepted = f"{_name(like.dtype)} on {like.device}: move one to the other"
+        accepted = f"{dtype_name(like.dtype)} on {like.device}: move one to the other"
         raise UserError(f"x is {described(x)}, but the weights of {kind} are {accepted}.")
 
 
@@ -86,10 +80,6 @@ def is_just(module: nn.Module, kind: type[nn.Module]) -> bool:
     """
     hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
     return type(module).forward is kind.forward and "forward" not in vars(module) and not any(hooks)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _is_dense(tensor: Tensor) -> bool:

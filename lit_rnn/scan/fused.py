@@ -14,7 +14,8 @@ from lit_rnn.activations import COMPLEX_EPS, LEAK, NONLINEARITIES, ComplexModReL
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.orthogonal import UnitaryCell
 from lit_rnn.cells.plain import PlainCell
-from lit_rnn.scan.checks import described, is_just
+from lit_rnn.dtypes import described
+from lit_rnn.scan.checks import is_just
 from lit_rnn.scan.drive import drive_of, halves
 from lit_rnn.scan.gpu import Triton
 from lit_rnn.scan.packed import Blocks, ends

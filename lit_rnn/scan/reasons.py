@@ -7,6 +7,7 @@ import itertools
 import torch
 
 from lit_rnn.cells.base import Cell
+from lit_rnn.dtypes import dtype_name
 from lit_rnn.scan.deltaproduct import is_deltaproduct
 from lit_rnn.scan.fused import kind_of
 from lit_rnn.scan.gpu import CAPABILITY, lacking, processors_of
@@ -51,7 +52,7 @@ def _of_the_rest(asked: str, cell: Cell, device: torch.device) -> str:
     if asked == "compiled":
         return "is on a CPU, where torch.compile needs a C++ compiler (CXX or g++) and Python's headers (python3-dev)"
     if dtype.to_real() not in (torch.float32, torch.float64):
-        return f"is in {str(dtype).removeprefix('torch.')}, but {asked} runs in float32 or float64"
+        return f"is in {dtype_name(dtype)}, but {asked} runs in float32 or float64"
     if asked == "native":
         return f"cannot run by {asked} without {_COMPILER}"
     if not processors_of(device):

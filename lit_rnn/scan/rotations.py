@@ -11,8 +11,9 @@ from torch import Tensor
 from datamodules.errors import require
 from lit_rnn.cells.base import Cell
 from lit_rnn.cells.plain import PlainCell
+from lit_rnn.dtypes import described
 from lit_rnn.parametrizations import Rotations
-from lit_rnn.scan.checks import described, is_just
+from lit_rnn.scan.checks import is_just
 from lit_rnn.scan.drive import drives_by_inputs
 from lit_rnn.scan.native import Memory, readable, runs_natively
 from lit_rnn.scan.plain import Steps

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
-from datamodules.errors import require, whole
+from datamodules.errors import one_of, require, whole
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.cells.deltaproduct import DeltaProductCell
 from lit_rnn.cells.plain import PlainCell
@@ -329,7 +329,7 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
         UserError: where ``asked`` cannot run the cell.
     """
     key = "model.init_args.backend"
-    require(asked in get_args(Backend), key, asked, f"one of {', '.join(get_args(Backend))}")
+    one_of(asked, key, get_args(Backend))
     if torch._C._are_functorch_transforms_active():
         require(asked in ("auto", "loop"), key, asked, "auto or loop: torch.func transforms no other")
         return "loop"

@@ -12,8 +12,8 @@ from torch import Tensor
 from datamodules.batch import near
 from datamodules.errors import UserError
 from lit_rnn.cells.base import Cell, State
+from lit_rnn.dtypes import described
 from lit_rnn.scan import packed
-from lit_rnn.scan.checks import described
 from lit_rnn.scan.packed import Block, Blocks
 
 

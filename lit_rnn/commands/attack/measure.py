@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, one_of, require
 from lit_rnn.commands.attack.subject import Subject
 from lit_rnn.models.probes import spectra
 from lit_rnn.robustness import (
@@ -96,7 +96,7 @@ def plan(
     examples = subject.examples
     names = list(attacks) if attacks else default_attacks(examples)
     for name in names:
-        require(name in ATTACKS, "--attacks", name, f"one of {', '.join(ATTACKS)}")
+        one_of(name, "--attacks", ATTACKS)
         _check_attack(subject, name)
     given = norms or (["2"] if subject.symbols == "embedding" else ["inf"] if sizes else ["inf", "2"])
     for given_norm in given:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -378,13 +378,12 @@ def tests_of_several(comparisons: Sequence[Comparison]) -> str:
 
 def beside(group: Group, comparison: Comparison, split: str = "test") -> list[Published]:
     """The published figures that stand beside a group: of its model and size, comparable, and measured on ``split``."""
-    sized: Callable[[Published], bool] = lambda entry: entry.size is None or entry.size == group.size  # noqa: E731
     return [
         entry
         for entry in published_on(comparison)
         if entry.metric == comparison.metric
         and entry.split == split
         and is_of(entry, group.runs[0])
-        and sized(entry)
+        and entry.size in (None, group.size)
         and not not_comparable(entry, comparison)
     ]

@@ -14,10 +14,10 @@ from types import ModuleType
 from typing import Any
 
 from datamodules.errors import UserError
-from lit_rnn.files import in_whole, read_json, read_yaml
+from lit_rnn.files import in_whole, read_yaml
 from lit_rnn.runs.curves import is_whole, read_curve
 from lit_rnn.runs.endings import how_diverged, is_diverged
-from lit_rnn.runs.folder import kept_fingerprint, newest_config, numbered
+from lit_rnn.runs.folder import kept_fingerprint, newest_config, newest_versions
 from lit_rnn.runs.options import FILES, PLACES, TRAINER, said_before, without
 from lit_rnn.runs.results import astray, read_result, runs_below
 
@@ -80,7 +80,7 @@ class Run:
             return len(devices) * int(nodes)
         if str(devices).isdecimal():
             return int(devices) * int(nodes)
-        took = _versions(self.folder).get("devices")
+        took = newest_versions(self.folder).get("devices")
         return max(1, len(took) if isinstance(took, list) else 0) * int(nodes)
 
     @functools.cached_property
@@ -139,12 +139,6 @@ def read_diverged(folder: Path) -> Run:
     run = Run(folder, {}, config=_config(folder))
     generated = run.class_path("data").startswith("datamodules.") and not any(run.files.values())
     return replace(run, fingerprint=None if generated else kept_fingerprint(folder))
-
-
-def _versions(folder: Path) -> dict[str, Any]:
-    """What the newest versions.json of a run says."""
-    paths = numbered(folder, "versions.json")
-    return read_json(paths[-1]) if paths else {}
 
 
 def _config(folder: Path) -> dict[str, Any]:

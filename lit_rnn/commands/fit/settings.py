@@ -31,7 +31,7 @@ from lit_rnn.class_paths import loaded
 from lit_rnn.memory import machine_memory
 from lit_rnn.models import OrthogonalRNN, SequenceModel, averages
 from lit_rnn.models.objectives import measured_names
-from lit_rnn.runs.config import listed, walk
+from lit_rnn.runs.options import listed, walk
 
 _REFUSED = {
     "StochasticWeightAveraging": "it saves other weights than it validates; WeightAveraging and EMAWeightAveraging do "

@@ -28,6 +28,7 @@ from lit_rnn.runs import config as run_config
 from lit_rnn.runs import folder as run_folder
 from lit_rnn.runs.checkpoints import best_checkpoint, folder_of, is_started, read_last
 from lit_rnn.runs.endings import AllDone
+from lit_rnn.runs.options import listed, section
 from lit_rnn.runs.results import is_finished
 
 
@@ -132,7 +133,7 @@ def _has_ended(folder: Path, trainer: Any) -> bool:
     config = run_folder.newest_config(folder)
     if not is_finished(folder):
         return False
-    was = run_config.section(run_config.read_config(config), "trainer") if config is not None else {}
+    was = section(run_config.read_config(config), "trainer") if config is not None else {}
     more = any(_limit(trainer[key]) > _limit(was.get(key)) for key in ("max_epochs", "max_steps") if key in was)
     return not more and trainer.max_time == was.get("max_time")
 
@@ -158,7 +159,7 @@ def prepared_loggers(folder: Path, loggers: Any) -> Any:
         UserError: for a logger whose package is not installed, or a store that MLflow does not take.
     """
     prepared = copy.deepcopy(loggers)
-    for logger in run_config.listed(prepared):
+    for logger in listed(prepared):
         path, arguments = getattr(logger, "class_path", None), getattr(logger, "init_args", None)
         if path is None or arguments is None:
             continue

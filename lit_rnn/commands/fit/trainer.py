@@ -21,8 +21,8 @@ from lit_rnn.loggers import WandbDashboard, outlast
 from lit_rnn.models import SequenceModel, read_checkpoint
 from lit_rnn.models.objectives import better
 from lit_rnn.runs.checkpoints import best_checkpoint, last_checkpoint, previous_checkpoint
-from lit_rnn.runs.config import listed
 from lit_rnn.runs.metrics import MetricsCSV
+from lit_rnn.runs.options import listed
 
 
 def run_loggers(folder: Path, chosen: Any, command: str, name: str) -> list[Logger] | bool:

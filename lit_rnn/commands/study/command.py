@@ -20,6 +20,7 @@ from lit_rnn.commands.study.search.space import short, text
 from lit_rnn.commands.study.subject import Run, Setting, overridden, read_study
 from lit_rnn.files import check_folder, make_folder, refuse_links, write_file
 from lit_rnn.runs.endings import FailedError
+from lit_rnn.runs.options import walk
 from lit_rnn.threads import cores
 
 # Raises what `fit` would with these arguments, if it ran here or not; gives its whole config
@@ -129,8 +130,6 @@ def _refuse_spellings(
         config: What the setting comes to.
         meanings: By arm and key, the texts of the values so far by what they come to; this one is added.
     """
-    from lit_rnn.runs.config import walk  # here: torch and Lightning take seconds
-
     for key, value in setting.values:
         told = meanings.setdefault((setting.arm, key), {})
         if text(value) in told.values():

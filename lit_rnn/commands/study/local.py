@@ -19,6 +19,7 @@ from lit_rnn.files import read_yaml
 from lit_rnn.runs.endings import SIGNALS, FailedError, is_diverged, stopping
 from lit_rnn.runs.folder import kept_fingerprint
 from lit_rnn.runs.launched import LAUNCHER
+from lit_rnn.runs.options import walk
 from lit_rnn.runs.results import astray, is_finished, read_result
 
 _DIVERGED = "lit_rnn: The loss is"  # how `DivergedError` begins
@@ -37,7 +38,7 @@ def command(run: Run, folder: Path, threads: int) -> list[str]:
 def _own_modules(run: Run) -> list[str]:
     """The user's own modules whose classes the study's files name: a test reads the run folder's config, for whose
     sake none is imported."""
-    from lit_rnn.runs.config import base_of, walk  # here: torch and Lightning take seconds
+    from lit_rnn.runs.config import base_of  # here: torch and Lightning take seconds
 
     given = [read_yaml(Path(config), "config") for config in run.setting.configs] + [dict(run.setting.values)]
     found = [pair for one in given for pair in walk(one, "")]
@@ -124,6 +125,7 @@ class Pool:
 
         A signal that asks to stop is passed on, the runs save, and they are waited for.
         """
+        stopping.how = "; the runs have saved: give the same command to go on."
         waiting, ended = iter(runs), dict[Run, int]()
         asks = True  # what to run next may have to be read off every run's files: not ten times a second
         try:

@@ -15,7 +15,7 @@ from lit_rnn.commands.study.estimate import budget, estimate, took
 from lit_rnn.commands.study.subject import Run, Study, numbers
 from lit_rnn.files import make_folder, remove_partial
 from lit_rnn.report.console import new_console
-from lit_rnn.runs.endings import FailedError, stopping
+from lit_rnn.runs.endings import FailedError
 from lit_rnn.runs.lock import Lock
 
 
@@ -98,7 +98,6 @@ def run_left(study: Study, folder: Path, processes: int, threads: int, estimated
 
         queue = Queue(study, folder)
         pool = local.Pool(folder, processes, threads, tell)
-        stopping.how = "; the runs have saved: give the same command to go on."
         ended = pool.run_all(plan.unchanged(begun, queue.runs()))
     return [one for one, status in ended.items() if status and one not in queue.diverged]
 

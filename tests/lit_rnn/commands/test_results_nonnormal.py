@@ -17,6 +17,7 @@ from lit_rnn import analysis
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.study import estimate
 from lit_rnn.commands.study.subject import read_study, resolved
+from lit_rnn.files import read_json
 from lit_rnn.report import style
 
 ROOT = Path(__file__).parents[3]
@@ -27,9 +28,7 @@ import nonnormal  # noqa: E402
 
 @pytest.fixture
 def found() -> dict[str, Any]:
-    made = nonnormal.read(ROOT / "results" / "nonnormal")
-    assert made is not None
-    return made
+    return read_json(ROOT / "results" / "nonnormal" / "memory.json")
 
 
 def test_fisher_memory_is_that_of_the_closed_form(found: dict[str, Any]) -> None:

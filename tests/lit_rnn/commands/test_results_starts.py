@@ -13,6 +13,7 @@ import yaml
 
 from lit_rnn.commands.study import plan
 from lit_rnn.commands.study.subject import read_study
+from lit_rnn.files import read_json
 from lit_rnn.published import published
 from lit_rnn.runs import endings
 from tests.kept import keep
@@ -70,9 +71,7 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert collect.main(["runs", "results/nonnormal/runs.json", "--study", str(study)]) == 0
-    found = starts.read(folder / "results" / "nonnormal")
-    assert found is not None
-    return found
+    return read_json(folder / "results" / "nonnormal" / "runs.json")
 
 
 def test_counts_stand_beside_the_published_ones(content: dict[str, object]) -> None:

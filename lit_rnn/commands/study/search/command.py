@@ -16,7 +16,7 @@ from lit_rnn.commands.study.search.space import Search
 from lit_rnn.commands.study.subject import Run, Setting, Study
 from lit_rnn.commands.study.work import tell_estimate
 from lit_rnn.report.console import new_console
-from lit_rnn.runs.endings import FailedError, stopping
+from lit_rnn.runs.endings import FailedError
 
 if TYPE_CHECKING:
     from lit_rnn.commands.study.search.trial import Objective
@@ -128,7 +128,6 @@ def _run(study: Study, search: Search, arms: Sequence[Arm], folder: Path, proces
     tell_estimate(runs, processes, threads, took(done, folder))
     watch = Watch(study, search, arms, folder)
     pool = local.Pool(folder, processes, threads, watch.ended, watch.look)
-    stopping.how = "; the runs have saved: give the same command to go on."
     pool.run_all(plan.unchanged(begun, watch.claimed()))
     return watch.failed
 
@@ -138,8 +137,7 @@ def _report(study: Study, arms: Sequence[Arm], folder: Path) -> None:
     from lit_rnn.commands.study.search.trial import run_of
 
     def summed_up(arm: Arm) -> measure.Found:
-        runs: Callable[[int], str] = lambda number: run_of(study, arm.setting, number, {}).name  # noqa: E731
-        return measure.summed_up(arm.objective, runs, arm.trials)
+        return measure.summed_up(arm.objective, lambda number: run_of(study, arm.setting, number, {}).name, arm.trials)
 
     found = [summed_up(arm) for arm in arms]
     if all(one.best is None for one in found):

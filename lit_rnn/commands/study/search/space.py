@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from datamodules.errors import UserError, did_you_mean, require, whole
+from datamodules.errors import UserError, did_you_mean, one_of, require, whole
 from lit_rnn.runs.options import number
 
 KEYS = ("trials", "space", "sampler", "pruner", "seed", "objective", "storage")
@@ -174,7 +174,7 @@ def read_search(given: Any, arms: Mapping[str, Any]) -> Search:
     accepted = f"{' or '.join(SAMPLERS)}; others may keep code in the storage, which would be run"
     require(sampler in SAMPLERS, "search.sampler", sampler, accepted)
     objective, storage = given.get("objective", "loss"), given.get("storage")
-    require(objective in OBJECTIVES, "search.objective", objective, f"one of {', '.join(OBJECTIVES)}")
+    one_of(objective, "search.objective", OBJECTIVES)
     named = storage is None or (isinstance(storage, str) and storage != "")
     require(named, "search.storage", storage, "the name of an SQLite file")
     pruner, options = _pruner(given.get("pruner", "none"))
