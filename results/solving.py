@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from differences import label
 
@@ -97,20 +98,24 @@ def rank(group: Group, comparison: Comparison) -> tuple[float, float, float]:
 
 
 def headline(comparisons: Sequence[tuple[Comparison, str]]) -> str:
-    """Model by task, each with its title, the best of the first task first; nothing where no run ends so."""
-    chosen = [(one, title) for one, title in comparisons if share(one) is not None]
-    if not chosen:
-        return ""
+    """Model by task, each with its title, in a table for each kind of task; nothing where no run ends so."""
+    kinds: dict[tuple[str, Any], list[tuple[Comparison, str]]] = {}
+    for one, title in comparisons:
+        if share(one) is not None:
+            kinds.setdefault((one.task, one.data.get("protocol")), []).append((one, title))
+    return "\n".join([f"{RULE}\n", *map(_of_a_kind, kinds.values())]) if kinds else ""
+
+
+def _of_a_kind(chosen: Sequence[tuple[Comparison, str]]) -> str:
+    """Model by task, the best of the first task first, below what came of each task in short."""
     cells: dict[str, list[str]] = {}
-    told = ""
-    for column, (comparison, title) in enumerate(chosen):
-        told += f"{_in_short(comparison, title)}\n\n"
+    for column, (comparison, _) in enumerate(chosen):
         for name, groups in by_model(comparison).items():
             cells.setdefault(name, [""] * len(chosen))[column] = cell(groups[0], comparison)
     header = ["model", *(f"{title}: updates to {number(share(one))} of chance" for one, title in chosen)]
     chance = ["chance loss", *(number(one.chance) for one, _ in chosen)]
-    rows = [[name, *row] for name, row in cells.items()]
-    return f"{told}{Table(header, [*rows, chance]).markdown()}\n\n{RULE}\n"
+    table = Table(header, [*([name, *row] for name, row in cells.items()), chance])
+    return "".join(f"{part}\n\n" for part in (*(_in_short(*one) for one in chosen), table.markdown()))
 
 
 def _in_short(comparison: Comparison, title: str) -> str:
