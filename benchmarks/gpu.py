@@ -463,8 +463,7 @@ class Process:
         except queue.Empty:
             raise measure.SkipError(f"it took longer than {seconds:.0f} s") from None
         if "ended" in found:
-            last = (self.log.read_text().strip().splitlines() or ["nothing was said"])[-1]
-            raise measure.SkipError(f"its process ended with status {found['ended']}: {last}")
+            raise measure.ended(found["ended"], self.log.read_text())
         return found
 
     def go(self) -> None:
@@ -555,12 +554,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--fit-seconds", type=float, default=10)
     parser.add_argument("--profile", nargs="*", default=[], metavar="ROW", help="say in the log where the time goes")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
-    parser.add_argument("--tiny", action="store_true", help="cut all sizes: shows that it runs, measures nothing")
     parser.add_argument("--commit", help="of this tree, where it is a copy without git")
-    parser.add_argument("--list", action="store_true", help="print the rows' names and leave")
-    parser.add_argument(
-        "--write-readme", type=Path, nargs="+", metavar="JSON", help="put results into README.md, leave"
-    )
+    tables.add_options(parser)
     parser.add_argument("--work", help=argparse.SUPPRESS)
     parser.add_argument("--until", type=float, help=argparse.SUPPRESS)  # of the clock that all processes share
     return parser.parse_args(arguments)

@@ -145,12 +145,17 @@ def in_process(task: str, threads: int, environment: dict[str, str], **arguments
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env={**os.environ, **counts, **environment})
 
 
+def ended(status: int, said: str) -> SkipError:
+    """That a row's process has failed, with the last line of what it said."""
+    last = (said.strip().splitlines() or ["nothing was said"])[-1]
+    return SkipError(f"its process ended with status {status}: {last}")
+
+
 def answer(process: subprocess.Popen) -> dict[str, Any]:
     """What a process of `in_process` found."""
     out, errors = process.communicate()
     if process.returncode:
-        last = (errors.strip().splitlines() or ["nothing was said"])[-1]
-        raise SkipError(f"its process ended with status {process.returncode}: {last}")
+        raise ended(process.returncode, errors)
     return json.loads(out.strip().splitlines()[-1])
 
 

@@ -28,6 +28,7 @@ from arguments import whole
 
 ROOT = Path(__file__).resolve().parents[1]
 MOST = 0.05  # MiB a minute
+EVERY = 5.0  # seconds, one look
 CONFIG = {
     "seed_everything": 1,
     "threads": 1,
@@ -87,8 +88,8 @@ def slope(minutes: list[float], values: list[float]) -> float:
     return float(np.polyfit(minutes, values, 1)[0])
 
 
-def soak(minutes: int, folder: Path, every: float = 5.0) -> list[Look]:
-    """Train for so many minutes, looking every so many seconds.
+def soak(minutes: int, folder: Path) -> list[Look]:
+    """Train for so many minutes, looking every few seconds.
 
     Raises:
         SystemExit: if the run fails.
@@ -108,11 +109,11 @@ def soak(minutes: int, folder: Path, every: float = 5.0) -> list[Look]:
         while process.poll() is None:
             begun = begun or (time.monotonic() if (run / "checkpoints" / "last.ckpt").is_file() else 0.0)
             since = time.monotonic() - begun
-            if begun and since < seconds - 2 * every:  # the pictures of its end are no growth
+            if begun and since < seconds - 2 * EVERY:  # the pictures of its end are no growth
                 with contextlib.suppress(OSError):
                     looks.append(look(process.pid, since / 60, run))
                     print(told(looks[-1]), flush=True)
-            time.sleep(every)
+            time.sleep(EVERY)
     finally:
         process.kill()
     if process.wait() != 0:

@@ -613,11 +613,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--backend", choices=get_args(Backend), default="auto", help="what runs our side")
     parser.add_argument("--json", type=Path, help="benchmarks/results/DATE.json unless given")
-    parser.add_argument("--tiny", action="store_true", help="cut all sizes: shows that it runs, measures nothing")
-    parser.add_argument("--list", action="store_true", help="print the rows' names and leave")
-    parser.add_argument(
-        "--write-readme", type=Path, nargs="+", metavar="JSON", help="put results into README.md, leave"
-    )
+    tables.add_options(parser)
     return parser.parse_args(arguments)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 from collections.abc import Iterable, Sequence
@@ -181,6 +182,15 @@ def filled(readme: str, runs: Sequence[Path], groups: dict[str, str] = GROUPS) -
     missing = " ".join(group for group in groups if group not in by_group(list(entries.values()), groups))
     todo = f"\nNot measured yet: `python benchmarks/speed.py {missing}`.\n" if missing else ""
     return f"{before}{start}\n{measured.strip()}\n{todo}{end}{after}"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Those of every program that measures rows."""
+    parser.add_argument("--tiny", action="store_true", help="cut all sizes: shows that it runs, measures nothing")
+    parser.add_argument("--list", action="store_true", help="print the rows' names and leave")
+    parser.add_argument(
+        "--write-readme", type=Path, nargs="+", metavar="JSON", help="put results into README.md, leave"
+    )
 
 
 def write_readme(readme: Path, runs: Sequence[Path], groups: dict[str, str] = GROUPS) -> None:
