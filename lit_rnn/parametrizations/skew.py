@@ -37,6 +37,8 @@ class SkewMap(OrthogonalMap):
     _above: Tensor
     _upper: Tensor
 
+    formula = "map(A)"
+
     def __init__(self, size: int, init: SkewInit = henaff_, trivialized: bool = False, unitary: bool = False) -> None:
         super().__init__(size)
         rows, columns = torch.triu_indices(size, size, 1)
@@ -76,17 +78,11 @@ class SkewMap(OrthogonalMap):
     @torch.no_grad()
     def rebase_(self) -> None:
         """B <- B map(A), A <- 0: the same W, seen from itself. In place: optimizers and DDP keep their tensors."""
-        base = self._moving_base()
-        base.copy_(double(base) @ self.map(double(self.generator())))  # so that rounding does not add up
-        for parameter in self.parameters():
-            parameter.zero_()
-
-    def _moving_base(self) -> Tensor:
         if self.base is None:
             raise RuntimeError(f"{type(self).__name__} has no base point to move: build it with trivialized=True.")
-        return self.base
-
-    formula = "map(A)"
+        self.base.copy_(double(self.base) @ self.map(double(self.generator())))  # so that rounding does not add up
+        for parameter in self.parameters():
+            parameter.zero_()
 
     def extra_repr(self) -> str:
         form = self.formula if self.base is None else f"B {self.formula}"
