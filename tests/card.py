@@ -32,7 +32,7 @@ class Card(TorchDispatchMode):
     in C++ as well: see `autocast`.
     """
 
-    def __init__(self, told: bool = True) -> None:
+    def __init__(self, told: bool) -> None:
         super().__init__()
         self.told, self.waits = told, Counter[str]()
 

@@ -53,9 +53,9 @@ GENERAL: dict[str, Matrix] = {
 }
 
 
-def exact(W: Matrix, z: complex, bits: int = 512) -> float:
+def exact(W: Matrix, z: complex) -> float:
     """The same with every digit right, by inversion in ball arithmetic."""
-    before, flint.ctx.prec = flint.ctx.prec, bits
+    before, flint.ctx.prec = flint.ctx.prec, 512  # bits
     try:
         A = complex(z) * np.eye(len(W)) - W.astype(complex)
         inverse = flint.acb_mat([[flint.acb(v.real, v.imag) for v in row] for row in A.tolist()]).inv()

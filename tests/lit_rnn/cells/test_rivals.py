@@ -17,16 +17,13 @@ from lit_rnn.cells import Cell
 from lit_rnn.cells.minimal import positive
 from lit_rnn.models.base import count_parameters
 from lit_rnn.scan import scan, supports
+from tests.oracles.cells import sigmoid
 from tests.oracles.maps import Array, Numbers
 from tests.oracles.modules import fill, numbers
 
 T, B, I, N = 5, 2, 3, 4  # noqa: E741
 PIXELS = PixelMNIST().task
 States = list[Array]  # each (size,), of one sequence
-
-
-def sigma(a: Any) -> Any:
-    return 1 / (1 + np.exp(-a))
 
 
 def dot(M: Array, v: Array) -> Array:
@@ -45,7 +42,7 @@ def cornn(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
 
 def unicornn(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
     y, z = state
-    s = 0.19 * sigma(p["c"])
+    s = 0.19 * sigmoid(p["c"])
     z = z - s * (np.tanh(p["w"] * y + dot(p["input.weight"], x) + p["input.bias"]) + 30.65 * y)
     y = y + s * z
     return y, [y, z]
@@ -54,7 +51,7 @@ def unicornn(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
 def lem(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
     y, z = state
     V, W, b = (np.split(p[name], 4) for name in ("input.weight", "recurrent.weight", "input.bias"))
-    s, r = (0.7 * sigma(dot(W[g], y) + dot(V[g], x) + b[g]) for g in (0, 1))
+    s, r = (0.7 * sigmoid(dot(W[g], y) + dot(V[g], x) + b[g]) for g in (0, 1))
     z = (1 - s) * z + s * np.tanh(dot(W[2], y) + dot(V[2], x) + b[2])
     y = (1 - r) * y + r * np.tanh(dot(W[3], z) + dot(V[3], x) + b[3])
     return y, [y, z]
@@ -65,10 +62,10 @@ def slstm(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
     h, c, n, m = state
     V, W, b = (np.split(p[name], 4) for name in ("input.weight", "recurrent.weight", "input.bias"))
     i, f, z, o = (dot(V[g], x) + dot(W[g], h) + b[g] for g in range(4))
-    true_c = sigma(f) * c * np.exp(m) + np.exp(i) * np.tanh(z)
-    true_n = sigma(f) * n * np.exp(m) + np.exp(i)
-    h = sigma(o) * true_c / true_n
-    m = np.maximum(np.log(sigma(f)) + m, i)
+    true_c = sigmoid(f) * c * np.exp(m) + np.exp(i) * np.tanh(z)
+    true_n = sigmoid(f) * n * np.exp(m) + np.exp(i)
+    h = sigmoid(o) * true_c / true_n
+    m = np.maximum(np.log(sigmoid(f)) + m, i)
     return h, [h, true_c * np.exp(-m), true_n * np.exp(-m), m]
 
 
@@ -78,7 +75,7 @@ def behind(p: Numbers, s: Array) -> Array:
         return s
     g = 0.5 * s * (1 + np.tanh(math.sqrt(2 / math.pi) * (s + 0.044715 * s**3)))
     W, b = np.split(p["glu.weight"], 2), np.split(p["glu.bias"], 2)
-    return (dot(W[0], g) + b[0]) * sigma(dot(W[1], g) + b[1])
+    return (dot(W[0], g) + b[0]) * sigmoid(dot(W[1], g) + b[1])
 
 
 def complex_of(M: Array, axis: int) -> Array:
@@ -98,7 +95,7 @@ def lru(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
 def linoss(implicit: bool) -> Callable[[Numbers, Array, States], tuple[Array, States]]:
     def step(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
         z, s = complex_of(state[0], 0), complex_of(state[1], 0)
-        A, dt = np.maximum(p["a"], 0), sigma(p["b"])
+        A, dt = np.maximum(p["a"], 0), sigmoid(p["b"])
         force = dot(complex_of(p["B.weight"], 0), x)
         if implicit:  # two unknowns for each oscillator
             pairs = [
@@ -117,13 +114,13 @@ def linoss(implicit: bool) -> Callable[[Numbers, Array, States], tuple[Array, St
 
 
 def g(v: Array) -> Array:
-    return np.array([a + 0.5 if a >= 0 else sigma(a) for a in v])
+    return np.array([a + 0.5 if a >= 0 else sigmoid(a) for a in v])
 
 
 def mingru(positive: bool) -> Callable[[Numbers, Array, States], tuple[Array, States]]:
     def step(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
         candidate, gate = np.split(dot(p["input.weight"], x) + p["input.bias"], 2)
-        z = sigma(gate)
+        z = sigmoid(gate)
         h = (1 - z) * state[0] + z * (g(candidate) if positive else candidate)
         return h, [h]
 
@@ -132,7 +129,7 @@ def mingru(positive: bool) -> Callable[[Numbers, Array, States], tuple[Array, St
 
 def minlstm(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
     candidate, f, i = np.split(dot(p["input.weight"], x) + p["input.bias"], 3)
-    f, i = sigma(f), sigma(i)
+    f, i = sigmoid(f), sigmoid(i)
     h = f / (f + i) * state[0] + i / (f + i) * g(candidate)
     return h, [h]
 
@@ -141,14 +138,14 @@ def deltaproduct(m: int, heads: int, d: int, most: float) -> Callable[[Numbers, 
     """By the matrices I - beta k k^T themselves."""
 
     def silu(v: Array) -> Array:
-        return v * sigma(v)
+        return v * sigmoid(v)
 
     def step(p: Numbers, x: Array, state: States) -> tuple[Array, States]:
         d_v = N // heads
         ends = np.cumsum([heads * d, m * heads * d, m * heads * d_v])
         q, k, v, beta = np.split(dot(p["input.weight"], x), ends)
         q, k, v = silu(q).reshape(heads, d), silu(k).reshape(m, heads, d), silu(v).reshape(m, heads, d_v)
-        beta = most * sigma(beta).reshape(m, heads)
+        beta = most * sigmoid(beta).reshape(m, heads)
         y, after = [], []
         for head, H in enumerate(state[0].reshape(heads, d, d_v)):
             for j in range(m):
