@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.queues import Queue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import Batch
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, one_line, require
 
 Indices = NDArray[np.int64]
 
@@ -65,10 +68,37 @@ class Entry(NamedTuple):
     order_rows: int
 
 
-def _leave_signals_alone(worker: int) -> None:
-    """What stops a job reaches all of its processes, and the main one still needs its batches to finish a step."""
+def _begin_worker(worker: int) -> None:
+    """What stops a job reaches all of its processes, and the main one still needs its batches to finish a step.
+
+    A batch that cannot be handed over ends the worker: Python would drop it, and the main process wait for it.
+    """
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(signum, signal.SIG_IGN)
+    Queue._on_queue_feeder_error = staticmethod(_not_handed_over)  # type: ignore[attr-defined]  # Python's own hook
+
+
+def _not_handed_over(error: BaseException, _: object) -> None:
+    os.write(2, f"warning: A batch cannot be handed to the main process: {one_line(error)}.\n".encode())
+    os._exit(1)
+
+
+class _Workers(DataLoader[Batch]):
+    """Ends the workers that have begun where another one cannot be started: they would be waited for in the end."""
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch's type has no name outside
+        before = multiprocessing.active_children()
+        try:
+            return super().__iter__()
+        except OSError as error:
+            for process in multiprocessing.active_children():
+                if process not in before:
+                    process.kill()  # they take no other signal
+            raise UserError(
+                f"data.init_args.num_workers is {self.num_workers}, but not all of these processes can be started "
+                f"({error.strerror}): they need open files (ulimit -n), processes (ulimit -u) and room in /dev/shm; "
+                "give fewer, or 0."
+            ) from error
 
 
 class SequenceLoader:
@@ -195,13 +225,13 @@ class SequenceLoader:
         given = self._batches(self.bucket)
         batches: Iterable[Batch] | None = self.split.ahead(given[self.position :]) if self.train else None
         if batches is None:
-            batches = DataLoader(
+            batches = _Workers(
                 self.split,
                 batch_size=None,
                 sampler=given[self.position :],
                 num_workers=self.num_workers,
                 pin_memory=self.pin,
-                worker_init_fn=_leave_signals_alone if self.num_workers else None,
+                worker_init_fn=_begin_worker if self.num_workers else None,
                 generator=torch.Generator(),  # else it draws its base seed from the model's random numbers
             )
         for batch in batches:

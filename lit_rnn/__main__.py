@@ -12,6 +12,7 @@ import errno
 import gc
 import importlib
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -46,7 +47,7 @@ HANDED: Mapping[str, Mapping[str, Callable[..., Any]]] = {"study": {"try_out": _
 # what the machine may refuse for no fault of the program's
 UNUSABLE = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE),
-    *(errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE),
+    *(errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EMFILE, errno.ENFILE),
 )
 
 USAGE = """usage: python -m lit_rnn COMMAND [options] [--trust MODULE] [--debug]
@@ -95,25 +96,53 @@ def completion(shells: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; see `USAGE`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    _open_closed_streams()
     try:
         try:
-            return _main(list(sys.argv[1:] if arguments is None else arguments))
+            return _main(given)
         finally:
             print(end="", flush=True)
-    except BrokenPipeError:
-        if not _is_unread():
+    except OSError as error:
+        if _is_lost() and isinstance(error, BrokenPipeError):
+            return 128 + signal.SIGPIPE
+        if "--debug" in given or error.errno not in UNUSABLE:
             raise
-        return 128 + signal.SIGPIPE
+        way = "make room, or correct its rights or what stands in its place, then give the command again"
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            way = "raise the limit on open files, as by ulimit -n 4096"
+        _tell(f"{error.filename or 'the output'} cannot be used ({error.strerror}): {way}.")
+        return 1
 
 
-def _is_unread() -> bool:
-    """Whether what reads our output has gone, as behind ``| head``; what is left of it goes nowhere then."""
+def _open_closed_streams() -> None:
+    """Have a stream that was closed, as by ``>&-``, go nowhere.
+
+    The next file to be opened, such as a checkpoint, would have its number, and be written what libraries print.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it has the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
+
+
+def _is_lost() -> bool:
+    """Whether the output can go nowhere, as behind ``| head`` or on a full disk; what is left of it is dropped then."""
     try:
+        number = sys.stdout.fileno()
+    except OSError:
+        return False  # it is kept in memory
+    with contextlib.suppress(OSError):
         print(end="", flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+        watched = select.poll()  # of a stream without a buffer nothing is left to be tried again
+        watched.register(number, select.POLLERR)
+        if not watched.poll(0):
+            return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return True
 
 
 def _main(given: list[str]) -> int:
@@ -160,16 +189,23 @@ def _run(command: str, options: Sequence[str], debug: bool) -> int:
     # an idle machine. OpenMP reads this when torch loads it.
     if not any(name in os.environ for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")):
         os.environ["OMP_WAIT_POLICY"] = "passive"
-    with stopping.exiting(), _importing():
-        # imported here, because W&B and OpenMP read their environment when imported; a wing imports torch and
-        # Lightning behind its own --help, because they take seconds
-        from lit_rnn import class_paths
-        from lit_rnn.commands.quiet import quiet_matplotlib, quiet_warnings
-        from lit_rnn.files import WriteError
-        from lit_rnn.memory import keep_freed_memory, out_of_memory
+    from lit_rnn.memory import keep_freed_memory, out_of_memory
 
-        quiet_matplotlib()  # some of what a wing imports imports it
-        module = importlib.import_module(COMMANDS[command][0])
+    try:
+        with stopping.exiting(), _importing():
+            # imported here, because W&B and OpenMP read their environment when imported; a wing imports torch and
+            # Lightning behind its own --help, because they take seconds
+            from lit_rnn import class_paths
+            from lit_rnn.commands.quiet import quiet_matplotlib, quiet_warnings
+            from lit_rnn.files import WriteError
+
+            quiet_matplotlib()  # some of what a wing imports imports it
+            module = importlib.import_module(COMMANDS[command][0])
+    except (ImportError, MemoryError) as error:
+        if debug or (lacking := out_of_memory(error)) is None:
+            raise
+        _tell(str(lacking))
+        return 2
     quiet_warnings()
     keep_freed_memory()
     try:
@@ -189,12 +225,6 @@ def _run(command: str, options: Sequence[str], debug: bool) -> int:
             raise
         if stopping.signum is not None:  # an error that a signal has led to, or Lightning's own way to stop
             return _stopped(Stopped(stopping.signum, stopping.how), first_process())
-        if isinstance(error, OSError) and error.errno in UNUSABLE:
-            way = "make room, or correct its rights or what stands in its place, then give the command again"
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                way = "raise the limit on open files, as by ulimit -n 4096"
-            _tell(f"{error.filename or 'the output'} cannot be used ({error.strerror}): {way}.")
-            return 1
         if (lacking := out_of_memory(error)) is not None:
             _tell(str(lacking))
             return 2

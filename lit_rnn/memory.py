@@ -12,6 +12,7 @@ from lit_rnn.threads import control_groups
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # M_TRIM_THRESHOLD and M_MMAP_MAX of malloc.h
 _NO_MEMORY = "can't allocate memory|not enough memory|Storage size calculation overflowed"  # of torch
+_NOT_MAPPED = "failed to map segment|[Cc]annot allocate memory"  # of the loader of libraries
 
 
 def keep_freed_memory() -> None:
@@ -60,6 +61,8 @@ def out_of_memory(last: BaseException | None) -> UserError | None:
     """The sentence for an allocation that failed, be it behind what was raised at last; None for other errors."""
     for error in chain(last):
         text = one_line(error)
+        if isinstance(error, ImportError) and re.search(_NOT_MAPPED, text):
+            return UserError(f"There is not enough memory to start ({text}): raise its limit, as by ulimit -v.")
         allocator = isinstance(error, RuntimeError) and re.search(_NO_MEMORY, text)
         if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or allocator:  # torch's
             asked = re.search(r"tried to allocate (\d+) bytes", text)

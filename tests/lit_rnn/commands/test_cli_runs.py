@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import csv
 import functools
+import importlib
+import io
 import json
 import os
+import re
+import shlex
 import signal
+import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -19,6 +24,7 @@ import torch
 import yaml
 from matplotlib.image import imread
 
+import lit_rnn
 from datamodules import Adding, CopyMemory, PixelDigits
 from datamodules.base import SequenceDataModule
 from lit_rnn import __version__
@@ -416,11 +422,48 @@ def test_print_config(capsys: pytest.CaptureFixture[str], config: Any) -> None:
         assert yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["hidden_size"] == 8
 
 
-@pytest.mark.parametrize("words", [["--help"], ["compare", "--help"], ["--version"]])
-def test_output_that_nobody_reads_is_no_traceback(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
-    """As behind `| head`; a pipe that is broken elsewhere, such as to another process, is not taken for it."""
+@pytest.mark.parametrize(
+    ("words", "buffered"),  # argparse itself passes over what it cannot write at once
+    [(["--help"], True), (["compare", "--help"], True), (["--version"], True), (["--version"], False)],
+)
+def test_output_that_nobody_reads_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], buffered: bool
+) -> None:
+    """As behind `| head`, with PYTHONUNBUFFERED or not; a pipe that is broken elsewhere is not taken for it."""
     read, write = os.pipe()
     os.close(read)
-    with os.fdopen(write, "w") as out:
+    with io.TextIOWrapper(open(write, "wb", buffering=-buffered), write_through=not buffered) as out:
         monkeypatch.setattr(sys, "stdout", out)
         assert main(words) == 128 + signal.SIGPIPE
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, which is a full disk, on this system")
+@pytest.mark.parametrize("buffering", [-1, 1])
+def test_output_onto_a_full_disk_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: Any, buffering: int) -> None:
+    with open("/dev/full", "w", buffering=buffering) as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["--help"]) == 1
+    assert re.fullmatch(
+        r"lit_rnn: the output cannot be used \(No space left on device\): .*\n", capsys.readouterr().err
+    )
+
+
+def test_streams_that_were_closed_go_nowhere(tmp_path: Path) -> None:
+    """Else the next file to be opened would be written what was meant for them."""
+    code = "import os, sys\nfrom lit_rnn.__main__ import main\nstatus = main(['--help'])\n"
+    code += "number = os.open('checkpoint', os.O_WRONLY | os.O_CREAT)\nos.write(2, b'a warning')\nprint('words')\n"
+    code += "sys.exit(status + 10 * (number < 3))"
+    line = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} <&- >&- 2>&-"
+    environment = {**os.environ, "PYTHONPATH": str(Path(lit_rnn.__file__).parents[1])}
+    assert subprocess.run(line, shell=True, cwd=tmp_path, env=environment).returncode == 0
+    assert (tmp_path / "checkpoint").read_bytes() == b""
+
+
+def test_libraries_that_do_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    def refuse(*_: Any) -> NoReturn:
+        raise ImportError("libtorch_cpu.so: failed to map segment from shared object")
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    assert main(["fit"]) == 2
+    said = "lit_rnn: There is not enough memory to start (libtorch_cpu.so: failed to map"
+    assert capsys.readouterr().err.startswith(said)

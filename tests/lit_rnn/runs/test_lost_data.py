@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import multiprocessing
 import os
 import re
 import shutil
@@ -10,13 +12,14 @@ import signal
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 import torch
 
-from datamodules import TIMIT, CopyMemory, PixelCIFAR10, PixelMNIST, SequenceFiles, TextCorpus
+from datamodules import TIMIT, CopyMemory, PixelCIFAR10, PixelMNIST, SequenceFiles, TextCorpus, UserError, loader
+from datamodules.loader import _begin_worker
 from lit_rnn.models import ExpRNN
 from lit_rnn.runs.ranks import lost_worker
 from tests.lit_rnn.conftest import tree
@@ -179,3 +182,41 @@ def test_a_killed_worker_is_one_sentence(cli: Any, config: Any, monkeypatch: pyt
 def test_other_ends_of_workers(torch_says: str, we: str) -> None:
     assert f"(data.init_args.num_workers) {we}" in str(lost_worker(RuntimeError(f"DataLoader worker {torch_says}")))
     assert lost_worker(RuntimeError("DataLoader is not iterable")) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*_MultiProcessingDataLoaderIter.__del__")  # torch ends half of its iterator
+def test_workers_that_cannot_all_be_started_are_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the others end: the main process would wait for them where it ends, as they take no other signal."""
+    start, started = multiprocessing.Process.start, list[multiprocessing.Process]()
+
+    def few(self: multiprocessing.Process) -> None:
+        if started:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        start(self)
+        started.append(self)
+
+    monkeypatch.setattr(multiprocessing.Process, "start", few)
+    data = CopyMemory(delay=3, batch_size=8, train_samples=16, num_workers=2)
+    with pytest.raises(UserError, match=r"num_workers is 2, but not all .* can be started \(Too many open files\)"):
+        next(iter(data.train_dataloader()))
+    started[0].join(20)
+    assert started[0].exitcode == -signal.SIGKILL
+
+
+def test_a_worker_ends_where_it_cannot_hand_over_a_batch(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """As where /dev/shm is full; the batch would be waited for."""
+    main = os.getpid()
+
+    def full(self: Any) -> NoReturn:
+        raise RuntimeError("unable to allocate shared memory(shm)")
+
+    def begin(worker: int) -> None:
+        _begin_worker(worker)
+        monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_" if os.getpid() != main else "none", full)
+
+    monkeypatch.setattr(loader, "_begin_worker", begin)
+    data = CopyMemory(delay=3, batch_size=8, train_samples=16, num_workers=1)
+    with pytest.raises(RuntimeError, match="exited unexpectedly") as caught:
+        next(iter(data.train_dataloader()))
+    assert lost_worker(caught.value) is not None
+    assert "warning: A batch cannot be handed to the main process: unable" in capfd.readouterr().err
