@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -19,10 +19,10 @@ from datamodules.arguments import OURS
 from datamodules.errors import UserError, chain, one_line
 from lit_rnn.memory import out_of_memory
 
-_NOT_THE_USERS = [
-    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")),
-    *(Path(str(package.__file__)).parent for package in (lit_rnn, datamodules)),
-]
+_NOT_THE_USERS = (
+    *(os.path.join(sysconfig.get_path(name), "") for name in ("stdlib", "platstdlib", "purelib", "platlib")),
+    *(os.path.join(os.path.dirname(str(package.__file__)), "") for package in (lit_rnn, datamodules)),
+)
 
 
 def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | None:
@@ -69,21 +69,22 @@ def defined(function: Callable[..., Any]) -> str:
     return f"{inspect.getsourcefile(function)} line {lines[1]}, in {function.__name__}"
 
 
-def _is_users(file: str | None) -> bool:
-    if file is None or not Path(file).is_file():  # <string>, <frozen importlib>
+def is_users(file: str | None) -> bool:
+    """Whether a file is of the user's own code: neither ours, nor Python's, nor an installed package's."""
+    if file is None:
         return False
-    path = Path(file).absolute()
-    return not any(path.is_relative_to(folder) for folder in _NOT_THE_USERS)
+    path = os.path.abspath(file)
+    return not path.startswith(_NOT_THE_USERS) and os.path.isfile(path)  # no file: <string>, <frozen importlib>
 
 
 def _place(error: BaseException) -> str | None:
-    if isinstance(error, SyntaxError) and _is_users(error.filename):
+    if isinstance(error, SyntaxError) and is_users(error.filename):
         return f"{error.filename} line {error.lineno}"
     frames = [(frame.filename, frame.lineno, frame.name) for frame in traceback.extract_tb(error.__traceback__)]
     # of an error in a worker of the DataLoader only the text comes over
     frames += re.findall(r'File "([^"]+)", line (\d+), in (\S+)', str(error))
     for file, line, name in reversed(frames):
-        if _is_users(file):
+        if is_users(file):
             return f"{file} line {line}" + ("" if name == "<module>" else f", in {name}")
     return None
 

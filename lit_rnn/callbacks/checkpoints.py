@@ -38,14 +38,20 @@ class InitialCheckpoint(Callback):
             trainer.save_checkpoint(self.path, weights_only=True)
 
 
+def _is_own(trainer: Trainer) -> bool:
+    """Whether the checkpoint that a run goes on from lies in its own folder; another run's may be taken up too."""
+    run, taken = Path(trainer.default_root_dir).resolve(), trainer.ckpt_path
+    return taken is not None and run in Path(taken).resolve().parents
+
+
 def _follow(trainer: Trainer, checkpoint: dict[str, Any]) -> None:
     """Tell what keeps the best checkpoint of a run where its folder, which was moved or copied, lies now.
 
     Lightning forgets the best where its path is another one, and a worse checkpoint would take its place.
     """
-    run, taken = Path(trainer.default_root_dir).resolve(), trainer.ckpt_path
-    if taken is None or run not in Path(taken).resolve().parents:
-        return  # another run's, whose best is not this one's
+    if not _is_own(trainer):
+        return  # whose best is not this run's
+    run = Path(trainer.default_root_dir).resolve()
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by Lightning at run time
         if not isinstance(callback, ModelCheckpoint) or callback.dirpath is None:
             continue
@@ -136,7 +142,7 @@ class LastCheckpoint(Checkpoint):
                 if self._kept is None:  # a new run, or a checkpoint of an older version
                     logger.experiment.forget_from(*place)
                 else:
-                    logger.experiment.forget_behind(self._kept["rows"], self._kept["owed"], *place)
+                    logger.experiment.forget_behind(self._kept["rows"], self._kept["owed"], *place, _is_own(trainer))
         self._kept = None
         self._step, self._time = trainer.global_step, time.monotonic()
         if self._inside_epoch and trainer.global_step == trainer.max_steps:  # no step is left, after which to save

@@ -8,7 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import yaml
 
@@ -55,8 +55,26 @@ def newest_versions(folder: Path) -> dict[str, Any]:
 def kept_fingerprint(folder: Path) -> str | None:
     """What tells the files that a run has read from others, as its newest versions.json keeps it."""
     found = newest_versions(folder).get("fingerprint")
-    sound = isinstance(found, str) and found.isprintable() and 0 < len(found) <= 64  # it goes to the terminal
-    return found if sound else None
+    return found if _is_shown(found) else None
+
+
+def kept_code(folder: Path) -> list[dict[str, str]]:
+    """What tells the code of the user's own from other code, by module, each time that a run was begun with another.
+
+    What is damaged is passed over.
+    """
+    found = []
+    for path in numbered(folder, "versions.json"):
+        with contextlib.suppress(UserError):
+            code = read_json(path).get("own_code")
+            pairs = code.items() if isinstance(code, dict) else ()
+            found.append({name: told for name, told in pairs if _is_shown(name) and _is_shown(told)})
+    return found
+
+
+def _is_shown(told: Any) -> TypeGuard[str]:
+    """Whether it may go to the terminal."""
+    return isinstance(told, str) and told.isprintable() and 0 < len(told) <= 64
 
 
 def newest_config(folder: Path) -> Path | None:

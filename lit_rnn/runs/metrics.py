@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,14 +59,20 @@ class _Writer(ExperimentWriter):
             self.metrics_keys = []
         self._written, self._columns = len(rows), list(self.metrics_keys)
 
-    def forget_behind(self, count: int, owed: Row | None, step: int, inside_epoch: bool) -> None:
+    def forget_behind(self, count: int, owed: Row | None, step: int, inside_epoch: bool, own: bool) -> None:
         """Keep the ``count`` rows that there were at a checkpoint, and put the one that was to follow behind them.
 
-        A file with fewer rows does not belong to the checkpoint, and is left as it is; one that lost rows by
-        damage is cut as by `forget_from`.
+        A file with fewer rows has lost some, which a warning says, and is cut as by `forget_from`; where the checkpoint
+        is not the run's ``own``, they are not those of the file, which is left as it is.
         """
         rows = self._read()
-        if self._repaired and len(rows) < count:
+        if len(rows) < count and (own or self._repaired):
+            if not self._repaired:
+                warnings.warn(
+                    f"{self.path} has {len(rows)} of the {count} rows that it had when the checkpoint was saved: those "
+                    "of the other steps are lost, and the curves have a gap.",
+                    stacklevel=2,
+                )
             self.forget_from(step, inside_epoch)
         elif rows and len(rows) >= count:
             self.metrics_keys = sorted({*self.metrics_keys, *(owed or {})})

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,13 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 import lit_rnn
+from lit_rnn.blame import is_users
 from lit_rnn.callbacks.recorded import fingerprint
 from lit_rnn.files import inside, read_bytes, set_aside, write_file
 from lit_rnn.loggers import show
 from lit_rnn.models import SequenceModel
 from lit_rnn.models.base import count_parameters
-from lit_rnn.runs.folder import damaged_configs, keeps_files, number_of, numbered
+from lit_rnn.runs.folder import damaged_configs, keeps_files, kept_code, number_of, numbered
 
 
 class SaveRun(SaveConfigCallback):
@@ -38,7 +42,8 @@ class SaveRun(SaveConfigCallback):
         for damaged in damaged_configs(folder):
             set_aside(damaged, "it is no whole config")
         _keep(folder, "config.yaml", self.parser.dump(config, skip_none=False))
-        kept = versions(_devices(trainer)) | fingerprint(trainer)
+        kept = versions(_devices(trainer)) | fingerprint(trainer) | {"own_code": _own_code()}
+        _tell_of_changes(folder, kept["own_code"])
         _keep(folder, "versions.json", json.dumps(kept, indent=1) + "\n")
         if not show.dashboards(trainer):
             return
@@ -56,6 +61,24 @@ def _keep(folder: Path, name: str, text: str) -> None:
     elif read_bytes(there[-1]) != text.encode():
         path = folder / name
         write_file(path.with_stem(f"{path.stem}-{number_of(there[-1]) + 1}"), text)
+
+
+def _own_code() -> dict[str, str]:
+    """By module, the beginning of the SHA-256 of each of the user's own that this process has imported."""
+    named = {name: getattr(module, "__dict__", {}).get("__file__") for name, module in list(sys.modules.items())}
+    own = {name: Path(file) for name, file in sorted(named.items()) if name != "__main__" and is_users(file)}
+    return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in own.items()}
+
+
+def _tell_of_changes(folder: Path, now: Mapping[str, str]) -> None:
+    """Warn where a run goes on with other code of the user's own than before."""
+    changed = [name for name, was in (kept_code(folder) or [{}])[-1].items() if now.get(name, was) != was]
+    if changed:
+        warnings.warn(
+            f"{', '.join(changed)} changed since the run in {folder} was last begun: its further steps are of the new "
+            "code.",
+            stacklevel=2,
+        )
 
 
 def _devices(trainer: Trainer) -> list[str]:

@@ -16,7 +16,7 @@ from lit_rnn.commands.study.search.space import short
 from lit_rnn.commands.study.subject import Run, Setting
 from lit_rnn.files import is_folder_name, parse_yaml, read_json, read_yaml, write_json
 from lit_rnn.runs.checkpoints import is_started
-from lit_rnn.runs.folder import kept_fingerprint, newest_config, numbered
+from lit_rnn.runs.folder import kept_code, kept_fingerprint, newest_config, numbered
 from lit_rnn.runs.lock import in_use
 from lit_rnn.runs.options import COUNTS_OR_SHARES, flat, makes_a_difference, number
 from lit_rnn.runs.results import is_finished
@@ -285,14 +285,18 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 def drifted(runs: Sequence[Run], folder: Path) -> list[str]:
     """A line for every option that finished runs of an arm have differently though its grid does not vary it.
 
-    So it is where a new version has another default, or files have another content. The first run that each version
-    has begun on each content is looked at; options that only some versions have are no difference.
+    So it is where a new version has another default, or files, or code of the user's own, have another content. The
+    first run that each version has begun on each content is looked at; options that only some versions have are no
+    difference.
     """
     told = []
     for arm in dict.fromkeys(run.setting.arm for run in runs):
         ours = [run for run in runs if run.setting.arm == arm and is_finished(folder / run.name)]
-        firsts = {(_version(folder / run.name), kept_fingerprint(folder / run.name)): run for run in reversed(ours)}
+        firsts = {_told_apart_by(folder / run.name): run for run in reversed(ours)}
         held: dict[str, dict[Any, str]] = {}  # what the configs say, by key, and the first run with each value
+        for run in reversed(firsts.values()):
+            for name, code in (pair for begun in kept_code(folder / run.name) for pair in begun.items()):
+                held.setdefault(f"code in {name}, by its fingerprint", {}).setdefault(code, run.name)
         for run in reversed(firsts.values()) if len(firsts) > 1 else ():
             varied = {_of_class(key) for key, _ in run.setting.values}
             files = kept_fingerprint(folder / run.name)
@@ -308,6 +312,10 @@ def drifted(runs: Sequence[Run], folder: Path) -> list[str]:
             if len(values) > 1
         ]
     return told
+
+
+def _told_apart_by(place: Path) -> tuple[Any, ...]:
+    return *_version(place), kept_fingerprint(place), str(kept_code(place))
 
 
 def _version(place: Path) -> tuple[Any, Any]:

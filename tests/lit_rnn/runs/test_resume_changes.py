@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch.optim import SGD, Adam, RMSprop
 from datamodules import CopyMemory, UserError
 from lit_rnn.models import FullURNN, NnRNN, VanillaRNN
 from lit_rnn.optim import RiemannianRMSprop
+from lit_rnn.runs.folder import kept_code
 from tests.trainers import quiet_trainer
 
 pytestmark = [
@@ -297,3 +300,18 @@ def test_fullurnns_default_of_before_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"optimizer is 'RiemannianAdam', but it must be RiemannianRMSprop"):
         fit(FullURNN(TASK, 6), tmp_path, 2, tmp_path / "old.ckpt")
     fit(FullURNN(TASK, 6, optimizer=RiemannianRMSprop), tmp_path, 2, tmp_path / "old.ckpt")
+
+
+def test_code_of_the_users_own_that_changed_is_told(cli: Any, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(Path.cwd())
+    monkeypatch.setitem(sys.modules, "own_lstm", None)  # type: ignore[arg-type]  # to be forgotten in the end
+    own = {"class_path": "own_lstm.Own", "init_args": {"hidden_size": 4}}
+    told = "^own_lstm changed since the run in r was last begun: its further steps are of the new code"
+    for epochs, warned in ((1, contextlib.nullcontext()), (2, pytest.warns(UserWarning, match=told))):
+        Path("own_lstm.py").write_text(f"from lit_rnn.models import LSTM\n\n\nclass Own(LSTM):\n    {epochs}\n")
+        del sys.modules["own_lstm"]
+        with warned:
+            line = ("--run_dir", "r", "--resume", "auto", "--trainer.max_epochs", epochs)
+            assert cli("fit", "-c", config(model=own), *line).status == 0
+    begun = [code["own_lstm"] for code in kept_code(Path("r"))]
+    assert len(begun) == 2 and begun[0] != begun[1]

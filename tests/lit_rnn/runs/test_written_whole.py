@@ -167,6 +167,25 @@ def test_damage_inside_metrics_keeps_the_other_rows(cli: Any, half: None) -> Non
 
 
 @pytest.mark.usefixtures("_no_pictures")
+def test_rows_that_are_lost_are_told(cli: Any, half: None) -> None:
+    """They are in no file any more; of what is behind the checkpoint nothing is there twice."""
+    whole, path = rows("w"), Path("h/metrics.csv")
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:3], lines[-1].replace(",7,", ",8,")]))
+    with pytest.warns(UserWarning, match=r"h/metrics\.csv has 3 of the 14 rows .* are lost, and the curves have a gap"):
+        assert cli("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3, "--run_dir", "h").status == 0
+    assert rows("h") == whole[:2] + whole[14:]
+
+
+@pytest.mark.usefixtures("_no_pictures")
+def test_a_link_to_nothing_is_one_sentence(cli: Any, half: None) -> None:
+    Path("h/versions.json").unlink()
+    Path("h/versions.json").symlink_to("nothing")
+    done = cli("fit", "--ckpt_path", "last", "--trainer.max_epochs", 3, "--run_dir", "h")
+    assert done.status == 1 and "lit_rnn: h/versions.json cannot be used (No such file or directory): " in done.err
+
+
+@pytest.mark.usefixtures("_no_pictures")
 @pytest.mark.parametrize("name", ["init.ckpt", "best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", "fit.json"])
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
 def test_what_cannot_be_written_is_named(cli: Any, config: Any, full_disk: Any, name: str, number: int) -> None:

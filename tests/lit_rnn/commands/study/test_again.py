@@ -269,6 +269,17 @@ def test_files_that_changed_between_runs_are_told(planned: Planned) -> None:
     assert told({"data.init_args.path": ["a", "b"]}) == []
 
 
+def test_code_of_the_users_own_that_changed_between_or_within_runs_is_told(planned: Planned) -> None:
+    one = planned(seeds=[1, 2])
+    for run in one.runs:
+        finish(run)
+        (FOLDER / run.name / "versions.json").write_text(json.dumps({"own_code": {"own": "a", "same": "c"}}))
+    assert plan.drifted(one.runs, FOLDER) == []
+    (FOLDER / "study-seed=2" / "versions-2.json").write_text(json.dumps({"own_code": {"own": "b", "same": "c"}}))
+    line = "study has runs of different code in own, by its fingerprint: 'a' (as study-seed=1), 'b' (as study-seed=2)"
+    assert plan.drifted(one.runs, FOLDER) == [line]
+
+
 def test_a_damaged_plan_is_told(planned: Planned) -> None:
     (run,) = planned().runs
     FOLDER.mkdir(parents=True)
