@@ -9,7 +9,7 @@ import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
@@ -69,7 +69,7 @@ def defined(function: Callable[..., Any]) -> str:
     return f"{inspect.getsourcefile(function)} line {lines[1]}, in {function.__name__}"
 
 
-def is_users(file: str | None) -> bool:
+def is_users(file: str | None) -> TypeGuard[str]:
     """Whether a file is of the user's own code: neither ours, nor Python's, nor an installed package's."""
     if file is None:
         return False

@@ -20,6 +20,7 @@ from datamodules.errors import held, require
 from lit_rnn.class_paths import class_in, class_path, full_name, loaded, shorten
 from lit_rnn.files import inside, read_yaml
 from lit_rnn.models import SequenceModel
+from lit_rnn.runs.folder import is_cut
 from lit_rnn.runs.options import listed, walk
 from lit_rnn.yaml_limits import YAMLLimitError, check_yaml
 
@@ -65,6 +66,8 @@ def check(path: Path) -> None:
     config = read_yaml(path, "config")
     if not isinstance(config, dict) or "config" in config:
         raise UserError(f"config {path} was not written by fit: give the run's config by -c.")
+    if is_cut(path):
+        raise UserError(f"config {path} has lost its end: give the run's config by -c.")
     for key, value in config.items():
         if key in _SECTIONS and not isinstance(value, dict):
             raise _refusal(path, str(key), value, "a mapping, as fit writes it")

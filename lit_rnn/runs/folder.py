@@ -89,10 +89,11 @@ def newest_config(folder: Path) -> Path | None:
 
 def damaged_configs(folder: Path) -> list[Path]:
     """Those of a run folder's configs that a kill or a full disk has cut short."""
-    return [path for path in numbered(folder, "config.yaml") if _is_cut(path)]
+    return [path for path in numbered(folder, "config.yaml") if is_cut(path)]
 
 
-def _is_cut(path: Path) -> bool:
+def is_cut(path: Path) -> bool:
+    """Whether a config that `fit` wrote is no more whole."""
     try:
         text = read_bytes(path).decode()
         check_yaml(text)

@@ -178,6 +178,13 @@ def test_rows_that_are_lost_are_told(cli: Any, half: None) -> None:
 
 
 @pytest.mark.usefixtures("_no_pictures")
+def test_a_config_that_is_cut_between_two_sections_is_told(half: None, refused: Any) -> None:
+    path = Path("h/config.yaml")
+    path.write_text(path.read_text().partition("\ndata:")[0] + "\n")
+    assert "config h/config.yaml has lost its end: give" in refused("test", "--ckpt_path", "best", "--run_dir", "h")
+
+
+@pytest.mark.usefixtures("_no_pictures")
 def test_a_link_to_nothing_is_one_sentence(cli: Any, half: None) -> None:
     Path("h/versions.json").unlink()
     Path("h/versions.json").symlink_to("nothing")

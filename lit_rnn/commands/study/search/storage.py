@@ -144,8 +144,9 @@ class Storage:
         except UserError:
             raise
         except (sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, optuna.exceptions.OptunaError, RuntimeError) as error:
+            told = one_line(getattr(error, "orig", None) or error)[:200]  # SQLite's own words, without SQLAlchemy's
             raise UserError(
-                f"{self.path} cannot be used as the storage of a search ({one_line(error)[:200]}): name another by "
+                f"{self.path} cannot be used as the storage of a search ({told}): name another by "
                 "search.storage, or remove it."
             ) from error
 
