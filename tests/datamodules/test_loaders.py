@@ -199,7 +199,7 @@ def test_memory_is_pinned_for_a_gpu_alone(monkeypatch):
         found.append(data.loader("train").pin)
     assert found == [False, False, True]
     given = []
-    monkeypatch.setattr(loader_module, "DataLoader", lambda *_, **options: given.append(options["pin_memory"]) or [])
+    monkeypatch.setattr(loader_module, "_Workers", lambda *_, **options: given.append(options["pin_memory"]) or [])
     for pin in (False, True):
         source = data.loader("train")
         source.pin = pin
