@@ -103,7 +103,7 @@ def headline(comparisons: Sequence[tuple[Comparison, str]]) -> str:
     for one, title in comparisons:
         if share(one) is not None:
             kinds.setdefault((one.task, one.data.get("protocol")), []).append((one, title))
-    return "\n".join([f"{RULE}\n", *map(_of_a_kind, kinds.values())]) if kinds else ""
+    return "\n\n".join([RULE, *map(_of_a_kind, kinds.values())]) + "\n" if kinds else ""
 
 
 def _of_a_kind(chosen: Sequence[tuple[Comparison, str]]) -> str:
@@ -115,7 +115,7 @@ def _of_a_kind(chosen: Sequence[tuple[Comparison, str]]) -> str:
     header = ["model", *(f"{title}: updates to {number(share(one))} of chance" for one, title in chosen)]
     chance = ["chance loss", *(number(one.chance) for one, _ in chosen)]
     table = Table(header, [*([name, *row] for name, row in cells.items()), chance])
-    return "".join(f"{part}\n\n" for part in (*(_in_short(*one) for one in chosen), table.markdown()))
+    return "\n\n".join([*(_in_short(*one) for one in chosen), table.markdown()])
 
 
 def _in_short(comparison: Comparison, title: str) -> str:
