@@ -8,9 +8,9 @@ Of a folder of runs, such as a study's, each becomes a folder: ``python results/
 that has neither ended nor kept a checkpoint is left out.
 
 A study of who tracks and stores becomes one file, in which arms that were not run here stay as they are:
-``python results/collect.py STUDY_DIR results/tracking/TASK.json --study FILE``, and one of robustness
-``results/robustness/DATA.json``, once ``attack --study STUDY_DIR`` has attacked it; that of non-normal starts
-``results/nonnormal/runs.json``.
+``python results/collect.py STUDY_DIR results/tracking/TASK.json --study FILE``, and so does that of non-normal starts,
+``results/nonnormal/runs.json``. One of robustness becomes ``results/robustness/DATA.json``, all of it, once
+``attack --study STUDY_DIR`` has attacked it.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def collect_study(study: str, folder: Path, to: Path, commit: str | None = None)
         content = attacked.with_attacks(content, folder)
     elif to.parent.name == "nonnormal":
         content = starts.with_henrici(content, folder)
-    elif to.is_file():
+    if to.is_file() and to.parent.name != "robustness":  # whose networks are attacked together
         content = studies.with_arms_of(read_json(to), content)
     changed(content, _refuse_place)
     studies.write(content, to)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from lit_rnn.runs import endings
 from tests.kept import keep
 
 ROOT = Path(__file__).parents[3]
+KEPT = Path("results", "nonnormal", "runs.json")
 sys.path.insert(0, str(ROOT / "results"))
 
 import collect  # noqa: E402
@@ -36,8 +38,8 @@ LOSSES = {  # of each validation; chance is 0.04
 
 
 @pytest.fixture(scope="module")
-def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """results/nonnormal/runs.json of those runs: before training 0.5 I, after it with 3 (chain: 2) above."""
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study, those runs and what is kept of them: W before training is 0.5 I, after it with 3 (chain: 2) above."""
     folder = tmp_path_factory.mktemp("starts")
     arms = {
         "copying-chain": {
@@ -68,10 +70,33 @@ def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     out = folder / "runs" / "copying-chain-alpha=2.0-seed=1"
     out.mkdir()
     endings.note_divergence(out, endings.DivergedError("The loss is nan"))
+    return collected(folder)
+
+
+def collected(folder: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert collect.main(["runs", "results/nonnormal/runs.json", "--study", str(study)]) == 0
-    return read_json(folder / "results" / "nonnormal" / "runs.json")
+        assert collect.main(["runs", str(KEPT), "--study", "nonnormal.yaml"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def content(made: Path) -> dict[str, object]:
+    return read_json(made / KEPT)
+
+
+def test_a_machine_with_one_run_leaves_the_others_as_they_are(made: Path, tmp_path: Path) -> None:
+    """Its own is read anew, Henrici's departure with it."""
+    study, before = made / "nonnormal.yaml", read_json(made / KEPT)
+    mine = next(run for run in before["runs"] if run["run"] == "copying-orthogonal-seed=1")
+    without = {**before, "runs": [run for run in before["runs"] if run != mine]}
+    shutil.copy(study, tmp_path)
+    (tmp_path / KEPT).parent.mkdir(parents=True)
+    (tmp_path / KEPT).write_text(json.dumps(without))
+    plan.claim(read_study(str(study)).runs, tmp_path / "runs")
+    shutil.copytree(made / "runs" / mine["run"], tmp_path / "runs" / mine["run"])
+    after = read_json(collected(tmp_path) / KEPT)
+    assert after == {**before, "runs": [*without["runs"], mine]}
 
 
 def test_counts_stand_beside_the_published_ones(content: dict[str, object]) -> None:
