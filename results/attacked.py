@@ -107,6 +107,11 @@ class Setting:
         return self.mean(column("inf", eps))
 
     @property
+    def weakly(self) -> bool:
+        """Whether some run was attacked too weakly, by the evaluation's own checks."""
+        return any(run["attack"].get("failed_checks") for run in self.runs)
+
+    @property
     def risen(self) -> float:
         """By how much Henrici's departure rose in training."""
         return statistics.fmean(self.matrix("henrici")) - statistics.fmean(self.matrix("henrici", "before"))

@@ -18,5 +18,5 @@ def not_here(done: str, text: str) -> str:
 
 
 def untold(text: str) -> str:
-    """A line about what networks are said to lose, and have not learnt in the first place."""
+    """A line about what the runs cannot decide: networks lose nothing that they have not learnt, or it hangs on one."""
     return f"- **Cannot be told here**: {plain_markdown(text)}.\n"
