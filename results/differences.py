@@ -125,14 +125,13 @@ def _protocol(group: Group) -> str:
     """How the runs of a group were trained, and which of their checkpoints was tested."""
     run = group.runs[0]
     options, trainer = run.options("data"), run.config["trainer"]
-    told = []
+    told, validated = [], trainer.get("limit_val_batches") != 0
     if (pixels := _pixels(group)) is not None:
         seed = pixels.permutation_seed
         told += [f"permutation {f'of seed {seed}' if isinstance(seed, int) else seed}"] if pixels.permute else []
-        told.append(f"{pixels.val_size:,} of the training images kept for validation")
+        told.append(f"trained on all images but {pixels.val_size:,}{', kept for validation' if validated else ''}")
     told += [f"batch {options['batch_size']}"] if "batch_size" in options else []
     told += [f"{trainer['max_epochs']} epochs"] if (trainer.get("max_epochs") or 0) > 0 else []
-    validated = trainer.get("limit_val_batches") != 0
     tested = "the checkpoint that is best on validation" if validated else "the weights after the last epoch"
     return f"{', '.join(told)}; the test set is read once, by {tested}"
 

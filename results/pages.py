@@ -72,7 +72,12 @@ def headline(comparisons: Sequence[Comparison]) -> str:
     chance = ["chance loss", *(chance_told(one) for one in comparisons)]
     made = Table(header, [*([name, *row] for name, row in cells.items()), chance])
     return "\n".join(
-        [made.markdown(), "", f"{SPREAD}. {_directions(comparisons)}", *(["", solved] if solved else [""])]
+        [
+            made.markdown(),
+            "",
+            f"{SPREAD}. {_directions(comparisons)} {solving.ORDER}",
+            *(["", solved] if solved else [""]),
+        ]
     )
 
 
@@ -225,7 +230,7 @@ def overview(results: Results, docs: str) -> str:
 
 
 def _curves(title: str, picture: str) -> str:
-    return f"![Loss against steps on {plain_markdown(title)}; the dashed line is chance]({picture})\n\n"
+    return f"![Loss against steps on {plain_markdown(title)}; the grey dashed line is chance]({picture})\n\n"
 
 
 def paper(page: str, results: Results) -> str:

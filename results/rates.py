@@ -8,7 +8,7 @@ from differences import label, titles
 
 from lit_rnn.commands.compare.measure import NEAR, Comparison, Group, Rates, by_rate, learning_rate
 from lit_rnn.commands.compare.page import chance_told, shown
-from lit_rnn.report.tables import Table, number
+from lit_rnn.report.tables import Table, number, plain_markdown
 
 FOLDER = "rates"  # in results/: what is there stands beside no longer training
 TITLE = "Learning rates, in short trainings"
@@ -20,7 +20,7 @@ what learns faster here need not be ahead in the end. A value is that of the las
 def section(comparisons: Sequence[Comparison]) -> str:
     """A table for each task; nothing where no model was run at several rates."""
     named = zip(titles(comparisons), comparisons, strict=True)
-    made = [f"{found.markdown()}\n\n" for title, one in named if (found := _table(title, one))]
+    made = [f"{found.markdown()}\n\n{_at_the_end(one)}" for title, one in named if (found := _table(title, one))]
     return f"## {TITLE}\n\n{ABOUT}\n\n{''.join(made)}" if made else ""
 
 
@@ -41,6 +41,28 @@ def _table(title: str, comparison: Comparison) -> Table | None:
     return Table(["model", "updates", values, "best rate", f"within {NEAR:.0%} of the best"], rows, texts=1, title=told)
 
 
+def _at_the_end(comparison: Comparison) -> str:
+    """Of whom the best rate is the largest or smallest that was tried, so that a better one may lie beyond."""
+    told = []
+    for end, which in ((max, "largest"), (min, "smallest")):
+        ours = [label(one.groups[0]) for one in by_rate(comparison) if one.best is not None
+                and learning_rate(one.best) == end(map(_rate, (*one.groups, *_lost(one, comparison))))]  # fmt: skip
+        told += [f"The best rate is the {which} that was tried for {'; '.join(ours)}."] if ours else []
+    return plain_markdown(" ".join(told)) + "\n\n" if told else ""
+
+
+def _rate(group: Group) -> float:
+    rate = learning_rate(group)
+    assert rate is not None  # by_rate takes no other
+    return rate
+
+
+def _lost(rates: Rates, comparison: Comparison) -> list[Group]:
+    """Those that diverged, at other rates."""
+    name = label(rates.groups[0])
+    return [one for one in (Group((run,)) for run in comparison.diverged) if label(one) == name]
+
+
 def _first(rates: Rates, comparison: Comparison) -> float:
     value = None if rates.best is None else rates.best.value
     return (float("-inf") if comparison.higher_is_better else float("inf")) if value is None else value.mean
@@ -50,9 +72,8 @@ def _row(rates: Rates, comparison: Comparison) -> list[str]:
     """A rate at which it diverged was tried, and is not near the best."""
     name = label(rates.groups[0])
     each = {learning_rate(group): shown(group.value, group) for group in rates.groups}
-    for lost in (Group((run,)) for run in comparison.diverged):
-        if label(lost) == name:
-            each[learning_rate(lost)] = "diverged"
+    for lost in _lost(rates, comparison):
+        each[learning_rate(lost)] = "diverged"
     told = "; ".join(f"{number(rate)}: {value}" for rate, value in sorted(each.items(), key=lambda pair: pair[0] or 0))
     best = "" if rates.best is None else number(learning_rate(rates.best))
     updates = " to ".join(f"{step:,}" for step in sorted({step for group in rates.groups for step in group.steps}))

@@ -23,12 +23,14 @@ from lit_rnn.report.tables import Table, number, plain_markdown
 from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.options import listed, section
 
-RULE = """Updates until a validation found the loss below a share of chance, where a run ends: mean ± sample standard
+ORDER = "Models stand by the first task in the table that they were run on, the best first."
+RULE = f"""Updates until a validation found the loss below a share of chance, where a run ends: mean ± sample standard
 deviation over the seeds that got there, and how many did of all that ended; one that diverged did not. Of several
-learning rates of a model the best stands: first by the share of its seeds, then by updates, so that a rate of one seed
-may stand before one of three. Where none got there, the loss of the last validation orders them. Where no rate is
-named, none was searched. Further seeds were run only for models whose first got to half of chance. Accuracies at the
-end are those of different numbers of updates, and are no order."""
+learning rates of a model the best stands: first by the share of its seeds, then by updates, so that a rate of one
+seed may stand before one of three; it was solved at those rates at which some seed solved it. Where none got there,
+the loss of the last validation orders them. Where no rate is named, none was searched. Further seeds were run only
+for models whose first got to half of chance. Accuracies at the end are those of different numbers of updates, and are
+no order. {ORDER}"""
 
 
 def share(comparison: Comparison) -> float | None:
@@ -177,6 +179,8 @@ def _reached(group: Group, comparison: Comparison) -> str:
         return f"{_updates(solved)} ({solved.number} of {ended})"
     half = updates_until(group, 0.5 * comparison.chance)
     came = f"; half of chance after {_updates(half)} ({half.number} of {ended})" if half else ""
+    lost = sum(min(run.losses, default=math.inf) < 0.5 * comparison.chance <= run.losses[-1] for run in group.runs)
+    came += f", lost again by the end ({lost} of {ended})" if lost else ""
     return f"not in {group.steps[1]:,} (0 of {ended}){came}"
 
 

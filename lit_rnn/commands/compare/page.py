@@ -242,7 +242,7 @@ def write_page(
         if (rates := rates_table(comparison)) is not None:
             page.table(rates)
         beside_it = " Beside it the metric against length." if comparison.lengths else ""
-        page.picture(picture, f"Loss against steps; the dashed line is chance.{beside_it}")
+        page.picture(picture, f"Loss against steps; the grey dashed line is chance.{beside_it}")
         if published and (figures := published_table(comparison)):
             page.table(figures[0])
             for note in figures[1]:

@@ -101,7 +101,7 @@ def test_means_best_first_chance_and_published_stand_in_the_headline(made: Path,
     assert (
         "5 runs have ended, of 3 models on 1 task, beside the studies of [tracking](docs/results/tracking.md)" in text
     )
-    assert "sample standard deviation over seeds. Of accuracy the higher is better.\n" in text
+    assert "sample standard deviation over seeds. Of accuracy the higher is better. " in text
     assert "both stand on the [page of each paper](#every-published-figure).\n" in text and re.search(
         r"\d+ of 70 epochs", text
     )
@@ -116,7 +116,7 @@ def test_means_best_first_chance_and_published_stand_in_the_headline(made: Path,
     assert "0.920 ± 0.010 (protocol common, 3 seeds, 16,415 parameters)" in paper
     first = paper[paper.index("# expRNN") : paper.index("| model |")]
     assert "Ours is worse than the one published figure" in first
-    assert "Ours: permutation of seed 92916, 5,000 of the training images kept for validation, 2 epochs;" in first
+    assert "Ours: permutation of seed 92916, trained on all images but 5,000, kept for validation, 2 epochs;" in first
     assert "Theirs: permutation of seed 92916, trained on all 60,000 images, batch 128, 70 epochs;" in first
     assert "Ours is" not in files["docs/results/dtriv.md"].decode(), "nothing stands beside it"
     curves = [re.findall(r"\((\w+-\d\.svg)\)", files[f"docs/results/{name}.md"].decode()) for name in pages.PAPERS]
@@ -216,9 +216,9 @@ def test_a_run_without_validation_is_told_apart(made: Path, tmp_path: Path) -> N
     assert f"| model | {plain}: test/accuracy | {all_images}: test/accuracy |" in pages.headline(comparisons)
     said = differences.said_first(comparisons, pages.PAPERS["exprnn"][1])
     first, second = re.findall(r"on (permuted.*)", said)
-    assert first.startswith(f"{plain}: ours 0.91") and "5,000 of the training images kept for validation" in first
+    assert first.startswith(f"{plain}: ours 0.91") and "trained on all images but 5,000, kept for validation" in first
     assert first.partition(". Theirs")[0].endswith("read once, by the checkpoint that is best on validation")
-    assert second.startswith(f"{all_images}: ours 0.91") and "1 of the training images kept for validation" in second
+    assert second.startswith(f"{all_images}: ours 0.91") and "trained on all images but 1, 2 epochs" in second
     assert second.partition(". Theirs")[0].endswith("read once, by the weights after the last epoch")
     late = "".join(map(pages.still_better, comparisons))
     assert "a-seed=1" in late and "d-seed=1" not in late

@@ -61,6 +61,7 @@ def test_every_rate_is_told_the_best_model_first_and_one_that_diverged_is_not_ne
         "| LSTM, n = 8 | 90 | 0.003: 0.5; 0.01: 0.46; 0.03: diverged | 0.003 | 2 of 3 |",
     ]
     assert "permuted\\_pixel\\_mnist; chance loss 2" in section
+    assert "The best rate is the largest that was tried for GRU, n = 8. The best rate is the smallest " in section
 
 
 def test_short_trainings_stand_beside_no_longer_one(made: Path) -> None:

@@ -129,6 +129,16 @@ def test_of_several_rates_the_best_stands_for_the_model_and_the_window_is_told(t
     ]
 
 
+def test_half_of_chance_that_was_lost_is_told(tmp_path: Path) -> None:
+    run(tmp_path / "a-seed=1", "ExpRNN", 1, [0.9, 0.4, 0.6])
+    run(tmp_path / "a-seed=2", "ExpRNN", 2, [0.9, 0.8, 0.4])
+    run(tmp_path / "b-seed=1", "NRU", 1, [0.9, 0.8, 0.7])
+    (comparison,) = pages.read(tmp_path).comparisons
+    rows = [line for line in pages.headline([comparison]).splitlines() if line.startswith("|")]
+    told = "half of chance after 250 ± 71 (2 of 2), lost again by the end (1 of 2)"
+    assert rows[2:4] == [f"| ExpRNN, n = 8 | not in 300 (0 of 2); {told} |", "| NRU, n = 8 | not in 300 (0 of 1) |"]
+
+
 def lose(folder: Path) -> None:
     """As if the run had diverged."""
     (folder / "fit.json").unlink()
@@ -249,7 +259,7 @@ def test_the_nru_is_alone_in_the_top_two_or_it_is_not(second: str, holds: bool) 
 
 def test_runs_that_go_on_have_their_own_table(made: Path) -> None:
     run(made / "e-seed=1", "LEM", 1, [0.9, 0.05, 0.01], callbacks=None, delay=20)
-    first, second = pages.headline(pages.read(made).comparisons).split("is better.\n", 1)
+    first, second = pages.headline(pages.read(made).comparisons).split(f"is better. {solving.ORDER}\n", 1)
     assert "LEM" in first and "NRU" not in first and "NRU" in second and "LEM" not in second
 
 
