@@ -1,6 +1,8 @@
 """What a user installs: the wheel, the Docker image's recipe, the tested versions, and what `make` says and skips."""
 
 import configparser
+import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -16,6 +18,7 @@ from typing import Any
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import lit_rnn
@@ -259,6 +262,18 @@ def test_constraints_pin_every_requirement_within_its_range() -> None:
         assert pin is not None, f"constraints.txt does not pin {requirement.name}"
         (version,) = (s.version for s in pin.specifier)
         assert version in requirement.specifier, f"the package wants {requirement}, constraints.txt has {version}"
+
+
+def test_a_pin_that_the_oldest_python_cannot_have_says_so() -> None:
+    """One such pin, and pip refuses all of constraints.txt there."""
+    oldest = str(next(iter(SpecifierSet(project()["requires-python"]))).version)
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        pin = None if line.startswith("#") else Requirement(line)
+        if pin is None or (pin.marker is not None and not pin.marker.evaluate({"python_version": oldest})):
+            continue
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # what only the extra dev has
+            wants = importlib.metadata.metadata(pin.name).get("Requires-Python") or ""
+            assert SpecifierSet(wants).contains(f"{oldest}.99"), f"{pin} wants Python {wants}, but says nothing of it"
 
 
 @pytest.fixture
