@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +22,7 @@ from lit_rnn.commands.compare.measure import (
 from lit_rnn.commands.compare.subject import Run
 from lit_rnn.report.tables import Table, number, plain_markdown
 from lit_rnn.runs.curves import read_curve
+from lit_rnn.runs.endings import how_diverged
 from lit_rnn.runs.options import listed, section
 
 ORDER = "Models stand by the first task in the table that they were run on, the best first."
@@ -28,9 +30,9 @@ RULE = f"""Updates until a validation found the loss below a share of chance, wh
 deviation over the seeds that got there, and how many did of all that ended; one that diverged did not. Of several
 learning rates of a model the best stands: first by the share of its seeds, then by updates, so that a rate of one
 seed may stand before one of three; it was solved at those rates at which some seed solved it. Where none got there,
-the loss of the last validation orders them. Where no rate is named, none was searched. Further seeds were run only
-for models whose first got to half of chance. Accuracies at the end are those of different numbers of updates, and are
-no order. {ORDER}"""
+the loss of the last validation orders them; what diverged comes last, however far it had come. Where no rate is
+named, none was searched. Further seeds were run only for models whose first got to half of chance and did not
+diverge. Accuracies at the end are those of different numbers of updates, and are no order. {ORDER}"""
 
 
 def share(comparison: Comparison) -> float | None:
@@ -173,12 +175,14 @@ def cell(group: Group, comparison: Comparison) -> str:
 
 def _reached(group: Group, comparison: Comparison) -> str:
     ended = _ended(group, comparison)
-    if not group.runs[0].fit:
-        return f"diverged (0 of {ended})"
     if (solved := _solved(group, comparison)) is not None:
         return f"{_updates(solved)} ({solved.number} of {ended})"
     half = updates_until(group, 0.5 * comparison.chance)
     came = f"; half of chance after {_updates(half)} ({half.number} of {ended})" if half else ""
+    if not group.runs[0].fit:
+        steps = [step for run in group.runs for step in re.findall(r"\d+", how_diverged(run.folder))[-1:]]
+        where = f" at step {' and '.join(f'{int(step):,}' for step in steps)}" if steps else ""
+        return f"diverged{where} (0 of {ended}){came}"
     lost = sum(min(run.losses, default=math.inf) < 0.5 * comparison.chance <= run.losses[-1] for run in group.runs)
     came += f", lost again by the end ({lost} of {ended})" if lost else ""
     return f"not in {group.steps[1]:,} (0 of {ended}){came}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 
 import solving
@@ -48,15 +48,19 @@ def _places(runs: Mapping[str, Group], comparison: Comparison) -> Places:
     return {model: 1 + sum(other < own for other in ranks.values()) for model, own in ranks.items()}
 
 
-def _claim(places: Mapping[str, Places]) -> tuple[bool | None, str]:
-    """Of Chandar et al. 2019, abstract. It fails with the first task on which two are better than the NRU, or once
-    another is in the top two of every task; it holds if neither is so when every model has run on every task."""
+def _claim(places: Mapping[str, Places], lost: Collection[str] = ()) -> tuple[bool | None, str]:
+    """Of Chandar et al. 2019, abstract; ``lost`` are the tasks on which the NRU diverged.
+
+    It fails with the first task on which two are better than the NRU, or once another is in the top two of every task;
+    it holds if neither is so when every model has run on every task.
+    """
     at = {task: found[MODEL] for task, found in places.items() if MODEL in found}
     others = {model for models in _arms().values() for model in models} - {MODEL}
     always = [model for model in others if all(found.get(model, TOP + 1) <= TOP for found in places.values())]
     whole = all(set(models) <= set(places.get(task, ())) for task, models in _arms().items())
     holds = False if max(at.values(), default=0) > TOP else not always if whole else None
-    by = ", ".join(f"{place} of {len(places[task])} on {task}" for task, place in at.items())
+    out = {task: ", where it diverged" for task in lost}
+    by = ", ".join(f"{place} of {len(places[task])} on {task}{out.get(task, '')}" for task, place in at.items())
     return holds, f"the NRU is the only model in the top two on every task{f' ({SHORT} it is {by})' if by else ''}"
 
 
@@ -64,10 +68,12 @@ def section(comparisons: Sequence[Comparison]) -> str:
     """Of the paper's page: whether its claim holds, and what every model came to on every task."""
     cells: dict[str, dict[str, str]] = {}
     places: dict[str, Places] = {}
+    lost: list[str] = []
     for task in _arms():
         for comparison in comparisons:
             if runs := _runs(task, comparison):
                 places[task] = _places(runs, comparison)
+                lost += [task] if MODEL in runs and not runs[MODEL].runs[0].fit else []
                 for model, place in sorted(places[task].items(), key=lambda found: found[1]):
                     cells.setdefault(model, {})[task] = f"{place}: {solving.cell(runs[model], comparison)}"
     title = "## In the top two\n\n"
@@ -79,8 +85,9 @@ def section(comparisons: Sequence[Comparison]) -> str:
     missing = planned - sum(len(found) for found in places.values())
     about = [
         "Place, and updates until the loss was below a tenth of chance: means over the seeds that have ended. Those "
-        "that did not get there are ordered by the loss of the last validation.",
+        "that did not get there are ordered by the loss of the last validation; what diverged comes last, however far "
+        "it had come.",
         *([f"Missing: {missing} of its {planned} runs of the first seed."] if missing else []),
     ]
     about += [f"`configs/{STUDY}` says: {plain_markdown(' '.join(studies.note(_study().path)))}"]
-    return f"{title}{verdict(*_claim(places))}\n{made}\n\n{' '.join(about)}\n\n"
+    return f"{title}{verdict(*_claim(places, lost))}\n{made}\n\n{' '.join(about)}\n\n"

@@ -143,17 +143,20 @@ def lose(folder: Path) -> None:
     """As if the run had diverged."""
     (folder / "fit.json").unlink()
     (folder / "test.json").unlink()
-    note_divergence(folder, DivergedError("The loss is nan at step 3."))
+    note_divergence(folder, DivergedError("The norm is nan at steps 1200, 1300, so that nothing is learnt; 2 left"))
 
 
 def test_a_run_that_diverged_is_named_beside_those_that_solved_it(made: Path) -> None:
-    """Of a model whose every run diverged there is a row as well, and it comes last."""
-    lose(run(made / "e-seed=1", "LEM", 1, [0.9]))
+    """Of a model whose every run diverged there is a row as well, and it comes last, with how far it had come."""
+    lose(run(made / "e-seed=1", "LEM", 1, [0.9, 0.2]))
     results = pages.read(made)
     text = pages.headline(results.comparisons)
     assert "in none by LSTM (0 of 1), GRU (0 of 1), LEM (0 of 1); diverged: LEM (1). Further" in text
     assert "6 runs have ended, of 4 models on 1 task, and 1 diverged, beside" in pages.overview(results, "")
-    assert "| GRU, n = 8 | not in 400 (0 of 1) |\n| LEM, n = 8 | diverged (0 of 1) |\n| chance loss" in text
+    assert "| GRU, n = 8 | not in 400 (0 of 1) |\n" in text
+    assert (
+        "\n| LEM, n = 8 | diverged at step 1,300 (0 of 1); half of chance after 200 (1 of 1) |\n| chance loss" in text
+    )
 
 
 def test_runs_that_diverged_count_where_others_solved_it(tmp_path: Path) -> None:
@@ -166,7 +169,7 @@ def test_runs_that_diverged_count_where_others_solved_it(tmp_path: Path) -> None
     assert "learning rates): in some by ExpRNN (1 of 3); diverged: ExpRNN (2).\n" in text
     assert "| 200 (1 of 2) at rate 0.001; solved at 1 of 2 learning rates |" in text
     table, reached = solving.rates_table(comparison), solving.milestones(comparison)
-    each = "0.001: 200 (1 of 2); 0.01: diverged (0 of 1)"
+    each = "0.001: 200 (1 of 2); 0.01: diverged at step 1,300 (0 of 1)"
     assert table is not None and table.rows == [["ExpRNN, n = 8", each, "1 of 2 learning rates"]]
     assert reached is not None and reached.rows == [["a-seed=1", "200 (1 of 2)", "200 (1 of 2)"]]
 
@@ -244,6 +247,8 @@ def test_the_nru_is_in_the_top_two_or_it_is_not(tmp_path: Path) -> None:
     run(tmp_path / "denoising_100-nru-seed=1", "NRU", 1, [0.2], delay=20)
     places = "it is 1 of 3 on copying\\_100, 3 of 3 on denoising\\_100"
     assert f"- **Does not hold here**: {claim} ({top_two.SHORT} {places})." in told()
+    lose(tmp_path / "denoising_100-nru-seed=1")
+    assert f"({top_two.SHORT} {places}, where it diverged)." in told()
 
 
 @pytest.mark.parametrize(("second", "holds"), [("eurnn", False), ("goru", True)])
