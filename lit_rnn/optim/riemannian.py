@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from datamodules.errors import one_of, require
 from lit_rnn.optim.closure import evaluated
 from lit_rnn.parametrizations.exponential import exp_normal
-from lit_rnn.parametrizations.orthogonal import hold_
+from lit_rnn.parametrizations.orthogonal import hold_, or_nan, polar
 
 Metric = Literal["euclidean", "canonical"]
 Retraction = Literal["cayley", "qr", "polar", "exp"]
@@ -53,8 +53,7 @@ def retract(W: Tensor, Omega: Tensor, retraction: Retraction) -> Tensor:
         identity = torch.eye(len(W), dtype=W.dtype, device=W.device)
         return torch.linalg.solve_ex(identity - Omega / 2, W + step / 2)[0]  # never singular
     if retraction == "polar":
-        U, _, Vh = torch.linalg.svd(W + step)
-        return U @ Vh
+        return or_nan(polar, W + step)
     Q, R = torch.linalg.qr(W + step)
     diagonal = torch.diagonal(R)
     return Q * (diagonal / diagonal.abs())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Self
@@ -23,10 +24,24 @@ def drift(W: Tensor) -> Tensor:
     return (W.mH @ W - torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)).abs().max()
 
 
+def or_nan(function: Callable[[Tensor], Tensor], W: Tensor) -> Tensor:
+    """``function(W)``, NaN for a W with an entry that is no number: torch's decompositions raise there.
+
+    A run that has diverged is then told as such, by its loss.
+    """
+    numbers = W.isfinite()
+    return torch.where(numbers.all(), function(torch.where(numbers, W, 0.0)), math.nan)
+
+
+def polar(W: Tensor) -> Tensor:
+    """The orthogonal or unitary matrix nearest to W: U V^H of its SVD."""
+    U, _, Vh = torch.linalg.svd(W)
+    return U @ Vh
+
+
 def polar_(W: Tensor) -> Tensor:
-    """Replace W, in place, by its nearest orthogonal or unitary matrix: U V^H of its SVD, in double precision."""
-    U, _, Vh = torch.linalg.svd(double(W))
-    return W.copy_(U @ Vh)
+    """Replace W, in place, by its nearest orthogonal or unitary matrix, found in double precision."""
+    return W.copy_(or_nan(polar, double(W)))
 
 
 def hold_(W: Tensor, bound: float) -> Tensor:

@@ -6,6 +6,7 @@ rho(W) <= 1 one may still grow without limit or pass through a large transient, 
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, Literal, get_args
@@ -16,7 +17,7 @@ from torch.nn.utils import parametrize
 
 from datamodules.errors import UserError, one_of, require
 from lit_rnn.dtypes import as_plain
-from lit_rnn.parametrizations.orthogonal import double
+from lit_rnn.parametrizations.orthogonal import double, or_nan
 
 Constraint = Literal["none", "spectral_norm", "spectral_radius"]
 
@@ -156,4 +157,5 @@ def constrain_recurrent(cell: Any, kind: Constraint, bound: float = 1.0) -> None
 def spectral_norm_penalty(cells: Iterable[Any]) -> Tensor:
     """Half the sum of squared spectral norms over the cells' recurrent matrices (Yoshida and Miyato 2017)."""
     matrices = [as_plain(W) for cell in cells for W in cell.recurrent_matrices().values()]
-    return torch.stack([torch.linalg.matrix_norm(W, ord=2).square() for W in matrices]).sum() / 2
+    norm = functools.partial(torch.linalg.matrix_norm, ord=2)
+    return torch.stack([or_nan(norm, W).square() for W in matrices]).sum() / 2

@@ -176,6 +176,15 @@ def test_single_precision_stays_single(retraction: str, is_complex: bool) -> Non
 
 @each_retraction
 @each_field
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_direction_of_no_numbers_gives_none(retraction: str, is_complex: bool, bad: float) -> None:
+    """It raises nothing: the loss is what tells a run that has diverged."""
+    W = torch.eye(3, dtype=torch.complex64 if is_complex else torch.float32)
+    assert not retract(W, torch.full_like(W, bad), retraction).isfinite().any()
+
+
+@each_retraction
+@each_field
 def test_nothing_moves_without_a_direction(retraction: str, is_complex: bool) -> None:
     W = random_point(np.random.default_rng(0), 5, is_complex)
     np.testing.assert_allclose(retracted(W, np.zeros_like(W), retraction), W, rtol=0, atol=1e-14)

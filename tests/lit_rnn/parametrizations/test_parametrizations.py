@@ -281,6 +281,16 @@ def test_projection_is_the_polar_factor(n: int) -> None:
     np.testing.assert_allclose(module.generator().detach().numpy(), A, atol=0)
 
 
+def test_projection_of_a_base_of_no_numbers_leaves_none() -> None:
+    """It raises nothing: the loss is what tells a run that has diverged."""
+    module, _, _ = make(3, trivialized=True)
+    with torch.no_grad():
+        module.skew.fill_(math.inf)
+    module.rebase_()
+    module.project_()
+    assert module.base.isnan().all()
+
+
 def test_projection_leaves_an_orthogonal_base_alone() -> None:
     module, _, B = make(8, trivialized=True)
     module.project_()

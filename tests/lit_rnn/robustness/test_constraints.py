@@ -201,6 +201,14 @@ def test_the_penalty_of_coarse_weights_is_computed_in_single_precision(dtype: to
     assert cell.recurrent.weight.grad is not None and bool(cell.recurrent.weight.grad.any())
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_the_penalty_of_weights_of_no_numbers_is_none(bad: float) -> None:
+    """It raises nothing: the loss is what tells a run that has diverged."""
+    cell = LSTMCell(2, 5)
+    cell.recurrent.weight.data[3, 1] = bad
+    assert bool(spectral_norm_penalty([cell]).isnan())
+
+
 # ---- in a model
 
 
