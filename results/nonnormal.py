@@ -163,8 +163,8 @@ def section(found: Mapping[str, Any] | None) -> str:
         [
             f"## Memory without training\n\nFigures 1 and 2 with {N} units, from `python results/nonnormal.py`. The "
             "submission gives neither the gains nor, for the decoder, the signal, the noise and the fit: they are our "
-            f"choice (ridge regression of Gaussian signals from the last state, {SAMPLES // 2:,} sequences for the fit "
-            f"and as many for R², noise of variance {NOISE:g}).\n\n",
+            f"choice (ridge regression of Gaussian signals from the last state, {SAMPLES // 2:,} sequences of {N} "
+            f"steps for the fit and as many for R², noise of variance {NOISE:g} in every unit and step).\n\n",
             *lines,
             f"\n![Fisher memory and a linear decoder's R² against the lag]({PICTURE})\n\n",
             Table(["network", "Fisher memory in all", "closed form"], rows).markdown(),

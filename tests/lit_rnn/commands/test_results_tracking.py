@@ -53,7 +53,7 @@ def by_hand(folder: Path, accuracies: dict[str, dict[str, list[tuple[float, floa
 
 ACCURACIES = {
     "mingru": {"0.1": [(0.6, 0.5)], "0.01": [(0.95, 0.95), (0.99, 0.97), (0.8, 0.5)]},  # against what is claimed
-    "lstm": {"0.1": [(1.0, 1.0), (1.0, 0.9), (1.0, 0.89)], "0.01": [(0.95, 0.5)]},
+    "lstm": {"0.1": [(1.0, 1.0), (1.0, 0.92), (1.0, 0.89)], "0.01": [(0.95, 0.5)]},
     "exprnn": {"0.1": [(0.75, 0.5)]},  # the other rate is missing
 }
 
@@ -71,7 +71,7 @@ def test_a_study_is_one_file_with_what_every_run_was_and_came_to(made: Path) -> 
     content = json.loads((made / "tracking" / "parity.json").read_text())
     assert len(content["runs"]) == 4 + 4 + 1 and content["seeds"] == [1] and content["study"] == "parity.yaml"
     run = next(one for one in content["runs"] if one["run"] == "lstm-lr=0.1-seed=2")
-    assert (run["seed"], run["versions"]["commit"], run["test"]["value_at_160"]) == (2, "0123456789", 0.9)
+    assert (run["seed"], run["versions"]["commit"], run["test"]["value_at_160"]) == (2, "0123456789", 0.92)
     assert run["curves"] == {"val/loss": [[20, 40], [None, 0.0]], "val/accuracy": [[20, 40], [1.0, 1.0]]}
     assert content["arms"]["lstm"][0] == {"setting": "lstm-lr=0.1", "options": {LR: 0.1}}
     lines = (made / "tracking" / "parity.json").read_text().splitlines()
@@ -79,7 +79,7 @@ def test_a_study_is_one_file_with_what_every_run_was_and_came_to(made: Path) -> 
 
 
 def test_what_does_not_hold_is_said_first_then_the_table_best_first(made: Path) -> None:
-    """minGRU: 0.9133 at 40 and 0.8067 at 160, two of three each; LSTM: all three at 40, two at 160, 0.93."""
+    """minGRU: 0.9133 at 40 and 0.8067 at 160, two of three each; LSTM: all three at 40, two at 160, 0.9367."""
     text = tracking.page(tracking.read_all(made / "tracking"), "", "p.svg")
     lines = [line for line in text.splitlines() if line]
     assert lines[1].startswith("- **Does not hold here**: a diagonal recurrence") and "MinGRU 2 of 3." in lines[1]
@@ -91,11 +91,11 @@ def test_what_does_not_hold_is_said_first_then_the_table_best_first(made: Path) 
     table = [line for line in lines if line.startswith("| ")]
     first = next(place for place, line in enumerate(table) if line.startswith("| LSTM"))
     assert table[first : first + 3] == [
-        "| LSTM | 1.00 (3/3) → 0.93 (2/3) |",
+        "| LSTM | 1.00 (3/3) → 0.94 (2/3) |",
         "| MinGRU | 0.91 (2/3) → 0.81 (2/3) |",
         "| a guess among all | 0.5 |",
     ]
-    assert "| LSTM | 1.000 ± 0.000, 3 of 3 | 0.930 ± 0.061, 2 of 3 | 0.1 | 2 of 2 | 20,123 |" in text
+    assert "| LSTM | 1.000 ± 0.000, 3 of 3 | 0.937 ± 0.057, 2 of 3 | 0.1 | 2 of 2 | 20,123 |" in text
     assert "| MinGRU | 0.913 ± 0.100, 2 of 3 | 0.807 ± 0.266, 2 of 3 | 0.01 | 1 of 2 | 20,123 |" in text
     assert "Rate not chosen or not tested yet: ExpRNN (1 of 2 rates). Missing: GRU. Rates tried: 0.01, 0.1. " in text
     assert "largest that was tried for LSTM. The best rate is the smallest that was tried for MinGRU. 9 tr" in text
@@ -114,6 +114,22 @@ def test_what_was_not_learnt_or_not_kept_is_no_refutation(tmp_path: Path, monkey
     assert "\n- **Not kept here**: the LSTM keeps parity" in text
     assert "4 times the length of training: LSTM 0 of 3; at the length of training: LSTM 3 of 3.\n" in text
     assert "\n- **Not learnt here**: sLSTM keeps parity" in text and ": SLSTM 0 of 3.\n" in text
+
+
+@pytest.mark.parametrize(("second", "word"), [(0.9, "Cannot be told"), (0.895, "Cannot be told"), (0.885, "Not kept")])
+def test_a_seed_within_a_hair_of_success_decides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, second: float, word: str
+) -> None:
+    """One seed keeps it, one does not, and the third is at 0.9, a little or clearly below."""
+    monkeypatch.chdir(tmp_path)
+    seeds = [(1.0, 1.0), (1.0, second), (1.0, 0.5)]
+    study = by_hand(tmp_path, {"lstm": {"0.1": seeds, "0.01": [(0.5, 0.5)]}})
+    assert collect.main(["runs", "tracking/parity.json", "--study", str(study)]) == 0
+    text = tracking.page(tracking.read_all(tmp_path / "tracking"), "", "")
+    count = 1 + (second >= 0.9)
+    near = f", and one at {second:.3f}, too near to 0.9 to tell" if word == "Cannot be told" else ""
+    assert f"\n- **{word} here**: the LSTM keeps parity" in text
+    assert f": LSTM {count} of 3{near}; at the length of training: LSTM 3 of 3.\n" in text
 
 
 def test_what_was_not_learnt_at_the_length_of_training_was_not_lost_beyond_it(
@@ -216,7 +232,7 @@ def test_the_picture_is_the_same_for_the_same_numbers(made: Path, tmp_path: Path
         tracking.draw(found, tmp_path / "2.svg")
     text = (tmp_path / "1.svg").read_text()
     assert text == (tmp_path / "2.svg").read_text()
-    assert ">0.93<" in text and ">MinGRU<" in text and ">ExpRNN<" not in text
+    assert ">0.94<" in text and ">MinGRU<" in text and ">ExpRNN<" not in text
 
 
 def test_a_study_that_cannot_be_collected(made: Path, tmp_path: Path) -> None:
