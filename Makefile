@@ -4,7 +4,7 @@
 VENV := .venv
 # python3.11 is what constraints.txt was tested with. `make PYTHON=... run` takes another.
 PYTHON = $(shell for p in python3.11 python3; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
 .PHONY: run test lint docs audit fresh docker-steps clean
 .NOTPARALLEL:  # one pip at a time
@@ -57,7 +57,7 @@ $(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: setup.cfg set
 	@touch $@
 
 $(VENV)/.made:
-	@test -n "$(PYTHON)" || { echo "No Python 3.10 or newer was found: on Debian, apt install python3 python3-venv."; exit 1; } >&2
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or newer was found: on Debian, apt install python3 python3-venv."; exit 1; } >&2
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make virtual environments: on Debian, apt install $(notdir $(PYTHON))-venv."; exit 1; } >&2
 	@$(PYTHON) -m venv --clear $(VENV)
