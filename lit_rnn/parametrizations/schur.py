@@ -60,13 +60,17 @@ class SchurForm(KeepsKind):
         return ((self.gains - 1) ** 2).sum()
 
     def forward(self) -> Tensor:
-        P = self.basis()
-        with torch.autocast(P.device.type, enabled=False):
-            real, imaginary = self.gains * torch.cos(self.angles), self.gains * torch.sin(self.angles)
-            blocks = torch.stack((real, -imaginary, imaginary, real), dim=-1).view(-1, 2, 2)
-            form = torch.block_diag(*blocks)
-            form = form.index_put(tuple(self._above), self.upper, accumulate=True)
-            return P @ form @ P.mT
+        return self.basis.computed(self.matrix)
+
+    def matrix(self) -> Tensor:
+        """W, in the precision that its basis is computed in."""
+        P = self.basis.matrix()
+        gains, angles, upper = map(self.basis.read, (self.gains, self.angles, self.upper))
+        real, imaginary = gains * torch.cos(angles), gains * torch.sin(angles)
+        blocks = torch.stack((real, -imaginary, imaginary, real), dim=-1).view(-1, 2, 2)
+        form = torch.block_diag(*blocks)
+        form = form.index_put(tuple(self._above), upper, accumulate=True)
+        return P @ form @ P.mT
 
     def extra_repr(self) -> str:
         return f"W = P (Theta + T) P^T, n = {self.size}, not constrained; orthogonal at the start"

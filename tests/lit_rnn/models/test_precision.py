@@ -16,6 +16,7 @@ from datamodules import Adding, CopyMemory, SequenceDataModule, UserError
 from lit_rnn import models
 from lit_rnn.models import SequenceModel
 from lit_rnn.parametrizations import OrthogonalMap
+from lit_rnn.parametrizations.orthogonal import double
 from lit_rnn.scan.run import supports
 from tests.trainers import quiet_trainer
 
@@ -136,6 +137,18 @@ def test_states_are_those_of_the_exact_matrix(name: str, half: torch.dtype) -> N
             assert state.dtype in (torch.float32, torch.complex64)
             assert (state.to(reference.dtype) - reference).abs().max() <= 40 * torch.finfo(half).eps
     assert all(torch.equal(before[key], tensor) for key, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", CONSTRAINED)
+def test_a_map_in_double_precision_is_rounded_once(name: str) -> None:
+    """W of the same numbers in float64, cast."""
+    model = build(name, symbols(), double_precision_map=True)
+    exact = copy.deepcopy(model)
+    for parameter in exact.parameters():
+        parameter.data = double(parameter.data)
+    matrices = [m.cell_list()[0].recurrent_matrices() for m in (model, exact)]
+    for W, reference in zip(*(found.values() for found in matrices), strict=True):
+        assert W.dtype in (torch.float32, torch.complex64) and torch.equal(W, reference.to(W.dtype))
 
 
 @pytest.mark.parametrize("name", ["ExpRNN", "FullURNN", "GORU", "LSTM"])
