@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import math
@@ -21,7 +22,7 @@ import yaml
 from datamodules import UserError
 from lit_rnn.commands.study import command, local
 from lit_rnn.commands.study.search import command as searching
-from lit_rnn.commands.study.search import page, pictures
+from lit_rnn.commands.study.search import page, pictures, storage
 from lit_rnn.commands.study.search.measure import Found
 from lit_rnn.commands.study.search.space import read_search
 from lit_rnn.commands.study.search.storage import Row, Storage, Trials
@@ -46,14 +47,7 @@ PLAN = {"options": ["-c", "a.yaml"], "space": "s"}
 @pytest.fixture(autouse=True)
 def _no_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every write waits for the disk, many times longer than it computes."""
-    connect = Storage._connect
-
-    def quick(self: Storage) -> sqlite3.Connection:
-        connection = connect(self)
-        connection.execute("PRAGMA synchronous = OFF")
-        return connection
-
-    monkeypatch.setattr(Storage, "_connect", quick)
+    monkeypatch.setattr(storage, "_PRAGMAS", (*storage._PRAGMAS, "synchronous = OFF"))
 
 
 def made(values: Any) -> float:
@@ -316,7 +310,7 @@ def test_nothing_in_a_storage_is_unpickled(tmp_path: Path, monkeypatch: pytest.M
 
     work(opened(tmp_path / "s.db", trials=12))
     bad = pickle.dumps(Attack()).hex()
-    with sqlite3.connect(tmp_path / "s.db") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as connection, connection:
         for table in ("study_system_attributes", "trial_system_attributes"):
             owner = table.split("_")[0]
             for number, key in enumerate(("cma:optimizer", "cma:0", "tpe:relative_params")):
@@ -337,13 +331,13 @@ def test_values_come_from_the_study_file_and_nothing_else(tmp_path: Path) -> Non
     trials = opened(tmp_path / "s.db", trials=3)
     assert trials.claim() is not None
     trials.storage.close()
-    with sqlite3.connect(tmp_path / "s.db") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as connection, connection:
         connection.execute("UPDATE trial_params SET param_value = 50 WHERE param_name = 'model.size'")
     with pytest.raises(UserError, match=r"trial 0 of arm has model\.size 50") as error:
         opened(tmp_path / "s.db", trials=3)
     assert "search.storage" in str(error.value)
     foreign = {"name": "CategoricalDistribution", "attributes": {"choices": ["os.system", "b"]}}
-    with sqlite3.connect(tmp_path / "s.db") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as connection, connection:
         connection.execute("UPDATE trial_params SET param_value = 5 WHERE param_name = 'model.size'")
         connection.execute(
             "UPDATE trial_params SET param_value = 0, distribution_json = ? WHERE param_name = 'model.init'",
@@ -360,7 +354,7 @@ def test_storages_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "torn.db").write_bytes(b"SQLite format 3\0" + b"\1" * 200)
     with pytest.raises(UserError, match=r"torn.db cannot be used .* search \(file is not a database\):"):
         opened(tmp_path / "torn.db")
-    with sqlite3.connect(tmp_path / "foreign.db") as connection:
+    with contextlib.closing(sqlite3.connect(tmp_path / "foreign.db")) as connection, connection:
         connection.execute("CREATE TABLE studies (a INTEGER)")
     with pytest.raises(UserError, match=r"foreign.db cannot be used"):
         opened(tmp_path / "foreign.db")
@@ -493,7 +487,7 @@ def test_the_run_of_a_trial_whose_process_was_killed_is_told_or_left_alone(comma
     """Trial 0 is still trained by a child in its folder, trial 1 has finished meanwhile."""
     search = {"rates": [0.1, 0.2], "trials": 3}
     commands(**search | {"trials": 1})
-    with sqlite3.connect("runs/s/search.db") as connection:
+    with contextlib.closing(sqlite3.connect("runs/s/search.db")) as connection, connection:
         connection.execute("UPDATE trials SET state = 'RUNNING', datetime_complete = NULL")
         connection.execute("DELETE FROM trial_values")
     before = Path("runs/s/s-trial=0000-seed=5/fit.json").stat().st_mtime_ns

@@ -33,6 +33,7 @@ from lit_rnn.commands.study.search.space import Dimension, Search, text
 from lit_rnn.files import cannot_write
 
 _PATIENCE = 120  # seconds, for another process to finish its writing
+_PRAGMAS = ("trusted_schema = OFF",)  # a file of somebody else may bring triggers
 _HEADER = b"SQLite format 3\0"
 STATES = ("complete", "pruned", "failed", "running")
 LEAST = 4  # complete trials that an importance takes
@@ -133,7 +134,12 @@ class Storage:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=_PATIENCE, check_same_thread=False)
-        connection.execute("PRAGMA trusted_schema = OFF")  # a file of somebody else may bring triggers
+        try:
+            for pragma in _PRAGMAS:
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     @contextlib.contextmanager
