@@ -333,9 +333,10 @@ def write(folder: Path, root: Path) -> None:
     from lit_rnn.commands.compare.pictures import draw
 
     results = read(folder)
+    pages = texts(results)
     shutil.rmtree(root / "docs" / "results", ignore_errors=True)
     (root / "docs" / "results").mkdir(parents=True)
-    for name, text in texts(results).items():
+    for name, text in pages.items():
         (root / name).write_text(text, encoding="utf-8")
     # the same runs give the same file: no random names inside
     with rc_context({"svg.hashsalt": "lit_rnn", "svg.fonttype": "none"}):

@@ -164,21 +164,23 @@ def claims(found: Mapping[str, Study]) -> str:
     against, held, waiting = [], [], []
     for claim in CLAIMS:
         judged = {TASKS[task]: claim.judge(study) for task, study in found.items()}
-        no, yes, unsure = (
-            ". ".join(f"{_first_up(name)}: {'; '.join(one[side])}" for name, one in judged.items() if one[side])
-            for side in range(3)
-        )
-        said = f"{claim.said}. Asked here: {claim.asked}. "
-        also = f". It holds for these. {yes}" if yes else ""
+        sides = [{name: "; ".join(one[side]) for name, one in judged.items() if one[side]} for side in range(3)]
+        no, yes, unsure = sides
+        said = f"{claim.said}. Asked here: {claim.asked}"
         if no:
-            against.append(verdict(False, f"{said}{no}{also}{f'. Open: {unsure}' if unsure else ''}"))
+            beneath = [*_each(no), *_each(yes, "it holds for "), *_each(unsure, "open for ")]
+            against.append(verdict(False, said, beneath))
         elif unsure:
-            against.append(untold(f"{said}{unsure}{also}"))
+            against.append(untold(said, [*_each(unsure), *_each(yes, "it holds for ")]))
         elif yes:
-            held.append(verdict(True, f"{said}{yes}"))
+            held.append(verdict(True, said, _each(yes)))
         else:
             waiting.append(claim.said)
     return "".join([*against, *held, *([verdict(None, "; ".join(waiting))] if waiting else [])])
+
+
+def _each(told: Mapping[str, str], before: str = "") -> list[str]:
+    return [_first_up(f"{before}{task}: {text}") for task, text in told.items()]
 
 
 def _first_up(text: str) -> str:
