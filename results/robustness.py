@@ -81,7 +81,7 @@ def _inside_the_disk(study: Study) -> Judged:
     against, held = [], []
     for one in _without_gates(_accurate(study)):
         if one.held == "spectral_radius":
-            kin = [other for other in study.settings if other.arm == one.arm and other.held]
+            kin = (other for other in study.settings if other.arm == one.arm)
             told = "; ".join(f"{HELD[other.held]}: {_left(other)}" for other in kin if other.held)
             (held if one.worst(AT) < HALF else against).append(f"{MODELS[one.arm]} ({told})")
     return against, held, []
@@ -164,8 +164,9 @@ def claims(found: Mapping[str, Study]) -> str:
     against, held, waiting = [], [], []
     for claim in CLAIMS:
         judged = {TASKS[task]: claim.judge(study) for task, study in found.items()}
-        sides = [{name: "; ".join(one[side]) for name, one in judged.items() if one[side]} for side in range(3)]
-        no, yes, unsure = sides
+        no, yes, unsure = (
+            {name: "; ".join(one[side]) for name, one in judged.items() if one[side]} for side in range(3)
+        )
         said = f"{claim.said}. Asked here: {claim.asked}"
         if no:
             beneath = [*_each(no), *_each(yes, "it holds for "), *_each(unsure, "open for ")]
