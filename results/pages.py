@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import headline
 import nonnormal
 import rates
 import robustness
@@ -17,13 +18,11 @@ import solving
 import starts
 import top_two
 import tracking
-from differences import by_label, label, said_first, seeds, standing, titles
+from differences import label, said_first, seeds, standing, titles
 from kept import Results, machine, read
 
 from lit_rnn.commands.compare.measure import (
-    NEAR,
     Comparison,
-    Group,
     beside,
     by_rate,
     higher_is_better,
@@ -31,7 +30,7 @@ from lit_rnn.commands.compare.measure import (
     successes,
 )
 from lit_rnn.commands.compare.measure import names as run_names
-from lit_rnn.commands.compare.page import SPREAD, chance_told, rates_table, shown, table
+from lit_rnn.commands.compare.page import rates_table, shown, table
 from lit_rnn.published import STATUSES, Published, published
 from lit_rnn.report.tables import Table, plain_markdown
 
@@ -48,55 +47,6 @@ NOTE = "<!-- Written by `python results/pages.py` from results/ and lit_rnn/publ
 
 
 # ---- tables
-
-
-def headline(comparisons: Sequence[Comparison]) -> str:
-    """Model by task, the best of the first task first: the test metric, and what was published for it; then the updates
-    of tasks whose runs end once they have solved them.
-
-    Where a model was run with several settings, the one that was best on validation stands for it.
-    """
-    if not comparisons:
-        return "No run has finished yet: there is no result.\n"
-    named = list(zip(comparisons, titles(comparisons), strict=True))
-    solved = solving.headline(named)
-    going_on = [(one, name) for one, name in named if solving.share(one) is None]
-    if not going_on:
-        return solved
-    comparisons, names = [one for one, _ in going_on], [name for _, name in going_on]
-    cells: dict[str, list[str]] = {}
-    for column, comparison in enumerate(comparisons):
-        for name, groups in by_label(comparison).items():
-            cells.setdefault(name, [""] * len(comparisons))[column] = _headline_cell(groups, comparison)
-    header = ["model", *(f"{name}: test/{one.metric}" for name, one in zip(names, comparisons, strict=True))]
-    chance = ["chance loss", *(chance_told(one) for one in comparisons)]
-    made = Table(header, [*([name, *row] for name, row in cells.items()), chance])
-    return "\n".join(
-        [
-            made.markdown(),
-            "",
-            f"{SPREAD}. {_directions(comparisons)} {solving.ORDER}",
-            *(["", solved] if solved else [""]),
-        ]
-    )
-
-
-def _directions(comparisons: Sequence[Comparison]) -> str:
-    found = {one.metric: "higher" if one.higher_is_better else "lower" for one in comparisons}
-    told = "; ".join(f"of {metric} the {direction} is better" for metric, direction in found.items())
-    return plain_markdown(f"{told[:1].upper()}{told[1:]}.")
-
-
-def _headline_cell(groups: Sequence[Group], comparison: Comparison) -> str:
-    group = standing(groups, comparison)
-    parts = [shown(group.test, group) or "not tested"]
-    parts[0] += f", {seeds(group)}"
-    if len(groups) > 1:
-        parts.append(f"best of {len(groups)} settings on validation")
-    windows = [one for one in by_rate(comparison) if any(one_of is group for one_of in one.groups)]
-    parts += [f"{one.near} of {len(one.groups)} learning rates within {NEAR:.0%} of the best" for one in windows]
-    theirs = "; ".join(str(entry) for entry in beside(group, comparison))
-    return "; ".join([*parts, *([f"published {theirs}"] if theirs else [])])
 
 
 def clock(comparison: Comparison) -> str:
@@ -209,7 +159,9 @@ def _about(results: Results, docs: str) -> str:
 def overview(results: Results, docs: str) -> str:
     """RESULTS.md, and the first page in docs/results/; ``docs`` leads from the page to that folder."""
     parts = [f"{NOTE}\n\n# Results\n\n", said_first(results.comparisons), _about(results, docs)]
-    parts += [headline(results.comparisons), "\n"]
+    parts += [headline.headline(results.comparisons), "\n"]
+    if results.comparisons:
+        parts.append(f"What came of each model, alone: [By model]({docs}{headline.MODELS}.md).\n\n")
     parts += [_going(results)]
     names = titles(results.comparisons)
     for name, comparison, picture in zip(names, results.comparisons, _pictures(results.comparisons), strict=True):
@@ -315,9 +267,20 @@ def _pictures(comparisons: Sequence[Comparison]) -> list[str]:
     return [f"{task}-{tasks[:place].count(task) + 1}.svg" for place, task in enumerate(tasks)]
 
 
+def _models_of_studies(results: Results) -> dict[str, set[str]]:
+    """Which models are on the pages of studies, by a link to each."""
+    runs = {
+        "[Who tracks, who stores, who recalls](tracking.md)": [one.runs for one in results.tracking.studies.values()],
+        "[How robust are recurrent networks?](robustness.md)": [one.runs for one in results.robustness.values()],
+        "[How often a start leads to success](nonnormal.md)": [results.starts["runs"]] if results.starts else [],
+    }
+    return {link: {run["fit"]["model"] for of_study in found for run in of_study} for link, found in runs.items()}
+
+
 def texts(results: Results) -> dict[str, str]:
     """Every page, by its path in the repository."""
     pages = {"index": overview(results, ""), **{page: paper(page, results) for page in PAPERS}}
+    pages[headline.MODELS] = headline.page(results.comparisons, _models_of_studies(results), NOTE)
     pages["tracking"] = tracking.page(results.tracking, NOTE, _TRACKING)
     pages["robustness"] = robustness.page(results.robustness, NOTE, _ROBUSTNESS)
     site = {

@@ -129,6 +129,21 @@ def test_means_best_first_chance_and_published_stand_in_the_headline(made: Path,
     )
 
 
+def test_what_came_of_a_model_stands_alone_on_the_page_of_models(made: Path, tmp_path: Path) -> None:
+    """The same cell as in the headline; a model of a study alone has its link."""
+    results = pages.read(made)
+    page = pages.headline.page(results.comparisons, {"[Study](study.md)": {"ExpRNN", "CoRNN"}}, pages.NOTE)
+    headings = re.findall(r"^## (.*)$", page, re.MULTILINE)
+    assert headings == sorted(headings, key=str.lower) and {"ExpRNN", "CoRNN"} <= set(headings)
+    first = page.split("## ExpRNN\n\n")[1].split("\n## ")[0]
+    assert "| n = 170, init cayley | test/accuracy | 0.920 ± 0.010, 3 seeds; published 0.949" in first
+    assert "Also in [Study](study.md)." in first
+    assert page.split("## CoRNN\n\n")[1].startswith("In [Study](study.md).")
+    headline = pages.headline.headline(results.comparisons)
+    cells = [cell for line in headline.splitlines()[2:-3] for cell in line.split(" | ")[1:] if line.startswith("|")]
+    assert cells and all(cell.rstrip("| ") in page for cell in cells)
+
+
 def test_what_differs_from_a_published_figure_is_judged_by_its_printed_digits(made: Path, tmp_path: Path) -> None:
     """Published are 0.949 (expRNN) and 0.9538 (NRU, unconfirmed)."""
     folder = shutil.copytree(made, tmp_path / "results")
@@ -213,7 +228,7 @@ def test_a_run_without_validation_is_told_apart(made: Path, tmp_path: Path) -> N
     (run / "fit.json").write_text(json.dumps({**fit, "loss": None, "value": None}))
     comparisons = pages.read(folder).comparisons
     plain, all_images = "permuted\\_pixel\\_mnist (val\\_size 5,000)", "permuted\\_pixel\\_mnist (val\\_size 1)"
-    assert f"| model | {plain}: test/accuracy | {all_images}: test/accuracy |" in pages.headline(comparisons)
+    assert f"| model | {plain}: test/accuracy | {all_images}: test/accuracy |" in pages.headline.headline(comparisons)
     said = differences.said_first(comparisons, pages.PAPERS["exprnn"][1])
     first, second = re.findall(r"on (permuted.*)", said)
     assert first.startswith(f"{plain}: ours 0.91") and "trained on all images but 5,000, kept for validation" in first

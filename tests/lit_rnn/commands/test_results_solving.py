@@ -73,7 +73,7 @@ def made(tmp_path: Path) -> Path:
 def test_the_fewest_updates_of_all_seeds_come_first(made: Path) -> None:
     """Of 300 and 200 the mean is 250, the sample standard deviation 70.7; of the others, how far they came."""
     results = pages.read(made)
-    text = pages.headline(results.comparisons)
+    text = pages.headline.headline(results.comparisons)
     told = "in every run by ExpRNN (2 of 2); in some by NRU (1 of 2); in none by LSTM (0 of 1), GRU (0 of 1)."
     told += " Further seeds are to be run of LSTM."
     how = "solved (loss below 0.1 of chance; validated every 100 updates; over all seeds)"
@@ -87,6 +87,8 @@ def test_the_fewest_updates_of_all_seeds_come_first(made: Path) -> None:
         ["GRU, n = 8", "not in 400 (0 of 1)"],
     ]
     assert rows[6] == ["chance loss", "1"]
+    page = pages.headline.page(results.comparisons, {}, pages.NOTE)
+    assert "| n = 8 | updates to 0.1 of chance | 250 ± 71 (2 of 2) | 1 |" in page.split("## ExpRNN")[1]
     (table,) = (solving.milestones(one) for one in results.comparisons)
     assert table is not None and [row[1:] for row in table.rows] == [
         ["150 ± 71", "250 ± 71"],
@@ -107,7 +109,7 @@ def test_of_several_rates_the_best_stands_for_the_model_and_the_window_is_told(t
     run(tmp_path / "e-seed=1", "LSTM", 1, [0.9, 0.8, 0.7], rate=1e-3)
     run(tmp_path / "f-seed=1", "LSTM", 1, [0.9, 0.8, 0.6], rate=1e-2)
     (comparison,) = pages.read(tmp_path).comparisons
-    text = pages.headline([comparison])
+    text = pages.headline.headline([comparison])
     over = (
         "over all seeds and learning rates): in every run by NRU (1 of 1); in some by ExpRNN (2 of 3); in none by LSTM"
     )
@@ -134,7 +136,7 @@ def test_half_of_chance_that_was_lost_is_told(tmp_path: Path) -> None:
     run(tmp_path / "a-seed=2", "ExpRNN", 2, [0.9, 0.8, 0.4])
     run(tmp_path / "b-seed=1", "NRU", 1, [0.9, 0.8, 0.7])
     (comparison,) = pages.read(tmp_path).comparisons
-    rows = [line for line in pages.headline([comparison]).splitlines() if line.startswith("|")]
+    rows = [line for line in pages.headline.headline([comparison]).splitlines() if line.startswith("|")]
     told = "half of chance after 250 ± 71 (2 of 2), lost again by the end (1 of 2)"
     assert rows[2:4] == [f"| ExpRNN, n = 8 | not in 300 (0 of 2); {told} |", "| NRU, n = 8 | not in 300 (0 of 1) |"]
 
@@ -150,7 +152,7 @@ def test_a_run_that_diverged_is_named_beside_those_that_solved_it(made: Path) ->
     """Of a model whose every run diverged there is a row as well, and it comes last, with how far it had come."""
     lose(run(made / "e-seed=1", "LEM", 1, [0.9, 0.2]))
     results = pages.read(made)
-    text = pages.headline(results.comparisons)
+    text = pages.headline.headline(results.comparisons)
     assert "in none by LSTM (0 of 1), GRU (0 of 1), LEM (0 of 1); diverged: LEM (1). Further" in text
     assert "6 runs have ended, of 4 models on 1 task, and 1 diverged, beside" in pages.overview(results, "")
     assert "| GRU, n = 8 | not in 400 (0 of 1) |\n" in text
@@ -165,7 +167,7 @@ def test_runs_that_diverged_count_where_others_solved_it(tmp_path: Path) -> None
     lose(run(tmp_path / "a-seed=2", "ExpRNN", 2, [0.9], rate=1e-3))
     lose(run(tmp_path / "b-seed=1", "ExpRNN", 1, [0.9], rate=1e-2))
     (comparison,) = pages.read(tmp_path).comparisons
-    text = pages.headline([comparison])
+    text = pages.headline.headline([comparison])
     assert "learning rates): in some by ExpRNN (1 of 3); diverged: ExpRNN (2).\n" in text
     assert "| 200 (1 of 2) at rate 0.001; solved at 1 of 2 learning rates |" in text
     table, reached = solving.rates_table(comparison), solving.milestones(comparison)
@@ -179,7 +181,7 @@ def test_seeds_of_one_rate_are_not_wanted_of_the_others(tmp_path: Path) -> None:
     run(tmp_path / "a-seed=1", "DtrivRNN", 1, [0.05], rate=1e-2)
     for seed in (1, 2):
         run(tmp_path / f"b-seed={seed}", "DtrivRNN", seed, [0.9, 0.05], rate=1e-3)
-    assert "seeds are to be run" not in pages.headline(pages.read(tmp_path).comparisons)
+    assert "seeds are to be run" not in pages.headline.headline(pages.read(tmp_path).comparisons)
 
 
 def test_lengths_of_a_kind_of_task_stand_in_one_table(tmp_path: Path) -> None:
@@ -190,7 +192,9 @@ def test_lengths_of_a_kind_of_task_stand_in_one_table(tmp_path: Path) -> None:
     config = yaml.safe_load((other / "config.yaml").read_text())
     config["data"]["init_args"]["protocol"] = "exprnn"
     (other / "config.yaml").write_text(yaml.safe_dump(config))
-    rows = [line for line in pages.headline(pages.read(tmp_path).comparisons).splitlines() if line.startswith("| ")]
+    rows = [
+        line for line in pages.headline.headline(pages.read(tmp_path).comparisons).splitlines() if line.startswith("| ")
+    ]
     found = [row.strip("| ").split(" | ") for row in rows if not row.startswith("| ---")]
     models = [[row[0] for row in found if len(row) == columns] for columns in (3, 2)]
     named = [["model", "NRU, n = 8", "chance loss"], ["model", "LSTM, n = 8", "chance loss"]]
@@ -264,7 +268,7 @@ def test_the_nru_is_alone_in_the_top_two_or_it_is_not(second: str, holds: bool) 
 
 def test_runs_that_go_on_have_their_own_table(made: Path) -> None:
     run(made / "e-seed=1", "LEM", 1, [0.9, 0.05, 0.01], callbacks=None, delay=20)
-    first, second = pages.headline(pages.read(made).comparisons).split(f"is better. {solving.ORDER}\n", 1)
+    first, second = pages.headline.headline(pages.read(made).comparisons).split(f"is better. {solving.ORDER}\n", 1)
     assert "LEM" in first and "NRU" not in first and "NRU" in second and "LEM" not in second
 
 
