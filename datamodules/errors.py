@@ -36,6 +36,12 @@ def whole(given: Any, key: str, least: int = 0) -> int:
     return int(given)
 
 
+def as_seed(given: Any, key: str = "seed") -> int:
+    """A whole number from 0 to 2^63 - 1, which torch's generators take."""
+    require(_is_whole(given, 0) and given < 2**63, key, given, "a whole number from 0 to 2^63 - 1")
+    return int(given)
+
+
 def whole_or_null(given: Any, key: str, least: int) -> None:
     """Raise `UserError` unless it is None or what `whole` takes."""
     require(given is None or _is_whole(given, least), key, given, f"null or a whole number of at least {least}")

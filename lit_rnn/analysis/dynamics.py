@@ -106,7 +106,7 @@ def step_jacobians(cell: Cell, x: Tensor, state: State | None = None) -> Tensor:
         state: The state before the first step; None takes the cell's own.
 
     Raises:
-        UserError: for an x that is not (T, B, I).
+        UserError: for an x that is not (T, B, I), and a state that is not as the cell's own for B sequences.
 
     Cost N steps of the cell, forward and backward, for each of T B; 8 T B N^2 bytes: `each_step_jacobian` holds one
     time step at a time.
@@ -118,7 +118,7 @@ def each_step_jacobian(cell: Cell, x: Tensor, state: State | None = None) -> Ite
     """The Jacobians of `step_jacobians` one after the other, each (B, N, N), for T too long to hold them all."""
     step = StepMap(cell)
     drive = step.drive(x)
-    flat = step.start(x.shape[1]) if state is None else step.flat(state)
+    flat = step.start(x.shape[1]) if state is None else step.flat(state, x.shape[1])
     for u in drive:
         flat, jacobian = step.with_jacobian(u, flat)
         yield jacobian

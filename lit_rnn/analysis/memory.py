@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from datamodules.errors import one_of, require, whole
+from datamodules.errors import as_seed, one_of, require, whole
 from lit_rnn.activations import NONLINEARITIES, Nonlinearity
 from lit_rnn.analysis.arrays import Real, back, near_one, square, times_power_of_two, vector
 from lit_rnn.analysis.eigen import is_nilpotent, spectral_radius
@@ -221,7 +221,7 @@ def decoder_memory(
     require(0 <= noise < math.inf, "noise", noise, "0 or positive, and finite")
     require(0 <= ridge < math.inf, "ridge", ridge, "0 or positive, and finite")
     samples = whole(samples, "samples", 4)
-    generator = torch.Generator().manual_seed(whole(seed, "seed"))
+    generator = torch.Generator().manual_seed(as_seed(seed))
     f = NONLINEARITIES[nonlinearity]
     recurrent, source = torch.from_numpy(W), torch.from_numpy(v)
     signals = torch.randn(steps, samples, generator=generator, dtype=torch.float64)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from datamodules.errors import UserError, require, whole
-from lit_rnn.cells.base import Cell, State, check_cell, start_of
+from lit_rnn.cells.base import Cell, State, check_cell, start_of, structure
 
 JACOBIAN_ENTRIES = 2**20  # worked out at once
 
@@ -26,6 +26,13 @@ def _unflat(flat: Tensor, like: State) -> State:
     sizes = [part.shape[-1] for tensor in like for part in _real_parts(tensor)]
     parts = iter(flat.split(sizes, dim=-1))
     return tuple(torch.complex(next(parts), next(parts)) if tensor.is_complex() else next(parts) for tensor in like)
+
+
+def _form(state: object) -> str:
+    """Its shapes, and which of its tensors are complex."""
+    parts = state if isinstance(state, tuple | list) else ()
+    kinds = ["complex" if isinstance(part, Tensor) and part.is_complex() else "real" for part in parts]
+    return ", ".join(filter(None, [structure(state), " and ".join(kinds)]))
 
 
 def _double(tensor: Tensor) -> Tensor:
@@ -74,8 +81,12 @@ class StepMap:
         with torch.no_grad():
             return flat_state(self._cell.initial_state(whole(batch_size, "batch_size", 1)))
 
-    def flat(self, state: State) -> Tensor:
-        """A state, flat."""
+    def flat(self, state: State, batch_size: int) -> Tensor:
+        """A state of so many sequences, flat; raises `UserError` unless it is as the cell's own."""
+        own = start_of(self._cell, batch_size)
+        if _form(state) != _form(own):
+            accepted = f"that of {type(self._cell).__name__} must be {_form(own)}"
+            raise UserError(f"state is {_form(state)}, but {accepted}.")
         return flat_state(tuple(_double(part.clone()) for part in state))
 
     def __call__(self, u: Tensor, s: Tensor) -> Tensor:

@@ -113,7 +113,7 @@ def start_of(cell: Cell, batch_size: int) -> State:
     state: Any = cell.initial_state(batch_size)
     parts = state if isinstance(state, tuple | list) else ()
     if not parts or not all(isinstance(part, Tensor) and part.shape[:1] == (batch_size,) for part in parts):
-        given = f"a tensor {_structure(state)}" if isinstance(state, Tensor) else _structure(state)
+        given = f"a tensor {structure(state)}" if isinstance(state, Tensor) else structure(state)
         raise UserError(
             f"{type(cell).__name__}.initial_state returns {given}, but it must return a tuple of tensors (B, ...), "
             f"here (({batch_size}, ...), ...)."
@@ -131,18 +131,18 @@ def check_cell(cell: object) -> None:
 
 def check_step(cell: Cell, stepped: object, before: State) -> None:
     """Raise `UserError` unless what a step returned is (y, state), the state with the shapes that it had before."""
-    should = f"(({len(before[0])}, {cell.output_size}), {_structure(tuple(before))})"
-    if _structure(stepped) != should:
+    should = f"(({len(before[0])}, {cell.output_size}), {structure(tuple(before))})"
+    if structure(stepped) != should:
         raise UserError(
-            f"{type(cell).__name__}.step returns {_structure(stepped)}, but it must return (y, state), here {should}: "
+            f"{type(cell).__name__}.step returns {structure(stepped)}, but it must return (y, state), here {should}: "
             "the state is a tuple, of the shapes that came in."
         )
 
 
-def _structure(value: object) -> str:
+def structure(value: object) -> str:
     """Shapes of tensors, in the tuples that hold them; the types of all else."""
     if isinstance(value, Tensor):
         return str(tuple(value.shape))
     if isinstance(value, tuple | list):
-        return f"({', '.join(map(_structure, value))}{',' * (len(value) == 1)})"
+        return f"({', '.join(map(structure, value))}{',' * (len(value) == 1)})"
     return type(value).__name__

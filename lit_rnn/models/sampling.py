@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from datamodules.errors import UserError, require
+from datamodules.errors import UserError, as_seed, require
 from lit_rnn.models.base import SequenceModel
 from lit_rnn.robustness.objective import predicted_class
 
@@ -34,7 +34,7 @@ def sample(model: SequenceModel, prompt: Tensor, count: int, temperature: float,
     require(model.task.targets == "next_symbol", "task.targets", model.task.targets, "next_symbol")
     require(len(prompt) >= 1, "prompt", prompt.tolist(), "at least one symbol")
     require(temperature >= 0, "temperature", temperature, "0 or positive")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(as_seed(seed))
     drawn: list[int] = []
     with _same_weights(model):
         outputs, states = model.run(prompt.to(model.device, torch.int64)[None])

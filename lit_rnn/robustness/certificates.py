@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 from torch import Tensor, nn
 
-from datamodules.errors import UserError, number, require, whole
+from datamodules.errors import UserError, as_seed, number, require, whole
 from lit_rnn.activations import NONLINEARITIES, ComplexModReLU, ModReLU, modrelu
 from lit_rnn.cells import PlainCell, UnitaryCell
 from lit_rnn.parametrizations.orthogonal import double
@@ -174,7 +174,7 @@ def smooth_certify(
     n0, n, batch_size = whole(n0, "n0", 1), whole(n, "n", 1), whole(batch_size, "batch_size", 1)
     if not x.is_floating_point():
         raise UserError(f"inputs are {x.dtype}, symbols, but smoothing puts noise on values.")
-    generator = torch.Generator().manual_seed(whole(seed, "seed"))
+    generator = torch.Generator().manual_seed(as_seed(seed))
 
     def votes(example: Tensor, length: Tensor | None, count: int) -> Tensor:
         total: Tensor | None = None
@@ -233,7 +233,7 @@ def interval_bounds(cell: nn.Module, decoder: nn.Linear, x_low: Tensor, x_high: 
         (B, C) lower and upper ends, float64. Class y is certified where its lower end is above all other upper ends.
 
     Raises:
-        UserError: for another cell or f, no examples, and where x_low > x_high.
+        UserError: for another cell or f, no examples, widths that are not the cell's, and where x_low > x_high.
 
     Source: Gowal et al. 2018 (IBP), unrolled over time.
     """
@@ -243,6 +243,9 @@ def interval_bounds(cell: nn.Module, decoder: nn.Linear, x_low: Tensor, x_high: 
     W = double(cell.weights())
     if W.is_complex():
         raise UserError(f"the cell is {type(cell).__name__}, complex, but intervals are for real cells.")
+    sizes = {"x_low": (x_low, cell.input.in_features), "decoder.weight": (decoder.weight, cell.output_size)}
+    for name, (given, size) in sizes.items():
+        require(given.shape[-1] == size, name, tuple(given.shape), f"{size} wide, as the cell is")
     ordered = x_low.shape == x_high.shape and bool((x_low <= x_high).all())
     require(ordered, "x_low", tuple(x_low.shape), f"nowhere above x_high, both of shape {tuple(x_high.shape)}")
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Generator, Tensor
 
-from datamodules.errors import whole
+from datamodules.errors import as_seed
 
 BLOCK = 100
 
@@ -26,7 +26,7 @@ class Draws:
     """
 
     def __init__(self, seed: int, rows: range, block: int = BLOCK) -> None:
-        seed = whole(seed, "seed")
+        seed = as_seed(seed)
         first, behind = rows.start // block, (rows.stop - 1) // block + 1
         self._block = block
         self._generators = [Generator().manual_seed(seed + number) for number in range(first, behind)]

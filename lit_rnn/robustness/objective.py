@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from datamodules.errors import require
+from datamodules.errors import number, require
 from lit_rnn.robustness.state import Model, read, tensor
 
 LossName = Literal["cross_entropy", "margin", "squared_error", "overshoot", "undershoot"]
@@ -69,7 +69,12 @@ def wrong_label(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def off_by(tolerance: float) -> Wrong:
-    """Whether any number predicted is off by more than ``tolerance``, or NaN: (..., O) and (..., O) to (...)."""
+    """Whether any number predicted is off by more than ``tolerance``, or NaN: (..., O) and (..., O) to (...).
+
+    Raises:
+        UserError: for a tolerance that is no number of at least 0.
+    """
+    tolerance = number(tolerance, "tolerance", "a number of at least 0", lambda value: value >= 0)
     return lambda outputs, y: ~((outputs - y).abs() <= tolerance).all(-1)
 
 

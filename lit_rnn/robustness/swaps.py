@@ -62,6 +62,7 @@ def symbol_swap(
     require(search in ("greedy", "random"), "search", search, "greedy or random")
     swaps, vocabulary, queries = whole(swaps, "swaps"), whole(vocabulary, "vocabulary"), whole(queries, "queries", 1)
     require(swaps <= x.shape[1], "swaps", swaps, f"from 0 to the sequence's length {x.shape[1]}")
+    require(int(x.min()) >= 0, "x", int(x.min()), f"a symbol from 0 to {vocabulary - 1} wherever it stands")
     require(vocabulary > max(1, int(x.max())), "vocabulary", vocabulary, f"at least {max(2, int(x.max()) + 1)}")
     if swaps == 0:
         return x.clone()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from datamodules.errors import require
+from datamodules.errors import as_seed, require
 from lit_rnn.commands.parser import Parser, add_model_options, add_threads, check_least, data_options
 from lit_rnn.commands.quiet import quiet_lightning
 from lit_rnn.robustness.effort import NAMES, Effort
@@ -79,7 +79,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
 
 def _check(options: argparse.Namespace) -> None:
     check_least(options, batch_size=1, smoothing_draws=1)
-    require(options.seed >= 0, "--seed", options.seed, "0 or a positive whole number")
+    as_seed(options.seed, "--seed")
     require(options.smoothing_samples >= 0, "--smoothing_samples", options.smoothing_samples, "0 or positive")
     require(options.smoothing_sigma > 0, "--smoothing_sigma", options.smoothing_sigma, "positive")
     for eps in options.eps or ():

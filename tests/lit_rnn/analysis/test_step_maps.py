@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from datamodules import UserError
 from lit_rnn import cells
 from lit_rnn.analysis import (
     StepMap,
@@ -182,3 +183,22 @@ def test_a_step_function_and_its_cell_agree() -> None:
         assert lyapunov_spectrum_of(step, np.zeros(3), drive, warmup=3) == pytest.approx(plain, abs=1e-12)
     singular = lyapunov_spectrum_of(lambda u, h: torch.stack((h[0] / 2, h[0])), np.ones(2), np.zeros(9))
     assert singular[0] == pytest.approx(np.log(0.5), abs=0.1) and singular[1] == -np.inf
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (torch.zeros(3, 4),),
+        (torch.zeros(3, 5), torch.zeros(3, 4)),
+        (torch.zeros(2, 4), torch.zeros(2, 4)),
+        (torch.zeros(3, 4, dtype=torch.complex64), torch.zeros(3, 4)),
+        torch.zeros(3, 4),
+        (None, None),
+        3,
+    ],
+)
+def test_a_state_that_is_not_the_cells_is_told(state: Any) -> None:
+    """One of another batch size went as far as torch's own sentence."""
+    x = torch.rand(5, 3, 2)
+    with pytest.raises(UserError, match=r"that of LSTMCell must be \(\(3, 4\), \(3, 4\)\), real and real"):
+        step_jacobians(cells.LSTMCell(2, 4), x, state)

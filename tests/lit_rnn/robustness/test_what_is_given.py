@@ -62,6 +62,7 @@ def test_what_is_no_number(wrong: Any) -> None:
         ("sigma", lambda: robustness.smooth_certify(values, X, wrong, 2, 2)),
         ("sigma", lambda: robustness.smoothed_radius(0.6, wrong)),
         ("share", lambda: robustness.salt_and_pepper(X, wrong)),
+        *((("tolerance", lambda: robustness.off_by(wrong)),) if wrong != np.inf else ()),
         ("alpha", lambda: robustness.clopper_pearson_lower(1, 2, wrong)),
         ("window", lambda: robustness.random_search(values, X, Y, 0.1, queries=2, window=wrong)),
     ):
@@ -75,6 +76,33 @@ def test_a_decoder_reads_the_cell() -> None:
     for decoder in (torch.eye(3), torch.ones(4), None):
         with pytest.raises(UserError, match="decoder"):
             robustness.lipschitz_bound(VanillaRNNCell(2, 4), decoder, 3)
+
+
+def test_intervals_are_as_wide_as_the_cell() -> None:
+    cell, x = VanillaRNNCell(2, 4), torch.rand(1, 5, 3)
+    with pytest.raises(UserError, match=r"x_low is .*but it must be 2 wide"):
+        robustness.interval_bounds(cell, torch.nn.Linear(4, 2), x, x)
+    with pytest.raises(UserError, match=r"decoder.weight is .*but it must be 4 wide"):
+        robustness.interval_bounds(cell, torch.nn.Linear(3, 2), x[..., :2], x[..., :2])
+
+
+def test_symbols_begin_at_nought() -> None:
+    """A negative one was counted from the end of the vocabulary."""
+    x = torch.tensor([[0, -1, 2]])
+    with pytest.raises(UserError, match="x is -1, but it must be a symbol from 0 to 3"):
+        robustness.symbol_swap(lambda x: torch.rand(1, 2), x, Y[:1], 1, 4)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 2**64, 0.5, True, None])
+def test_seeds_are_those_of_torch(seed: Any) -> None:
+    """The largest of all is one: torch refused 2^64 by an overflow."""
+    for call in (
+        lambda: robustness.additive_noise(X, 0.1, seed=seed),
+        lambda: robustness.smooth_certify(values, X, 0.1, 2, 2, seed=seed),
+    ):
+        with pytest.raises(UserError, match=r"^seed is .*from 0 to 2\^63 - 1"):
+            call()
+    robustness.additive_noise(X, 0.1, seed=2**63 - 1)
 
 
 def test_a_model_is_no_cell_to_scan() -> None:
