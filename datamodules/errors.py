@@ -38,7 +38,7 @@ def whole(given: Any, key: str, least: int = 0) -> int:
 
 def as_seed(given: Any, key: str = "seed") -> int:
     """A whole number from 0 to 2^63 - 1, which torch's generators take."""
-    require(_is_whole(given, 0) and given < 2**63, key, given, "a whole number from 0 to 2^63 - 1")
+    require(_is_whole(given, 0) and given < 2**63, key, given, "a whole number of at least 0, below 2^63")
     return int(given)
 
 

@@ -21,7 +21,6 @@ from lit_rnn.commands.compare.measure import (
 )
 from lit_rnn.commands.compare.subject import Run
 from lit_rnn.report.tables import Table, number, plain_markdown
-from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.endings import how_diverged
 from lit_rnn.runs.options import listed, section
 
@@ -162,7 +161,7 @@ def _waiting(comparison: Comparison) -> list[str]:
 def _every(comparison: Comparison) -> str:
     """How far validations lie apart, and so how fine counts of updates are."""
     runs = [run for group in comparison.groups for run in group.runs]
-    firsts = {step for run in runs for step in read_curve(run.folder / "metrics.csv", "val/loss")[0][:1]}
+    firsts = {step for run in runs for step in run.validations[0][:1]}
     return f"validated every {' or '.join(f'{step:,}' for step in sorted(firsts))} updates"
 
 

@@ -19,7 +19,7 @@ from lit_rnn.runs.endings import diverged
 from lit_rnn.runs.launched import first_process as first_process
 from lit_rnn.runs.lock import Lock
 from lit_rnn.runs.results import is_finished
-from lit_rnn.yaml_limits import YAMLLimitError, check_yaml
+from lit_rnn.yaml_limits import SafeLoader, YAMLLimitError, check_yaml
 
 if TYPE_CHECKING:
     from pytorch_lightning import Trainer
@@ -97,7 +97,7 @@ def is_cut(path: Path) -> bool:
     try:
         text = read_bytes(path).decode()
         check_yaml(text)
-        config = yaml.safe_load(text)
+        config = yaml.load(text, Loader=SafeLoader)
     except YAMLLimitError:
         return False  # hostile it may be, and whoever reads it says so
     except (OSError, ValueError, yaml.YAMLError):

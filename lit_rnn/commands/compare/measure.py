@@ -19,7 +19,6 @@ from lit_rnn.commands.compare.subject import (
 )
 from lit_rnn.published import Published
 from lit_rnn.published import published as all_published
-from lit_rnn.runs.curves import read_curve
 from lit_rnn.runs.options import FILES
 from lit_rnn.runs.results import Spread, other_lengths, spread_of, without_rounding
 
@@ -312,8 +311,8 @@ def _but_rate(run: Run) -> str:
 
 def updates_until(group: Group, loss: float) -> Spread | None:
     """Updates until a validation loss was first below ``loss``, over the runs that got there."""
-    curves = [read_curve(run.folder / "metrics.csv", "val/loss") for run in group.runs]
-    firsts = [[step for step, value in zip(*curve, strict=True) if value < loss][:1] for curve in curves]
+    curves = [zip(*run.validations, strict=True) for run in group.runs]
+    firsts = [[step for step, value in curve if value < loss][:1] for curve in curves]
     return spread_of(float(first[0]) if first else None for first in firsts)
 
 

@@ -84,10 +84,14 @@ class Run:
         return max(1, len(took) if isinstance(took, list) else 0) * int(nodes)
 
     @functools.cached_property
+    def validations(self) -> tuple[list[int], list[float]]:
+        """Optimizer steps, and losses."""
+        return read_curve(self.folder / "metrics.csv", "val/loss")
+
+    @functools.cached_property
     def losses(self) -> list[float]:
         """Of its validations; none where metrics.csv ends before the run did."""
-        metrics = self.folder / "metrics.csv"
-        return read_curve(metrics, "val/loss")[1] if is_whole(metrics, self.fit["steps"]) else []
+        return self.validations[1] if is_whole(self.folder / "metrics.csv", self.fit["steps"]) else []
 
     @property
     def files(self) -> dict[str, Any]:
