@@ -232,10 +232,9 @@ def _best_first(entries: Sequence[Published]) -> list[Published]:
 
 def _ours(entry: Published, named: Sequence[tuple[Comparison, str]]) -> str:
     """Our figures that may stand beside a published one, with their seeds and what tells their tables apart."""
-    found = [
-        count for comparison, _ in named if comparison.task == entry.task if (count := successes(entry, comparison))
-    ]
-    for comparison, title in named:
+    on_task = [one for one in named if one[0].task == entry.task]
+    found = [count for comparison, _ in on_task if (count := successes(entry, comparison))]
+    for comparison, title in on_task:
         groups = [group for group in comparison.groups if entry in beside(group, comparison, entry.split)]
         group = standing(groups, comparison) if groups else None
         value = None if group is None else group.test if entry.split == "test" else group.value
