@@ -18,11 +18,16 @@ from lit_rnn.runs.results import ended_early
 _FAR = 10  # times chance
 
 
-def draw_curves(axes: Axes, runs: Sequence[tuple[str, Path]], chance: float) -> None:
-    """Training loss (thin) and validation loss (thick, dots) of named run folders, with chance as a dashed line."""
+def draw_curves(
+    axes: Axes, runs: Sequence[tuple[str, Path]], chance: float, looks: Sequence[int] | None = None
+) -> None:
+    """Training loss (thin) and validation loss (thick, dots) of named run folders, with chance as a dashed line.
+
+    ``looks`` are the numbers of `lit_rnn.report.style.look`; by default the runs are counted.
+    """
     alone = len(runs) == 1
     thin = thick = False
-    for number, (shown, folder) in enumerate(runs):
+    for number, (shown, folder) in zip(looks or range(len(runs)), runs, strict=True):
         name = plain(shown)
         training, validation = (read_curve(folder / "metrics.csv", key) for key in ("train/loss_step", "val/loss"))
         if training[0]:
@@ -43,14 +48,17 @@ def draw_curves(axes: Axes, runs: Sequence[tuple[str, Path]], chance: float) -> 
     _cut_peaks(axes, chance)
 
 
-def draw_means(axes: Axes, groups: Sequence[tuple[str, Sequence[Path]]], chance: float) -> None:
+def draw_means(
+    axes: Axes, groups: Sequence[tuple[str, Sequence[Path]]], chance: float, looks: Sequence[int] | None = None
+) -> None:
     """Validation loss of named groups of run folders: the mean over runs, their range as a band, chance as a line.
 
     A run that ended before the others, as when it had solved its task, has a cross at its last loss. There the mean
     breaks, and goes on as that of the others: it would rise, though no run's loss does, or hide those that go on.
+    ``looks`` are as in `draw_curves`.
     """
     crossed = False
-    for number, (name, folders) in enumerate(groups):
+    for number, (name, folders) in zip(looks or range(len(groups)), groups, strict=True):
         curves = [dict(zip(*read_curve(folder / "metrics.csv", "val/loss"), strict=True)) for folder in folders]
         last = max((max(curve) for curve in curves if curve), default=0)
         parts = _parts([curve for curve in curves if curve])

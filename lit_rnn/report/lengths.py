@@ -38,9 +38,11 @@ def draw_run(name: str, values: Values, guessed: Values, trained_at: int, what: 
     style.save(figure, path)
 
 
-def draw_lengths(axes: Axes, lines: Sequence[tuple[str, Values]], what: str, length: str) -> None:
-    """A line of values against lengths for each of several names."""
-    for number, (name, values) in enumerate(lines):
+def draw_lengths(
+    axes: Axes, lines: Sequence[tuple[str, Values]], what: str, length: str, looks: Sequence[int] | None = None
+) -> None:
+    """A line of values against lengths for each of several names; ``looks`` are as in `draw_curves`."""
+    for number, (name, values) in zip(looks or range(len(lines)), lines, strict=True):
         ordered = sorted(values.items())
         axes.plot(*zip(*ordered, strict=True), **style.look(number, len(ordered)), label=style.plain(name))
     axes.set_xscale("log")

@@ -13,6 +13,27 @@ from lit_rnn.report.curves import draw_curves, draw_means
 from lit_rnn.report.lengths import draw_lengths
 
 _DRAWN = 2 * len(style.COLOURS)  # beyond, curves cannot be told apart
+_USUAL = (  # whose looks are the same in every picture, those that are compared most often apart in colour
+    "ExpRNN", "DtrivRNN", "ScoRNN", "LSTM", "GRU", "ScuRNN", "VanillaRNN", "NRU",
+    "EURNN", "GORU", "NnRNN", "JANET", "FullURNN", "URNN", "HouseholderRNN", "StatisticalRU",
+)  # fmt: skip
+
+
+def model_looks(models: Sequence[str]) -> list[int]:
+    """A look for each line of a picture: its model's own; of the further lines of a model the other one in its colour
+    while that is free, else any that is."""
+    own = {model: _USUAL.index(model) for model in models if model in _USUAL}
+    taken: list[int] = []
+    found: dict[int, int] = {}
+    for further in (False, True):
+        for line, model in enumerate(models):
+            if line in found or not (further or (model in own and own[model] not in taken)):
+                continue
+            wanted = [own[model], (own[model] + len(style.COLOURS)) % _DRAWN] if model in own else []
+            number = next(one for one in itertools.chain(wanted, itertools.count()) if one not in taken)
+            found[line] = number
+            taken.append(number)
+    return [found[line] for line in range(len(models))]
 
 
 @style.styled
@@ -29,18 +50,19 @@ def draw(comparison: Comparison, picture: Path, title: str | None = None) -> Non
     labels = [f"{group.model}, {group.parameters:,} parameters" for group in groups]
     if len(set(labels)) < len(labels):
         labels = [f"{name}: {label}" for name, label in zip(names(groups), labels, strict=True)]
+    numbers = model_looks([group.model for group in groups])
     if all(len(group.runs) == 1 for group in groups):
         runs = [(name, group.runs[0].folder) for name, group in zip(labels, groups, strict=True)]
-        draw_curves(axes, runs, comparison.chance)
+        draw_curves(axes, runs, comparison.chance, numbers)
     else:
         seeds = [(name, [run.folder for run in group.runs]) for name, group in zip(labels, groups, strict=True)]
-        draw_means(axes, seeds, comparison.chance)
+        draw_means(axes, seeds, comparison.chance, numbers)
     few = f"the {_DRAWN} best on validation of {len(comparison.groups)}" if len(groups) < len(comparison.groups) else ""
     named = ": ".join(filter(None, (style.plain(title or comparison.task), few)))
     axes.set_title("\n".join(filter(None, (named, axes.get_title()))))
     if several:
         lines = [(name, group.by_length()) for name, group in zip(labels, groups, strict=True)]
-        draw_lengths(figure.axes[1], lines, f"{comparison.split}/{comparison.metric}", "length, or delay")
+        draw_lengths(figure.axes[1], lines, f"{comparison.split}/{comparison.metric}", "length, or delay", numbers)
     style.shared_legend(figure, [axes])
     style.save(figure, picture)
 

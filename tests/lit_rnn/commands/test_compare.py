@@ -629,6 +629,22 @@ def test_the_table_names_its_metrics_and_every_task_has_a_picture(
     assert float(first["value_std"]) == pytest.approx(2**0.5 / 100, rel=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("models", "expected"),
+    [
+        (["ExpRNN", "DtrivRNN"], [0, 1]),
+        (["DtrivRNN", "ExpRNN"], [1, 0]),
+        (["LSTM", "LSTM", "LSTM", "ExpRNN"], [3, 11, 1, 0]),  # the second in its colour, the third in a free one
+        (["LSTM", "JANET", "LSTM"], [3, 11, 0]),
+        (["Mine", "ExpRNN", "Mine"], [1, 0, 2]),
+        (["LSTM"] * 20, [3, 11, 0, 1, 2, *range(4, 11), *range(12, 20)]),
+        ([], []),
+    ],
+)
+def test_a_model_has_one_look_in_every_picture(models: list[str], expected: list[int]) -> None:
+    assert pictures.model_looks(models) == expected
+
+
 def test_pictures_of_one_task_are_numbered(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "draw", lambda comparison, picture: None)
     protocols = [compared(make(name, data={"protocol": name}))[0] for name in "abc"]
