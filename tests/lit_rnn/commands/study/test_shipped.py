@@ -22,7 +22,7 @@ LETTERS = dataclasses.replace(  # as many as Tiny Shakespeare has
 CAMPAIGN = {  # of each file of configs/campaign/: settings, runs, and the updates or epochs of a run
     "pixel_mnist": (8, 8, {(0, 70)}),
     "pixel_mnist_all_images": (4, 4, {(0, 70)}),
-    "pixel_mnist_rates": (12, 12, {(0, 3)}),
+    "pixel_mnist_rates": (24, 24, {(0, 3)}),
     "copying_1000": (16, 16, {(4000, 0)}),
     "copying_1000_rates": (24, 24, {(4000, 0)}),
     "copying_2000": (16, 16, {(4000, 0)}),
