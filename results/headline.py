@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import solving
@@ -60,10 +61,11 @@ def _cell(groups: Sequence[Group], comparison: Comparison) -> str:
 # ---- what came of each model
 
 
-def page(comparisons: Sequence[Comparison], studies: Mapping[str, Iterable[str]], note: str) -> str:
+def page(comparisons: Sequence[Comparison], studies: Mapping[str, Collection[str]], note: str) -> str:
     """Each model alone: a row for each task and setting, and links to the ``studies`` (in Markdown) that it is in."""
     rows = _by_model(comparisons)
-    linked = {name: [link for link, models in studies.items() if name in models] for name in _models(rows, studies)}
+    names = sorted({*rows, *itertools.chain(*studies.values())}, key=str.lower)
+    linked = {name: [link for link, models in studies.items() if name in models] for name in names}
     parts = [f"{note}\n\n# By model\n\n"]
     if not linked:
         return "".join([*parts, "No run has finished yet: there is no result.\n"])
@@ -76,13 +78,6 @@ def page(comparisons: Sequence[Comparison], studies: Mapping[str, Iterable[str]]
             parts.append(f"{made.markdown()}\n\n")
         parts += [f"{'Also in' if name in rows else 'In'} {', '.join(links)}.\n\n"] if links else []
     return "".join(parts)
-
-
-def _models(*named: Iterable[str] | Mapping[str, Iterable[str]]) -> list[str]:
-    """All of them, in the order of the alphabet."""
-    rows, studies = named
-    assert isinstance(studies, Mapping)
-    return sorted({*rows, *(name for models in studies.values() for name in models)}, key=str.lower)
 
 
 def _by_model(comparisons: Sequence[Comparison]) -> dict[str, list[list[Any]]]:
