@@ -269,8 +269,8 @@ def _pictures(comparisons: Sequence[Comparison]) -> list[str]:
 def _models_of_studies(results: Results) -> dict[str, set[str]]:
     """Which models are on the pages of studies, by a link to each."""
     runs = {
-        "[Who tracks, who stores, who recalls](tracking.md)": [one.runs for one in results.tracking.studies.values()],
-        "[How robust are recurrent networks?](robustness.md)": [one.runs for one in results.robustness.values()],
+        f"[{tracking.TITLE}](tracking.md)": [one.runs for one in results.tracking.studies.values()],
+        f"[{robustness.TITLE}](robustness.md)": [one.runs for one in results.robustness.values()],
         "[How often a start leads to success](nonnormal.md)": [results.starts["runs"]] if results.starts else [],
     }
     return {link: {run["fit"]["model"] for of_study in found for run in of_study} for link, found in runs.items()}

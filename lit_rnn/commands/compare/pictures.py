@@ -22,17 +22,12 @@ _USUAL = (  # whose looks are the same in every picture, those that are compared
 def model_looks(models: Sequence[str]) -> list[int]:
     """A look for each line of a picture: its model's own; of the further lines of a model the other one in its colour
     while that is free, else any that is."""
-    own = {model: _USUAL.index(model) for model in models if model in _USUAL}
-    taken: list[int] = []
-    found: dict[int, int] = {}
-    for further in (False, True):
-        for line, model in enumerate(models):
-            if line in found or not (further or (model in own and own[model] not in taken)):
-                continue
-            wanted = [own[model], (own[model] + len(style.COLOURS)) % _DRAWN] if model in own else []
-            number = next(one for one in itertools.chain(wanted, itertools.count()) if one not in taken)
-            found[line] = number
-            taken.append(number)
+    own = {model: number for number, model in enumerate(_USUAL)}
+    found = {models.index(model): own[model] for model in dict.fromkeys(models) if model in own}
+    for line, model in enumerate(models):
+        if line not in found:
+            wanted = [(own[model] + len(style.COLOURS)) % _DRAWN] if model in own else []
+            found[line] = next(one for one in itertools.chain(wanted, itertools.count()) if one not in found.values())
     return [found[line] for line in range(len(models))]
 
 
