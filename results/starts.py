@@ -17,6 +17,8 @@ PAPER = "Orhan and Pitkow 2020"
 TASKS = {  # as arms begin: the name, and its published figures' task
     "copying": ("copying, T = 500, 5 of 100 epochs", "copy_memory"),
     "copying_whole": ("copying, T = 500, one setting, all epochs", "copy_memory"),
+    "psmnist": ("permuted pixel MNIST, 25 units, 5 of 100 epochs", "permuted_pixel_mnist"),
+    "psmnist_whole": ("permuted pixel MNIST, 25 units, one setting, all epochs", "permuted_pixel_mnist"),
     "adding": ("adding, T = 750, 5 of 100 epochs", "adding"),
 }
 NON_NORMAL, NORMAL = ("chain", "fbchain"), ("orthogonal", "identity")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from matplotlib.figure import Figure
 
+from datamodules import Adding
 from lit_rnn import analysis
 from lit_rnn.commands.configs import config_folder
 from lit_rnn.commands.study import estimate
@@ -114,6 +115,15 @@ def test_the_campaign_ends_a_run_that_is_a_success_and_begins_with_the_most_tell
         setting.name.split("-")[0]: [Path(base).name for base in setting.bases[1:]] for setting in study.settings
     }
     twentieth = ["nonnormal.yaml"]
-    whole = [*twentieth, "nonnormal_whole.yaml"]
-    assert laid_over == {"copying": twentieth, "copying_whole": whole, "adding": twentieth}
-    assert [estimate._told(resolved(one)) for one in study.settings if "whole" in one.name] == 2 * [(375_000, 0)]
+    whole, trained = [*twentieth, "nonnormal_whole.yaml"], [*twentieth, "nonnormal_trained.yaml"]
+    copying = {"copying": twentieth, "copying_whole": whole}
+    assert laid_over == copying | {"psmnist": trained, "psmnist_whole": [], "adding": trained}
+    of_whole = [estimate._told(resolved(one)) for one in study.settings if "whole" in one.name]
+    assert of_whole == 2 * [(375_000, 0)] + 2 * [(0, 100)]
+
+
+def test_the_other_tasks_go_on_to_where_the_released_code_ends() -> None:
+    base = yaml.safe_load((config_folder() / "campaign" / "base" / "nonnormal_trained.yaml").read_text())
+    (callback,) = base["trainer"]["callbacks"]
+    assert callback["class_path"] == "Solved"
+    assert callback["init_args"]["below_chance"] * Adding(length=750).task.chance == pytest.approx(0.0025)
