@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from datamodules import PixelMNIST, UserError
@@ -312,16 +313,16 @@ def test_extreme_gates_of_minlstm_still_add_up_to_one() -> None:
 # ---- starts and sizes
 
 
+def bounded(values: torch.Tensor, bound: float, low: float | None = None) -> None:
+    low = -bound if low is None else low
+    values = values.detach()
+    assert float(values.max()) <= bound and float(values.min()) >= low
+    assert float(values.std()) == pytest.approx((bound - low) / 12**0.5, rel=0.1)
+
+
 def test_starts() -> None:
     torch.manual_seed(0)
     n = 400
-
-    def bounded(values: torch.Tensor, bound: float, low: float | None = None) -> None:
-        low = -bound if low is None else low
-        values = values.detach()
-        assert float(values.max()) <= bound and float(values.min()) >= low
-        assert float(values.std()) == pytest.approx((bound - low) / 12**0.5, rel=0.1)
-
     cornn = cells.CoRNNCell(3, n)
     for parameter in cornn.parameters():
         bounded(parameter, (3 + 2 * n) ** -0.5)
@@ -339,6 +340,33 @@ def test_starts() -> None:
     i, f, z, o = slstm.input.bias.detach().split(n)
     assert not slstm.recurrent.weight.any() and not any(b.any() for b in (i, z, o))
     assert (float(f[0]), float(f[-1])) == (5, -7) and float(f[1]) == pytest.approx(5 - 12 * (1 / 399) ** 0.3)
+
+
+def test_starts_of_the_linear_ones() -> None:
+    """As the authors' code draws them, matrix by matrix; D is full here."""
+    torch.manual_seed(0)
+    I, n, N = 100, 200, 300  # noqa: E741
+
+    def normal(W: nn.Linear, std: float) -> None:
+        assert stats.kstest(W.weight.detach().flatten().numpy(), "norm", args=(0, std)).pvalue > 1e-4
+
+    lru, linoss = cells.LRUCell(I, n, N), cells.LinOSSCell(I, n, N)
+    assert lru.glu is not None and not lru.glu.bias.any()
+    for W, std in ((lru.B, (2 * I) ** -0.5), (lru.C, N**-0.5), (lru.D, I**-0.5), (lru.glu, n**-0.5)):
+        normal(W, std)
+    normal(linoss.D, I**-0.5)
+    for values, bound in ((linoss.B.weight, I**-0.5), (linoss.C.weight, N**-0.5)):
+        bounded(values, bound)
+    bounded(linoss.a, 1, 0)
+    bounded(linoss.b, 1, 0)
+    minimal = cells.MinLSTMCell(I, n, forget_bias=3.0)
+    bounded(minimal.input.weight, I**-0.5)
+    bounded(minimal.input.bias - 3.0 * torch.tensor([0, 1, 0]).repeat_interleave(n), I**-0.5)
+    product = cells.DeltaProductCell(I, n, 3, heads=2, key_size=30)
+    rows = (60, 180, 600, 6)  # of q, three k, three v, three beta, for both heads
+    for part, height in zip(product.input.weight.split(rows), rows, strict=True):
+        bounded(part, 2**-2.5 * (6 / (I + height)) ** 0.5)
+    assert (product.scale == 1).all()
 
 
 @pytest.mark.parametrize(

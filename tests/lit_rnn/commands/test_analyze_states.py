@@ -21,6 +21,7 @@ from lit_rnn.class_paths import class_path
 from lit_rnn.commands.analyze import pictures
 from lit_rnn.commands.analyze.measure import dynamics
 from lit_rnn.commands.analyze.states import pictures as states_pictures
+from lit_rnn.commands.analyze.states.measure import _projected
 from lit_rnn.commands.analyze.subject import matrices
 from lit_rnn.models import LRU, DeltaProduct, ExpRNN, LinOSS, SequenceModel, VanillaRNN
 from lit_rnn.report import style
@@ -127,6 +128,29 @@ def test_fixed_points_of_a_network_made_by_hand(cli: Any, monkeypatch: pytest.Mo
 @pytest.fixture
 def _no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "draw_page", lambda *_: False)
+
+
+@pytest.mark.parametrize("N", [1, 2, 5])
+def test_the_plane_is_that_of_the_largest_variances(N: int) -> None:
+    """Along orthonormal axes with uncorrelated coordinates of known variance; an axis has no sign."""
+    rng = np.random.default_rng(0)
+    axes, centre = np.linalg.qr(rng.normal(size=(N, N)))[0], rng.normal(size=N)
+    raw = rng.normal(size=(60, N))
+    raw = np.linalg.qr(raw - raw.mean(0))[0]  # columns of mean 0, length 1, at right angles
+    deviations = np.array([3.0, 0.5, 1.0, 0.2, 0.1])[:N]
+    own = raw * deviations
+    every = (centre + own @ axes.T).reshape(12, 5, N)
+    result = _projected(every[:, :2], every.reshape(60, N), (centre + np.arange(1, N + 1) @ axes.T)[None])
+    ranked = np.argsort(-deviations)[:2]
+    assert result["plane_explained"] == pytest.approx(deviations[ranked] ** 2 / (deviations**2).sum(), rel=1e-12)
+    shown = own.reshape(12, 5, N)[:, :2]
+    for axis in range(2):
+        found = result["plane_trajectories"][..., axis]
+        expected = shown[..., ranked[axis]] if axis < N else np.zeros((12, 2))
+        sign = np.sign((found * expected).sum()) or 1.0
+        np.testing.assert_allclose(sign * found, expected, atol=1e-12)
+        point = 1 + ranked[axis] if axis < N else 0
+        assert sign * result["plane_points"][0, axis] == pytest.approx(point, abs=1e-12)
 
 
 @pytest.mark.usefixtures("_no_pages")

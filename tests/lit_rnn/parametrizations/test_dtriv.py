@@ -142,16 +142,17 @@ def lightning_warnings(test: Callable[..., None]) -> Callable[..., None]:
     return test
 
 
-def train(steps: int, n: int = 6, bend: float = 0.0, **options: int) -> tuple[Exponential, Tensor]:
-    """`steps` optimizer steps on noise; the map as trained, and its base before."""
+def train(steps: int, n: int = 6, bend: float = 0.0, each: int = 1, **options: int) -> tuple[Exponential, Tensor]:
+    """`steps` optimizer steps on noise, of ``each`` batches; the map as trained, and its base before."""
     torch.manual_seed(0)
     model = DtrivRNN(PixelMNIST().task, n, **options)
     (module,) = (m for m in model.modules() if isinstance(m, Exponential))
     with torch.no_grad():
         module.base.add_(bend * torch.randn(n, n))
     before = module.base.clone()
-    data = TensorDataset(torch.rand(4 * steps, 9, 1), torch.randint(10, (4 * steps,)))
-    trainer = quiet_trainer(max_epochs=1, limit_val_batches=0)
+    count = 4 * steps * each
+    data = TensorDataset(torch.rand(count, 9, 1), torch.randint(10, (count,)))
+    trainer = quiet_trainer(max_epochs=1, limit_val_batches=0, accumulate_grad_batches=each)
     trainer.fit(model, DataLoader(data, batch_size=4))
     assert trainer.global_step == steps
     return module, before
@@ -162,9 +163,13 @@ def drift(W: Tensor) -> float:
 
 
 @lightning_warnings
-@pytest.mark.parametrize(("steps", "rebased"), [(2, False), (3, True), (4, False), (6, True)])
-def test_model_rebases_after_every_third_step(steps: int, rebased: bool) -> None:
-    module, before = train(steps, rebase_every=3)
+@pytest.mark.parametrize(
+    ("steps", "each", "rebased"),
+    [(2, 1, False), (3, 1, True), (4, 1, False), (6, 1, True), (2, 3, False), (3, 2, True)],
+)
+def test_model_rebases_after_every_third_step(steps: int, each: int, rebased: bool) -> None:
+    """Of the optimizer, however many batches its gradients are accumulated over."""
+    module, before = train(steps, each=each, rebase_every=3)
     assert bool(module.skew.any()) is not rebased
     assert torch.equal(module.base, before) is (steps < 3)
     assert drift(module().detach()) < 1e-5

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from datamodules.errors import UserError
@@ -28,6 +29,7 @@ from lit_rnn.robustness import (
     zero_gradient_fraction,
 )
 from lit_rnn.robustness.attacks import Threat
+from lit_rnn.robustness.draws import Draws
 from lit_rnn.robustness.objective import predicted_class
 from lit_rnn.scan import scan
 
@@ -309,6 +311,28 @@ def test_what_is_masked_stays_bit_for_bit(attack: Any, norm: float) -> None:
     mask = lengths[:, :, None] & torch.tensor([True, False])
     moved = attack(Net(), x, y, 0.3, norm=norm, mask=mask)
     assert torch.equal(moved[~mask], x[~mask]) and not torch.equal(moved[mask], x[mask])
+
+
+@each_norm
+def test_starts_are_uniform_in_the_ball_of_what_is_free(norm: float) -> None:
+    """d free numbers: of L-inf each alone is uniform; of L2 (|delta| / eps)^d is, and so is the direction."""
+    count, d = 3000, 3
+    mask = torch.zeros(count, T, I, dtype=torch.bool)
+    mask[::2, 0, 0] = mask[::2, 3] = True
+    mask[1::2, 1:4, 1] = True
+    threat = Threat(torch.zeros(count, T, I, dtype=F64), 0.4, norm, None, mask)
+    free = threat.sample(Draws.of(3, count))[mask].view(count, d).numpy() / 0.4
+
+    def follows(values: np.ndarray, law: Any) -> bool:
+        return bool(stats.kstest(values, law.cdf).pvalue > 1e-3)
+
+    if norm == math.inf:
+        assert all(follows(column, stats.uniform(-1, 2)) for column in free.T)
+        return
+    size = np.linalg.norm(free, axis=1)
+    assert follows(size**d, stats.uniform())
+    for column in (free / size[:, None]).T:  # of the sphere in three dimensions, by Archimedes
+        assert follows(column, stats.uniform(-1, 2))
 
 
 # ---- bookkeeping

@@ -24,6 +24,7 @@ from lit_rnn.robustness import (
     smoothed_radius,
 )
 from lit_rnn.scan import scan
+from tests.oracles.cells import NONLINEARITIES
 
 F64 = torch.float64
 B, T, I, N, C = 8, 6, 2, 8, 4  # noqa: E741
@@ -187,6 +188,43 @@ def test_nothing_leaves_the_intervals(name: str, eps: float) -> None:
     certified = margins_of_intervals(low, high, y) > 0
     for moved in inputs:
         assert bool((net(moved).argmax(1) == y)[certified].all())
+
+
+Ends = list[tuple[float, float]]
+
+
+def by_scalars(W: np.ndarray, ends: Ends) -> Ends:
+    """W z where each z_j is between its ends, one product after another."""
+    rows = [[sorted((w * low, w * high)) for w, (low, high) in zip(row, ends, strict=True)] for row in W]
+    return [(sum(low for low, _ in row), sum(high for _, high in row)) for row in rows]
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu", "leaky_relu", "elu", "identity", "modrelu"])
+def test_intervals_are_those_of_numbers_one_by_one(name: str) -> None:
+    """No narrower, and no wider: each number as f of its own sum of intervals."""
+    net = net_of(name, 4)
+    p = {key: value.detach().numpy() for key, value in net.state_dict().items()}
+    W = net.cell.weights().detach().numpy()
+    threshold, bias = p.get("cell.activation.bias", np.zeros(N)), p.get("cell.input.bias", np.zeros(N))
+    x = np.random.default_rng(0).normal(size=(2, T, I))
+    below, above = x - 0.3, x + np.array([[[0.1], [0.0]] * 3])
+
+    def f(z: float, unit: int) -> float:
+        if name == "modrelu":
+            return float(np.sign(z) * max(abs(z) + threshold[unit], 0))
+        return float(NONLINEARITIES[name](np.array(z)))
+
+    found = interval_bounds(net.cell, net.decoder, torch.tensor(below), torch.tensor(above))
+    for k in range(2):
+        h: Ends = [(0.0, 0.0)] * N
+        for t in range(T):
+            driven = by_scalars(p["cell.input.weight"], list(zip(below[k, t], above[k, t], strict=True)))
+            sums = zip(by_scalars(W, h), driven, bias, strict=True)
+            h = [(f(a + c + b, j), f(d + e + b, j)) for j, ((a, d), (c, e), b) in enumerate(sums)]
+        z = by_scalars(p["decoder.weight"], h)
+        for end in (0, 1):
+            expected = [pair[end] + b for pair, b in zip(z, p["decoder.bias"], strict=True)]
+            np.testing.assert_allclose(found[end][k].numpy(), expected, rtol=1e-12, atol=1e-12)
 
 
 def margins_of_intervals(low: Tensor, high: Tensor, y: Tensor) -> Tensor:

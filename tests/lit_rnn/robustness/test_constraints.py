@@ -212,6 +212,27 @@ def test_the_penalty_of_weights_of_no_numbers_is_none(bad: float) -> None:
 # ---- in a model
 
 
+def test_what_penalties_add_to_the_training_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """c |W^T W - I|_F^2 + d / 2 |W|_2^2 over both layers, with the gradient 4 c W (W^T W - I) + d sigma u v^T."""
+    c, d, n = 0.3, 0.7, 5
+    task, x, y = PixelDigits().task, torch.rand(3, 6, 1, dtype=F64), torch.tensor([1, 2, 3])
+    losses, slopes = [], []
+    for options in ({}, {"orthogonal_penalty": c, "norm_penalty": d}):
+        torch.manual_seed(0)
+        model = models.VanillaRNN(task, n, init="gaussian", layers=2, **options).double()
+        monkeypatch.setattr(model, "log", lambda *_, **__: None)
+        losses.append(model.training_step((x, y), 0))
+        W = [cell.recurrent.weight for cell in model.cell_list()]
+        slopes.append(torch.autograd.grad(losses[-1], W))
+    eye, W = torch.eye(n, dtype=F64), [one.detach() for one in W]
+    size = sum(c * float((one.mT @ one - eye).square().sum()) + d / 2 * norm(one) ** 2 for one in W)
+    assert (losses[1] - losses[0]).item() == pytest.approx(size, rel=1e-9)
+    for one, without, with_them in zip(W, *slopes, strict=True):
+        u, sigma, v = torch.linalg.svd(one)
+        expected = 4 * c * one @ (one.mT @ one - eye) + d * sigma[0] * torch.outer(u[:, 0], v[0])
+        torch.testing.assert_close(with_them - without, expected, rtol=1e-9, atol=1e-9)
+
+
 def train(cli: Any, config: Any, folder: str, **options: Any) -> Any:
     init_args = {"hidden_size": 8, "optimizer": {"class_path": "SGD", "init_args": {"lr": 2.0}}, **options}
     done = cli("fit", "-c", config(model={"class_path": "VanillaRNN", "init_args": init_args}), "--run_dir", folder)
