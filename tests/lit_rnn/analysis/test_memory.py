@@ -13,7 +13,9 @@ import torch
 from scipy import linalg
 
 from datamodules.errors import UserError
+from lit_rnn.activations import Nonlinearity
 from lit_rnn.analysis import decoder_memory, fisher_memory_curve, memory, spectral_radius, total_fisher_memory
+from tests.oracles.cells import NONLINEARITIES
 from tests.oracles.spectra import chain, first, gaussian, unitary
 
 N = 100
@@ -250,6 +252,21 @@ def test_decoding_is_the_projection_of_jointly_normal_numbers(noise: float, step
     expected = [powers[k] @ v @ np.linalg.solve(S, powers[k] @ v) for k in lags]
     found = decoder_memory(W, v, lags, noise=noise, steps=steps, samples=40_000)
     np.testing.assert_allclose(found, expected, atol=0.015)  # of 20,000 that are measured: two standard errors
+
+
+@pytest.mark.parametrize("f", ["elu", "relu", "leaky_relu", "tanh"])
+def test_a_nonlinear_chain_holds_each_input_in_a_unit_of_its_own(f: Nonlinearity) -> None:
+    """Unit k + 1 is f applied k + 1 times to s_{T-k}, and all others are independent of it: R^2 is their correlation's
+    square, here by a sum over the normal law."""
+    s = np.linspace(-9, 9, 20_001)
+    law = np.exp(-(s**2) / 2)
+    law, held, expected = law / law.sum(), s, []
+    for _ in range(4):
+        held = NONLINEARITIES[f](held)
+        centred = held - law @ held
+        expected.append((law @ (s * centred)) ** 2 / (law @ centred**2))
+    found = decoder_memory(chain(4, 1.0), first(4), range(4), f, samples=40_000)
+    np.testing.assert_allclose(found, expected, atol=0.015)
 
 
 def test_without_noise_the_first_input_is_decodable_from_either() -> None:

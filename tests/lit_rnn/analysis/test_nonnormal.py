@@ -210,6 +210,15 @@ def test_a_chain_has_a_single_peak_one_step_ahead(n: int, alpha: float, permuted
     np.testing.assert_allclose(means, expected, atol=1e-12)
 
 
+def test_a_complex_chain_is_followed_by_its_moduli() -> None:
+    """Weights of any phase, and a pulse of another: their mean is at one step ahead, phases and all."""
+    order, gains = np.random.default_rng(0).permutation(6), 0.9 * np.exp(1j * np.arange(5))
+    W, v = np.zeros((6, 6), dtype=complex), np.zeros(6, dtype=complex)
+    W[np.ix_(order, order)], v[order[0]] = np.diag(gains, -1), 1j
+    offsets, means = hidden_chain_profile(W, v)
+    np.testing.assert_allclose(means, np.where(offsets == 1, gains.mean(), 0), atol=1e-12)
+
+
 def test_a_chain_with_feedback_has_both_neighbours() -> None:
     offsets, means = hidden_chain_profile(chain(30, 0.99, 0.04), v=first(30))
     expected = 0.99 * (offsets == 1) + 0.04 * (offsets == -1)
