@@ -267,6 +267,55 @@ class Suite:
             self.measure_fit,
             most_rounds=3,
         )
+        yield Row(
+            "fit/small",
+            "fit of ExpRNN n = 16, 22 steps, batch 4, without what one of 3 updates takes",
+            "its bare training steps",
+            Bar("share", 2),
+            self.measure_small_fit,
+            most_rounds=3,
+        )
+
+    def command_line(self, config: str, folder: str, *options: str) -> None:
+        """A fit of a config in this process, so without its imports."""
+        arguments = ["--config", str(CONFIGS / config), *options, "--run_dir", tempfile.mkdtemp(dir=folder)]
+        arguments += ["--threads", str(self.threads), "--model.init_args.backend", self.backend]
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            status = lit_rnn(["fit", *arguments])
+        if status:
+            raise SkipError(f"fit ended with status {status}: {said.getvalue().strip().splitlines()[-1]}")
+
+    def measure_small_fit(self, rounds: int, tick: Tick) -> Pairs:
+        """What Lightning and our callbacks add to a step, of which the network itself takes little."""
+        sizes, steps = {"delay": 2, "batch_size": 4, "train_samples": 8000}, 30 if self.tiny else 1000
+        model, data = from_config("quickstart.yaml", sizes, hidden_size=16)
+        options = ["--model.init_args.hidden_size", "16", "--trainer.limit_val_batches", "0"]
+        options += [word for key, value in sizes.items() for word in (f"--data.init_args.{key}", str(value))]
+        batches = list(itertools.islice(data.train_dataloader(), steps))
+        optimizer = model.configure_optimizers()
+
+        def bare() -> None:
+            for inputs, targets in batches:
+                optimizer.zero_grad()
+                model.loss_of(model(inputs), targets).backward()
+                optimizer.step()
+
+        with tempfile.TemporaryDirectory() as folder:
+
+            def fit(updates: int) -> float:
+                limits = ["--trainer.max_steps", str(updates)]
+                return measure.seconds(lambda: self.command_line("quickstart.yaml", folder, *options, *limits))
+
+            pairs = Pairs(backend=self.choice(model.cell_list()[0], size_of(data)), first=fit(3))
+            measure.prepare(self.threads)
+            bare()
+            for _ in range(rounds):
+                pairs.ours.append(fit(3 + steps) - fit(3))
+                pairs.theirs.append(measure.seconds(bare))
+                tick()
+        pairs.note = f"{steps:,} steps"
+        return pairs
 
     def measure_fit(self, rounds: int, tick: Tick) -> Pairs:
         """On data of MNIST's shape and size, the same batches for both; in this process, so without its imports."""
@@ -278,25 +327,9 @@ class Suite:
             limits = ["--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"] if self.tiny else []
             batches = batches[:3] if self.tiny else batches
             optimizer = model.configure_optimizers()
-            runs = itertools.count()
-
             def whole() -> None:
-                arguments = [
-                    "--config",
-                    str(CONFIGS / config),
-                    "--data.init_args.root",
-                    folder,
-                    "--data.init_args.verify",
-                    "false",
-                    *limits,
-                ]
-                arguments += ["--run_dir", f"{folder}/{next(runs)}", "--threads", str(self.threads)]
-                arguments += ["--trainer.max_epochs", "1", "--model.init_args.backend", self.backend]
-                said = io.StringIO()
-                with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                    status = lit_rnn(["fit", *arguments])
-                if status:
-                    raise SkipError(f"fit ended with status {status}: {said.getvalue().strip().splitlines()[-1]}")
+                options = ["--data.init_args.root", folder, "--data.init_args.verify", "false", *limits]
+                self.command_line(config, folder, *options, "--trainer.max_epochs", "1")
 
             def bare() -> None:
                 for inputs, targets in batches:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import RichProgressBar
+from torch import Tensor
 
 from datamodules.base import SequenceDataModule, data_of
 from datamodules.errors import as_in_yaml
@@ -19,9 +20,9 @@ SECONDS = 0.5  # between two looks at a loss that the host has to wait for
 
 
 class Progress(RichProgressBar):
-    """Lightning's bar with the chance level beside loss and metric.
+    """Lightning's bar with the loss of the last step and the chance level beside the metric.
 
-    It reads what a model logs for it at every step, for which the host would wait on a GPU; so that loss is read here.
+    The host waits for a loss on a GPU, so that one is looked at now and then.
     """
 
     _looked, _loss = -math.inf, math.nan
@@ -29,10 +30,10 @@ class Progress(RichProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         items = super().get_metrics(trainer, pl_module)
         items.pop("v_num", None)
-        loss = trainer.callback_metrics.get("train/loss_step")
-        if loss is not None and loss.device.type != "cpu":
+        loss = getattr(pl_module, "shown_loss", None)
+        if isinstance(loss, Tensor):
             now = time.monotonic()
-            if now - self._looked > SECONDS:
+            if loss.device.type == "cpu" or now - self._looked > SECONDS:
                 self._looked, self._loss = now, loss.item()
             items["train/loss_step"] = self._loss
         if isinstance(pl_module, SequenceModel):

@@ -354,7 +354,8 @@ class SequenceModel(KeepsKind, Training):
             parts = parts._replace(inputs=self.adversarial.perturb(self, self.task, parts, step, seed, free))
         loss, shown = self._of_all_processes(self._shared_step(parts, "train"), parts)
         self.draws = None  # a generator cannot be copied
-        if shown is not None:
+        self.shown_loss = None if shown is None else shown.detach()
+        if shown is not None and self._loss_is_followed:
             self.log("train/loss_step", shown, prog_bar=shown.device.type == "cpu")  # which reads it at every step
         if getattr(self._data(), "curriculum", None) is not None:
             self.log("train/sequence_length", float(parts.inputs.shape[1]))

@@ -166,12 +166,15 @@ def owed_row(trainer: Trainer) -> dict[str, Any] | None:
     batches: Any = fit.epoch_loop.batch_progress.current
     epochs: Any = fit.epoch_progress.current
     step = fit.epoch_loop._batches_that_stepped
+    loss = None  # which a model logs in its own hook, and a checkpoint is taken before it
     if batches.completed < batches.processed:
         if fit._should_accumulate() or not connector.should_update_logs:
             return None
+        loss = getattr(trainer.lightning_module, "shown_loss", None)
     elif epochs.completed < epochs.processed and trainer.is_last_batch:
         step -= 1
     else:
         return None
-    metrics = {name: value.item() for name, value in connector.metrics["log"].items()}
+    taken = connector.metrics["log"] | ({} if loss is None else {"train/loss_step": loss})
+    metrics = {name: value.item() for name, value in taken.items()}
     return {**metrics, "epoch": trainer.current_epoch, "step": step} if metrics else None

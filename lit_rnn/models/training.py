@@ -9,18 +9,19 @@ from typing import Any, ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import ProgressBar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from datamodules import Task
-from datamodules.arguments import ChecksKinds
+from datamodules.arguments import OURS, ChecksKinds
 from datamodules.base import data_of
 from datamodules.batch import Batch, Parts
 from datamodules.checks import SPLIT_WORDS, check_batch
 from datamodules.errors import UserError, one_of, require
 from lit_rnn import optim
-from lit_rnn.class_paths import class_path
+from lit_rnn.class_paths import class_path, own_module
 from lit_rnn.models import averages, changes, made_on, resuming
 from lit_rnn.models.carried import Carried
 from lit_rnn.models.network import Network
@@ -48,6 +49,8 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         self._noted: dict[str, Any] | None = None  # of the checkpoint that a fit goes on from
         self._validated = False
         self._has_meters = False  # whether Lightning has the meters of this epoch's training
+        self.shown_loss: Tensor | None = None  # of the last training step, if anything counted
+        self._loss_is_followed = True  # until a Trainer tells
 
     @property
     def options(self) -> Any:
@@ -177,6 +180,7 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
 
     def on_train_start(self) -> None:
         self._has_meters = False
+        self._loss_is_followed = self._may_be_followed()
         for optimizer in self.trainer.optimizers[:1]:
             if self._count_step not in optimizer._optimizer_step_post_hooks.values():  # a subclass made its own
                 optimizer.register_step_post_hook(self._count_step)
@@ -193,6 +197,28 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
                 resuming.close_epoch(self.trainer)
             elif place == "between epochs":
                 self.meters.reset("train")
+
+    def _may_be_followed(self) -> bool:
+        """Whether somebody may read the loss of every step in Lightning's collection: code of the user's own, a bar
+        that is not ours (which reads ``shown_loss``), or what monitors it."""
+        if type(self).on_train_batch_end is not Training.on_train_batch_end:
+            return True
+        return any(
+            own_module(class_path(type(callback))) is not None
+            or getattr(callback, "monitor", None) == "train/loss_step"
+            or (isinstance(callback, ProgressBar) and class_path(type(callback)).partition(".")[0] not in OURS)
+            for callback in self.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning at run time
+        )
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Hand the loss to the loggers where they take it: at every step that would cost as much as a small network.
+
+        Here, since a callback may just have ended the run, whose last step they take too.
+        """
+        if self._loss_is_followed or self.shown_loss is None:
+            return
+        if self.trainer._logger_connector.should_update_logs:
+            self.log("train/loss_step", self.shown_loss)
 
     def _check_schedule(self) -> None:
         """Refuse a cycle that is over before the run is: torch would, in the middle of training; and a plateau of what

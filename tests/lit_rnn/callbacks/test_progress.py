@@ -39,14 +39,16 @@ def test_another_seed_of_the_data_than_before_is_told() -> None:
 
 def test_a_loss_on_a_gpu_is_looked_at_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each look waits for it."""
-    clock, bar = iter([0.0, 0.1, 0.6, 0.7]), Progress()
+    clock, bar = iter([0.0, 0.1, 0.6, 0.7, 0.7]), Progress()
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(RichProgressBar, "get_metrics", lambda *_: {})
-    on_gpu = Mock(device=SimpleNamespace(type="cuda"), item=Mock(side_effect=[3.0, 2.0]))
-    trainer: Any = SimpleNamespace(callback_metrics={"train/loss_step": on_gpu})
-    module: Any = None
+    trainer: Any = None
+    on_gpu = Mock(spec=torch.Tensor, device=SimpleNamespace(type="cuda"), item=Mock(side_effect=[3.0, 2.0]))
+    module: Any = SimpleNamespace(shown_loss=on_gpu)
     assert [bar.get_metrics(trainer, module) for _ in range(4)] == [
         {"train/loss_step": x} for x in (3.0, 3.0, 2.0, 2.0)
     ]
-    trainer.callback_metrics["train/loss_step"] = torch.tensor(1.0)
-    assert bar.get_metrics(trainer, module) == {}, "which Lightning's bar has"
+    module.shown_loss = torch.tensor(1.0)
+    assert bar.get_metrics(trainer, module) == {"train/loss_step": 1.0}
+    module.shown_loss = None
+    assert bar.get_metrics(trainer, module) == {}, "nothing has counted yet"

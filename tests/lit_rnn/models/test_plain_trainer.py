@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from pytorch_lightning import LightningDataModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint, RichProgressBar
+from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 from torch.optim import LBFGS, SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from datamodules.errors import UserError
+from lit_rnn.callbacks import Progress
 from lit_rnn.models import DtrivRNN, SequenceModel, VanillaRNN, resuming
 from tests.trainers import quiet_trainer
 
@@ -212,4 +215,85 @@ def test_the_meters_of_an_epoch_are_handed_to_lightning_once() -> None:
     assert float(shown["train/loss"]) == pytest.approx(sum(model.losses[-2:]) / 2, rel=1e-6)
     assert len(model.losses) == 4
     assert model.logged.count("train/loss") == model.logged.count("train/accuracy") == 2
-    assert model.logged.count("train/loss_step") == 4
+    assert "train/loss_step" not in model.logged, "nobody reads it"
+
+
+class Kept(CSVLogger):
+    """The loss of steps, as a logger is given it."""
+
+    def __init__(self) -> None:
+        super().__init__("unused")
+        self.losses: dict[int, float] = {}
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        if "train/loss_step" in metrics:
+            assert step is not None
+            self.losses[step] = metrics["train/loss_step"]
+
+    def save(self) -> None:
+        pass
+
+
+class Ends(Callback):
+    """As one of ours: behind the seventh step."""
+
+    __module__ = "lit_rnn.callbacks"
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        trainer.should_stop = trainer.global_step == 7
+
+
+class Reads(Callback):
+    """As one of the user's own, which may read the loss of every step."""
+
+    def __init__(self) -> None:
+        self.read: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self.read.append(float(trainer.callback_metrics["train/loss_step"]))
+
+
+@pytest.mark.parametrize("kinds", [[Ends], [Ends, Reads]])
+def test_the_loss_of_a_step_reaches_the_loggers_that_take_it(kinds: list[type[Callback]]) -> None:
+    """At every third step, and at the last, behind which a callback ends the run; each step's own."""
+
+    class Noted(VanillaRNN):
+        losses: ClassVar[list[float]] = []
+
+        def loss_of(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+            loss = super().loss_of(outputs, targets, mask)
+            if self.training:
+                self.losses.append(float(loss))
+            return loss
+
+    Noted.losses.clear()
+    logger, added = Kept(), [kind() for kind in kinds]
+    fitted(Noted(TASK, 4), logger=logger, callbacks=added, max_epochs=4, log_every_n_steps=3)
+    assert len(Noted.losses) == 7
+    assert logger.losses == {step: pytest.approx(Noted.losses[step]) for step in (2, 5, 6)}
+    for reader in (one for one in added if isinstance(one, Reads)):
+        assert reader.read == pytest.approx(Noted.losses)
+
+
+class Hooked(VanillaRNN):
+    def on_train_batch_end(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "callbacks", "followed"),
+    [
+        (VanillaRNN, [], False),
+        (VanillaRNN, [Progress()], False),
+        (VanillaRNN, [RichProgressBar()], True),
+        (VanillaRNN, [ModelCheckpoint("unused", monitor="val/loss")], False),
+        (VanillaRNN, [ModelCheckpoint("unused", monitor="train/loss_step")], True),
+        (Hooked, [], True),
+    ],
+)
+def test_who_may_read_the_loss_of_every_step(
+    kind: type[SequenceModel], callbacks: list[Callback], followed: bool
+) -> None:
+    model = kind(TASK, 4)
+    model.trainer = SimpleNamespace(callbacks=callbacks)
+    assert model._may_be_followed() is followed
