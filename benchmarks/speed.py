@@ -327,6 +327,7 @@ class Suite:
             limits = ["--trainer.limit_train_batches", "3", "--trainer.limit_val_batches", "1"] if self.tiny else []
             batches = batches[:3] if self.tiny else batches
             optimizer = model.configure_optimizers()
+
             def whole() -> None:
                 options = ["--data.init_args.root", folder, "--data.init_args.verify", "false", *limits]
                 self.command_line(config, folder, *options, "--trainer.max_epochs", "1")
