@@ -78,7 +78,7 @@ def _read(path: Path, wanted: Sequence[str]) -> Arrays | None:
 def _write(path: Path, arrays: Arrays) -> Arrays:
     with part_file(path.parent) as part:
         with part.open("wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
+            np.savez(file, **dict[str, Any](arrays))  # Any, or mypy takes one for allow_pickle
             file.flush()
             os.fsync(file.fileno())
         share(part)

@@ -255,7 +255,7 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], compressed: bool = False
     import numpy as np  # commands that write none start without it
 
     buffer = io.BytesIO()  # NumPy leaves an open archive behind where it cannot write
-    (np.savez_compressed if compressed else np.savez)(buffer, allow_pickle=False, **arrays)
+    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
     write_file(path, buffer.getbuffer())
 
 

@@ -201,7 +201,7 @@ def states_and_gradients(
     return [
         (
             torch.stack([flat_state(state).detach() for state in states]),
-            torch.stack([flat_state(tuple(next(gradients) for _ in state)) for state in states]),
+            torch.stack([flat_state(tuple(next(gradients) for _ in state)).detach() for state in states]),
         )
         for states in layers
     ]

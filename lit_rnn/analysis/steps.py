@@ -123,5 +123,5 @@ class StepMap:
         before = s.repeat_interleave(size, 0).requires_grad_()  # a copy of each sequence for each row of its Jacobian
         after = self(u.repeat_interleave(size, 0), before)
         directions = torch.eye(size, dtype=s.dtype, device=s.device).repeat(len(s), 1)
-        (rows,) = torch.autograd.grad(after, before, directions, materialize_grads=True)
-        return after.detach()[::size], rows.unflatten(0, (len(s), size))
+        (rows,) = torch.autograd.grad(after, before, directions, materialize_grads=True)  # its zeros ask for gradients
+        return after.detach()[::size], rows.detach().unflatten(0, (len(s), size))

@@ -357,7 +357,7 @@ def test_faults_of_arrays(tmp_path: Path) -> None:
         def __reduce__(self) -> tuple[Any, ...]:
             return (tmp_path.joinpath("ran").touch, ())
 
-    np.savez(tmp_path / "evil.npz", x=np.array([Evil()], dtype=object), y=np.array([1]), allow_pickle=True)
+    np.savez(tmp_path / "evil.npz", x=np.array([Evil()], dtype=object), y=np.array([1]))
     np.savez(tmp_path / "stray.npz", x=np.zeros((4, 2)), y=[1, 2, 1, 2], z=[0])
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 no")
     np.save(tmp_path / "x.npy", np.zeros((4, 2)))

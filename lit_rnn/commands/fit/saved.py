@@ -63,10 +63,13 @@ def _keep(folder: Path, name: str, text: str) -> None:
         write_file(path.with_stem(f"{path.stem}-{number_of(there[-1]) + 1}"), text)
 
 
+_NOT_OWN = ("__main__", "_remote_module_non_scriptable")  # which torch 2.9 and older write to a temporary folder
+
+
 def _own_code() -> dict[str, str]:
     """By module, the beginning of the SHA-256 of each of the user's own that this process has imported."""
     named = {name: getattr(module, "__dict__", {}).get("__file__") for name, module in list(sys.modules.items())}
-    own = {name: Path(file) for name, file in sorted(named.items()) if name != "__main__" and is_users(file)}
+    own = {name: Path(file) for name, file in sorted(named.items()) if name not in _NOT_OWN and is_users(file)}
     return {name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for name, path in own.items()}
 
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lit_rnn.analysis import lyapunov_spectrum, step_jacobians
+from lit_rnn.analysis import lyapunov_spectrum, states_and_gradients, step_jacobians
 from lit_rnn.cells import Cell, ExpRNNCell, GRUCell, JANETCell, LSTMCell, NRUCell, URNNCell, VanillaRNNCell
 from tests.refusals import refusal
 
@@ -424,3 +424,12 @@ def test_inputs_of_the_wrong_shape_are_refused() -> None:
     cell = VanillaRNNCell(INPUTS, HIDDEN)
     refusal(lambda: step_jacobians(cell, torch.randn(STEPS, INPUTS)), "x")
     refusal(lambda: step_jacobians(cell, torch.randn(STEPS, BATCH, INPUTS + 1)), "x")
+
+
+def test_what_nothing_reaches_asks_for_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The zeros that torch 2.9 puts where no gradient is do ask for one."""
+    grad = torch.autograd.grad
+    monkeypatch.setattr(torch.autograd, "grad", lambda *of, **said: [g.requires_grad_() for g in grad(*of, **said)])
+    cell, x = LSTMCell(2, 3), torch.zeros(4, 1, 2)
+    (pair,) = states_and_gradients(cell, x, torch.sum)
+    assert not any(part.requires_grad for part in (*pair, step_jacobians(cell, x)))

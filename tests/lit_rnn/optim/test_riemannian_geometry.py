@@ -53,7 +53,7 @@ def test_euclidean_gradient_is_the_nearest_tangent_vector(n: int, is_complex: bo
     nearest = np.zeros_like(W)
     if tangents:
         columns = np.array([np.concatenate([X.real.ravel(), X.imag.ravel()]) for X in tangents]).T
-        c = np.linalg.lstsq(columns, np.concatenate([G.real.ravel(), G.imag.ravel()]))[0]
+        c = np.linalg.lstsq(columns, np.concatenate([G.real.ravel(), G.imag.ravel()]), rcond=None)[0]
         nearest = np.tensordot(c, np.array(tangents), axes=1)
     np.testing.assert_allclose(gradient(W, G, "euclidean"), nearest, rtol=0, atol=1e-12)
 
