@@ -57,9 +57,9 @@ def to_onnx(source: SequenceModel | Cell, path: str | Path, form: Form = "step")
         form: One ``step``, or a ``sequence`` of any length.
 
     Raises:
-        UserError: if a package is not installed, or the network cannot be exported: weights in other dtypes, a model
-            that does more than encode, run its cells and decode, a complex state outside `UnitaryCell`, or a cell of
-            your own that torch's exporter cannot follow.
+        UserError: if a package is not installed, torch is older than 2.12, or the network cannot be exported: weights
+            in other dtypes, a model that does more than encode, run its cells and decode, a complex state outside
+            `UnitaryCell`, or a cell of your own that torch's exporter cannot follow.
     """
     path = _checked_path(path, ".onnx")
     for package in ("onnx", "onnxscript"):
@@ -92,6 +92,8 @@ def to_onnx(source: SequenceModel | Cell, path: str | Path, form: Form = "step")
 
 def program(source: SequenceModel | Cell, form: Form = "step") -> ExportedProgram:
     """What `to_pt2` writes."""
+    if torch.__version__ < "2.12":  # follows no loop over time, or leaves out what onnxruntime lacks
+        raise UserError(f"torch is {torch.__version__}, but lit_rnn.export writes programs by torch 2.12 or newer.")
     module = network(source, form)
 
     def export() -> ExportedProgram:

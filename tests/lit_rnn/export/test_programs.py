@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from datamodules import SequenceFiles, Task, UserError
 from lit_rnn import export, models
@@ -325,6 +326,13 @@ def test_a_missing_package_is_one_sentence(package: str, monkeypatch: pytest.Mon
     told = rf"needs the Python package {package}, which is not installed: pip install 'lit_rnn\[export\]'\."
     with pytest.raises(UserError, match=told):
         export.to_onnx(LSTMCell(3, 4), tmp_path / "x.onnx")
+
+
+def test_an_older_torch_is_one_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.9.1+cpu"))
+    for write, name in ((export.to_pt2, "a.pt2"), (export.to_onnx, "a.onnx")):
+        with pytest.raises(UserError, match=r"^torch is 2\.9\.1\+cpu, but lit_rnn\.export .* torch 2\.12 or newer\.$"):
+            write(LSTMCell(2, 3), tmp_path / name)
 
 
 def test_packages_are_imported_when_they_are_needed() -> None:
