@@ -2,11 +2,12 @@
 # ARGS goes to either at its end: `make test ARGS=tests/test_install.py`.
 
 VENV := .venv
+CONSTRAINTS := constraints.txt
 # python3.11 is what constraints.txt was tested with. `make PYTHON=... run` takes another.
 PYTHON = $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: run test lint docs audit fresh docker-steps clean
+.PHONY: run test lint docs audit oldest fresh docker-steps clean
 .NOTPARALLEL:  # one pip at a time
 
 run: $(VENV)/.installed
@@ -28,6 +29,10 @@ docs: $(VENV)/.installed-dev  # the site, at http://127.0.0.1:8000, built anew w
 audit: $(VENV)/.installed-dev  # known vulnerabilities of the versions in constraints.txt
 	$(VENV)/bin/python .ci/audit.py
 
+# All tests with the lowest versions that pyproject.toml and setup.cfg promise, in an environment of its own.
+oldest:
+	$(MAKE) test VENV=.oldest CONSTRAINTS=constraints-lowest.txt 'extras=[compiler,mlflow,tensorboard,test]'
+
 # Both commands where nothing else is: Debian 12 in a folder, python3, python3-venv and make, an ordinary user.
 fresh:
 	bash .ci/fresh $(ARGS)
@@ -38,15 +43,15 @@ docker-steps:
 
 # Not runs/ and data/: those are yours.
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .fresh .docker-steps .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) .oldest build dist site *.egg-info .fresh .docker-steps .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-install = $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c constraints.txt
+install = $(VENV)/bin/python -m pip install -qq --disable-pip-version-check -c $(CONSTRAINTS)
 $(VENV)/.installed-test: extras = [test]
 # whose attacks ours are compared with; the tests that need it are skipped without it
 $(VENV)/.installed-test: also = adversarial-robustness-toolbox
 $(VENV)/.installed-dev: extras = [dev]
-$(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: setup.cfg setup.py pyproject.toml constraints.txt | $(VENV)/.made
+$(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-dev: setup.cfg setup.py pyproject.toml $(CONSTRAINTS) | $(VENV)/.made
 	@echo "Installing lit_rnn$(extras) into $(VENV); the first time this takes a few minutes."
 	@$(install) -e '.$(extras)'
 	@test -z "$(also)" || $(install) $(also) || \

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import lit_rnn
 from lit_rnn.__main__ import main
@@ -239,22 +240,40 @@ def test_docker_install_lines_are_those_of_the_readme() -> None:
 UNPINNED = {"aeon"}  # its numba wants an older numpy than the tested one
 
 
-def test_constraints_pin_every_requirement_within_its_range() -> None:
+def required(*left_out: str) -> list[Requirement]:
+    """What pyproject.toml and the extras of setup.cfg ask for, but those ``left_out``."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    extras = [line for text in setup["options.extras_require"].values() for line in text.split("\n") if line]
-    required = [Requirement(line) for line in (*project()["dependencies"], *extras)]
-    required = [requirement for requirement in required if requirement.name not in UNPINNED]
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
-    pinned = [Requirement(line) for line in lines if not line.startswith("#")]
-    pins = {canonicalize_name(pin.name): pin for pin in pinned}
+    extras = {name: text.split("\n") for name, text in setup["options.extras_require"].items()}
+    kept = [line for name, lines in extras.items() if name not in left_out for line in lines if line]
+    every = [Requirement(line) for line in (*project()["dependencies"], *kept)]
+    return [requirement for requirement in every if requirement.name not in UNPINNED]
 
+
+def pins(file: str) -> dict[str, str]:
+    """The versions of a file of constraints, by package."""
+    lines = (ROOT / file).read_text().splitlines()
+    pinned = [Requirement(line) for line in lines if not line.startswith("#")]
     assert all([s.operator for s in pin.specifier] == ["=="] for pin in pinned)
-    for requirement in required:
-        pin = pins.get(canonicalize_name(requirement.name))
-        assert pin is not None, f"constraints.txt does not pin {requirement.name}"
-        (version,) = (s.version for s in pin.specifier)
+    return {canonicalize_name(pin.name): s.version for pin in pinned for s in pin.specifier}
+
+
+def test_constraints_pin_every_requirement_within_its_range() -> None:
+    pinned = pins("constraints.txt")
+    for requirement in required():
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version is not None, f"constraints.txt does not pin {requirement.name}"
         assert version in requirement.specifier, f"the package wants {requirement}, constraints.txt has {version}"
+
+
+def test_the_lowest_constraints_are_the_lower_bounds() -> None:
+    """So that none is promised that `make oldest` does not try; what only developers run it does not."""
+    pinned = pins("constraints-lowest.txt")
+    for requirement in required("dev"):
+        bounds = [s.version for s in requirement.specifier if s.operator == ">="]
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version is not None, f"constraints-lowest.txt does not pin {requirement.name}"
+        assert [Version(version)] == [*map(Version, bounds)], f"{requirement}, constraints-lowest.txt has {version}"
 
 
 def test_the_oldest_python_is_the_tested_one() -> None:
