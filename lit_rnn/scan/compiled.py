@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from datamodules.errors import one_line
 from lit_rnn.cells.base import Cell, State, check_step
 from lit_rnn.scan.recurrence import refuse_a_graph
 
@@ -26,6 +27,7 @@ CHUNK = 10  # steps: twice as many compile twice as long and run some percent fa
 _chunks: weakref.WeakKeyDictionary[Cell, Callable[..., tuple[Tensor, State]]] = weakref.WeakKeyDictionary()
 _seen: weakref.WeakKeyDictionary[Cell, set[_Kind]] = weakref.WeakKeyDictionary()
 _told: weakref.WeakSet[Cell] = weakref.WeakSet()
+_refused: weakref.WeakSet[Cell] = weakref.WeakSet()  # whose steps torch cannot compile
 
 
 class _Kind(NamedTuple):
@@ -122,20 +124,21 @@ def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, S
 
     Every batch size, with and without gradients, is a compilation of its own. Not worth one is a batch smaller than
     another that is compiled already, and no cell gets more of them than torch allows
-    (``torch._dynamo.config.recompile_limit``, 8 by default): those batches run in the loop, which is logged once.
+    (``torch._dynamo.config.recompile_limit``, 8 by default): those batches run in the loop, which is logged once. So
+    does a cell whose step torch cannot compile, such as one that looks at a value to decide what to compute.
 
     A first pass with new sizes compiles for some tens of seconds, or seconds where torch's cache on disk holds it
     (``TORCHINDUCTOR_CACHE_DIR``). Shapes are static, so that ``TORCHINDUCTOR_CUDAGRAPHS=1`` can make CUDA graphs of the
     chunks.
     """
-    from torch._dynamo.exc import FailOnRecompileLimitHit  # takes seconds to import
+    from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # takes seconds to import
 
     run, seen = _compiled(cell), _seen[cell]
     learning = tuple(torch.is_grad_enabled() and leaf.requires_grad for leaf in (u, *state, *cell.parameters()))
     mode = u.shape[2:], u.dtype, u.device, learning, torch.is_inference_mode_enabled()
     kind = _Kind(u.shape[1], mode)
     new = kind not in seen
-    if len(u) < CHUNK or not kind.batch:  # nothing to compile
+    if len(u) < CHUNK or not kind.batch or cell in _refused:  # nothing to compile
         return steps(cell, u, state, w)
     if new and (why := _why_not(kind, seen)):
         tell_of_the_loop(cell, kind.batch, f"not compiled: {why}")
@@ -146,6 +149,12 @@ def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, S
     except FailOnRecompileLimitHit:  # whatever it is that differs from pass to pass, such as a number in the cell
         why = "not compiled: something else than the batch's size makes torch compile it anew"
         tell_of_the_loop(cell, kind.batch, why)
+        return steps(cell, u, state, w)
+    except TorchDynamoException as error:
+        _refused.add(cell)
+        lines = filter(None, map(one_line, str(error).splitlines()))
+        why = next((line for line in lines if not line.endswith(":")), type(error).__name__)
+        tell_of_the_loop(cell, kind.batch, f"not compiled: torch {torch.__version__} cannot: {why}")
         return steps(cell, u, state, w)
     seen.add(kind)
     if any(learning):

@@ -63,7 +63,7 @@ def _keep(folder: Path, name: str, text: str) -> None:
         write_file(path.with_stem(f"{path.stem}-{number_of(there[-1]) + 1}"), text)
 
 
-_NOT_OWN = ("__main__", "_remote_module_non_scriptable")  # which torch 2.9 and older write to a temporary folder
+_NOT_OWN = ("__main__", "_remote_module_non_scriptable")  # which older versions of torch write to a temporary folder
 
 
 def _own_code() -> dict[str, str]:

@@ -102,3 +102,21 @@ def test_what_changes_at_every_pass_ends_in_the_loop(count: Counted, caplog: pyt
         check(cell, 3)
     assert count.graphs == torch._dynamo.config.cache_size_limit
     assert caplog.text.count("run in the loop") == 1
+
+
+class Decides(cells.JANETCell):
+    """Looks at a value to decide what to compute, which no compiled code can."""
+
+    def step(self, u: Tensor, state: Any, w: Any) -> Any:
+        (h,) = state
+        return super().step(u, (h / 2,) if h.abs().max().item() > 0.1 else state, w)
+
+
+def test_a_step_that_torch_cannot_compile_runs_in_the_loop(count: Counted, caplog: pytest.LogCaptureFixture) -> None:
+    cell = Decides(I, N).double()
+    for batch in (3, 3, 4):
+        check(cell, batch)
+    assert count.graphs == 0
+    (told,) = [record.message for record in caplog.records if "run in the loop" in record.message]
+    assert told.startswith(f"Decides: batches of 3 run in the loop, not compiled: torch {torch.__version__} cannot: ")
+    assert "\n" not in told and told[-1].strip()
