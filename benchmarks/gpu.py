@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
-import io
 import itertools
 import json
 import os
@@ -35,15 +34,15 @@ from typing import Any, NamedTuple, cast, get_args
 
 import measure
 import numpy as np
+import passes
 import tables
 import torch
 from arguments import whole
 from measure import Bar, Pairs, Row
-from passes import CONFIGS, EXPECTED_PASSES, Size, from_config
+from passes import EXPECTED_PASSES, Size, from_config
 from torch import Tensor, nn
 
 from datamodules.errors import require
-from lit_rnn.__main__ import main as lit_rnn
 from lit_rnn.cells import Cell, EURNNCell, ExpRNNCell, GORUCell, GRUCell, JANETCell, LSTMCell, NRUCell, RealEURNNCell
 from lit_rnn.scan import Backend, scan, supports
 
@@ -349,10 +348,7 @@ def fit_entries(device: torch.device, backend: str, seconds: float, go: Callable
         def bare(steps: int) -> float:
             _wait(device)
             begun = time.perf_counter()
-            for inputs, targets in itertools.islice(itertools.cycle(loaded), steps):
-                optimizer.zero_grad()
-                model.loss_of(model(inputs), targets).backward()
-                optimizer.step()
+            passes.train(model, optimizer, itertools.islice(itertools.cycle(loaded), steps))
             _wait(device)
             return time.perf_counter() - begun
 
@@ -362,7 +358,7 @@ def fit_entries(device: torch.device, backend: str, seconds: float, go: Callable
             limits = ["--trainer.max_epochs", str(max(1, steps // whole_epoch))]
             limits += ["--trainer.limit_train_batches", str(min(steps, whole_epoch))]
             limits += ["--trainer.limit_val_batches", "1"] if steps < whole_epoch // 4 else []
-            arguments = ["fit", "--config", str(CONFIGS / config), "--data.init_args.root", folder, *limits]
+            arguments = ["--data.init_args.root", folder, *limits]
             arguments += ["--data.init_args.verify", "false", "--model.init_args.backend", backend]
             arguments += [
                 "--run_dir",
@@ -370,11 +366,8 @@ def fit_entries(device: torch.device, backend: str, seconds: float, go: Callable
                 "--trainer.accelerator",
                 "auto" if device.type == "cuda" else "cpu",
             ]
-            said, begun = io.StringIO(), time.perf_counter()
-            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                status = lit_rnn(arguments)
-            if status:
-                raise measure.SkipError(f"fit ended with status {status}: {said.getvalue().strip().splitlines()[-1]}")
+            begun = time.perf_counter()
+            passes.fit(config, *arguments)
             return time.perf_counter() - begun
 
         bare(2)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import yaml
+from measure import SkipError
 from torch import Tensor, nn
 
 import datamodules
 from datamodules import SequenceDataModule
 from lit_rnn import models
+from lit_rnn.__main__ import main as lit_rnn
 from lit_rnn.cells import Cell
 from lit_rnn.models import SequenceModel
 from lit_rnn.runs.config import with_full_names
@@ -135,6 +139,23 @@ def from_config(
     """The model and the data of a file under configs/; see `described`."""
     name, arguments, built = described(path, data, **options)
     return getattr(models, name)(built.task, **arguments), built
+
+
+def fit(config: str, *options: str) -> None:
+    """A fit of a file under configs/ by the command line, in this process, so without its imports."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        status = lit_rnn(["fit", "--config", str(CONFIGS / config), *options])
+    if status:
+        raise SkipError(f"fit ended with status {status}: {said.getvalue().strip().splitlines()[-1]}")
+
+
+def train(model: SequenceModel, optimizer: torch.optim.Optimizer, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """The bare training steps of a fit."""
+    for inputs, targets in batches:
+        optimizer.zero_grad()
+        model.loss_of(model(inputs), targets).backward()
+        optimizer.step()
 
 
 def size_of(data: SequenceDataModule) -> Size:

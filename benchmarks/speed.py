@@ -13,10 +13,8 @@ benchmarks/results/DATE.json.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import datetime
 import functools
-import io
 import itertools
 import json
 import subprocess
@@ -29,6 +27,7 @@ from typing import Any, get_args
 
 import loading
 import measure
+import passes
 import starting
 import tables
 import torch
@@ -54,7 +53,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor, nn
 
 from datamodules.errors import UserError, require
-from lit_rnn.__main__ import main as lit_rnn
 from lit_rnn.cells import Cell, ExpRNNCell, GRUCell, LSTMCell, NRUCell, OrthogonalCell, VanillaRNNCell
 from lit_rnn.memory import keep_freed_memory
 from lit_rnn.scan import Backend, choose_backend, supports
@@ -276,15 +274,9 @@ class Suite:
             most_rounds=3,
         )
 
-    def command_line(self, config: str, folder: str, *options: str) -> None:
-        """A fit of a config in this process, so without its imports."""
-        arguments = ["--config", str(CONFIGS / config), *options, "--run_dir", tempfile.mkdtemp(dir=folder)]
-        arguments += ["--threads", str(self.threads), "--model.init_args.backend", self.backend]
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            status = lit_rnn(["fit", *arguments])
-        if status:
-            raise SkipError(f"fit ended with status {status}: {said.getvalue().strip().splitlines()[-1]}")
+    def fit_by_command_line(self, config: str, folder: str, *options: str) -> None:
+        run = ["--run_dir", tempfile.mkdtemp(dir=folder), "--threads", str(self.threads)]
+        passes.fit(config, *options, *run, "--model.init_args.backend", self.backend)
 
     def measure_small_fit(self, rounds: int, tick: Tick) -> Pairs:
         """What Lightning and our callbacks add to a step, of which the network itself takes little."""
@@ -296,16 +288,13 @@ class Suite:
         optimizer = model.configure_optimizers()
 
         def bare() -> None:
-            for inputs, targets in batches:
-                optimizer.zero_grad()
-                model.loss_of(model(inputs), targets).backward()
-                optimizer.step()
+            passes.train(model, optimizer, batches)
 
         with tempfile.TemporaryDirectory() as folder:
 
             def fit(updates: int) -> float:
                 limits = ["--trainer.max_steps", str(updates)]
-                return measure.seconds(lambda: self.command_line("quickstart.yaml", folder, *options, *limits))
+                return measure.seconds(lambda: self.fit_by_command_line("quickstart.yaml", folder, *options, *limits))
 
             pairs = Pairs(backend=self.choice(model.cell_list()[0], size_of(data)), first=fit(3))
             measure.prepare(self.threads)
@@ -330,13 +319,10 @@ class Suite:
 
             def whole() -> None:
                 options = ["--data.init_args.root", folder, "--data.init_args.verify", "false", *limits]
-                self.command_line(config, folder, *options, "--trainer.max_epochs", "1")
+                self.fit_by_command_line(config, folder, *options, "--trainer.max_epochs", "1")
 
             def bare() -> None:
-                for inputs, targets in batches:
-                    optimizer.zero_grad()
-                    model.loss_of(model(inputs), targets).backward()
-                    optimizer.step()
+                passes.train(model, optimizer, batches)
 
             @torch.no_grad()
             def validation() -> None:

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,10 +75,21 @@ def _read(path: Path, wanted: Sequence[str]) -> Arrays | None:
         return None  # a disk's fault, as it was moved here whole: it is computed anew
 
 
+def save_arrays(file: IO[bytes], arrays: Mapping[str, Any], compressed: bool = False) -> None:
+    """NumPy's .npz without objects, which it would pickle; older ones cannot be told not to.
+
+    Raises:
+        ValueError: if there is one.
+    """
+    if held := [name for name, array in arrays.items() if np.asarray(array).dtype.hasobject]:
+        raise ValueError(f"{', '.join(held)}: arrays of objects are not saved")
+    (np.savez_compressed if compressed else np.savez)(file, **arrays)
+
+
 def _write(path: Path, arrays: Arrays) -> Arrays:
     with part_file(path.parent) as part:
         with part.open("wb") as file:
-            np.savez(file, **dict[str, Any](arrays))  # Any, or mypy takes one for allow_pickle
+            save_arrays(file, arrays)
             file.flush()
             os.fsync(file.fileno())
         share(part)

@@ -252,10 +252,10 @@ def _inert(cell: Any) -> Any:
 
 def write_arrays(path: Path, arrays: Mapping[str, Any], compressed: bool = False) -> None:
     """An .npz file; raises as `write_file` does."""
-    import numpy as np  # commands that write none start without it
+    from datamodules.cached import save_arrays  # imports NumPy, without which commands that write none start
 
     buffer = io.BytesIO()  # NumPy leaves an open archive behind where it cannot write
-    (np.savez_compressed if compressed else np.savez)(buffer, **arrays)
+    save_arrays(buffer, arrays, compressed)
     write_file(path, buffer.getbuffer())
 
 

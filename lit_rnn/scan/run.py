@@ -302,8 +302,8 @@ def choose_backend(asked: Backend, cell: Cell, expected_steps: int = 0, device: 
       one processor, several share it.
     - ``streamed``: the same with W read from the L2 cache at every step, for any number of units; float32 products in
       TF32 where ``torch.set_float32_matmul_precision`` allows it. ``auto`` tries it beyond 512 units.
-    - ``compiled``: torch.compile over chunks of steps, for every cell; on the CPU with a C++ compiler and Python's
-      headers. On a CUDA device over one step, recorded as in ``graphed``.
+    - ``compiled``: torch.compile over chunks of steps, for every cell whose step torch can compile; on the CPU with a
+      C++ compiler and Python's headers. On a CUDA device over one step, recorded as in ``graphed``.
     - ``graphed``: the loop's own kernels in CUDA graphs, recorded once for each batch size and replayed, for every
       cell; nothing is compiled.
     - ``torch``: torch's own kernels, for LSTM without peepholes or output matrix, GRU with its reset after, tanh and

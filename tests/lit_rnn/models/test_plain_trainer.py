@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 import torch
@@ -193,23 +193,27 @@ def test_a_loss_of_ones_own_is_what_is_trained() -> None:
     assert shown["train/loss"] > 100 and shown["val/loss"] > 100
 
 
+class Noted(VanillaRNN):
+    """Keeps the losses of its training, and the names that it logs."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.losses: list[float] = []
+        self.logged: list[str] = []
+
+    def loss_of(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
+        loss = super().loss_of(outputs, targets, mask)
+        if self.training:
+            self.losses.append(float(loss))
+        return loss
+
+    def log(self, name: str, *arguments: Any, **options: Any) -> None:
+        self.logged.append(name)
+        super().log(name, *arguments, **options)
+
+
 def test_the_meters_of_an_epoch_are_handed_to_lightning_once() -> None:
     """And their means are over all batches of it: 8 sequences in each of the two epochs."""
-
-    class Noted(VanillaRNN):
-        losses: ClassVar[list[float]] = []
-        logged: ClassVar[list[str]] = []
-
-        def loss_of(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-            loss = super().loss_of(outputs, targets, mask)
-            if self.training:
-                self.losses.append(float(loss))
-            return loss
-
-        def log(self, name: str, *arguments: Any, **options: Any) -> None:
-            self.logged.append(name)
-            super().log(name, *arguments, **options)
-
     model = Noted(TASK, 4)
     shown = fitted(model, max_epochs=2).callback_metrics
     assert float(shown["train/loss"]) == pytest.approx(sum(model.losses[-2:]) / 2, rel=1e-6)
@@ -256,23 +260,12 @@ class Reads(Callback):
 @pytest.mark.parametrize("kinds", [[Ends], [Ends, Reads]])
 def test_the_loss_of_a_step_reaches_the_loggers_that_take_it(kinds: list[type[Callback]]) -> None:
     """At every third step, and at the last, behind which a callback ends the run; each step's own."""
-
-    class Noted(VanillaRNN):
-        losses: ClassVar[list[float]] = []
-
-        def loss_of(self, outputs: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-            loss = super().loss_of(outputs, targets, mask)
-            if self.training:
-                self.losses.append(float(loss))
-            return loss
-
-    Noted.losses.clear()
-    logger, added = Kept(), [kind() for kind in kinds]
-    fitted(Noted(TASK, 4), logger=logger, callbacks=added, max_epochs=4, log_every_n_steps=3)
-    assert len(Noted.losses) == 7
-    assert logger.losses == {step: pytest.approx(Noted.losses[step]) for step in (2, 5, 6)}
+    model, logger, added = Noted(TASK, 4), Kept(), [kind() for kind in kinds]
+    fitted(model, logger=logger, callbacks=added, max_epochs=4, log_every_n_steps=3)
+    assert len(model.losses) == 7
+    assert logger.losses == {step: pytest.approx(model.losses[step]) for step in (2, 5, 6)}
     for reader in (one for one in added if isinstance(one, Reads)):
-        assert reader.read == pytest.approx(Noted.losses)
+        assert reader.read == pytest.approx(model.losses)
 
 
 class Hooked(VanillaRNN):

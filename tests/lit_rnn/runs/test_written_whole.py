@@ -104,6 +104,13 @@ def test_damaged_arrays_are_set_aside(tmp_path: Path) -> None:
     assert whole_arrays(path) == {}
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_objects_are_not_pickled_into_arrays(compressed: bool, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^x: arrays of objects are not saved$"):
+        write_arrays(tmp_path / "a.npz", {"y": np.ones(2), "x": np.array([print])}, compressed)
+    assert not any(tmp_path.iterdir())
+
+
 # ---- metrics.csv
 
 
