@@ -17,20 +17,19 @@ if TYPE_CHECKING:
         smooth_certify,
         smoothed_radius,
     )
-    from lit_rnn.robustness.checks import (
-        AttackResult,
-        Check,
-        honesty_checks,
-        worst_case,
-        zero_gradient_fraction,
-    )
+    from lit_rnn.robustness.checks import Check, honesty_checks
     from lit_rnn.robustness.noise import additive_noise, multiplicative_noise, salt_and_pepper
     from lit_rnn.robustness.objective import off_by, wrong_label
+    from lit_rnn.robustness.results import AttackResult, worst_case
     from lit_rnn.robustness.state import frozen
+    from lit_rnn.robustness.surroundings import zero_gradient_fraction
     from lit_rnn.robustness.swaps import symbol_swap
     from lit_rnn.robustness.training import AdversarialTraining
 else:  # they need torch, which takes a second; the options of `attack` do not
-    _MODULES = ("attacks", "certificates", "checks", "by_name", "noise", "objective", "state", "swaps", "training")
+    _MODULES = (
+        *("attacks", "certificates", "checks", "by_name", "noise", "objective", "results", "state", "surroundings"),
+        *("swaps", "training"),
+    )
     __getattr__ = on_demand(__name__, _MODULES)
 
 __all__ = [

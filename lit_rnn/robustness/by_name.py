@@ -13,11 +13,11 @@ from torch import Tensor
 from datamodules.batch import within
 from datamodules.errors import require, whole
 from lit_rnn.robustness.attacks import Bounds, Threat, check_examples, fgsm, pgd, random_draws, random_search
-from lit_rnn.robustness.checks import AttackResult, Kind
 from lit_rnn.robustness.draws import BLOCK, Draws
 from lit_rnn.robustness.effort import Effort
 from lit_rnn.robustness.noise import additive_noise, multiplicative_noise, salt_and_pepper
 from lit_rnn.robustness.objective import LossName, Objective, Wrong
+from lit_rnn.robustness.results import AttackResult, Kind
 from lit_rnn.robustness.state import Model, frozen
 from lit_rnn.robustness.swaps import symbol_swap
 

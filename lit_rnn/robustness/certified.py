@@ -15,8 +15,9 @@ from datamodules.errors import UserError
 from lit_rnn.cells import Cell
 from lit_rnn.robustness.by_name import Examples
 from lit_rnn.robustness.certificates import certified_radius, interval_bounds, lipschitz_bound, smooth_certify
-from lit_rnn.robustness.checks import AttackResult, Check
+from lit_rnn.robustness.checks import Check
 from lit_rnn.robustness.objective import margin
+from lit_rnn.robustness.results import AttackResult
 from lit_rnn.robustness.state import read
 
 

@@ -6,14 +6,47 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from lit_rnn.robustness.attacks import expand_mask, slope
+from lit_rnn.robustness.attacks import check_examples, expand_mask, slope
 from lit_rnn.robustness.by_name import Examples
-from lit_rnn.robustness.checks import zero_gradient_fraction
-from lit_rnn.robustness.objective import LossName, Objective
-from lit_rnn.robustness.state import frozen
+from lit_rnn.robustness.objective import Loss, LossName, Objective
+from lit_rnn.robustness.state import Model, frozen
 
 _NEAREST = 1000  # examples among which the nearest of another class is looked for
+
+
+def zero_gradient_fraction(
+    model: Model,
+    x: Tensor,
+    y: Tensor,
+    loss: Loss = "cross_entropy",
+    mask: Tensor | None = None,
+    scored: Tensor | None = None,
+    lengths: Tensor | None = None,
+) -> Tensor:
+    """(T,): at each time step, the share of entries of dl/dx, over examples and channels, that are exactly zero.
+
+    A contracting network, or a saturated loss, hides early steps from gradient attacks: gradient masking.
+
+    Args:
+        model: As in `lit_rnn.robustness.pgd`.
+        x: (B, T, I) values.
+        y: Labels, or the numbers to predict.
+        loss: As in `lit_rnn.robustness.pgd`.
+        mask: Which entries an attack may change; others are not counted, and a step without any is nan.
+        scored: (B, T) bool: steps that count, where there is a target per step.
+        lengths: As in `lit_rnn.robustness.pgd`.
+
+    Raises:
+        UserError: for no examples.
+    """
+    check_examples(x)
+    with frozen(model, x.device):
+        gradient, _, _ = slope(Objective(model, loss, scored=scored, lengths=lengths), x.clone(), y.clone())
+    free = expand_mask(x, mask)
+    zero = ((gradient == 0) & free).transpose(0, 1).flatten(1).sum(1)
+    return zero.double() / free.transpose(0, 1).flatten(1).sum(1)
 
 
 def gradients_in_time(examples: Examples) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import binomtest
 
-from lit_rnn.robustness.checks import AttackResult, worst_case
+from lit_rnn.robustness.results import AttackResult, worst_case
 
 CONFIDENCE = 0.95
 
