@@ -18,9 +18,10 @@ TEST_IMAGES = {"pixel_mnist": 10_000, "permuted_pixel_mnist": 10_000}  # by task
 
 
 def label(group: Group) -> str:
-    """The model with what makes it that model."""
+    """The model with what makes it that model, alike for all lengths of a task."""
     options = group.runs[0].options("model")
-    named = [f"{key} {options[key]}" for key in ("init", "rebase_every", "t_max") if options.get(key) is not None]
+    named = [f"{key} {options[key]}" for key in ("init", "rebase_every") if options.get(key) is not None]
+    named += ["chrono"] if options.get("t_max") is not None else []
     named += ["never rebased"] if "rebase_every" in options and options["rebase_every"] is None else []
     return ", ".join([group.model, f"n = {group.size}", *named])
 

@@ -144,10 +144,12 @@ def _about(results: Results, docs: str) -> str:
     out = f", and {len(lost)} diverged" if lost else ""
     alone = " carry false: each chunk of tbptt symbols is read alone, from an empty state."
     alone = alone if any("carry" in one.data for one in results.comparisons) else ""
+    gates = ", chrono a start whose gates remember for about as long as the task is (t\\_max)"
+    gates = gates if any(label(group).endswith("chrono") for group in groups) else ""
     above = posixpath.normpath(f"{docs}..")
     return (
         f"{runs} runs have ended, of {models} models on {tasks} task{'s' * (tasks > 1)}{out}, beside the studies of "
-        f"[tracking]({docs}tracking.md) and of [robustness]({docs}robustness.md). n is the hidden size, val the "
+        f"[tracking]({docs}tracking.md) and of [robustness]({docs}robustness.md). n is the hidden size{gates}, val the "
         "validation split, whose numbers are of the last validation, while the tested checkpoint is the one with the "
         "best metric on it (the last one where there is no validation), val\\_size the training examples kept for it, "
         f"and chance the loss of a guess. What is what: [Models]({above}/models/index.md), [Data]({above}/data.md); "
