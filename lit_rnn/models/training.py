@@ -199,9 +199,10 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
                 self.meters.reset("train")
 
     def _may_be_followed(self) -> bool:
-        """Whether somebody may read the loss of every step in Lightning's collection: code of the user's own, a bar
+        """Whether somebody may read the loss of every step in Lightning's collection: hooks of the user's own, a bar
         that is not ours (which reads ``shown_loss``), or what monitors it."""
-        if type(self).on_train_batch_end is not Training.on_train_batch_end:
+        own = [base for base in type(self).__mro__ if own_module(class_path(base)) is not None]
+        if any(name.startswith("on_") or name.endswith("_step") for base in own for name in vars(base)):
             return True
         return any(
             own_module(class_path(type(callback))) is not None

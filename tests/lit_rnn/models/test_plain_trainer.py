@@ -269,8 +269,21 @@ def test_the_loss_of_a_step_reaches_the_loggers_that_take_it(kinds: list[type[Ca
 
 
 class Hooked(VanillaRNN):
-    def on_train_batch_end(self, *_: Any) -> None:
+    """Of the user's own, as `Noted` is, which has no hook."""
+
+    def on_before_zero_grad(self, *_: Any) -> None:
         pass
+
+
+class Stepping:
+    """As a mixin of the user's own."""
+
+    def lr_scheduler_step(self, *_: Any) -> None:
+        pass
+
+
+class Mixed(Stepping, VanillaRNN):
+    pass
 
 
 @pytest.mark.parametrize(
@@ -281,7 +294,9 @@ class Hooked(VanillaRNN):
         (VanillaRNN, [RichProgressBar()], True),
         (VanillaRNN, [ModelCheckpoint("unused", monitor="val/loss")], False),
         (VanillaRNN, [ModelCheckpoint("unused", monitor="train/loss_step")], True),
+        (Noted, [], False),
         (Hooked, [], True),
+        (Mixed, [], True),
     ],
 )
 def test_who_may_read_the_loss_of_every_step(
