@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +53,11 @@ class Layout:
     @property
     def labels(self) -> bool:
         return self.targets.startswith("label")
+
+
+def composed(text: str) -> str:
+    """A text whose letters with marks are one character each (NFC): files from macOS may have them in two."""
+    return unicodedata.normalize("NFC", text)
 
 
 def _option(field: str) -> str:
@@ -145,6 +152,11 @@ def of_arrays(
         if not np.array_equal(y_steps, steps):
             raise UserError(f"{source}: y does not have the steps of x, but targets are {layout.targets}.")
     else:
+        if isinstance(y, list | tuple) and len({np.shape(one) for one in y}) > 1:
+            raise UserError(
+                f"{source}: y has a list of its own length for each sequence, but data.init_args.targets is "
+                f"{layout.targets}: set it to label_per_step or frame_per_step."
+            )
         y_rows = _array("y", y, source)
         if len(y_rows) != N:
             raise UserError(
@@ -189,9 +201,18 @@ def _array(name: str, value: Any, source: str) -> NDArray[Any]:
         array = np.asarray(value)
     except (ValueError, TypeError, RuntimeError) as error:  # ragged, or a tensor that NumPy cannot take
         raise UserError(f"{source}: {name} is no array ({one_line(error)}).") from error
+    if array.dtype.kind == "O":
+        array = _of_one_kind(array)
     if array.dtype.kind not in "biufU" or array.ndim == 0:
-        raise UserError(f"{source}: {name} holds {array.dtype}, but it must be an array of numbers or text.")
+        given = f"holds {array.dtype}" if array.ndim else f"is of type {type(value).__name__}"
+        raise UserError(f"{source}: {name} {given}, but it must be an array of numbers or text.")
     return array
+
+
+def _of_one_kind(array: NDArray[Any]) -> NDArray[Any]:
+    """Python objects, as pandas keeps text, as the texts or the numbers that they all are; others as they stand."""
+    alike = any(all(isinstance(one, kind) for one in array.flat) for kind in (str, Real))
+    return np.array(array.tolist()) if alike and array.ndim else array
 
 
 def _rows(name: str, value: Any, lengths: Any, source: str) -> tuple[Indices, NDArray[Any]]:
@@ -203,10 +224,12 @@ def _rows(name: str, value: Any, lengths: Any, source: str) -> tuple[Indices, ND
         if not each:
             raise UserError(f"{source} holds no sequences.")
         for i, one in enumerate(each):
-            if one.ndim > 2 or one.shape[1:] != each[0].shape[1:] or not len(one):
+            if one.ndim and not len(one):
+                raise UserError(f"{source}: {name} of sequence {i} has no steps, but it must have at least one.")
+            if one.ndim not in (1, 2) or one.shape[1:] != each[0].shape[1:]:
                 raise UserError(
-                    f"{source}: {name} of sequence {i} has shape {one.shape}, but it must have at least one step and "
-                    f"be as sequence 0, of shape {each[0].shape}, but for the number of steps."
+                    f"{source}: {name} of sequence {i} has shape {one.shape}, but it must be as sequence 0, of shape "
+                    f"{each[0].shape}, but for the number of steps."
                 )
         return np.array([len(one) for one in each], dtype=np.int64), np.concatenate(each)
     array = _array(name, value, source)
@@ -263,8 +286,8 @@ def as_texts(values: NDArray[Any], at: Place, what: str) -> NDArray[np.str_]:
             )
         texts = np.where(missing, 0, values).astype(np.int64).astype(str)
         return np.where(missing, "", texts)
-    texts = (values.astype(np.int64) if values.dtype.kind == "b" else values).astype(str)
-    return np.char.strip(texts)
+    texts = np.char.strip((values.astype(np.int64) if values.dtype.kind == "b" else values).astype(str))
+    return texts if all(map(str.isascii, texts.flat)) else np.array([composed(text) for text in texts.tolist()])
 
 
 def _checked_splits(splits: Any, N: int, source: str) -> NDArray[np.str_] | None:

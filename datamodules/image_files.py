@@ -39,7 +39,7 @@ class IdxImages:
 
     def of(self, root: str) -> Path:
         """The folder that holds the files."""
-        return Path(root, self.folder, "raw")
+        return Path(root, self.folder, "raw").expanduser()
 
     def prepare(self, root: str, verify: bool) -> None:
         """Download the files unless they are there; check what is there by its sums."""
@@ -148,7 +148,7 @@ def prepare_cifar10(root: str) -> None:
     """Download CIFAR-10's binary version unless it is there. Its archive has a published sum, its files have none."""
     names = [name for pair in CIFAR10_FILES.values() for name in pair]
     archive = Download(_CIFAR10_ADDRESS, {name: f"{_CIFAR10}/{name}" for name in names}, _CIFAR10_SUM)
-    fetch(Path(root, _CIFAR10), "CIFAR-10", [archive])
+    fetch(Path(root, _CIFAR10).expanduser(), "CIFAR-10", [archive])
 
 
 def read_cifar10(root: str, train: bool) -> tuple[Tensor, Tensor]:
@@ -159,7 +159,7 @@ def read_cifar10(root: str, train: bool) -> tuple[Tensor, Tensor]:
     """
     parts = []
     for name in CIFAR10_FILES[train]:
-        path = Path(root, _CIFAR10, name)
+        path = Path(root, _CIFAR10, name).expanduser()
         try:
             content = np.fromfile(path, dtype=np.uint8)
         except OSError as error:

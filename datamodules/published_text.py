@@ -32,7 +32,7 @@ class PublishedText(TextDataModule):
     @property
     def folder(self) -> Path:
         """Where the files are."""
-        return Path(self.root, self.folder_name)
+        return Path(self.root, self.folder_name).expanduser()
 
     def prepare_data(self) -> None:
         """Download the files unless they are there."""

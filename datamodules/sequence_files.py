@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from datamodules import unlabelled
 from datamodules.arguments import checks_kinds
-from datamodules.arrays import Layout, of_arrays
+from datamodules.arrays import Layout, composed, of_arrays
 from datamodules.base import SequenceDataModule
 from datamodules.errors import require
 from datamodules.sequences import joined
@@ -93,22 +93,22 @@ class SequenceFiles(StoredSequences):
         layout = Layout(
             inputs,
             targets,
-            sequence=sequence_column,
-            step=step_column,
-            split=split_column,
-            target_columns=tuple(target_columns or ("target",)),
-            input_columns=tuple(input_columns or ()),
-            ignored_columns=tuple(ignored_columns or ()),
+            sequence=composed(sequence_column),
+            step=composed(step_column),
+            split=composed(split_column),
+            target_columns=tuple(map(composed, target_columns or ("target",))),
+            input_columns=tuple(map(composed, input_columns or ())),
+            ignored_columns=tuple(map(composed, ignored_columns or ())),
         )
         require(path != "", "data.init_args.path", path, "the name of a file or folder")
         self.inputs, self.targets = inputs, targets
         more = {"val": val_path, "test": test_path}
-        held = [read(Path(path), layout)]
+        held = [read(Path(path).expanduser(), layout)]
         if any(more.values()):
             held[0] = held[0].of_split("train")
             for split, place in more.items():
                 if place is not None:
-                    held.append(read(Path(place), layout, f"data.init_args.{split}_path").of_split(split))
+                    held.append(read(Path(place).expanduser(), layout, f"data.init_args.{split}_path").of_split(split))
         self._hold(
             joined(held, path),
             layout,
@@ -122,7 +122,9 @@ class SequenceFiles(StoredSequences):
             bucket_by_length=bucket_by_length,
         )
         if predict_path is not None:
-            self._ask(unlabelled.read(Path(predict_path), layout, self.columns, "data.init_args.predict_path"))
+            self._ask(
+                unlabelled.read(Path(predict_path).expanduser(), layout, self.columns, "data.init_args.predict_path")
+            )
 
     @classmethod
     @checks_kinds("data.init_args")

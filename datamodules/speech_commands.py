@@ -150,12 +150,12 @@ class SpeechCommands(SequenceDataModule):
     @property
     def _folder(self) -> Path:
         """The unpacked corpus, if there is one."""
-        return Path(self.root, _NAME)
+        return Path(self.root, _NAME).expanduser()
 
     def prepare_data(self) -> None:
         """Download the archive, unless it or its folder is there."""
         if not self._folder.is_dir():
-            fetch(Path(self.root), "SpeechCommands", [_DOWNLOAD])
+            fetch(Path(self.root).expanduser(), "SpeechCommands", [_DOWNLOAD])
 
     def split(self, name: Split) -> Clips:
         kept = self._kept(f"{name}_x", f"{name}_y", "mean", "std")
@@ -177,14 +177,16 @@ class SpeechCommands(SequenceDataModule):
     def _kept(self, *wanted: str) -> Arrays:
         """Arrays of the cache, which is made in one pass over the corpus."""
         self.prepare_data()
-        source = self._folder if self._folder.is_dir() else Path(self.root, _ARCHIVE)
+        source = self._folder if self._folder.is_dir() else Path(self.root, _ARCHIVE).expanduser()
         listed = [source / name for name in _LISTS] if source.is_dir() else [source]
         settings = {"features": self.features, "classes": self.classes, "protocol": self.protocol, "version": 1}
         if not self.verify:  # what nobody looked at is not taken for the published corpus, and may grow
             settings["verify"] = False
             listed += sorted(source.glob("*/*.wav")) if source.is_dir() else []
-        name = f"{self.task.name.removesuffix('_half_rate')}-{key_of(settings, Path(self.root), listed)}.npz"
-        path = Path(self.cache, re.sub(r"_every_\d+", "", name))
+        name = (
+            f"{self.task.name.removesuffix('_half_rate')}-{key_of(settings, Path(self.root).expanduser(), listed)}.npz"
+        )
+        path = Path(self.cache, re.sub(r"_every_\d+", "", name)).expanduser()
         return cached(path, lambda: self._made(source), wanted)
 
     def _made(self, source: Path) -> Arrays:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datamodules.arrays import Layout, Place, as_texts, load_array, of_arrays, read_arrays
+from datamodules.arrays import Layout, Place, as_texts, composed, load_array, of_arrays, read_arrays
 from datamodules.errors import UserError, did_you_mean, one_line
 from datamodules.extras import needed
 from datamodules.sequences import SPLITS, Sequences, joined
@@ -102,7 +102,7 @@ def _read_csv(path: Path) -> Table:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
-            header = [name.strip() for name in next(reader, [])]
+            header = [composed(name.strip()) for name in next(reader, [])]
             _check_header(header, path)
             for row in reader:
                 line = reader.line_num
@@ -140,10 +140,11 @@ def _read_parquet(path: Path) -> Table:
         table = pq.read_table(str(path))
     except Exception as error:  # a damaged file raises whatever its bytes say
         raise UserError(f"{path} is no whole Parquet file ({one_line(error)[:200]}).") from error
-    _check_header(table.column_names, path)
+    header = [composed(name) for name in table.column_names]
+    _check_header(header, path)
     if not table.num_rows:
         raise UserError(f"{path} holds no sequences: it has no rows.")
-    columns = {name: _column(table.column(name), name, path) for name in table.column_names}
+    columns = {name: _column(cells, name, path) for name, cells in zip(header, table.columns, strict=True)}
     return Table(str(path), columns, lambda row: f"{path}, row {row}")
 
 
@@ -337,7 +338,7 @@ def _read_classes(folder: Path, layout: Layout) -> Sequences:
         files = visible(inside)
         if not files:
             raise UserError(f"{inside} holds no sequences: the class {inside.name!r} has no file.")
-        parts += [_read_one(path, layout, inside.name) for path in files]
+        parts += [_read_one(path, layout, composed(inside.name)) for path in files]
     return joined(parts, str(folder))
 
 

@@ -283,7 +283,7 @@ def _read(files: Sequence[str]) -> list[tuple[str, bytes]]:
     found = []
     for name in files:
         try:
-            content = Path(name).read_bytes()
+            content = Path(name).expanduser().read_bytes()
         except OSError as error:
             raise UserError(
                 f"The text file {name} cannot be read ({error.strerror}); see files, val_files and test_files of "

@@ -227,7 +227,7 @@ class TIMIT(SequenceDataModule):
         )
 
     def split(self, name: Split) -> Frames:
-        every = utterances(Path(self.root))
+        every = utterances(Path(self.root).expanduser())
         some = self._counted(every, name)
         kept = self._cached(name, [one.path for one in some])
         longest = int(kept["counts"].max())
@@ -250,7 +250,7 @@ class TIMIT(SequenceDataModule):
     def _cached(self, name: str, files: list[Path]) -> Arrays:
         """Frames and their counts of these files; of ``longest`` the counts alone."""
         settings = {option: getattr(self, option) for option in self.task_options if option != "protocol"}
-        folder, root = Path(self.cache), Path(self.root)
+        folder, root = Path(self.cache).expanduser(), Path(self.root).expanduser()
         path = folder / f"{name}-{key_of({**settings, 'features': 1}, root, files)}.npz"
 
         def make() -> Arrays:
@@ -272,7 +272,7 @@ class TIMIT(SequenceDataModule):
 
     def recordings(self, split: Split) -> list[Utterance]:
         """The utterances of the disc that a split's samples are, in their order."""
-        return chosen(utterances(Path(self.root)), split, self.protocol)
+        return chosen(utterances(Path(self.root).expanduser()), split, self.protocol)
 
     def rebuilt(self, path: Path, predicted: NDArray[np.float32]) -> tuple[Samples, Samples]:
         """An utterance, and what a network's frames make of it with the true phase, both (S,) at the task's rate.

@@ -63,7 +63,7 @@ class UEA(StoredSequences):
         accepted = "a name of the archive, letters, digits, - and _"
         require(re.fullmatch(r"[\w-]+", dataset) is not None, "data.init_args.dataset", dataset, accepted)
         self.dataset = dataset
-        folder = _folder(dataset, Path(root))
+        folder = _folder(dataset, Path(root).expanduser())
         (train, regression), (test, _) = (_read(folder / f"{dataset}_{part}.ts") for part in ("TRAIN", "TEST"))
         self._hold(
             joined([train.of_split("train"), test.of_split("test")], str(folder)),

@@ -147,7 +147,7 @@ def _is_lost() -> bool:
 
 def _main(given: list[str]) -> int:
     debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"]
+    given = [_at_home(argument) for argument in given if argument != "--debug"]
     command, *options = given or ["--help"]
     if command in ("-h", "--help"):
         print(USAGE)
@@ -168,6 +168,12 @@ def _main(given: list[str]) -> int:
             return _run(command, options, debug)
         except Stopped as stopped:
             return _stopped(stopped, first_process())
+
+
+def _at_home(argument: str) -> str:
+    """With the home folder in place of a ``~/`` that the shell has left, as it does in ``--run_dir=~/runs``."""
+    name, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return name + equals + (os.path.expanduser(value) if value.startswith("~/") else value)
 
 
 @contextlib.contextmanager

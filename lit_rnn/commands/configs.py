@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 
 import lit_rnn
-from datamodules.errors import UserError
+from datamodules.errors import UserError, did_you_mean
 
 QUICKSTART = "configs/quickstart.yaml"
 
@@ -30,6 +30,11 @@ def check_config(name: str) -> None:
         UserError: naming some that are shipped.
     """
     if not Path(name).is_file():
+        if Path(name, "config.yaml").is_file():
+            raise UserError(f"config {name} is a folder, not a file: name {Path(name, 'config.yaml')}.")
+        beside = [str(path) for path in sorted(Path(name).parent.glob("*.y*ml"))]
         shipped = sorted(str(path.relative_to(config_folder())) for path in config_folder().rglob("*.yaml"))
         near = difflib.get_close_matches(name, shipped, n=3, cutoff=0.5) or shipped[:5]
-        raise UserError(f"config {name} is not a file; shipped configs include {', '.join(near)}.")
+        raise UserError(
+            f"config {name} is not a file{did_you_mean(name, beside)}; shipped configs include {', '.join(near)}."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -352,6 +353,33 @@ def test_no_path_is_not_this_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         SequenceFiles("")
 
 
+def test_letters_with_marks_are_one_however_they_are_written(tmp_path: Path) -> None:
+    """macOS writes ä as a and its dots: a column or class of one name looks like another's."""
+    lines = [line.replace("target", "Tätigkeit").replace("cat", "Kätzchen") for line in rows()]
+    mixed = [unicodedata.normalize("NFD", line) if i % 2 == 0 else line for i, line in enumerate(lines)]
+    (tmp_path / "a.csv").write_text("\n".join(mixed), encoding="utf-8")
+    data = SequenceFiles(str(tmp_path / "a.csv"), target_columns=["Tätigkeit"])
+    assert data.classes == ["Kätzchen", "dog"]
+
+
+def test_home_is_where_paths_begin(
+    table: Callable[[list[str]], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(rows())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert SequenceFiles("~/a.csv", val_path="~/a.csv", predict_path="~/a.csv").classes == ["cat", "dog"]
+
+
+def test_objects_that_are_all_text_or_all_numbers_are_taken() -> None:
+    """As a column of pandas gives them."""
+    by_text = SequenceFiles.from_arrays(sequences(), NAMES)
+    same(SequenceFiles.from_arrays(sequences(), np.array(NAMES, dtype=object)), by_text)
+    numbers = SequenceFiles.from_arrays(sequences(), np.array(LENGTHS, dtype=object), targets="value")
+    same(numbers, SequenceFiles.from_arrays(sequences(), LENGTHS, targets="value"))
+    with pytest.raises(UserError, match="y holds object, but it must be an array of numbers or text"):
+        SequenceFiles.from_arrays(sequences(), np.array([None, *NAMES[1:]], dtype=object))
+
+
 def test_faults_of_arrays(tmp_path: Path) -> None:
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
@@ -383,6 +411,9 @@ def test_faults_of_arrays(tmp_path: Path) -> None:
         (lambda: SequenceFiles.from_arrays(x, y, targets="labels"), "data.init_args.targets is 'labels'"),  # type: ignore[arg-type]
         (lambda: SequenceFiles.from_arrays(np.full((4, 2), np.nan), y, missing="forward_fill"), "draw"),
         (lambda: SequenceFiles.from_arrays([[[1, 2]], [[1]]], ["a", "b"]), "sequence 1 has shape"),
+        (lambda: SequenceFiles.from_arrays([[[1]], []], ["a", "b"]), "sequence 1 has no steps"),
+        (lambda: SequenceFiles.from_arrays([[1, 2], [1]], [[0, 1], [1]]), "label: set it to label_per_step or frame"),
+        (lambda: SequenceFiles.from_arrays((one for one in x), y), "x is of type generator"),
         (lambda: SequenceFiles.from_arrays(x, [1e19, 1e20] * 2), "step 0 has 1e.19 as label.*below 2..63"),
         (lambda: SequenceFiles.from_arrays(torch.zeros(4, 2, requires_grad=True), y), "x is no array .*requires grad"),
     ):

@@ -55,7 +55,7 @@ def choose_folder(config: Any, command: str) -> Path | None:
     """The folder that --run_dir names, else that of the checkpoint; None for a new one."""
     if config.run_dir is not None:
         require(config.run_dir.strip() != "", "run_dir", config.run_dir, "the name of a folder")
-        return Path(config.run_dir)
+        return Path(config.run_dir).expanduser()  # as Lightning does with what it is given
     if config.ckpt_path in ("last", "best"):
         return run_folder.newest(folder_name(config)) or run_folder.RUNS / f"{folder_name(config)}-1"
     return folder_of(Path(config.ckpt_path)) if config.ckpt_path is not None and command != "fit" else None
@@ -120,7 +120,7 @@ def _check_owner(config: Any, command: str) -> None:
     """
     if command == "fit" or config.run_dir is None or config.ckpt_path in (None, "last", "best"):
         return
-    owner, folder = folder_of(Path(config.ckpt_path)), Path(config.run_dir)
+    owner, folder = folder_of(Path(config.ckpt_path)), Path(config.run_dir).expanduser()
     if owner is not None and is_started(folder) and owner.resolve() != folder.resolve():
         raise UserError(
             f"run_dir {folder} holds another run than ckpt_path {config.ckpt_path}, whose numbers would take the place "

@@ -467,3 +467,23 @@ def test_libraries_that_do_not_fit_into_memory(monkeypatch: pytest.MonkeyPatch, 
     assert main(["fit"]) == 2
     said = "lit_rnn: There is not enough memory to start (libtorch_cpu.so: failed to map"
     assert capsys.readouterr().err.startswith(said)
+
+
+@pytest.mark.parametrize("given", ["in a config", "by an option"])
+def test_a_run_folder_at_home(
+    cli: Any, config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    """Not half there and half in a folder called ~; of ``--run_dir=~/r`` the shell leaves the ~ as it stands."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    told = {"run_dir": "~/r"} if given == "in a config" else {}
+    done = cli("fit", "-c", config(**told), *([] if told else ["--run_dir=~/r"]))
+    assert done.status == 0 and (tmp_path / "home" / "r" / "fit.json").is_file() and not Path("~").exists()
+
+
+def test_a_config_that_is_no_file(refused: Any, config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(Path(config()).read_text())
+    Path("run").mkdir()
+    Path("run/config.yaml").touch()
+    assert "(did you mean mine.yaml?)" in refused("fit", "-c", "mine.yml")
+    assert "config run is a folder, not a file: name run/config.yaml." in refused("fit", "-c", "run")
