@@ -18,6 +18,7 @@ from lit_rnn.class_paths import loaded
 from lit_rnn.commands.study.local import pinned
 from lit_rnn.commands.study.subject import Run, Setting, numbers, resolved
 from lit_rnn.files import read_json
+from lit_rnn.runs.endings import is_diverged
 from lit_rnn.runs.results import read_result
 
 _BATCHES, _VAL_BATCHES = 100, 10  # of a trial, at most; further arms share the first number
@@ -70,12 +71,14 @@ class Timing:
         batch: Of a training batch.
         val_batch: Of a validation batch.
         epoch: What the end of an epoch takes beside validation: checkpoints, what is watched.
+        diverged: Whether it has, and with it a run's end; all of its seconds are ``fixed`` then.
     """
 
     fixed: float
     batch: float
     val_batch: float
     epoch: float
+    diverged: bool = False
 
     def of(self, what: Amount) -> float:
         """Seconds of a run."""
@@ -132,31 +135,40 @@ def estimate(
     """Seconds that ``runs`` take if all take as long as others of their arm did, and which others, in words.
 
     ``finished`` holds runs and the seconds that they took. Of arms without one the first run is tried, and where that
-    makes the study a long one, the first of every such arm; this also fetches their data. ``tell`` hears how many arms
-    have been tried, and of how many, before each of these.
+    makes the study a long one, the first of every such arm; this also fetches their data. One that diverges is a
+    result, as in the study, and all runs of its arm are taken to end as soon. ``tell`` hears how many arms have been
+    tried, and of how many, before each of these.
     """
     side_by_side = min(processes, len(runs))
     sizes = _Sizes()
     rates = _rates(finished, sizes)  # by arm
     unknown = {run.setting.arm: run.setting for run in reversed(runs) if run.setting.arm not in rates}
     tried: dict[str, float] = {}
+    lost: list[str] = []
+
+    def one_of(setting: Setting, batches: int) -> float:
+        timings, what = _trial(setting, side_by_side, threads, batches)
+        lost.extend([setting.name] if any(timing.diverged for timing in timings) else [])
+        return sum(timing.of(what) for timing in timings) / len(timings)
+
     if unknown:
         first = next(run.setting for run in runs if run.setting.arm in unknown)
-        one = _seconds(first, side_by_side, threads, _BATCHES)
+        one = one_of(first, _BATCHES)
         tried = dict.fromkeys(unknown, one)
         if one * sum(run.setting.arm in unknown for run in runs) / side_by_side > _LONG:
             batches = max(_FEWEST, _BATCHES // len(unknown))
             for done, (arm, setting) in enumerate(unknown.items()):
                 tell(done, len(unknown))
                 if setting != first:
-                    tried[arm] = _seconds(setting, side_by_side, threads, batches)
+                    tried[arm] = one_of(setting, batches)
     busy = [0.0] * side_by_side
     for run in runs:  # each goes to the process that is free first
         arm = run.setting.arm
         busy[busy.index(min(busy))] += rates[arm] * sizes.of(run) if arm in rates else tried[arm]
     is_known = any(run.setting.arm in rates for run in runs)
     parts = ["those that have finished, without their start-up"] if is_known else []
-    return max(busy), ", and ".join([*parts, *(["those that were tried"] if tried else [])])
+    diverged = f", of which {' and '.join(lost)} diverged" if lost else ""
+    return max(busy), ", and ".join([*parts, *([f"those that were tried{diverged}"] if tried else [])])
 
 
 def took(runs: Iterable[Run], folder: Path) -> list[tuple[Run, float]]:
@@ -189,8 +201,8 @@ class _Sizes:
         return self._known[key]
 
 
-def _seconds(setting: Setting, side_by_side: int, threads: int, batches: int) -> float:
-    """Of one run, from a trial of so many batches at most."""
+def _trial(setting: Setting, side_by_side: int, threads: int, batches: int) -> tuple[list[Timing], Amount]:
+    """What a trial of so many batches at most took, and how much a run does."""
     from datamodules import SequenceDataModule  # here: Lightning takes seconds
 
     config = resolved(setting)
@@ -203,12 +215,13 @@ def _seconds(setting: Setting, side_by_side: int, threads: int, batches: int) ->
     validation = 0 if trainer["limit_val_batches"] == 0 else -(-len(module.split("val")) // size)
     what = amount(trainer, len(module.split("train")) // size, validation)
     limits = min(what.batches, batches), min(_limited(trainer["limit_val_batches"], validation), _VAL_BATCHES)
-    timings = trial(setting, side_by_side, threads, *limits)
-    return sum(timing.of(what) for timing in timings) / len(timings)
+    return trial(setting, side_by_side, threads, *limits), what
 
 
 def trial(setting: Setting, processes: int, threads: int, batches: int, val_batches: int) -> list[Timing]:
     """A short run of a setting, as often side by side as the study's runs will be: they slow each other down.
+
+    One that diverges has taken all its seconds.
 
     Raises:
         UserError: with the last line of what it said, if it fails.
@@ -240,10 +253,15 @@ def trial(setting: Setting, processes: int, threads: int, batches: int, val_batc
                 process.wait()
             raise
         seconds = time.monotonic() - began
+        timings = []
         for process, words, place in zip(going, said, places, strict=True):
-            if process.returncode or not (place / "clock.json").is_file():
+            if is_diverged(place):
+                timings.append(Timing(seconds, 0.0, 0.0, 0.0, diverged=True))
+            elif process.returncode or not (place / "clock.json").is_file():
                 raise UserError(f"a trial of {setting.name} fails: {(words.strip() or 'no message').splitlines()[-1]}")
-        return [_timing(read_json(place / "clock.json"), seconds) for place in places]
+            else:
+                timings.append(_timing(read_json(place / "clock.json"), seconds))
+        return timings
 
 
 def _timing(clock: Mapping[str, float], seconds: float) -> Timing:

@@ -16,7 +16,7 @@ from lit_rnn.callbacks import clock
 from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.study import estimate, work
 from lit_rnn.commands.study.subject import Run, Setting, read_study
-from tests.lit_rnn.commands.study.made import FOLDER, Write, finish, run_study
+from tests.lit_rnn.commands.study.made import FOLDER, LR, Write, finish, run_study
 
 
 @pytest.mark.parametrize(
@@ -142,6 +142,16 @@ def test_arms_with_finished_runs_are_not_tried(study: Write, monkeypatch: pytest
     assert estimate.estimate(runs[2:4], 2, 1, finished) == (36, "those that have finished, without their start-up")
     finish(a1, 3.0)
     assert estimate.took(runs, FOLDER) == [(a1, 1.0)]
+
+
+def test_a_trial_that_diverges_ends_no_study(study: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is a result there: the trial has taken all of its seconds, and the estimate names it."""
+    runs = read_study(study(grid={LR: [1e38]}, seeds=[1])).runs
+    (timing,) = estimate.trial(runs[0].setting, 1, 1, 8, 2)
+    assert timing == estimate.Timing(timing.fixed, 0.0, 0.0, 0.0, diverged=True) and timing.fixed > 0
+    monkeypatch.setattr(estimate, "trial", lambda *_: [timing])
+    others = f"those that were tried, of which {runs[0].setting.name} diverged"
+    assert estimate.estimate(runs, 1, 1) == (timing.fixed, others)
 
 
 def test_the_budget_is_told_before_any_data_is_read(study: Write, capsys: pytest.CaptureFixture[str]) -> None:
