@@ -44,10 +44,13 @@ def _henrici(run: Path) -> dict[str, float]:
 
 def of_arm(found: Mapping[str, Any], task: str, start: str) -> tuple[list[Run], int]:
     """The runs of an arm that are a success, and how many have ended, those that diverged among them."""
+    runs = _of_arm(found["runs"], found, task, start)
+    return [run for run in runs if run["success"]], len(runs) + len(_of_arm(found["diverged"], found, task, start))
+
+
+def _of_arm(runs: Sequence[Run], found: Mapping[str, Any], task: str, start: str) -> list[Run]:
     settings = {one["setting"] for one in found["arms"].get(f"{task}-{start}", ())}
-    runs = [run for run in found["runs"] if run["setting"] in settings]
-    diverged = sum(one["setting"] in settings for one in found["diverged"])
-    return [run for run in runs if run["success"]], len(runs) + diverged
+    return [run for run in runs if run["setting"] in settings]
 
 
 def _published(task: str, start: str, metric: str) -> str:
@@ -122,6 +125,8 @@ def section(found: Mapping[str, Any] | None) -> str:
             departures = [[run["henrici"][when] for run in good] for when in ("before", "after")]
             ours = [_mean(values) for values in departures] if good else ["", ""]
             count = f"{len(good)} of {ended}" if ended else "not yet"
+            lost = len(_of_arm(found["diverged"], found, task, start))
+            count += f", {lost} diverged" if lost else ""
             row = [name, start, count, _published(task, start, "successes"), *ours]
             rows.append([*row, _published(task, start, "henrici")])
     header = ["task", "start", "successes", "published", "Henrici before", "after", "published after"]
@@ -129,7 +134,7 @@ def section(found: Mapping[str, Any] | None) -> str:
     diverged = len(found["diverged"])
     missing = planned - len(found["runs"]) - diverged
     state = f"Missing: {missing} of {planned} runs. " if missing else ""
-    state += f"Diverged, and so no success: {diverged}. " if diverged else ""
+    state += "One that diverged is no success. " if diverged else ""
     about = plain_markdown(" ".join(found["note"]))
     of_what = (
         "Henrici's departure is not divided by the norm, and is of the successful runs: mean ± standard deviation."

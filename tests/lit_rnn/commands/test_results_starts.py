@@ -113,13 +113,13 @@ def test_counts_stand_beside_the_published_ones(content: dict[str, object]) -> N
     assert lines[1].startswith(f"- Holds here: on {SHORT}, normal starts become non-normal in training (Henrici")
     assert lines[1].endswith("rose by more than 0.01 in 1 of 1 successful runs).")
     rows = [line for line in lines if line.startswith("| copying")]
-    assert rows[0] == rf"| {SHORT} | chain | 2 of 4 | 46 of 462 \[confirmed\] | 0 ± 0 | 2 ± 0 |  |"
+    assert rows[0] == rf"| {SHORT} | chain | 2 of 4, 1 diverged | 46 of 462 \[confirmed\] | 0 ± 0 | 2 ± 0 |  |"
     assert rows[1] == rf"| {SHORT} | fbchain | not yet | 11 of 462 \[confirmed\] |  |  |  |"
     assert rows[2] == rf"| {SHORT} | orthogonal | 1 of 1 | 0 of 594 \[confirmed\] | 0 | 3 |  |"
     assert rows[4] == rf"| {WHOLE} | chain | 1 of 1 | 46 of 462 \[confirmed\] | 0 | 2 |  |"
     assert "more often" not in lines[1] + lines[2] and "all epochs | fbchain" not in text
     assert r"| adding, T = 750, 5 of 100 epochs | orthogonal | not yet |  |  |  | 2.74 ± 0.07 \[confirmed\] |" in text
-    assert "Missing: 3 of 10 runs. Diverged, and so no success: 1. 6 trainings of commit 0123456 on Linux" in text
+    assert "Missing: 3 of 10 runs. One that diverged is no success. 6 trainings of commit 0123456 on Linux" in text
     assert "took 0.1 hours. By hand." in text
 
 
@@ -164,4 +164,4 @@ def test_a_grid_that_has_not_ended_decides_nothing(content: dict[str, Any]) -> N
     more = copy.deepcopy(content)
     more["arms"]["copying-chain"].append({"setting": "copying-chain-alpha=3.0", "options": {}})
     assert "more often" in starts.section(content) and "more often" not in starts.section(more)
-    assert "| chain | 2 of 4 |" in starts.section(more)
+    assert "| chain | 2 of 4, 1 diverged |" in starts.section(more)
