@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import os
 import re
 import sysconfig
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeGuard
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
 
 import datamodules
 import lit_rnn
@@ -35,9 +37,14 @@ def refusal(error: BaseException, added: Sequence[object] = ()) -> UserError | N
     if told is not None:
         return told
     for each in reversed(errors):  # where it began
-        place = _place(each)
+        place = _place(each) or _called(each)
         if place is not None:
             return UserError(f"{place}: {_told(each)}.")
+        if "modified by an inplace operation" in str(each) and (owner := _own_cell(each)) is not None:
+            return UserError(
+                f"{owner}: what it computes with changes in place, as by h.add_() or h[:, 0] = ..., a tensor that its "
+                "gradient still needs: compute a new one."
+            )
         for frame, _ in traceback.walk_tb(each.__traceback__):
             thrower = frame.f_locals.get("self")
             if any(thrower is one for one in added):
@@ -86,6 +93,34 @@ def _place(error: BaseException) -> str | None:
     for file, line, name in reversed(frames):
         if is_users(file):
             return f"{file} line {line}" + ("" if name == "<module>" else f", in {name}")
+    return None
+
+
+def _in_reach(error: BaseException) -> Iterator[object]:
+    """What the functions that an error went through had, from the innermost on."""
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        yield from frame.f_locals.values()
+
+
+def _called(error: BaseException) -> str | None:
+    """Where a method of the user's is written that a statement of ours called with other arguments than it takes."""
+    found = re.match(r"([\w.<>]+)\(\) (takes|missing|got) ", str(error)) if isinstance(error, TypeError) else None
+    if found is None:
+        return None
+    for value in _in_reach(error):
+        function: Any = getattr(type(value), found[1].rpartition(".")[2], None)
+        if getattr(function, "__qualname__", None) == found[1] and is_users(inspect.getsourcefile(function)):
+            return defined(function)
+    return None
+
+
+def _own_cell(error: BaseException) -> str | None:
+    """The innermost cell of the user's that an error went through."""
+    for value in _in_reach(error):
+        for part in value.modules() if isinstance(value, nn.Module) else ():
+            with contextlib.suppress(TypeError, OSError):  # of a class that was made in a shell
+                if hasattr(part, "recurrent_matrices") and is_users(inspect.getsourcefile(type(part))):
+                    return f"{inspect.getsourcefile(type(part))}, {type(part).__name__}"
     return None
 
 

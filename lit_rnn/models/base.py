@@ -172,6 +172,7 @@ class SequenceModel(KeepsKind, Training):
         for key, rate in (("recurrent_lr_ratio", recurrent_lr_ratio), ("norm_penalty", norm_penalty)):
             require(0 <= rate < torch.inf, f"model.init_args.{key}", rate, "0 or positive")
         whole_or_null(checkpoint_every, "model.init_args.checkpoint_every", 1)
+        require(isinstance(task, Task | Mapping), "task", task, "a datamodules.Task, which data has as data.task")
         self.task = task if isinstance(task, Task) else Task(**task)
         self.adversarial = None if adversarial is None else AdversarialTraining.of(adversarial, self.task)
         self._save_primitives(given)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -140,11 +141,18 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         if self.optimizer_steps or self.trainer.world_size > 1:  # a process may hold no part of a cell
             return
         for cell in self.cell_list():
-            trained = [parameter for parameter in cell.parameters() if parameter.requires_grad]
-            if trained and all(parameter.grad is None for parameter in trained):
+            trained = {name: one.grad is not None for name, one in cell.named_parameters() if one.requires_grad}
+            missed = [name for name, reached in trained.items() if not reached]
+            if missed and not any(trained.values()):
                 raise UserError(
                     f"No gradient reaches {type(cell).__name__}: its weights, drive or step detach what they give, or "
                     "run under torch.no_grad."
+                )
+            if missed and own_module(class_path(type(cell))):
+                warnings.warn(
+                    f"No gradient reaches {', '.join(missed)} of {type(cell).__name__}, which stay as they start: "
+                    "weights, drive and step do not use them, or detach what they compute with them.",
+                    stacklevel=2,
                 )
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:

@@ -47,7 +47,7 @@ class CLI(ConfigCLI):
     def before_instantiate_classes(self) -> None:
         self.config[self.subcommand] = config = plain(self.config[self.subcommand])
         limits.check_parsed(config.as_dict())
-        settings.check_dict_kwargs(config.as_dict())
+        settings.check_options(config.as_dict())
         use_threads(config.threads)
         torch.set_flush_denormal(True)  # vanishing gradients are denormal, and x86 is up to 15 times slower on those
         settings.check_written(config.trainer, str(self.subcommand))

@@ -186,12 +186,29 @@ def check_probabilities(task: Task) -> None:
     require(task.classifies, "probabilities", True, accepted)
 
 
-def check_dict_kwargs(config: Mapping[str, Any]) -> None:
-    """Refuse what goes past the options of a class that takes no others: building it would fail.
+def check_options(config: Mapping[str, Any]) -> None:
+    """Refuse options that the parser takes, and with which a class could not be built as it is meant.
 
     Raises:
         UserError: naming the key.
     """
+    _check_past_options(config)
+    for top in ("model", "data"):
+        _check_wanted(top, config[top])
+
+
+def _check_wanted(top: str, given: Mapping[str, Any]) -> None:
+    """Refuse a class of the user's without an option that has no default: one without annotation is null by then."""
+    cls, options = loaded(given["class_path"], object), given.get("init_args") or {}
+    for name, parameter in inspect.signature(cls).parameters.items() if cls else ():
+        wanted = parameter.default is parameter.annotation is parameter.empty
+        if wanted and options.get(name, 0) is None and name != "task":
+            key = f"{top}.init_args.{name}"
+            raise UserError(f"{key} is missing; give it in the config or as --{key}.")
+
+
+def _check_past_options(config: Mapping[str, Any]) -> None:
+    """Refuse what goes past the options of a class that takes no others: building it would fail."""
     for key, value in walk(config, ""):
         given = value.get("dict_kwargs") if isinstance(value, Mapping) else None
         cls = loaded(value["class_path"], object) if given else None

@@ -124,6 +124,9 @@ class Plain(Cell):
         ("return h, (h,)", "pass", ["Plain.step returns NoneType"]),
         ("return h, (h,)", "return h.detach(), (h.detach(),)", ["No gradient reaches Plain"]),
         ("self.input =", "self.reads =", ["Plain has no map called input", "define drive"]),
+        ("weights(self)", "weights(self, x)", [".py line 12, in weights: TypeError: Plain.weights() missing 1"]),
+        ("u, state, W)", "u, state)", [".py line 14, in step: TypeError: Plain.step() takes 3 positional"]),
+        ("h = torch.tanh(u +", "h = state[0].tanh_().add_(u +", ["Plain: what it computes with changes in place"]),
     ],
 )
 def test_what_a_cell_returns_is_told(
@@ -132,6 +135,25 @@ def test_what_a_cell_returns_is_told(
     _, path = write(CELL.replace(right, wrong))
     sentence = refused("fit", "-c", config(model=own_model(path)), "--run_dir", "r", leaves=True)
     assert all(word in sentence for word in words), sentence
+
+
+def test_what_no_gradient_reaches_is_told(cli: Any, config: Any, write: Write) -> None:
+    """It would stay as it starts, without a word, and the parameters would count it."""
+    without_bias = CELL.replace("Linear(hidden_size, hidden_size)", "Linear(hidden_size, hidden_size, bias=False)")
+    _, path = write(without_bias)
+    assert cli("fit", "-c", config(model=own_model(path)), "--run_dir", "r").status == 0  # a warning would be an error
+    _, path = write(without_bias.replace("W.mT", "W.mT.detach()"))
+    with pytest.warns(UserWarning, match=r"No gradient reaches recurrent\.weight of Plain, which stay as they start"):
+        assert cli("fit", "-c", config(model=own_model(path)), "--run_dir", "s").status == 0
+
+
+def test_a_wanted_option_without_annotation(refused: Any, config: Any, write: Write) -> None:
+    _, path = write(
+        MODEL + "    def __init__(self, task, hidden_size, leak, **kwargs):\n"
+        "        super().__init__(task, hidden_size, **kwargs)\n"
+    )
+    sentence = refused("fit", "-c", config(model=own_model(path)), "--run_dir", "r")
+    assert "model.init_args.leak is missing; give it in the config or as --model.init_args.leak." in sentence
 
 
 @pytest.mark.parametrize("wrong", ["self.recurrent.weight", "{'W': 3}", "{'W': self.input.weight}"])
