@@ -81,6 +81,9 @@ class SequenceDataModule(LightningDataModule, metaclass=ChecksKinds):
     bucket_by_length: bool = False
     """Whether training batches are of sequences of similar length; an option of data whose splits know ``lengths``."""
 
+    draws_splits: bool = False
+    """Whether a split is drawn from the training sequences: another order or number of them draws another."""
+
     task_options: ClassVar[tuple[str, ...]] = ()
     """Options that decide what is asked, or which samples a split has: attributes of these names hold them.
 

@@ -94,7 +94,8 @@ class StoredSequences(SequenceDataModule, ABC):
         given = [] if sequences.splits is None else [name for name in shares if (sequences.splits == name).any()]
         for name in given:
             self.tell_unread(f"{name}_share", shares[name], f"a {name} split that is given")
-        if all(name in given or not share for name, share in shares.items()):
+        self.draws_splits = any(share > 0 and name not in given for name, share in shares.items())
+        if not self.draws_splits:
             self.tell_unread("split_seed", self.split_seed, "splits that are all given")
         if self._equal:
             self.tell_unread("bucket_by_length", self.bucket_by_length, "sequences of equal length")

@@ -117,7 +117,7 @@ def _no_class(keys: Sequence[str], message: str) -> str:
         return f"{key} is missing: give a torch or Lightning class, or a full import path."
     if kind in (Optimizer, LRScheduler):
         return f"{key} is {named}, which is not a known {_WORDS[kind]}{_instead(named, known)}"
-    meant = did_you_mean(named, known)
+    meant = did_you_mean(named.rpartition(".")[2], known)  # as of lightning.pytorch, which is another package
     return (
         f"{key} is {named}, which is not a known class{meant}: give a torch or Lightning class, or a full import path."
     )

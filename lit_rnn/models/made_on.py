@@ -56,10 +56,15 @@ def refuse(found: Mapping[str, tuple[Any, Any]]) -> None:
         )
 
 
-def warn(found: Mapping[str, tuple[Any, Any]]) -> None:
-    """Say in one warning that a checkpoint is measured on other data, which may be what is wanted."""
+def warn(found: Mapping[str, tuple[Any, Any]], data: object) -> None:
+    """Say in one warning that a checkpoint is measured on other ``data``, which may be what is wanted."""
     if found:
-        warnings.warn(f"{_told(found)}: the numbers are those of other data.", stacklevel=2)
+        drawn = isinstance(data, SequenceDataModule) and data.draws_splits
+        trained_on = (
+            " Their splits are drawn anew: sequences of the training may be among those that are measured, unless the "
+            "data give the splits."
+        )
+        warnings.warn(f"{_told(found)}: the numbers are those of other data.{trained_on * drawn}", stacklevel=2)
 
 
 def _told(found: Mapping[str, tuple[Any, Any]]) -> str:

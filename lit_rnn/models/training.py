@@ -362,7 +362,7 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
             if self.trainer.state.fn == "fit":
                 made_on.refuse(found)
             elif self.trainer.is_global_zero:
-                made_on.warn(found)
+                made_on.warn(found, self._data())
         weights = self.weights_in(checkpoint["state_dict"])
         in_double = any(tensor.dtype == torch.float64 for tensor in weights.values())
         if in_double and (self._trainer is None or self.trainer.precision == "64-true"):

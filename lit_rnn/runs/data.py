@@ -100,4 +100,4 @@ def check_data(data: SequenceDataModule, checkpoint: Mapping[str, Any], path: Pa
     state = checkpoint.get(type(data).__qualname__)  # where Lightning keeps it
     if isinstance(state, Mapping) and isinstance(state.get("learned"), Mapping):
         data.learn(state["learned"])
-    made_on.warn(made_on.differences(checkpoint, data, given))
+    made_on.warn(made_on.differences(checkpoint, data, given), data)

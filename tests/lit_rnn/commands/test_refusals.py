@@ -34,6 +34,7 @@ pytestmark = pytest.mark.usefixtures("_no_pictures")
         ("precision", 7, ["trainer.precision is 7", "16-mixed, bf16-true, bf16-mixed, 32-true, 64-true, bf16."]),
         ("logger", "Nope", ["trainer.logger.class_path is Nope, which is not a known class"]),
         ("callbacks", "Nope", ["trainer.callbacks.class_path is Nope, which is not a known class"]),
+        ("callbacks", "lightning.pytorch.callbacks.EarlyStopping", ["a known class (did you mean EarlyStopping?)"]),
         ("devices", 99999, ["trainer.devices is 99999", "GB of memory", "fit"]),
     ],
 )
