@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.queues import Queue
@@ -83,13 +85,27 @@ def _not_handed_over(error: BaseException, _: object) -> None:
     os._exit(1)
 
 
+_with_workers: weakref.WeakSet[Any] = weakref.WeakSet()  # torch's iterators that have some
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Of iterators that something holds at the end, such as the error that a batch raised.
+
+    torch ends them when it lets go of an iterator, but no longer once the interpreter ends: that would wait for them
+    without end.
+    """
+    for batches in list(_with_workers):
+        batches.__del__()
+
+
 class _Workers(DataLoader[Batch]):
     """Ends the workers that have begun where another one cannot be started: they would be waited for in the end."""
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]  # torch's type has no name outside
         before = multiprocessing.active_children()
         try:
-            return super().__iter__()
+            batches = super().__iter__()
         except OSError as error:
             for process in multiprocessing.active_children():
                 if process not in before:
@@ -99,6 +115,9 @@ class _Workers(DataLoader[Batch]):
                 f"({error.strerror}): they need open files (ulimit -n), processes (ulimit -u) and room in /dev/shm; "
                 "give fewer, or 0."
             ) from error
+        if self.num_workers:
+            _with_workers.add(batches)
+        return batches
 
 
 class SequenceLoader:

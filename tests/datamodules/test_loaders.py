@@ -1,6 +1,8 @@
 """What every loader promises: samples fixed by (seed, split, index), ranks that never meet, resumption to the batch."""
 
 import io
+import subprocess
+import sys
 from collections import Counter
 from itertools import combinations
 from types import SimpleNamespace
@@ -410,3 +412,12 @@ def test_an_epoch_ends_with_the_seed_it_began_with(kind):
     list(batches)
     other.load_state_dict(reloaded(source.state_dict()))
     assert (other.seed_before, other.seed) == (3, 4)
+
+
+def test_a_process_ends_though_its_workers_are_held():
+    """As by the error that a batch of theirs raised: they take no signal that Python sends before it waits for them."""
+    code = (
+        "from datamodules import Adding\nheld = iter(Adding(length=6, batch_size=8, num_workers=1).train_dataloader())"
+    )
+    done = subprocess.run([sys.executable, "-c", f"{code}\nnext(held)"], timeout=100, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
