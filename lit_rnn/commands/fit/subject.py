@@ -26,7 +26,7 @@ from lit_rnn.models.loading import cannot_take_up, class_of, taken_up
 from lit_rnn.models.resuming import straighten
 from lit_rnn.runs import config as run_config
 from lit_rnn.runs import folder as run_folder
-from lit_rnn.runs.checkpoints import best_checkpoint, folder_of, is_started, read_last
+from lit_rnn.runs.checkpoints import best_checkpoint, folder_of, is_started, last_checkpoint, read_last
 from lit_rnn.runs.endings import AllDone
 from lit_rnn.runs.options import listed, section
 from lit_rnn.runs.results import is_finished
@@ -88,8 +88,8 @@ def enter(config: Any, command: str) -> tuple[Path, run_folder.Claim | None]:
 
 
 def _resume(config: Any, folder: Path) -> None:
-    if _has_ended(folder, config.trainer):
-        raise AllDone(folder)
+    if _has_ended(folder, config.trainer) and not last_checkpoint(folder).is_file():
+        raise AllDone(folder)  # else once it is known to be the run that is meant
     if is_started(folder):
         config.ckpt_path = "last"
     elif run_folder.first_process():
@@ -249,7 +249,11 @@ def _taken(config: Any, folder: Path, path: Path, kept: dict[str, Any], command:
             "give the config that the checkpoint was made with."
         )
     trains = command == "fit" and not config.trainer.fast_dev_run
-    done = _done(config.trainer, folder, path, kept) if trains else None
+    done = None
+    if trains and config.resume is not None and _has_ended(folder, config.trainer):
+        done = AllDone(folder)
+    elif trains:
+        done = _done(config.trainer, folder, path, kept)
     shapes = {name: tensor.shape for name, tensor in held.weights_in(kept["state_dict"]).items()}
     return Taken(path, kept["hyper_parameters"], kept["lit_rnn"], shapes, done)
 

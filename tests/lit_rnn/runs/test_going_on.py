@@ -99,8 +99,12 @@ def test_starts_goes_on_and_is_done(cli: Any, config: Any, die_at: Any, monkeypa
     done = cli(*line)
     assert done.status == 0 and done.err == "" and "The run in r is finished" in done.out
     assert "max_epochs, max_steps or max_time" in done.out
+    other = cli(*line, "--model.init_args.hidden_size", 7)
+    assert other.status == 2 and "hidden_size is 7, but the checkpoint was made with" in other.err
     assert {path: path.stat().st_mtime_ns for path in Path("r").rglob("*") if path.is_file()} == before
     assert sorted(path.name for path in Path("r").glob("config*")) == ["config.yaml"]
+    Path("r/checkpoints/last.ckpt").unlink()
+    assert "The run in r is finished" in cli(*line).out
 
 
 def test_more_is_asked_of_a_finished_run(cli: Any, config: Any, die_at: Any, monkeypatch: pytest.MonkeyPatch) -> None:
