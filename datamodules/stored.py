@@ -274,12 +274,13 @@ class StoredSequences(SequenceDataModule, ABC):
     # ---- what a checkpoint keeps
 
     def learned(self) -> dict[str, Any]:
-        """The statistics of the training split, and what numbers and channels mean."""
+        """The statistics of the training split, what numbers and channels mean, and what becomes of missing values."""
         return {
             **({} if self.statistics is None else self.statistics.primitives()),
             "classes": self.classes,
             "vocabulary": self.vocabulary,
             "columns": list(self.columns),
+            "missing": self.missing,
         }
 
     def learn(self, kept: Mapping[str, Any]) -> None:

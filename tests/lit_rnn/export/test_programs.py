@@ -230,7 +230,7 @@ def test_a_program_says_what_its_inputs_were_made_of(tmp_path: Path) -> None:
         session = onnxruntime.InferenceSession(export.to_onnx(source, tmp_path / f"{number}.onnx", "sequence"))
         told = json.loads(session.get_modelmeta().custom_metadata_map["lit_rnn"])
         assert told["task"] == asdict(data.task) and told["learned"] == data.learned()
-        assert told["learned"]["classes"] == ["left", "right"]
+        assert told["learned"]["classes"] == ["left", "right"] and told["learned"]["missing"] == "refuse"
         inputs = ((x - told["learned"]["mean"]) / told["learned"]["std"]).astype(np.float32)
         state = [np.tile(np.float32(part), (20, 1)) for part in told["initial_state"]]
         named = {"input": inputs, **{f"state_{at}": part for at, part in enumerate(state)}}
