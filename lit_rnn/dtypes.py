@@ -98,10 +98,8 @@ def as_inputs(y: Tensor, x: Tensor) -> Tensor:
 def rounds_as_ieee() -> bool:
     """Whether products in float32 on a GPU are float32's, and not TF32's, which has ten bits.
 
-    ``torch.set_float32_matmul_precision`` says it, or what came after it (torch 2.9),
+    ``torch.set_float32_matmul_precision`` says it, or what came after it,
     ``torch.backends.cuda.matmul.fp32_precision``: where that was used, torch refuses to be asked about the other.
     """
     matmul: Any = torch.backends.cuda.matmul
-    if hasattr(matmul, "fp32_precision"):
-        return matmul.fp32_precision in ("none", "ieee")
-    return not matmul.allow_tf32
+    return matmul.fp32_precision in ("none", "ieee")

@@ -124,9 +124,6 @@ def _keeping_ratios(cls: Any) -> Any:
                 raise UserError(f"{KEY} ({cls.__name__}) cannot go on: {str(error).rstrip('.')}.") from error
             _follow(self, "lr")
 
-        def state_dict(self) -> dict[str, Any]:  # of SWALR torch 2.8 has a method in it, which no checkpoint keeps
-            return {key: value for key, value in super().state_dict().items() if not callable(value)}
-
     return KeepingRatios
 
 

@@ -111,7 +111,7 @@ def tell_of_the_loop(cell: Cell, batch: int, why: str) -> None:
 
 def _why_not(kind: _Kind, seen: set[_Kind]) -> str | None:
     """Why another compilation would not pay, or would not be done."""
-    limit = torch._dynamo.config.cache_size_limit  # the name that torch 2.6 knows, too
+    limit = torch._dynamo.config.recompile_limit
     if any(kind.mode == other.mode and kind.batch < other.batch for other in seen):
         return "it is compiled for larger ones"
     if len(seen) >= limit:

@@ -81,16 +81,13 @@ def run_kernel(cell: Cell, x: Tensor, state: State, w: Any) -> tuple[Tensor, Sta
 @contextlib.contextmanager
 def in_ieee() -> Iterator[None]:
     """cuDNN without TF32, which torch lets it take unless it is told otherwise; here it does as other products do."""
-    cudnn: Any = torch.backends.cudnn
-    rnn = getattr(cudnn, "rnn", None)
-    new = hasattr(rnn, "fp32_precision")  # since torch 2.9
-    place, name, ieee = (rnn, "fp32_precision", "ieee") if new else (cudnn, "allow_tf32", False)
-    before = getattr(place, name)
-    setattr(place, name, ieee)
+    rnn: Any = torch.backends.cudnn.rnn
+    before = rnn.fp32_precision
+    rnn.fp32_precision = "ieee"
     try:
         yield
     finally:
-        setattr(place, name, before)
+        rnn.fp32_precision = before
 
 
 class InIeee(torch.autograd.Function):

@@ -86,7 +86,7 @@ def test_the_sentence(make: Any, sentence: str) -> None:
 
 def test_numbers_of_numpy_become_pythons() -> None:
     """A checkpoint with others cannot be read again: it was written, and the run was lost."""
-    task = replace(TASK, input_size=np.int64(2), chance=np.log(3), higher_is_better=np.bool_(True))
+    task = replace(TASK, input_size=np.int64(2), chance=np.float64(math.log(3)), higher_is_better=np.bool_(True))
     assert task == replace(TASK, chance=math.log(3))
     assert all(type(value).__module__ == "builtins" for value in vars(task).values())
     model = LSTM(task, np.int32(4), output_dropout=np.float32(0.5))

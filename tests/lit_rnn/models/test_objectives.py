@@ -185,7 +185,7 @@ class Asked(FlipFlop):
 
     def make_at(self, words: NDArray[np.uint64], length: int) -> Any:
         inputs, targets, mask = super().make_at(words, length)[:3]
-        return inputs, targets, mask & bool(words[0, 0] % 2 and not self.never)
+        return inputs, targets, mask & bool(int(words[0, 0]) % 2 and not self.never)
 
 
 def test_a_run_goes_on_behind_a_batch_in_which_nothing_counts() -> None:

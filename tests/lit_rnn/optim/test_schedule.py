@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 from torch.optim import SGD, Adagrad, Adam, RMSprop, lr_scheduler
-from torch.optim.swa_utils import SWALR
 
 from datamodules import CopyMemory, UserError
 from lit_rnn.models import ExpRNN, ScuRNN
@@ -138,11 +137,6 @@ def test_a_saved_schedule_goes_on(name: str, kind: str) -> None:
     second.load_state_dict(optimizer_state)
     again.load_state_dict(state)
     assert seen + curve(second, again, EPOCHS - 5)[1:] == expected
-
-
-def test_no_checkpoint_gets_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SWALR, "state_dict", lr_scheduler.LRScheduler.state_dict)  # as torch 2.8 has it
-    assert not [key for key, value in build_scheduler(spec("SWALR"), one()).state_dict().items() if callable(value)]
 
 
 @pytest.mark.parametrize("name", ["CyclicLR", "OneCycleLR"])

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import SGD, Adam, RMSprop
@@ -101,7 +102,7 @@ def test_options_of_the_optimizer(cli: Any, config: Any, arguments: tuple[Any, .
     before = groups()
     assert cli(*RESUME, 2, *arguments).status == 0
     after = groups()
-    assert tuple(after[name][key] for name in ("recurrent", "other")) == values
+    assert np.array_equal([after[name][key] for name in ("recurrent", "other")], values)
     for name, group in after.items():
         unchanged = set(group) - {key, "lr_ratio"}
         assert {other: group[other] for other in unchanged} == {other: before[name][other] for other in unchanged}

@@ -50,7 +50,7 @@ def check(cell: Cell, batch: int, grad: bool = True) -> None:
 
 def test_more_batch_sizes_than_torch_allows(count: Counted, caplog: pytest.LogCaptureFixture) -> None:
     """Growing, so that each deserves to be compiled; the ninth was the end of the program."""
-    limit = torch._dynamo.config.cache_size_limit
+    limit = torch._dynamo.config.recompile_limit
     cell = cells.JANETCell(I, N).double()
     for batch in range(2, limit + 6):
         check(cell, batch)
@@ -100,7 +100,7 @@ def test_what_changes_at_every_pass_ends_in_the_loop(count: Counted, caplog: pyt
     for number in range(12):
         cell.scale = 1 - number / 100
         check(cell, 3)
-    assert count.graphs == torch._dynamo.config.cache_size_limit
+    assert count.graphs == torch._dynamo.config.recompile_limit
     assert caplog.text.count("run in the loop") == 1
 
 
