@@ -23,7 +23,7 @@ from datamodules.checks import SPLIT_WORDS, check_batch
 from datamodules.errors import UserError, one_of, require
 from lit_rnn import optim
 from lit_rnn.class_paths import class_path, own_module
-from lit_rnn.models import averages, changes, made_on, resuming
+from lit_rnn.models import apart, averages, changes, made_on, resuming
 from lit_rnn.models.carried import Carried
 from lit_rnn.models.network import Network
 from lit_rnn.models.objectives import Meters, measured_names
@@ -295,7 +295,10 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         """A batch by name, which must be what the task says: our own data has looked for itself."""
         if self._trainer is not None and data_of(self._trainer) is None:
             check_batch(batch, self.task, "The loader", stage, number, exact=False)
-        return Parts.of(batch)
+        parts = Parts.of(batch)
+        if stage == "train" and not number and not self.optimizer_steps and self.global_rank == 0:
+            apart.warn_of_mixing(self, parts)
+        return parts
 
     def _log_meters(self, stage: str, length: int | None = None) -> None:
         if stage == "train":  # the same ones in all steps of an epoch, and each `log` takes as long as a small network

@@ -113,6 +113,7 @@ class Plain(Cell):
 """ + MODEL.replace("VanillaRNNCell", "Plain")
 
 
+@pytest.mark.filterwarnings("ignore:Plain. .* or step changes in place what it gave before:UserWarning")
 @pytest.mark.parametrize(
     ("right", "wrong", "words"),
     [
