@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import warnings
 from collections.abc import Iterator
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor
 
 from datamodules.batch import Parts
@@ -29,12 +29,12 @@ def warn_of_mixing(model: Network, parts: Parts) -> None:
     cell, fault = model.cell_list()[0], None
     if own_module(class_path(type(cell))) is None:
         return
-    with contextlib.suppress(Exception), model.without_dropout(), torch.no_grad():  # what fails here fails in training
+    with contextlib.suppress(Exception), model.without_dropout(), torch.no_grad():  # some cannot read so few
         x = model.read_by(0, model.encode(parts.filled()[:_ROWS, :_STEPS]).transpose(0, 1))
         with torch.autocast(x.device.type, enabled=False):
             fault = next(_faults(copy.deepcopy(cell).eval(), x), None)
     if fault is not None:
-        warnings.warn(f"{type(cell).__name__}: {fault}.", stacklevel=2)
+        rank_zero_warn(f"{type(cell).__name__}: {fault}.", stacklevel=2)
 
 
 def _faults(cell: Cell, x: Tensor) -> Iterator[str]:

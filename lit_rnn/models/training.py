@@ -296,7 +296,7 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         if self._trainer is not None and data_of(self._trainer) is None:
             check_batch(batch, self.task, "The loader", stage, number, exact=False)
         parts = Parts.of(batch)
-        if stage == "train" and not number and not self.optimizer_steps and self.global_rank == 0:
+        if stage == "train" and not number and not self.optimizer_steps:
             apart.warn_of_mixing(self, parts)
         return parts
 
