@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -31,7 +32,7 @@ def warn_of_mixing(model: Network, parts: Parts) -> None:
         return
     with contextlib.suppress(Exception), model.without_dropout(), torch.no_grad():  # some cannot read so few
         x = model.read_by(0, model.encode(parts.filled()[:_ROWS, :_STEPS]).transpose(0, 1))
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), warnings.catch_warnings(action="ignore"):  # of one row, say
             fault = next(_faults(copy.deepcopy(cell).eval(), x), None)
     if fault is not None:
         rank_zero_warn(f"{type(cell).__name__}: {fault}.", stacklevel=2)
