@@ -31,6 +31,11 @@ def own_module(name: str) -> str | None:
     return None if not module or module.partition(".")[0] in (*OURS, *_LIBRARIES) else module
 
 
+def is_own(cls: type) -> bool:
+    """Whether a class is of the user's own."""
+    return own_module(class_path(cls)) is not None
+
+
 def subclasses(base: type) -> Iterator[type[Any]]:
     """All loaded classes below ``base``."""
     cls: type

@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, WeightAveraging
 
 from datamodules.errors import require, whole_or_null
-from lit_rnn.class_paths import class_path, own_module
+from lit_rnn.class_paths import is_own
 from lit_rnn.models.resuming import owed_row
 from lit_rnn.runs.endings import how_to_go_on, stopping
 from lit_rnn.runs.folder import keeps_files
@@ -225,7 +225,7 @@ class LastCheckpoint(Checkpoint):
 
     def _go_on(self, trainer: Trainer) -> str:
         used = (trainer.lightning_module, trainer.datamodule)  # type: ignore[attr-defined]  # set by Lightning at run time
-        own = sorted({type(one).__module__ for one in used if own_module(class_path(type(one)))})
+        own = sorted({type(one).__module__ for one in used if is_own(type(one))})
         return how_to_go_on(self.path.parent.parent, own)
 
 

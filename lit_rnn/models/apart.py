@@ -13,7 +13,7 @@ from torch import Tensor
 
 from datamodules.batch import Parts
 from lit_rnn.cells import Cell
-from lit_rnn.class_paths import class_path, own_module
+from lit_rnn.class_paths import is_own
 from lit_rnn.models.network import Network
 from lit_rnn.scan import scan
 
@@ -28,7 +28,7 @@ def warn_of_mixing(model: Network, parts: Parts) -> None:
         parts: A batch.
     """
     cell, fault = model.cell_list()[0], None
-    if own_module(class_path(type(cell))) is None:
+    if not is_own(type(cell)):
         return
     with contextlib.suppress(Exception), model.without_dropout(), torch.no_grad():  # some cannot read so few
         x = model.read_by(0, model.encode(parts.filled()[:_ROWS, :_STEPS]).transpose(0, 1))

@@ -22,7 +22,7 @@ from datamodules.batch import Batch, Parts
 from datamodules.checks import SPLIT_WORDS, check_batch
 from datamodules.errors import UserError, one_of, require
 from lit_rnn import optim
-from lit_rnn.class_paths import class_path, own_module
+from lit_rnn.class_paths import class_path, is_own
 from lit_rnn.models import apart, averages, changes, made_on, resuming
 from lit_rnn.models.carried import Carried
 from lit_rnn.models.network import Network
@@ -148,7 +148,7 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
                     f"No gradient reaches {type(cell).__name__}: its weights, drive or step detach what they give, or "
                     "run under torch.no_grad."
                 )
-            if missed and own_module(class_path(type(cell))):
+            if missed and is_own(type(cell)):
                 warnings.warn(
                     f"No gradient reaches {', '.join(missed)} of {type(cell).__name__}, which stay as they start: "
                     "weights, drive and step do not use them, or detach what they compute with them.",
@@ -209,11 +209,11 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
     def _may_be_followed(self) -> bool:
         """Whether somebody may read the loss of every step in Lightning's collection: hooks of the user's own, a bar
         that is not ours (which reads ``shown_loss``), or what monitors it."""
-        own = [base for base in type(self).__mro__ if own_module(class_path(base)) is not None]
+        own = filter(is_own, type(self).__mro__)
         if any(name.startswith("on_") or name.endswith("_step") for base in own for name in vars(base)):
             return True
         return any(
-            own_module(class_path(type(callback))) is not None
+            is_own(type(callback))
             or getattr(callback, "monitor", None) == "train/loss_step"
             or (isinstance(callback, ProgressBar) and class_path(type(callback)).partition(".")[0] not in OURS)
             for callback in self.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning at run time
