@@ -28,9 +28,10 @@ class Rerun(Recorder):
         self.warmed, self.replays = 0, 0
         self.given: list[Results] = []  # by each recording
 
-    def warm_up(self, work: Callable[[], object]) -> None:
+    def warm_up(self, work: Callable[[], object]) -> bool:
         self.warmed += 1
         work()
+        return True
 
     def record(self, work: Callable[[], Results]) -> tuple[Results, Callable[[], None]]:
         mode = torch.is_grad_enabled(), torch.is_inference_mode_enabled()

@@ -33,7 +33,7 @@ from lit_rnn.scan.segment import Segment, Shared, copy, memory
 
 log = logging.getLogger(__name__)
 
-LONGEST = 256  # steps of a recording: a power of two; recording takes as long as a pass or two of the loop
+LONGEST = 256  # steps of a recording: a power of two; recording takes as long as three passes of the loop
 WASTE = 4  # times as many steps as there are, at most, where rows of unequal lengths are run as if they were equal
 KINDS = 6  # of passes that a cell keeps recordings for
 
@@ -76,7 +76,7 @@ def run_graphed(
         compiled: A step by torch.compile is recorded.
         held: A row's state stays where the last column of u is 0.
 
-    Every batch size, with and without gradients, is recorded anew, for about the time of two passes of the loop. A
+    Every batch size, with and without gradients, is recorded anew, for about the time of three passes of the loop. A
     batch smaller than another that is recorded already, such as an epoch's ragged last one, is filled up to as many
     rows. The last `KINDS` kinds are kept.
 

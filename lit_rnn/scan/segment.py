@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from datamodules.errors import UserError
 from lit_rnn.cells.base import Cell, State, check_step
@@ -114,8 +114,13 @@ class Segment:
 
         if first:
             before = _drawn(self.u.device)
-            self.recorder.warm_up(both)
+            recordable = self.recorder.warm_up(both)
             self._outs, self._states = (), []
+            if not recordable:
+                raise UserError(
+                    "A step reads a number on the host, where a recorded one runs without it: set "
+                    "model.init_args.backend to loop."
+                )
             if not torch.equal(before, _drawn(self.u.device)):
                 raise UserError(
                     "A step draws random numbers, which a recorded one cannot draw again for its backward: set "
@@ -129,6 +134,10 @@ class Segment:
     def _by_fixed(self, cell: Cell, compiled: Step | None, by_states: Sequence[Sequence[Tensor | None]]) -> Results:
         """The gradients by w and parameters: from many steps at once, as rows of one batch, instead of step by step."""
         totals: list[Tensor | None] = [None] * len(self.fixed)
+        others: dict[Tensor, nn.Parameter] = {
+            tensor: nn.Parameter(tensor.detach()) for tensor in self.fixed if isinstance(tensor, nn.Parameter)
+        }
+        leaves = [*(others.get(tensor, tensor) for tensor in self.fixed), *others]
         for start in range(0, len(self.u), TOGETHER):
             part = slice(start, start + TOGETHER)
             before = [torch.cat(parts).detach() for parts in zip(*self._states[:-1][part], strict=True)]
@@ -140,11 +149,14 @@ class Segment:
             ]
             # shorter parts are of many lengths, each of which would be compiled
             step = compiled if compiled and len(self.u) >= TOGETHER else self._step
-            with torch.enable_grad():
+            with torch.enable_grad(), _stood_in(cell, others):
                 y, after = step(cell, self.u.data[part].flatten(0, 1), tuple(before), self.rebuild(self.w))
             outs, by = _learned((y, *after), (self._by[0][part].flatten(0, 1), *by_after))
-            found = torch.autograd.grad(outs, self.fixed, by, allow_unused=True) if outs else totals
-            totals = [b if a is None else a if b is None else a + b for a, b in zip(totals, found, strict=True)]
+            if outs:
+                found = torch.autograd.grad(outs, leaves, by, allow_unused=True)
+                apart = dict(zip(others, found[len(totals) :], strict=True))  # of those that a step finds in a list
+                totals = [_plus(a, b) for a, b in zip(totals, found, strict=False)]
+                totals = [_plus(a, apart.get(tensor)) for a, tensor in zip(totals, self.fixed, strict=True)]
         return tuple(totals)
 
     @property
@@ -178,6 +190,34 @@ def _learned(outs: Sequence[Tensor], by: Sequence[Tensor]) -> tuple[list[Tensor]
     """Those of ``outs`` that depend on a leaf, and the gradients by them."""
     places = [place for place, out in enumerate(outs) if out.requires_grad]
     return [outs[place] for place in places], [by[place] for place in places]
+
+
+def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """The sum of gradients; None is zero."""
+    return b if a is None else a if b is None else a + b
+
+
+@contextlib.contextmanager
+def _stood_in(cell: Cell, others: Mapping[Tensor, nn.Parameter]) -> Iterator[None]:
+    """Where the cell has a parameter, another leaf on the same memory.
+
+    A parameter's hooks are for what is added to its ``.grad``, so that they run once, behind the whole backward. And
+    its own node may be there already, held by another graph or by DistributedDataParallel, on a stream that a recording
+    may not wait for.
+    """
+    places = [
+        (module._parameters, name, own)
+        for module in cell.modules()
+        for name, own in module._parameters.items()
+        if own is not None and own in others
+    ]
+    for parameters, name, own in places:
+        parameters[name] = others[own]
+    try:
+        yield
+    finally:
+        for parameters, name, own in places:
+            parameters[name] = own
 
 
 @contextlib.contextmanager

@@ -152,6 +152,41 @@ def test_what_is_kept_holds_no_parameters_own_node(recorders: list[Rerun]) -> No
     assert all(parameter.requires_grad for parameter in cell.parameters())
 
 
+def test_a_hook_of_a_parameter_runs_once() -> None:
+    """A recording has another node for it: its own may be on a stream that no recording may wait for, and kept there
+    by DistributedDataParallel, or by an earlier pass."""
+    cell, x = peepholes(), inputs(6)
+    calls: list[str] = []
+
+    def doubled(by: Tensor) -> Tensor:
+        calls.append(backend)
+        return 2 * by
+
+    cell.get_parameter("peephole").register_hook(doubled)
+    found = {}
+    for backend in ("graphed", "loop"):
+        found[backend] = results(cell, x, backend)
+    close(found["graphed"], found["loop"])
+    assert calls == ["graphed", "loop"]
+
+
+class Listed(cells.JANETCell):
+    """A parameter that a step finds in a list."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(*sizes)
+        self.scale = torch.nn.Parameter(torch.rand(N))
+        self.listed = [self.scale]
+
+    def step(self, u: Tensor, state: Any, w: Any) -> Any:
+        y, (h,) = super().step(u, state, w)
+        return y + self.scale, (h * self.listed[0],)
+
+
+def test_a_parameter_may_be_read_from_elsewhere() -> None:
+    assert_it_is_the_loop(Listed(I, N).double(), inputs(6))
+
+
 class Scaled(cells.JANETCell):
     """A number and a buffer beside the parameters."""
 
@@ -185,6 +220,14 @@ class Noisy(cells.JANETCell):
 def test_a_step_that_draws_random_numbers_is_refused() -> None:
     with pytest.raises(UserError, match=r"draws random numbers.*backend to loop"):
         scan(Noisy(I, N).double(), inputs(4), backend="graphed")
+
+
+def test_a_step_that_reads_a_number_on_the_host_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anything is recorded; the recorder sees it."""
+    monkeypatch.setattr(Rerun, "warm_up", lambda self, work: bool(work()))
+    monkeypatch.setattr(Rerun, "record", None)
+    with pytest.raises(UserError, match=r"reads a number on the host.*backend to loop"):
+        scan(peepholes(), inputs(4), backend="graphed")
 
 
 def test_smaller_batches_are_filled_up(recorders: list[Rerun], monkeypatch: pytest.MonkeyPatch) -> None:
