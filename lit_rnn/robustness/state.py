@@ -51,7 +51,7 @@ def frozen(model: Model, device: torch.device) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
         if device.type == "cuda":
-            stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            stack.enter_context(_without_cudnn())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         try:
@@ -65,3 +65,15 @@ def frozen(model: Model, device: torch.device) -> Iterator[None]:
                 module.training = mode
             for parameter, flag in zip(parameters, flags, strict=True):
                 parameter.requires_grad_(flag)
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """``torch.backends.cudnn.flags`` sets what allows TF32 as well, and refuses where that was set anew
+    (``torch.backends.fp32_precision``)."""
+    before = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any
@@ -31,6 +32,7 @@ from lit_rnn.robustness import (
 from lit_rnn.robustness.attacks import Threat
 from lit_rnn.robustness.draws import Draws
 from lit_rnn.robustness.objective import predicted_class
+from lit_rnn.robustness.state import frozen
 from lit_rnn.scan import scan
 
 F64 = torch.float64
@@ -441,6 +443,20 @@ def test_works_where_gradients_are_off(context: Any) -> None:
     expected = pgd(net, x, y, 0.1, steps=3)
     with context():
         assert torch.equal(pgd(net, x.clone(), y.clone(), 0.1, steps=3), expected)
+
+
+def test_cudnn_is_off_however_tf32_is_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's own context for that ends where the new switches of TF32 were used."""
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: contextlib.nullcontext())  # there may be no GPU
+    precision = torch.backends.cudnn.rnn.fp32_precision
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"
+    try:
+        with frozen(nn.Identity(), torch.device("cuda")):
+            assert not torch.backends.cudnn.enabled
+        assert torch.backends.cudnn.enabled
+        assert torch.backends.cudnn.rnn.fp32_precision == "ieee"
+    finally:
+        torch.backends.cudnn.rnn.fp32_precision = precision
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="cuDNN is on CUDA only")
