@@ -56,11 +56,12 @@ class CUDAGraphs(Recorder):
     def warm_up(self, work: Callable[[], object]) -> bool:
         stream, current = _stream(self.device), torch.cuda.current_stream(self.device)
         stream.wait_stream(current)
-        with torch.cuda.stream(stream):
-            work()
-            waits = _waits(work)
-        current.wait_stream(stream)
-        return not waits
+        try:
+            with torch.cuda.stream(stream):
+                work()
+                return not _waits(work)
+        finally:
+            current.wait_stream(stream)
 
     def record(self, work: Callable[[], Results]) -> tuple[Results, Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from datamodules.errors import one_line
+from datamodules.errors import UserError, one_line
 from lit_rnn.cells.base import Cell, State, check_step
 from lit_rnn.scan.recurrence import refuse_a_graph
 
@@ -57,17 +57,31 @@ def _compiled(cell: Cell) -> Callable[..., tuple[Tensor, State]]:
     return _chunks[cell]
 
 
-def _own(function: Any, cell: Cell) -> Callable[..., tuple[Tensor, State]]:
+def _own(function: Any, cell: Cell, **options: Any) -> Callable[..., tuple[Tensor, State]]:
     torch._functorch.config.donated_buffer = False  # else a backward refuses retain_graph
     code = function.__code__.replace(co_name=f"{function.__name__}_of_{type(cell).__name__}")
     copy = types.FunctionType(code, function.__globals__)
-    return torch.compile(copy, fullgraph=True, dynamic=False)
+    return torch.compile(copy, fullgraph=True, dynamic=False, **options)
 
 
 def compiled_step(cell: Cell, held: bool) -> Step:
-    """``cell.step``, or `held_step`, compiled."""
-    run = _own(held_step if held else plain_step, cell)
+    """``cell.step``, or `held_step`, compiled to be recorded, so without graphs of torch's own."""
+    run = _own(held_step if held else plain_step, cell, options={"triton.cudagraphs": False})
     return lambda cell, u, state, w: run(cell, u, state, w)
+
+
+@contextlib.contextmanager
+def refusals_told(cell: Cell) -> Iterator[None]:
+    """Raises `UserError` where torch cannot compile a step of ``cell``."""
+    from torch._dynamo.exc import TorchDynamoException  # takes seconds to import
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        raise UserError(
+            f"model.init_args.backend is compiled, but torch {torch.__version__} cannot compile a step of "
+            f"{type(cell).__name__}: {_why(error)}. Set it to graphed or loop."
+        ) from error
 
 
 def plain_step(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
@@ -119,6 +133,12 @@ def _why_not(kind: _Kind, seen: set[_Kind]) -> str | None:
     return None
 
 
+def _why(error: Exception) -> str:
+    """torch cannot compile something, in one line."""
+    lines = filter(None, map(one_line, str(error).splitlines()))
+    return next((line for line in lines if not line.endswith(":")), type(error).__name__)
+
+
 def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, State]:
     """As `steps`; whole chunks compiled, the ragged rest in the loop.
 
@@ -128,8 +148,7 @@ def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, S
     does a cell whose step torch cannot compile, such as one that looks at a value to decide what to compute.
 
     A first pass with new sizes compiles for some tens of seconds, or seconds where torch's cache on disk holds it
-    (``TORCHINDUCTOR_CACHE_DIR``). Shapes are static, so that ``TORCHINDUCTOR_CUDAGRAPHS=1`` can make CUDA graphs of the
-    chunks.
+    (``TORCHINDUCTOR_CACHE_DIR``). A CUDA device has `lit_rnn.scan.graphed` instead.
     """
     from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException  # takes seconds to import
 
@@ -152,9 +171,7 @@ def run_compiled(cell: Cell, u: Tensor, state: State, w: Any) -> tuple[Tensor, S
         return steps(cell, u, state, w)
     except TorchDynamoException as error:
         _refused.add(cell)
-        lines = filter(None, map(one_line, str(error).splitlines()))
-        why = next((line for line in lines if not line.endswith(":")), type(error).__name__)
-        tell_of_the_loop(cell, kind.batch, f"not compiled: torch {torch.__version__} cannot: {why}")
+        tell_of_the_loop(cell, kind.batch, f"not compiled: torch {torch.__version__} cannot: {_why(error)}")
         return steps(cell, u, state, w)
     seen.add(kind)
     if any(learning):

@@ -14,6 +14,7 @@ states that it has saved.
 from __future__ import annotations
 
 import collections
+import contextlib
 import logging
 import time
 import weakref
@@ -25,7 +26,7 @@ from torch import Tensor
 
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.dtypes import rounds_as_ieee
-from lit_rnn.scan.compiled import compiled_step, held_step, quiet, steps
+from lit_rnn.scan.compiled import compiled_step, held_step, quiet, refusals_told, steps
 from lit_rnn.scan.packed import Blocks, block_by_block, places
 from lit_rnn.scan.recompute import taken_apart
 from lit_rnn.scan.recurrence import refuse_a_graph
@@ -226,7 +227,8 @@ class _Recordings:
             segment = Segment(self._shared, count, self._u, self._state)
             cell = self._cell()
             assert cell is not None
-            segment.record(cell, self._step, first)
+            with refusals_told(cell) if self._step else contextlib.nullcontext():
+                segment.record(cell, self._step, first)
             torch.clear_autocast_cache()
         log.info("recorded %d steps of %s in %.1f s", count, self._told, time.perf_counter() - begun)
         return segment

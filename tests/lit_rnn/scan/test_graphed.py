@@ -347,6 +347,20 @@ def test_a_compiled_step_is_recorded_like_any_other(monkeypatch: pytest.MonkeyPa
     torch._dynamo.reset()
 
 
+class Looking(cells.JANETCell):
+    def step(self, u: Tensor, state: Any, w: Any) -> Any:
+        y, (h,) = super().step(u, state, w)
+        return y, (h if h.sum() > 0 else -h,)
+
+
+def test_a_step_that_torch_cannot_compile_is_a_sentence() -> None:
+    cell, x = Looking(I, N).double(), inputs(4)
+    w = cell.weights()
+    with pytest.raises(UserError, match=r"backend is compiled, but torch .* a step of Looking: \w.*graphed or loop"):
+        graphed.run_graphed(cell, cell.drive(x, w), cell.initial_state(2), w, compiled=True)
+    torch._dynamo.reset()
+
+
 def test_recordings_go_with_their_cell(recorders: list[Rerun]) -> None:
     cell = peepholes()
     results(cell, inputs(4), "graphed")
