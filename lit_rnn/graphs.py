@@ -87,13 +87,13 @@ def _waits(work: Callable[[], object]) -> bool:
     refused and memory that is never given back (pytorch/pytorch#171263).
     """
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("warn")
-    try:
-        with warnings.catch_warnings(record=True) as told:
-            warnings.simplefilter("always")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
             work()
-    finally:
-        torch.cuda.set_sync_debug_mode(before)
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
     return any("called a synchronizing CUDA operation" in str(warning.message) for warning in told)
 
 

@@ -70,6 +70,7 @@ class Device:
         return self.reserved + self.unused
 
     def set_sync_debug_mode(self, mode: Any) -> None:
+        warnings.warn("Synchronization debug mode is a prototype feature", stacklevel=2)
         self.debug = {"warn": 1}.get(mode, mode)
 
     @contextlib.contextmanager
