@@ -192,9 +192,7 @@ class _Recordings:
             read = [memory(part, learning and part.requires_grad) for part in w]
             self._u = memory(u[:1], learning and u.requires_grad)
             self._state = [memory(part, learning) for part in state]
-        parameters = [parameter for parameter in cell.parameters() if parameter.requires_grad] if learning else []
-        fixed = [*(part for part in read if part.requires_grad), *parameters]
-        self._shared = Shared(read, rebuild, fixed, learning, held)
+        self._shared = Shared(read, rebuild, [part for part in read if part.requires_grad], learning, held)
         self._segments: dict[int, list[Segment]] = collections.defaultdict(list)
         self._cell, self._step = weakref.ref(cell), compiled_step(cell, held) if compiled else None
         self._told = f"{type(cell).__name__} for batches of {u.shape[1]}"

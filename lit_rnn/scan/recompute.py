@@ -15,6 +15,7 @@ from torch import Tensor
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.scan.packed import Blocks, chunks, size
 from lit_rnn.scan.recurrence import refuse_a_graph
+from lit_rnn.scan.stand_ins import StandIns, plus
 
 Run = Callable[[Tensor, State, Any, Blocks], tuple[Tensor, State]]
 
@@ -55,6 +56,7 @@ class _Place(NamedTuple):
 
 
 class _Plan(NamedTuple):
+    cell: Cell
     run: Run
     rebuild: Callable[[Sequence[Tensor]], Any]  # w from its tensors
     every: int
@@ -99,7 +101,7 @@ def recomputed(
         blocks: Of x.
     """
     tensors: list[Tensor] = []
-    plan = _Plan(run, taken_apart(w, tensors), every, blocks, last_only, len(state), len(tensors))
+    plan = _Plan(cell, run, taken_apart(w, tensors), every, blocks, last_only, len(state), len(tensors))
     y, *after = _Recomputed.apply(plan, x, *state, *tensors, *cell.parameters())
     return y, tuple(after)
 
@@ -153,14 +155,16 @@ class _Recomputed(torch.autograd.Function):
         starts, w, parameters = plan.sorted(tuple(rest))
         by_x_asked, *asked = ctx.needs_input_grad[1:]
         w = tuple(part.detach().requires_grad_(need) for part, need in zip(w, asked[plan.states :], strict=False))
-        fixed = [tensor for tensor in (*w, *parameters) if tensor.requires_grad]
-        totals = [torch.zeros_like(tensor) for tensor in fixed]
+        stand_ins = StandIns(plan.cell, [parameter for parameter in parameters if parameter.requires_grad])
+        of_w = [part for part in w if part.requires_grad]
+        fixed = [*of_w, *stand_ins.leaves]
+        totals: list[Tensor | None] = [None] * len(fixed)
         by_x = torch.zeros_like(x) if by_x_asked else None
         through: list[Tensor | None] = [None] * plan.states
         for place in reversed(plan.places()):
             own = x[place.rows].detach().requires_grad_(by_x_asked)
             before = tuple(start[place.starts].detach().requires_grad_() for start in starts)
-            with torch.enable_grad(), torch.autocast(**ctx.autocast):
+            with torch.enable_grad(), torch.autocast(**ctx.autocast), stand_ins.at_work():
                 y, after = plan.run(own, before, plan.rebuild(w), place.blocks)
             of_all = None if plan.last_only or grad is None else grad[place.rows]
             direct = place.grown(None, grad) if plan.last_only else of_all
@@ -172,11 +176,9 @@ class _Recomputed(torch.autograd.Function):
             leaves = [*before, *fixed, *([own] if by_x_asked else [])]
             found = torch.autograd.grad(outs, leaves, by_outs, allow_unused=True)
             through = list(found[: plan.states])
-            for total, by in zip(totals, found[plan.states :], strict=False):
-                if by is not None:
-                    total += by
+            totals = [plus(total, by) for total, by in zip(totals, found[plan.states :], strict=False)]
             if by_x is not None and found[-1] is not None:
                 by_x[place.rows] = found[-1]
-        summed = iter(totals)
+        summed = iter([*totals[: len(of_w)], *stand_ins.by_parameter(totals[len(of_w) :])])
         by_fixed = [next(summed) if tensor.requires_grad else None for tensor in (*w, *parameters)]
         return None, by_x, *through, *by_fixed

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from datamodules.errors import UserError
 from lit_rnn.cells.base import Cell, State, check_step
 from lit_rnn.graphs import RECORDERS, Recorder, Results
 from lit_rnn.scan.compiled import Step, held_step, plain_step
+from lit_rnn.scan.stand_ins import StandIns, plus
 
 TOGETHER = 16  # steps whose gradients by the weights are computed at once
 
@@ -35,7 +36,7 @@ class Shared(NamedTuple):
     Args:
         w: The tensors of w, in memory where it is read.
         rebuild: Makes w of its tensors.
-        fixed: Those of them, and the parameters, whose gradients are asked for.
+        fixed: Those of them whose gradients are asked for.
         learning: Whether a backward may follow.
         held: Whether rows may have ended, as in `held_step`.
     """
@@ -103,8 +104,7 @@ class Segment:
             found = torch.autograd.grad(outs, [*leaves, *learned], by, retain_graph=True, allow_unused=True)
             by_learned = iter(found[len(leaves) :])
             by_states = [[next(by_learned) if p.requires_grad else None for p in state] for state in self._states[1:-1]]
-            by_fixed = self._by_fixed(alive, compiled, [*by_states, self._by[1:]]) if self.fixed else ()
-            return *found[: len(leaves)], *by_fixed
+            return *found[: len(leaves)], *self._by_fixed(alive, compiled, [*by_states, self._by[1:]])
 
         def both() -> None:
             forward()
@@ -133,11 +133,11 @@ class Segment:
 
     def _by_fixed(self, cell: Cell, compiled: Step | None, by_states: Sequence[Sequence[Tensor | None]]) -> Results:
         """The gradients by w and parameters: from many steps at once, as rows of one batch, instead of step by step."""
-        totals: list[Tensor | None] = [None] * len(self.fixed)
-        others: dict[Tensor, nn.Parameter] = {
-            tensor: nn.Parameter(tensor.detach()) for tensor in self.fixed if isinstance(tensor, nn.Parameter)
-        }
-        leaves = [*(others.get(tensor, tensor) for tensor in self.fixed), *others]
+        parameters = StandIns(cell, [parameter for parameter in cell.parameters() if parameter.requires_grad])
+        leaves = [*self.fixed, *parameters.leaves]
+        totals: list[Tensor | None] = [None] * len(leaves)
+        if not leaves:
+            return ()
         for start in range(0, len(self.u), TOGETHER):
             part = slice(start, start + TOGETHER)
             before = [torch.cat(parts).detach() for parts in zip(*self._states[:-1][part], strict=True)]
@@ -149,15 +149,13 @@ class Segment:
             ]
             # shorter parts are of many lengths, each of which would be compiled
             step = compiled if compiled and len(self.u) >= TOGETHER else self._step
-            with torch.enable_grad(), _stood_in(cell, others):
+            with torch.enable_grad(), parameters.at_work():
                 y, after = step(cell, self.u.data[part].flatten(0, 1), tuple(before), self.rebuild(self.w))
             outs, by = _learned((y, *after), (self._by[0][part].flatten(0, 1), *by_after))
             if outs:
                 found = torch.autograd.grad(outs, leaves, by, allow_unused=True)
-                apart = dict(zip(others, found[len(totals) :], strict=True))  # of those that a step finds in a list
-                totals = [_plus(a, b) for a, b in zip(totals, found, strict=False)]
-                totals = [_plus(a, apart.get(tensor)) for a, tensor in zip(totals, self.fixed, strict=True)]
-        return tuple(totals)
+                totals = [plus(a, b) for a, b in zip(totals, found, strict=True)]
+        return *totals[: len(self.fixed)], *parameters.by_parameter(totals[len(self.fixed) :])
 
     @property
     def y(self) -> Tensor:
@@ -190,34 +188,6 @@ def _learned(outs: Sequence[Tensor], by: Sequence[Tensor]) -> tuple[list[Tensor]
     """Those of ``outs`` that depend on a leaf, and the gradients by them."""
     places = [place for place, out in enumerate(outs) if out.requires_grad]
     return [outs[place] for place in places], [by[place] for place in places]
-
-
-def _plus(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """The sum of gradients; None is zero."""
-    return b if a is None else a if b is None else a + b
-
-
-@contextlib.contextmanager
-def _stood_in(cell: Cell, others: Mapping[Tensor, nn.Parameter]) -> Iterator[None]:
-    """Where the cell has a parameter, another leaf on the same memory.
-
-    A parameter's hooks are for what is added to its ``.grad``, so that they run once, behind the whole backward. And
-    its own node may be there already, held by another graph or by DistributedDataParallel, on a stream that a recording
-    may not wait for.
-    """
-    places = [
-        (module._parameters, name, own)
-        for module in cell.modules()
-        for name, own in module._parameters.items()
-        if own is not None and own in others
-    ]
-    for parameters, name, own in places:
-        parameters[name] = others[own]
-    try:
-        yield
-    finally:
-        for parameters, name, own in places:
-            parameters[name] = own
 
 
 @contextlib.contextmanager

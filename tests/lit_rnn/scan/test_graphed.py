@@ -152,41 +152,6 @@ def test_what_is_kept_holds_no_parameters_own_node(recorders: list[Rerun]) -> No
     assert all(parameter.requires_grad for parameter in cell.parameters())
 
 
-def test_a_hook_of_a_parameter_runs_once() -> None:
-    """A recording has another node for it: its own may be on a stream that no recording may wait for, and kept there
-    by DistributedDataParallel, or by an earlier pass."""
-    cell, x = peepholes(), inputs(6)
-    calls: list[str] = []
-
-    def doubled(by: Tensor) -> Tensor:
-        calls.append(backend)
-        return 2 * by
-
-    cell.get_parameter("peephole").register_hook(doubled)
-    found = {}
-    for backend in ("graphed", "loop"):
-        found[backend] = results(cell, x, backend)
-    close(found["graphed"], found["loop"])
-    assert calls == ["graphed", "loop"]
-
-
-class Listed(cells.JANETCell):
-    """A parameter that a step finds in a list."""
-
-    def __init__(self, *sizes: int) -> None:
-        super().__init__(*sizes)
-        self.scale = torch.nn.Parameter(torch.rand(N))
-        self.listed = [self.scale]
-
-    def step(self, u: Tensor, state: Any, w: Any) -> Any:
-        y, (h,) = super().step(u, state, w)
-        return y + self.scale, (h * self.listed[0],)
-
-
-def test_a_parameter_may_be_read_from_elsewhere() -> None:
-    assert_it_is_the_loop(Listed(I, N).double(), inputs(6))
-
-
 class Scaled(cells.JANETCell):
     """A number and a buffer beside the parameters."""
 
