@@ -89,11 +89,11 @@ _with_workers: weakref.WeakSet[Any] = weakref.WeakSet()  # torch's iterators tha
 
 
 @atexit.register
-def _end_workers() -> None:
-    """Of iterators that something holds at the end, such as the error that a batch raised.
+def end_workers() -> None:
+    """Of iterators that something still holds, such as the error that a batch raised.
 
-    torch ends them when it lets go of an iterator, but no longer once the interpreter ends: that would wait for them
-    without end.
+    torch ends them when an iterator is let go of: where the collector finds it in a circle, after five seconds, since
+    its queues are closed before; once the interpreter ends, not at all, and Python would wait for them without end.
     """
     for batches in list(_with_workers):
         batches.__del__()
@@ -117,6 +117,8 @@ class _Workers(DataLoader[Batch]):
             ) from error
         if self.num_workers:
             _with_workers.add(batches)
+            for worker in batches._workers:
+                worker.terminate = worker.kill  # torch's last resort where they do not end as told: see _begin_worker
         return batches
 
 

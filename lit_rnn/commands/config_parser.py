@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import itertools
+import logging
 import operator
 import re
 import warnings
@@ -22,7 +23,7 @@ from datamodules import SequenceDataModule, Task
 from datamodules.errors import UserError
 from lit_rnn import blame, callbacks  # noqa: F401  # callbacks, so that configs may name them by short names
 from lit_rnn.commands.arguments import complete
-from lit_rnn.commands.dropped import dropped, empty_mappings
+from lit_rnn.commands.dropped import LeftOut, dropped, empty_mappings
 from lit_rnn.commands.sentences import explain
 from lit_rnn.models import SequenceModel
 from lit_rnn.runs.config import with_full_names
@@ -60,6 +61,11 @@ def _load_measured(text: str) -> Any:
 set_loader("yaml", _load_measured, (yaml.YAMLError,))
 set_parsing_settings(instantiate_subclass_spec_in_any=False)
 
+_left_out = LeftOut()
+_log = logging.getLogger("lit_rnn.config")  # of that name, since parsers are copied with their logger
+_log.setLevel(logging.DEBUG)
+_log.addFilter(_left_out)
+
 
 def _task_of(data: SequenceDataModule) -> dict[str, Any]:
     task = getattr(data, "task", None)
@@ -78,7 +84,7 @@ class ConfigParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)  # or a misspelt --trainer.max_epoch would pass
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{**kwargs, "logger": _log})
         self._negative_number_matcher = _NEGATIVE
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
@@ -160,7 +166,8 @@ class ConfigCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         assert isinstance(args, list)  # as `run` gives
         self._refuse_dropped(parser, args)
-        self.config = parser.parse_args(args)
+        with _left_out.told():
+            self.config = parser.parse_args(args)
 
     def _refuse_dropped(self, parser: LightningArgumentParser, args: list[str]) -> None:
         suspects = empty_mappings(args)

@@ -1,14 +1,22 @@
-"""Keys that the parser would drop without a word: those that are none, above a mapping that holds nothing."""
+"""What the parser would drop without a word.
+
+Keys that are none, above a mapping that holds nothing, are refused; options of a class whose place another one took are
+warned of, since most of a config still holds for another model.
+"""
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import itertools
+import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from pytorch_lightning.utilities import rank_zero_warn
 
 from datamodules.errors import UserError
 from lit_rnn.files import parse_yaml
@@ -72,3 +80,41 @@ def _dropped_in(one: Mapping[str, Any], place: Any, key: str) -> Iterator[Droppe
 
 def _is_empty(value: Any) -> bool:
     return isinstance(value, Mapping) and all(_is_empty(inner) for inner in value.values())
+
+
+class LeftOut(logging.Filter):
+    """Warns of what the parser's log calls discarded, once all is parsed: it parses most things more than once."""
+
+    _DISCARDED = re.compile(r"Due to class_path change from '(.+?)' to '(.+?)', discarding init_args: (\{.+\})\.", re.S)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sentences: dict[str, None] = {}  # in order, each once
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Keep what is discarded, and let nothing through."""
+        if found := self._DISCARDED.fullmatch(record.getMessage()):
+            old, new = (path.rpartition(".")[2] for path in found.groups()[:2])
+            sentence = f"{new} does not take {_in_words(found[3])}, which {old} was given: left out."
+            self._sentences.setdefault(sentence)
+        return False
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Around a parse; one that prints the config leaves by SystemExit."""
+        self._sentences.clear()
+        try:
+            yield
+        finally:
+            for sentence in self._sentences:
+                rank_zero_warn(sentence)
+
+
+def _in_words(options: str) -> str:
+    """``forget_bias: 2.0`` of the text ``{'forget_bias': 2.0}``, in which a Namespace may be a value."""
+    with contextlib.suppress(SyntaxError):
+        tree = ast.parse(options, mode="eval").body
+        if isinstance(tree, ast.Dict):
+            names = [ast.literal_eval(key) for key in tree.keys if key is not None]
+            return " and ".join(names)
+    return options

@@ -52,6 +52,9 @@ def explain(message: str, arguments: Sequence[str]) -> str:
             return f"{key}.class_path is missing{_instead('', known_names(kind))}"
         names = [re.sub(r"^(fit|validate|test|predict)\.", "", name.strip()) for name in found[1].split(",")]
         missing = [_join([*keys, name]) for name in names]
+        if any(name.startswith("model.init_args.task.") for name in missing):  # each field of it would be an option
+            own = (_class_named("model", arguments) or "the model").rpartition(".")[2]
+            return f"{own} takes task: Task, but a config gives it as a mapping: write task: dict, or no type at all."
         given = "is missing; give it" if len(missing) == 1 else "are missing; give them"
         return f"{' and '.join(missing)} {given} in the config or as {' and '.join(f'--{name}' for name in missing)}."
     if found := re.search(r"Multiple subclasses .*?: (.*)", message):

@@ -1,6 +1,8 @@
 """What every loader promises: samples fixed by (seed, split, index), ranks that never meet, resumption to the batch."""
 
+import gc
 import io
+import multiprocessing
 import subprocess
 import sys
 from collections import Counter
@@ -421,3 +423,16 @@ def test_a_process_ends_though_its_workers_are_held():
     )
     done = subprocess.run([sys.executable, "-c", f"{code}\nnext(held)"], timeout=100, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr
+
+
+def test_workers_end_with_an_iterator_that_the_collector_finds(monkeypatch):
+    """In a circle, as an error's frames hold it: its queues are closed before it could tell them."""
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.1)
+    before = multiprocessing.active_children()
+    circle = [iter(loader("digits", "train", num_workers=1))]
+    next(circle[0])
+    (worker,) = set(multiprocessing.active_children()) - set(before)
+    circle.append(circle)
+    del circle
+    gc.collect()
+    assert not worker.is_alive()

@@ -1,4 +1,8 @@
-"""A key that is none is refused where it holds an empty mapping, too, which the parser loses without a word."""
+"""What the parser loses without a word.
+
+A key that is none is refused where it holds an empty mapping, too; options of a class that another one replaced are
+told of.
+"""
 
 from __future__ import annotations
 
@@ -108,3 +112,23 @@ def test_what_has_been_dropped() -> None:
         ("trainer.odd", None),
     ]
     assert lost({"odd": {"a": 1}, "model": {"init_args": {"odd": []}}}) == [], "which the parser refuses itself"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--model.forget_bias", "2.0", "--model", "GRU"], "GRU does not take forget_bias, which LSTM was given"),
+        (["--model.init", "plain", "--model", "VanillaRNN"], "VanillaRNN does not take init, which LSTM was given"),
+        (["--model.optimizer", "Adam"], "Adam does not take alpha and momentum, which RMSprop was given"),
+        (["--data", "Adding"], "Adding does not take delay, which CopyMemory was given"),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_options_of_a_replaced_class_are_told_of(config: Any, options: list[str], sentence: str) -> None:
+    """As a class has no such option, or does not take the value; what it does take stays."""
+    rmsprop = {"class_path": "RMSprop", "init_args": {"lr": 0.5, "alpha": 0.9, "momentum": 0.1}}
+    given = config(model={"class_path": "LSTM", "init_args": {"hidden_size": 8, "optimizer": rmsprop}})
+    with pytest.warns(UserWarning, match=f"^{sentence}: left out.$") as told:
+        found = resolve(["--config", given, *options])
+    assert len(told) == 1
+    assert found["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.5

@@ -157,6 +157,14 @@ def test_a_wanted_option_without_annotation(refused: Any, config: Any, write: Wr
     assert "model.init_args.leak is missing; give it in the config or as --model.init_args.leak." in sentence
 
 
+def test_a_task_annotated_as_a_task(refused: Any, config: Any, write: Write) -> None:
+    _, path = write(
+        MODEL + "    def __init__(self, task: Task, hidden_size: int):\n        super().__init__(task, hidden_size)\n"
+    )
+    sentence = refused("fit", "-c", config(model=own_model(path)), "--run_dir", "r")
+    assert "takes task: Task, but a config gives it as a mapping: write task: dict, or no type at all." in sentence
+
+
 @pytest.mark.parametrize("wrong", ["self.recurrent.weight", "{'W': 3}", "{'W': self.input.weight}"])
 def test_matrices_are_square_ones_by_name(write: Write, wrong: str) -> None:
     module, path = write(CELL.replace('{"recurrent": self.recurrent.weight}', wrong))
