@@ -101,13 +101,11 @@ class LeftOut(logging.Filter):
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
-        """Around a parse; one that prints the config leaves by SystemExit."""
+        """Around the parse of what is run: one that prints the config leaves by SystemExit."""
         self._sentences.clear()
-        try:
-            yield
-        finally:
-            for sentence in self._sentences:
-                rank_zero_warn(sentence)
+        yield
+        for sentence in self._sentences:
+            rank_zero_warn(sentence)
 
 
 def _in_words(options: str) -> str:

@@ -18,6 +18,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
 
 from datamodules.errors import UserError, chain
+from datamodules.loader import end_workers
 from lit_rnn.runs.endings import SIGNALS, LostProcess, Stopped, stopping
 from lit_rnn.runs.launched import LAUNCHER, first_process, leave
 
@@ -91,7 +92,7 @@ def _do_nothing(*_: Any) -> None: ...
 
 
 def end_all(trainer: Trainer, error: BaseException, told: bool) -> None:
-    """End the processes that this one has started, or itself where another has ended.
+    """End the processes that this one has started, those that prepare batches too, or itself where another has ended.
 
     Of those that only lose the connection to a failed one, none has anything to say where that one could speak: its
     status becomes the run's.
@@ -106,6 +107,7 @@ def end_all(trainer: Trainer, error: BaseException, told: bool) -> None:
         Stopped: if that one was asked to stop.
         LostProcess: if it was killed, or was not started here.
     """
+    end_workers()
     started = _started(trainer)
     lost = not told and _lost_another(error)
     if lost and not first_process():

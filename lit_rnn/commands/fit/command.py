@@ -11,7 +11,6 @@ import torch
 from pytorch_lightning import Trainer
 
 from datamodules.errors import UserError
-from datamodules.loader import end_workers
 from lit_rnn import blame
 from lit_rnn.commands.arguments import complete
 from lit_rnn.commands.config_parser import ConfigCLI, in_sentences
@@ -108,8 +107,6 @@ class CLI(ConfigCLI):
             if refused is None:
                 raise
             raise refused from error
-        finally:
-            end_workers()
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         kwargs = super()._prepare_subcommand_kwargs(subcommand)

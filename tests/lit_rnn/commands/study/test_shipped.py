@@ -31,7 +31,7 @@ CAMPAIGN = {  # of each file of configs/campaign/: settings, runs, and the updat
     "adding_750": (16, 16, {(20_000, 0)}),
     "nru": (60, 60, {(20_000, 0)}),
     "nru_rates": (20, 20, {(20_000, 0)}),
-    "nonnormal": (112, 112, {(18_750, 0), (0, 5)}),
+    "nonnormal": (124, 124, {(18_750, 0), (0, 5)}),
     "tiny_shakespeare": (13, 13, {(0, 4)}),
     "tiny_shakespeare_rates": (24, 24, {(0, 1)}),
     "robustness_digits": (13, 52, {(0, 30)}),
