@@ -124,9 +124,7 @@ def test_what_has_been_dropped() -> None:
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
-def test_options_of_a_replaced_class_are_told_of(
-    refused: Any, config: Any, options: list[str], sentence: str
-) -> None:
+def test_options_of_a_replaced_class_are_told_of(refused: Any, config: Any, options: list[str], sentence: str) -> None:
     """As a class has no such option, or does not take the value; what it does take stays."""
     rmsprop = {"class_path": "RMSprop", "init_args": {"lr": 0.5, "alpha": 0.9, "momentum": 0.1}}
     given = config(model={"class_path": "LSTM", "init_args": {"hidden_size": 8, "optimizer": rmsprop}})
