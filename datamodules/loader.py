@@ -117,7 +117,7 @@ class _Workers(DataLoader[Batch]):
             ) from error
         if self.num_workers:
             _with_workers.add(batches)
-            for worker in batches._workers:
+            for worker in vars(batches)["_workers"]:
                 worker.terminate = worker.kill  # torch's last resort where they do not end as told: see _begin_worker
         return batches
 
