@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lit_rnn.cells.base import Cell, State
 from lit_rnn.dtypes import rounds_as_ieee
@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 LONGEST = 256  # steps of a recording: a power of two; recording takes as long as three passes of the loop
 WASTE = 4  # times as many steps as there are, at most, where rows of unequal lengths are run as if they were equal
 KINDS = 6  # of passes that a cell keeps recordings for
+_OF_TORCH = frozenset(vars(nn.Module())) - {"training"}  # what any module has, its parameters and buffers among it
 
 _recordings: weakref.WeakKeyDictionary[Cell, collections.OrderedDict[_Kind, _Recordings]] = weakref.WeakKeyDictionary()
 
@@ -143,16 +144,25 @@ def _mode(cell: Cell, u: Tensor, state: State, w: Sequence[Tensor]) -> tuple[Any
     given = tuple((tensor.shape, tensor.dtype) for tensor in w), tuple(part.dtype for part in state)
     read = (*cell.parameters(), *cell.buffers())
     places = tuple((tensor.data_ptr(), tensor.dtype) for tensor in read)
-    settings = tuple(_settled(value) for module in cell.modules() for value in vars(module).items())
+    settings = tuple(
+        (name, _settled(value))
+        for module in cell.modules()
+        for name, value in vars(module).items()
+        if name not in _OF_TORCH
+    )
     return u.shape[2:], u.dtype, device, stream, autocast, sums, given, places, settings
 
 
-def _settled(named: tuple[str, Any]) -> tuple[str, Any]:
-    """An attribute of a module by its value where that is a number or a text, a tensor by its place."""
-    name, value = named
+def _settled(value: Any, depth: int = 2) -> Any:
+    """An attribute of a module by its value where that is a number or a text, a tensor by its place; of lists and the
+    like all that they hold, as far down as ``depth``."""
     if isinstance(value, Tensor):
-        return name, value.data_ptr()
-    return name, value if isinstance(value, bool | int | float | str | None) else None
+        return value.data_ptr()
+    if depth and isinstance(value, dict):
+        return tuple((key, _settled(one, depth - 1)) for key, one in value.items())
+    if depth and isinstance(value, list | tuple):
+        return tuple(_settled(one, depth - 1) for one in value)
+    return value if isinstance(value, bool | int | float | str | None) else None
 
 
 def _parts(T: int) -> list[int]:

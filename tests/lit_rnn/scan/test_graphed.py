@@ -153,17 +153,16 @@ def test_what_is_kept_holds_no_parameters_own_node(recorders: list[Rerun]) -> No
 
 
 class Scaled(cells.JANETCell):
-    """A number and a buffer beside the parameters."""
-
-    scale = 1.0
+    """Numbers and tensors beside the parameters."""
 
     def __init__(self, *sizes: int) -> None:
         super().__init__(*sizes)
         self.scale, self.shift = 1.0, torch.zeros(N, dtype=torch.float64)
+        self.more: Any = [1.0, {"shift": self.shift}]
 
     def step(self, u: Tensor, state: Any, w: Any) -> Any:
         y, (h,) = super().step(u, state, w)
-        return y * self.scale + self.shift, (h * self.scale,)
+        return y * self.scale + self.shift, (h * self.scale * self.more[0] + self.more[1]["shift"],)
 
 
 def test_what_a_step_reads_of_its_cell_may_change(recorders: list[Rerun]) -> None:
@@ -174,6 +173,10 @@ def test_what_a_step_reads_of_its_cell_may_change(recorders: list[Rerun]) -> Non
     assert len(recorders) == 2
     cell.shift = torch.ones(N, dtype=torch.float64)
     assert_it_is_the_loop(cell, inputs(4))
+    for more in ([0.5, {"shift": cell.shift}], (0.5, {"shift": torch.ones(N, dtype=torch.float64)})):
+        cell.more = more
+        assert_it_is_the_loop(cell, inputs(4))
+    assert len(recorders) == 5
 
 
 class Noisy(cells.JANETCell):
