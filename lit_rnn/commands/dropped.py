@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from pytorch_lightning import Callback
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_warn
 
 from datamodules.errors import UserError
+from lit_rnn.class_paths import loaded
 from lit_rnn.files import parse_yaml
 from lit_rnn.runs.config import read_config
 from lit_rnn.runs.options import listed, walk
@@ -93,7 +96,10 @@ class LeftOut(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep what is discarded, and let nothing through."""
-        if found := self._DISCARDED.fullmatch(record.getMessage()):
+        found = self._DISCARDED.fullmatch(record.getMessage())
+        if found and not any(
+            loaded(found[1], kind) for kind in (Callback, Logger)
+        ):  # in lists, which replace whole ones
             old, new = (path.rpartition(".")[2] for path in found.groups()[:2])
             sentence = f"{new} does not take {_in_words(found[3])}, which {old} was given: left out."
             self._sentences.setdefault(sentence)

@@ -133,3 +133,10 @@ def test_options_of_a_replaced_class_are_told_of(refused: Any, config: Any, opti
     assert len(told) == 1
     found = resolve(["--config", given, *options])
     assert found["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.5
+
+
+def test_a_list_of_callbacks_replaces_another_one(refused: Any, config: Any) -> None:
+    """Which is no news, so that there is no warning."""
+    given = config(trainer={"callbacks": [{"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}]})
+    last = ["--trainer.callbacks", '[{"class_path": "LearningRateMonitor"}]', "--trainer.max_epochs", "0"]
+    assert "max_epochs is 0" in refused("fit", "--config", given, *last, "--run_dir", "r")
