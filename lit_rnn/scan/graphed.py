@@ -289,7 +289,7 @@ class _Graphed(torch.autograd.Function):
         starts, (w, parameters) = rest[:count], plan.sorted(rest[count - plan.states :])[1:]
         by_u_asked, *asked = ctx.needs_input_grad[1:]
         fixed = [tensor for tensor in (*w, *parameters) if tensor.requires_grad]
-        totals = [torch.zeros_like(tensor) for tensor in fixed]
+        totals: list[Tensor | None] = [None] * len(fixed)
         by_u = torch.empty_like(u, memory_format=torch.contiguous_format) if by_u_asked else None
         plan.recordings.load(w, ctx.owner)
         for number, (place, segment) in reversed([*enumerate(plan.places)]):
@@ -304,9 +304,11 @@ class _Graphed(torch.autograd.Function):
             if by_u is not None:
                 by_u[place] = 0 if found[0] is None else found[0]
                 found = found[1:]
-            pairs = [(total, by) for total, by in zip(totals, found, strict=True) if by is not None]
+            both = [*zip(totals, found, strict=True)]
+            pairs = [(total, by) for total, by in both if total is not None and by is not None]
             if pairs:
                 torch._foreach_add_(*map(list, zip(*pairs, strict=True)))
+            totals = [by.clone() if total is None and by is not None else total for total, by in both]
         summed = iter(totals)
         by_fixed = [next(summed) if tensor.requires_grad else None for tensor in (*w, *parameters)]
         by_state = [by.clone() if need and by is not None else None for need, by in zip(asked, through, strict=False)]

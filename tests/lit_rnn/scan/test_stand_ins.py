@@ -54,6 +54,7 @@ def assert_it_is_the_loop(cell: Cell, options: dict[str, Any]) -> None:
     for T in (9, 7, 9):
         x = torch.randn(T, 2, I, dtype=torch.float64)
         found, expected = by_backward(cell, x, **options), by_backward(cell, x, backend="loop")
+        assert found.keys() == expected.keys()
         for name, grad in expected.items():
             torch.testing.assert_close(found[name], grad, rtol=1e-11, atol=1e-11)
 
