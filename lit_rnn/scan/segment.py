@@ -111,12 +111,11 @@ class Segment:
             self._by = [torch.zeros_like(part) for part in self._outs]
             if self.learning:
                 backward()
+            self._outs, self._states = (), []
 
         if first:
             before = _drawn(self.u.device)
-            recordable = self.recorder.warm_up(both)
-            self._outs, self._states = (), []
-            if not recordable:
+            if not self.recorder.warm_up(both):
                 raise UserError(
                     "A step reads a number on the host, where a recorded one runs without it: set "
                     "model.init_args.backend to loop."
