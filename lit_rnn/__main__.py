@@ -35,7 +35,7 @@ COMMANDS = {
 }
 
 
-def _try_out(arguments: Sequence[str], here: bool) -> dict[str, Any]:
+def _try_out(arguments: Sequence[str], here: bool) -> tuple[dict[str, Any], int]:
     from lit_rnn.commands.fit.trial import try_out  # here: torch and Lightning take seconds
 
     return try_out(arguments, here)

@@ -13,6 +13,7 @@ from lit_rnn.commands.config_parser import in_sentences
 from lit_rnn.commands.fit import settings
 from lit_rnn.commands.fit.command import CLI
 from lit_rnn.commands.quiet import quiet_lightning
+from lit_rnn.models.base import count_parameters
 from lit_rnn.runs import folder as run_folder
 
 
@@ -47,8 +48,8 @@ class Trial(CLI):
         self.model.configure_optimizers()
 
 
-def try_out(arguments: Sequence[str], here: bool = True) -> dict[str, Any]:
-    """The whole config that ``fit`` with these arguments has.
+def try_out(arguments: Sequence[str], here: bool = True) -> tuple[dict[str, Any], int]:
+    """The whole config that ``fit`` with these arguments has, and how many trainable parameters its model.
 
     Raises:
         UserError: where ``fit`` would before it has read its data.
@@ -58,7 +59,8 @@ def try_out(arguments: Sequence[str], here: bool = True) -> dict[str, Any]:
     seeds = {name: os.environ.get(name) for name in ("PL_GLOBAL_SEED", "PL_SEED_WORKERS")}
     try:
         with in_sentences(completed):
-            return Trial(completed, here).resolved
+            trial = Trial(completed, here)
+        return trial.resolved, count_parameters(trial.model)
     finally:
         torch.set_flush_denormal(False)
         run_folder.forget_choice()

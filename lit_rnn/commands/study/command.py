@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 import functools
-import json
 import shlex
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from datamodules.errors import UserError, require
+from datamodules.errors import require
 from lit_rnn.commands.parser import Parser
-from lit_rnn.commands.study import export, local, plan, work
+from lit_rnn.commands.study import export, local, plan, tried, work
 from lit_rnn.commands.study.best import every, following
 from lit_rnn.commands.study.estimate import budget
 from lit_rnn.commands.study.search import command as searching
-from lit_rnn.commands.study.search.space import short, text
-from lit_rnn.commands.study.subject import Run, Setting, overridden, read_study
+from lit_rnn.commands.study.subject import overridden, read_study
 from lit_rnn.files import check_folder, make_folder, refuse_links, write_file
 from lit_rnn.runs.endings import FailedError
-from lit_rnn.runs.options import walk
 from lit_rnn.threads import cores
 
-# Raises what `fit` would with these arguments, if it ran here or not; gives its whole config
-TryOut = Callable[[Sequence[str], bool], Mapping[str, Any]]
 
-
-def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
+def run(command: str, arguments: Sequence[str], try_out: tried.TryOut) -> None:
     """Run every setting and seed of a study file, or the trials of its search, or what is left; end with a table."""
-    check = functools.partial(_check, try_out)
+    check = functools.partial(tried.check, try_out)
     options = parser(command).parse_args(list(arguments))
     study = whole = read_study(options.file)
     if options.arms is not None:
@@ -55,7 +48,7 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
         require(0 <= options.only <= last, "--only", options.only, f"a run from 0 to {last}")
         study = study.only(study.runs[options.only])
     runs = study.runs
-    check(runs, folder, here=not (options.export or options.dry_run))
+    sizes = check(runs, folder, here=not (options.export or options.dry_run))
     if options.export:
         files = export.sweeps(study) if options.export == "wandb" else export.slurm(study, folder, options.threads)
         with work.alone(folder):
@@ -69,6 +62,7 @@ def run(command: str, arguments: Sequence[str], try_out: TryOut) -> None:
             print(f"{number}: {shlex.join(['python', *local.command(one, folder, options.threads)[1:]])}")
         if study.best is not None:
             print(f"then, for the best setting of each arm on validation: {following(study)}")
+        print(f"parameters: {tried.in_words(sizes)}")
         print(f"{budget(every(study))} at most")
         return
     if options.only is not None:
@@ -103,44 +97,3 @@ def parser(command: str) -> Parser:
         "--export", choices=("wandb", "slurm"), help="write files for another scheduler instead of running"
     )
     return made
-
-
-def _check(try_out: TryOut, runs: Sequence[Run], folder: Path, here: bool) -> None:
-    """Refuse what any run would be refused for, before the first starts: every value is tried once in its arm."""
-    seen: set[tuple[str, str, str]] = set()
-    meanings: dict[tuple[str, str], dict[str, str]] = {}
-    for one in runs:
-        setting = one.setting
-        values = {(setting.arm, key, text(value)) for key, value in setting.values} or {(setting.arm, "", "")}
-        if not values <= seen:
-            try:
-                config = try_out([*one.arguments(), "--run_dir", str(folder / one.name), "--threads", "1"], here)
-            except UserError as error:
-                raise UserError(f"run {one.name}: {error}") from error
-            _refuse_spellings(setting, config, meanings)
-        seen |= values
-
-
-def _refuse_spellings(
-    setting: Setting, config: Mapping[str, Any], meanings: dict[tuple[str, str], dict[str, str]]
-) -> None:
-    """Refuse a value that the whole config takes for another one of its key, as 1e-1 for 0.1.
-
-    Args:
-        config: What the setting comes to.
-        meanings: By arm and key, the texts of the values so far by what they come to; this one is added.
-    """
-    for key, value in setting.values:
-        told = meanings.setdefault((setting.arm, key), {})
-        if text(value) in told.values():
-            continue
-        if key == "config":  # an overlay, which is all that these settings differ in
-            meant = {name: part for name, part in config.items() if name not in ("config", "run_dir")}
-        else:
-            meant = next((part for name, part in walk(config, "") if short(name) == short(key)), value)
-        first = told.setdefault(json.dumps(meant, sort_keys=True, default=str), text(value))
-        if first != text(value):
-            raise UserError(
-                f"{key} has the values {first} and {text(value)}, which mean the same, so that one setting would be "
-                f"trained twice in {setting.arm}: leave one of them out."
-            )

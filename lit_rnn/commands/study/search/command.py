@@ -28,7 +28,7 @@ def run(
     folder: Path,
     processes: int,
     options: argparse.Namespace,
-    check: Callable[[Sequence[Run], Path, bool], None],
+    check: Callable[[Sequence[Run], Path, bool], object],
 ) -> None:
     """Draw and run trials until there are as many as the study asks for; end with tables and pictures.
 

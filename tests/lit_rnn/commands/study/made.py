@@ -32,7 +32,7 @@ Planned = Callable[..., Study]  # the same, read
 
 def run_study(*options: str, tried: bool = True) -> None:
     """The command; ``tried``, with a trial of every value first, which takes longest."""
-    command.run("study", options, try_out if tried else lambda arguments, here: {})
+    command.run("study", options, try_out if tried else lambda arguments, here: ({}, 0))
 
 
 def by_rates(study: Write, **keys: Any) -> Study:

@@ -155,7 +155,10 @@ def test_a_trial_that_diverges_ends_no_study(study: Write, monkeypatch: pytest.M
 
 
 def test_the_budget_is_told_before_any_data_is_read(study: Write, capsys: pytest.CaptureFixture[str]) -> None:
-    """16 samples in batches of 4 are 4 updates an epoch; `max_steps` ends runs; of images only epochs are known."""
+    """16 samples in batches of 4 are 4 updates an epoch; `max_steps` ends runs; of images only epochs are known.
+
+    With how many parameters the models have.
+    """
     by_hand = (
         ({"seeds": [1, 2, 3]}, "3 runs, 24 updates"),
         ({"grid": {"trainer.max_epochs": [1, 5]}}, "2 runs, 24 updates"),
@@ -165,5 +168,9 @@ def test_the_budget_is_told_before_any_data_is_read(study: Write, capsys: pytest
     )
     for keys, told in by_hand:
         assert estimate.budget(read_study(study(**keys)).runs) == told
-    run_study(study(seeds=[1, 2]), "--dry_run")
-    assert capsys.readouterr().out.splitlines()[-1] == "2 runs, 16 updates at most"
+    arms = {"a": {}, "b": {"grid": {"model.hidden_size": [6, 4, 5]}}}
+    run_study(study(arms=arms, seeds=[1, 2]), "--dry_run")
+    sizes, amount = capsys.readouterr().out.splitlines()[-2:]
+    assert amount == "8 runs, 64 updates at most"
+    six, four = (n * n + 10 * n + n + 9 * n + 9 for n in (6, 4))  # recurrence, input and its bias, decoder and its
+    assert sizes == f"parameters: a {six}; b {four} to {six}"
