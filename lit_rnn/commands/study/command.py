@@ -60,9 +60,9 @@ def run(command: str, arguments: Sequence[str], try_out: tried.TryOut) -> None:
     if options.dry_run:
         for number, one in enumerate(runs):
             print(f"{number}: {shlex.join(['python', *local.command(one, folder, options.threads)[1:]])}")
+        print(f"parameters: {tried.in_words(sizes)}")
         if study.best is not None:
             print(f"then, for the best setting of each arm on validation: {following(study)}")
-        print(f"parameters: {tried.in_words(sizes)}")
         print(f"{budget(every(study))} at most")
         return
     if options.only is not None:

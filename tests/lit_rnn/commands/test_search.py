@@ -419,7 +419,7 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., N
         space = {"model.lr": {"choice": search.pop("rates")}}
         content = {"base": "base.yaml", "seeds": [5], "search": {"space": space, "sampler": "random", **search}}
         Path("s.yaml").write_text(yaml.safe_dump(content))
-        command.run("study", ["s.yaml", "--processes", "2", *options], lambda *args: None)
+        command.run("study", ["s.yaml", "--processes", "2", *options], lambda *args: ({}, 0))
 
     return study
 
