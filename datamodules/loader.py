@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -106,10 +107,14 @@ class _Workers(DataLoader[Batch]):
         before = multiprocessing.active_children()
         try:
             batches = super().__iter__()
-        except OSError as error:
+        except BaseException as error:  # an interrupt too
             for process in multiprocessing.active_children():
                 if process not in before:
-                    process.kill()  # they take no other signal
+                    with contextlib.suppress(RuntimeError):  # torch's, of a worker that was killed
+                        process.kill()  # they take no other signal
+                        process.join()
+            if not isinstance(error, OSError):
+                raise
             raise UserError(
                 f"data.init_args.num_workers is {self.num_workers}, but not all of these processes can be started "
                 f"({error.strerror}): they need open files (ulimit -n), processes (ulimit -u) and room in /dev/shm; "

@@ -203,6 +203,21 @@ def test_workers_that_cannot_all_be_started_are_one_sentence(monkeypatch: pytest
     assert started[0].exitcode == -signal.SIGKILL
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of torch's half-made iterator
+def test_no_worker_stays_where_a_start_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python would wait for it in the end, and torch has not noted yet how to tell it."""
+
+    def interrupted(self: object, *args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._reset", interrupted)
+    before = multiprocessing.active_children()
+    data = CopyMemory(delay=3, batch_size=8, train_samples=16, num_workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        next(iter(data.train_dataloader()))
+    assert multiprocessing.active_children() == before
+
+
 def test_a_worker_ends_where_it_cannot_hand_over_a_batch(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     """As where /dev/shm is full; the batch would be waited for."""
     main = os.getpid()
