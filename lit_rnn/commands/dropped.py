@@ -39,7 +39,7 @@ def empty_mappings(arguments: Sequence[str]) -> list[dict[str, Any]]:
         elif option.startswith("--") and "{" in value:
             with contextlib.suppress(UserError):  # a text, such as a folder's name
                 given = {option.removeprefix("--"): parse_yaml(value, option)}
-        if any(isinstance(part, Mapping) and not part for _, part in walk(given, "")):
+        if given and any(isinstance(part, Mapping) and not part for _, part in walk(given, "")):
             found.append(given)
     return found
 
