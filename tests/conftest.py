@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Generator, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ from lit_rnn.scan.compiler import find_compiler, torch_compiles
 from lit_rnn.scan.native import library
 from lit_rnn.threads import use_threads
 from tests import pictures
+from tests.logs import Logs
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 use_threads(1)
@@ -41,6 +43,14 @@ def _pictures_without_pixels() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "save", pictures.save_a_dot)
         yield
+
+
+@pytest.fixture
+def logs(monkeypatch: pytest.MonkeyPatch) -> Logs:
+    """What this test logs."""
+    made = Logs()
+    monkeypatch.setattr(logging.root, "handlers", [*logging.root.handlers, made])
+    return made
 
 
 @pytest.fixture

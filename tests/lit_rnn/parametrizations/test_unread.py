@@ -12,6 +12,7 @@ from lit_rnn import graphs
 from lit_rnn.parametrizations import orthogonal, queued
 from lit_rnn.parametrizations.exponential import _read, _series, exp_normal
 from lit_rnn.parametrizations.queued import MOST_SQUARINGS, QueuedExponential, Series
+from tests.logs import Logs
 from tests.recording import Rerun
 
 DTYPES = [torch.float32, torch.float64, torch.complex64, torch.complex128]
@@ -92,7 +93,7 @@ def test_recordings_serve_all_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(Rerun.made) == 2
 
 
-def test_what_cannot_be_recorded_is_told_and_done(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_what_cannot_be_recorded_is_told_and_done(monkeypatch: pytest.MonkeyPatch, logs: Logs) -> None:
     class Broken(Rerun):
         def record(self, work: Any) -> Any:
             raise RuntimeError("no graphs here")
@@ -102,6 +103,4 @@ def test_what_cannot_be_recorded_is_told_and_done(monkeypatch: pytest.MonkeyPatc
     A = skew(3.0, torch.float64).requires_grad_()
     for _ in range(2):
         torch.testing.assert_close(unread(A), exp_normal(A), rtol=0, atol=1e-13)
-    assert [record.message for record in caplog.records] == [
-        "exp(A) with n = 6 is not recorded, which makes it slower: no graphs here"
-    ]
+    assert logs.messages == ["exp(A) with n = 6 is not recorded, which makes it slower: no graphs here"]

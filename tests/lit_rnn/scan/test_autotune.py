@@ -17,6 +17,7 @@ from lit_rnn.__main__ import main
 from lit_rnn.cells import Cell, JANETCell, LSTMCell, VanillaRNNCell
 from lit_rnn.commands.autotune import command
 from lit_rnn.scan import autotune, compiled, foreseen, graphed, run, scan
+from tests.logs import Logs
 from tests.recording import Rerun
 
 CPU = torch.device("cpu")
@@ -78,9 +79,9 @@ def test_after_an_update_of_lit_rnn_it_is_measured_again(clock: Clock, monkeypat
     assert main(["autotune", "--clear"]) == 0 and not kept.exists() and not autotune.files()
 
 
-def test_what_fails_is_not_taken_and_what_is_new_is_measured(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_fails_is_not_taken_and_what_is_new_is_measured(clock: Clock, logs: Logs) -> None:
     assert autotune.measured(shape(), ["loop", "broken"], clock.a_pass) == "loop"
-    assert "backend broken cannot be measured: RuntimeError: out of memory" in caplog.text
+    assert "backend broken cannot be measured: RuntimeError: out of memory" in logs.text
     assert autotune.measured(shape(), ["loop", "broken", "fused"], clock.a_pass) == "fused"
     assert clock.ran.count("loop") == 3
     assert (
@@ -127,19 +128,19 @@ def test_every_shape_is_measured_by_itself() -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{}", '{"measured": {"a": 3}}', '{"measured": {"a": {"loop": "x"}}}'])
-def test_a_damaged_file_is_measured_anew(clock: Clock, content: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_measured_anew(clock: Clock, content: str, logs: Logs) -> None:
     path = autotune.file_of(CPU)
     path.parent.mkdir()
     path.write_text(content)
     assert autotune.measured(shape(), ["loop", "fused"], clock.a_pass) == "fused"
-    assert "is damaged" in caplog.text and "Backends are measured again" in caplog.text
+    assert "is damaged" in logs.text and "Backends are measured again" in logs.text
     assert len(autotune.read(path)) == 1
 
 
-def test_a_folder_that_cannot_be_made_costs_only_the_memory(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_made_costs_only_the_memory(clock: Clock, logs: Logs) -> None:
     autotune.cache_folder().write_text("a file")
     assert autotune.measured(shape(), ["loop", "fused"], clock.a_pass) == "fused"
-    assert "what was measured is not kept" in caplog.text
+    assert "what was measured is not kept" in logs.text
     assert autotune.files() == []
 
 

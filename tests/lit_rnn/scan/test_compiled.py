@@ -13,6 +13,7 @@ from torch import Tensor
 from lit_rnn import cells
 from lit_rnn.cells import Cell
 from lit_rnn.scan import compiled, scan
+from tests.logs import Logs
 
 I, N = 2, 4  # noqa: E741
 
@@ -48,21 +49,21 @@ def check(cell: Cell, batch: int, grad: bool = True) -> None:
             torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-12)
 
 
-def test_more_batch_sizes_than_torch_allows(count: Counted, caplog: pytest.LogCaptureFixture) -> None:
+def test_more_batch_sizes_than_torch_allows(count: Counted, logs: Logs) -> None:
     """Growing, so that each deserves to be compiled; the ninth was the end of the program."""
     limit = torch._dynamo.config.recompile_limit
     cell = cells.JANETCell(I, N).double()
     for batch in range(2, limit + 6):
         check(cell, batch)
     assert count.graphs == limit
-    told = [record.message for record in caplog.records if "run in the loop" in record.message]
+    told = [told for told in logs.messages if "run in the loop" in told]
     assert len(told) == 1 and told[0].startswith(f"JANETCell: batches of {limit + 2} run in the loop")
     assert f"{limit} kinds of batches" in told[0]
     check(cells.JANETCell(I, N).double(), 2)  # another cell has its own
     assert count.graphs == limit + 1
 
 
-def test_small_and_ragged_batches(count: Counted, caplog: pytest.LogCaptureFixture) -> None:
+def test_small_and_ragged_batches(count: Counted, logs: Logs) -> None:
     cell = cells.LSTMCell(I, N).double()
     for batch in (8, 3, 8, 1, 0, 7, 3, 8):
         check(cell, batch)
@@ -71,16 +72,14 @@ def test_small_and_ragged_batches(count: Counted, caplog: pytest.LogCaptureFixtu
     check(cell, 5, grad=False)
     check(cell, 2, grad=False)
     assert count.graphs == 2
-    assert (
-        caplog.text.count("LSTMCell: batches of 3 run in the loop, not compiled: it is compiled for larger ones") == 1
-    )
-    assert caplog.text.count("run in the loop") == 1
+    assert logs.text.count("LSTMCell: batches of 3 run in the loop, not compiled: it is compiled for larger ones") == 1
+    assert logs.text.count("run in the loop") == 1
 
 
-def test_few_passes_of_a_size_are_not_compiled(count: Counted, caplog: pytest.LogCaptureFixture) -> None:
+def test_few_passes_of_a_size_are_not_compiled(count: Counted, logs: Logs) -> None:
     cell, x = cells.LSTMCell(I, N), torch.randn(5, 3, I)
     y, _ = scan(cell, x, backend="compiled", expected_passes=0)
-    assert count.graphs == 0 and "LSTMCell: batches of 3 run in the loop" in caplog.text
+    assert count.graphs == 0 and "LSTMCell: batches of 3 run in the loop" in logs.text
     torch.testing.assert_close(scan(cell, x, backend="compiled", expected_passes=1)[0], y)
     assert count.graphs == 1
 
@@ -95,13 +94,13 @@ class Annealed(cells.JANETCell):
         return y * self.scale, (h * self.scale,)
 
 
-def test_what_changes_at_every_pass_ends_in_the_loop(count: Counted, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_changes_at_every_pass_ends_in_the_loop(count: Counted, logs: Logs) -> None:
     cell = Annealed(I, N).double()
     for number in range(12):
         cell.scale = 1 - number / 100
         check(cell, 3)
     assert count.graphs == torch._dynamo.config.recompile_limit
-    assert caplog.text.count("run in the loop") == 1
+    assert logs.text.count("run in the loop") == 1
 
 
 class Decides(cells.JANETCell):
@@ -112,11 +111,11 @@ class Decides(cells.JANETCell):
         return super().step(u, (h / 2,) if h.abs().max().item() > 0.1 else state, w)
 
 
-def test_a_step_that_torch_cannot_compile_runs_in_the_loop(count: Counted, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_torch_cannot_compile_runs_in_the_loop(count: Counted, logs: Logs) -> None:
     cell = Decides(I, N).double()
     for batch in (3, 3, 4):
         check(cell, batch)
     assert count.graphs == 0
-    (told,) = [record.message for record in caplog.records if "run in the loop" in record.message]
+    (told,) = [told for told in logs.messages if "run in the loop" in told]
     assert told.startswith(f"Decides: batches of 3 run in the loop, not compiled: torch {torch.__version__} cannot: ")
     assert "\n" not in told and told[-1].strip()

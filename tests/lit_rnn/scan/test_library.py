@@ -19,6 +19,7 @@ from datamodules import UserError
 from lit_rnn import cells
 from lit_rnn.scan import choose_backend, compiler, native, scan
 from lit_rnn.scan.native import library
+from tests.logs import Logs
 
 needs_a_compiler = pytest.mark.skipif(compiler.find_compiler() is None, reason="no C++ compiler on this machine")
 
@@ -106,11 +107,11 @@ def test_cxx_is_split_as_a_shell_would(options: str, short: Path, monkeypatch: p
 
 @pytest.mark.parametrize("command", ["no-such-compiler -m64", "g++ 'left open"])
 def test_a_command_that_compiles_nothing_is_said(
-    command: str, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    command: str, cache: Path, monkeypatch: pytest.MonkeyPatch, logs: Logs
 ) -> None:
     monkeypatch.setenv("CXX", command)
     assert native.library("rotations") is None
-    assert "no compiled recurrence on this machine" in caplog.text
+    assert "no compiled recurrence on this machine" in logs.text
     assert not list(cache.glob("*"))
 
 
@@ -135,20 +136,20 @@ def test_the_first_compiler_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_a_missing_compiler_is_said_once_on_a_machine(
-    cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    cache: Path, monkeypatch: pytest.MonkeyPatch, logs: Logs, tmp_path: Path
 ) -> None:
     hide_compilers(monkeypatch, but=tmp_path)
     for _ in range(2):  # as another process would
         native._say_that_a_compiler_is_missing.cache_clear()
         library.cache_clear()
         assert library("plain") is None and library("gated") is None
-    assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "no C++ compiler" in caplog.text
+    assert [record.levelno for record in logs.records] == [logging.WARNING]
+    assert "no C++ compiler" in logs.text
     monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)  # nowhere to remember it: once in a process
     native._say_that_a_compiler_is_missing.cache_clear()
     library.cache_clear()
     assert library("plain") is None and library("gated") is None
-    assert len(caplog.records) == 2
+    assert len(logs.records) == 2
 
 
 def test_backends_that_cannot_be_compiled(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
