@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning_fabric.utilities import registry
 
 from datamodules import UserError
 from lit_rnn.report import style
@@ -34,6 +36,14 @@ def _written_without_waiting() -> Iterator[None]:
     """No test cuts the power: nothing waits for the disk, which a run asks for thirty times."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: os.fstat(descriptor) and None)  # a closed one is refused still
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _installed_packages_read_once() -> Iterator[None]:
+    """Every Trainer reads what each of 200 installed packages adds to it: an eighth of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "entry_points", functools.cache(registry.entry_points))
         yield
 
 
@@ -72,6 +82,7 @@ FORKING = (
     "tests/lit_rnn/runs/",
     "tests/test_golden.py",
     "tests/lit_rnn/commands/test_fuzz.py",
+    "tests/lit_rnn/commands/study/test_estimate.py",
     "tests/lit_rnn/commands/study/test_runs.py",
     "tests/lit_rnn/commands/test_no_memory.py",
     "tests/lit_rnn/loggers/test_wandb.py",
