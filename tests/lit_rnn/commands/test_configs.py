@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib
 import inspect
@@ -91,8 +92,18 @@ def concrete(base: type) -> list[type]:
     return [cls for cls in dict.fromkeys(ours) if not inspect.isabstract(cls)]
 
 
+@functools.cache
+def _read(name: str) -> Any:
+    return yaml.load((FOLDER / name).read_text(), yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader)
+
+
+def read(name: str) -> Any:
+    """What a config says, the caller's own."""
+    return copy.deepcopy(_read(name))
+
+
 def class_names(name: str) -> tuple[str, str]:
-    config = yaml.safe_load((FOLDER / name).read_text())
+    config = _read(name)
     return config["model"]["class_path"].rpartition(".")[2], config["data"]["class_path"].rpartition(".")[2]
 
 
@@ -122,7 +133,7 @@ def one_of_each_kind() -> list[str]:
     seen: set[str] = set()
     names = []
     for name in CONFIGS:
-        config = yaml.safe_load((FOLDER / name).read_text())
+        config = read(name)
         model, data = class_names(name)
         if data in ("PennTreebank", "Enwik8"):
             config["data"] = data = "text"
@@ -143,7 +154,7 @@ def of_other_keys() -> set[str]:
     seen: set[str] = set()
     names = set()
     for name in [*small, *CONFIGS]:
-        config = yaml.safe_load((FOLDER / name).read_text())
+        config = read(name)
         parts = config.pop("model"), config.pop("data"), config
         shown = {json.dumps(numberless(part, typed=True), sort_keys=True) for part in parts}
         if name not in small and not shown <= seen:
@@ -260,7 +271,7 @@ def test_files_are_named_after_what_they_hold() -> None:
             assert file.startswith(snake), name
         elif folder and "_paper/" not in name:  # there, as the paper names its rows
             assert file.removesuffix(".yaml").split("_")[0] == class_names(name)[0].lower(), name
-            permuted = yaml.safe_load((FOLDER / name).read_text())["data"]["init_args"].get("permute", False)
+            permuted = read(name)["data"]["init_args"].get("permute", False)
             assert ("permuted" in file) == permuted, name
     folders: dict[str, set[str]] = {}
     for name in CONFIGS:
@@ -279,7 +290,7 @@ def test_a_comment_names_where_its_accumulators_start() -> None:
     """TensorFlow's RMSprop, Theano's and the papers' own differ in it, by a factor of thousands in the first steps."""
     seen = set()
     for name in CONFIGS:
-        arguments = yaml.safe_load((FOLDER / name).read_text())["model"]["init_args"]
+        arguments = read(name)["model"]["init_args"]
         optimizers = [arguments["optimizer"], *arguments.get("group_optimizers", {}).values()]
         starts = {"RMSpropTF": ("initial_accumulator", 1.0), "Adagrad": ("initial_accumulator_value", 0.0)}
         used = {
@@ -352,7 +363,7 @@ def test_the_real_size_is_built(cli: Any, monkeypatch: pytest.MonkeyPatch, name:
         model, data = given["model"], given["datamodule"]
         assert (type(model).__name__, type(data).__name__) == class_names(name)
     else:
-        config, (model_class, data_class) = yaml.safe_load((FOLDER / name).read_text()), class_names(name)
+        config, (model_class, data_class) = read(name), class_names(name)
         data = getattr(datamodules, data_class)(**config["data"].get("init_args", {}))
         model = getattr(models, model_class)(data.task, **config["model"]["init_args"])
     assert model.task == data.task and math.isfinite(data.task.chance)

@@ -255,13 +255,18 @@ def test_whatever_needs_no_gradient_changes_nothing(backend: str, cell: Cell) ->
     """Frozen parameters, inputs or states, one kind at a time: the rest of the gradients stay right."""
     x = torch.randn(SPAN, 2, INPUTS, dtype=torch.float64)
     state = random_state(cell, 2, grad=False)
-    check(backend, cell, x, state, parameters(cell))  # training
-    for frozen in parameters(cell):
-        frozen.requires_grad_(False)
-        rest = [p for p in cell.parameters() if p.requires_grad]
+    expected = oracle(cell, x, state)  # with every gradient, of which each pass below has its share
+    loss = Loss(*expected)
+    slopes = gradients(loss(*expected), parameters(cell))
+    for frozen in (None, *parameters(cell)):  # None in training
+        cell.requires_grad_(True)
+        if frozen is not None:
+            frozen.requires_grad_(False)
+        rest = [(p, slope) for p, slope in zip(cell.parameters(), slopes, strict=True) if p.requires_grad]
         if rest:
-            check(backend, cell, x, state, rest)
-        frozen.requires_grad_(True)
+            ours = scan(cell, x, state, backend=backend)
+            close(ours, expected)
+            close(gradients(loss(*ours), [p for p, _ in rest]), [slope for _, slope in rest])
     cell.requires_grad_(False)
     seen = x.clone().requires_grad_()
     check(backend, cell, seen, state, [seen])  # an attack
