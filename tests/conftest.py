@@ -23,6 +23,8 @@ from tests.logs import Logs
 
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 use_threads(1)
+if torch.cuda.device_count() == 0:
+    torch.cuda._cached_device_count = 0  # else torch asks for a driver at every step of an optimizer and of an export
 
 
 @pytest.fixture(autouse=True)
