@@ -20,9 +20,10 @@ import torch
 from torch import nn
 
 from datamodules import PixelMNIST
-from lit_rnn import cells
+from lit_rnn import cells, graphs
 from lit_rnn.cells import Cell, ExpRNNCell, NRUCell, OrthogonalCell
 from lit_rnn.scan import Backend, supports
+from tests.recording import Rerun
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
@@ -30,6 +31,7 @@ sys.path.insert(0, str(BENCHMARKS))
 import children  # noqa: E402
 import gpu  # noqa: E402
 import gpu_check  # noqa: E402
+import gpu_hazards  # noqa: E402
 import gpu_models  # noqa: E402
 import loading  # noqa: E402
 import pseudospectra  # noqa: E402
@@ -190,6 +192,7 @@ def test_bad_input_is_a_sentence(given: list[str], capsys: pytest.CaptureFixture
         ("gpu", ["folder", "--device", "tpu"]),
         ("gpu_check", ["--workers", "0"]),
         ("gpu_check", []),  # without a GPU
+        ("gpu_hazards", []),  # without a GPU
         ("gpu_models", ["--device", "cuda:1"]),
         ("maps", ["cost", "--sizes", "0"]),
         ("pseudospectra", ["grid", "--points", "1"]),
@@ -430,3 +433,24 @@ def test_the_moments_of_a_start_are_those_of_the_last_process(tmp_path: Path) ->
     assert begun == (9.25, 2.5, 11.0, 4.0, 31) and begun.since(8.0) == (3.0, 4.0, 1.25, 2.5)
     pairs = [resume.Pair(resume.Took(9.0, 5.0, 8.0, 4.5), resume.Took(n, 4.0, 4.5, 3.5), 5) for n in (6.0, 5.5, 9.0)]
     assert "| from the kill to the next step | 6.00 | 5.50 to 9.00 | 4.00 |" in resume.table(pairs)
+
+
+@pytest.mark.parametrize("case", ["recomputed", "garbage", "hook", "attack"])
+def test_a_hazard_is_told_from_the_loop(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, under a stand-in for CUDA graphs; a case that finds other numbers is wrong."""
+    monkeypatch.setitem(graphs.RECORDERS, "cpu", Rerun)
+    monkeypatch.setattr(Rerun, "made", [])
+    monkeypatch.setattr(gpu_hazards, "DEVICE", "cpu")
+    monkeypatch.setattr(gpu_hazards, "still_works", lambda: None)
+    given = torch.randn(120, 2, 1)  # more than are recorded at once
+    monkeypatch.setattr(gpu_hazards, "inputs", lambda: given)
+    thresholds = gc.get_threshold()
+    try:
+        gpu_hazards.CASES[case]()
+    finally:
+        gc.set_threshold(*thresholds)
+        torch.backends.fp32_precision = "none"
+    if case in ("recomputed", "hook"):
+        monkeypatch.setattr(gpu_hazards, "ROUNDING", -1.0)
+        with pytest.raises(AssertionError):
+            gpu_hazards.CASES[case]()
