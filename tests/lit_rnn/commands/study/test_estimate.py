@@ -16,7 +16,6 @@ from lit_rnn.callbacks import clock
 from lit_rnn.commands.configs import find_config
 from lit_rnn.commands.study import estimate, work
 from lit_rnn.commands.study.subject import Run, Setting, read_study
-from tests.forked import Subprocess
 from tests.lit_rnn.commands.study.made import FOLDER, LR, Write, finish, run_study
 
 
@@ -147,7 +146,6 @@ def test_arms_with_finished_runs_are_not_tried(study: Write, monkeypatch: pytest
 
 def test_a_trial_that_diverges_ends_no_study(study: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is a result there: the trial has taken all of its seconds, and the estimate names it."""
-    monkeypatch.setattr(estimate, "subprocess", Subprocess)
     runs = read_study(study(grid={LR: [1e38]}, seeds=[1])).runs
     (timing,) = estimate.trial(runs[0].setting, 1, 1, 8, 2)
     assert timing == estimate.Timing(timing.fixed, 0.0, 0.0, 0.0, diverged=True) and timing.fixed > 0
