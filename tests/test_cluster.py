@@ -119,6 +119,8 @@ def check_command(options: list[str], processes: int, nodes: int) -> None:
     assert config["run_dir"] and config["resume"] == "auto"
     assert (int(config["trainer"]["devices"]), config["trainer"]["num_nodes"]) == (processes, nodes)
     assert config["trainer"]["strategy"] == ("ddp" if processes * nodes > 1 else "auto")
+    whole = yaml.safe_load((ROOT / "configs/pixel_mnist/exprnn.yaml").read_text())["data"]["init_args"]["batch_size"]
+    assert config["data"]["init_args"]["batch_size"] * processes * nodes == whole, "a step sees what the paper's does"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
