@@ -331,7 +331,7 @@ class SequenceLoader:
         position, rest = divmod(state["samples"], self.rows)
         if position < self._steps and (self.rows - rest) % self.world_size:
             raise UserError(
-                f"The checkpoint was made inside an epoch by {was}, behind {state['samples']} of {len(self.split)} "
+                f"The checkpoint was made inside an epoch by {was}, after {state['samples']} of {len(self.split)} "
                 f"samples; the {self.rows - rest} up to the next batch of this run cannot be shared equally by "
                 f"{self.world_size} processes: resume with {same}."
             )

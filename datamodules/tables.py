@@ -114,10 +114,10 @@ def _read_csv(path: Path) -> Table:
                 lines.append(line)
     except (csv.Error, UnicodeDecodeError, OSError) as error:
         raise UserError(
-            f"{path} cannot be read behind line {line} ({one_line(error)}): CSV in UTF-8 is accepted."
+            f"{path} cannot be read after line {line} ({one_line(error)}): CSV in UTF-8 is accepted."
         ) from error
     if not rows:
-        raise UserError(f"{path} holds no sequences: there is no row behind its header.")
+        raise UserError(f"{path} holds no sequences: there is no row after its header.")
     columns = {name: np.array(cells) for name, cells in zip(header, zip(*rows, strict=True), strict=True)}
     return Table(str(path), columns, lambda row: f"{path}, line {lines[row]}")
 

@@ -73,7 +73,7 @@ def trusted_modules(options: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         name = option[len("--trust=") :] or (left.pop(0) if left and option == "--trust" else "")
         if not name or name.startswith("-"):
-            raise UserError("--trust is given without a name: name a module of your own behind it.")
+            raise UserError("--trust is given without a name: name a module of your own after it.")
         names.append(name)
     return rest, names
 

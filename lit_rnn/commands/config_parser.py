@@ -29,8 +29,17 @@ from lit_rnn.models import SequenceModel
 from lit_rnn.runs.config import with_full_names
 from lit_rnn.yaml_limits import check_yaml
 
-# instead of what Lightning says of options that mean less here
+_ABOUT = (
+    "-c takes a file or the name of a shipped config, such as pixel_digits/exprnn.yaml. --model NAME and --data NAME choose "
+    "classes, --model.KEY and --data.KEY their options, which --model.help NAME and --data.help NAME list; --trainer.KEY are "
+    "the options of Lightning's Trainer."
+)
+# instead of what Lightning says of options that mean less, or another thing, here
 _HELP = {
+    "config": "A YAML file, or a shipped config; may be given again, and later ones win.",
+    "seed_everything": "Seeds the weights, the order of the data and what is generated; true draws the seed.",
+    "trainer.logger": "Loggers beside metrics.csv; false writes neither.",
+    "trainer.log_every_n_steps": "How often to log, in optimizer steps.",
     "ckpt_path": "A checkpoint file, or last or best of the run folder.",
     "weights_only": "Leave it out: a checkpoint is always read without running its code.",
 }
@@ -159,6 +168,10 @@ class ConfigCLI(LightningCLI):
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        for group in parser._action_groups:
+            if group.title == parser.description:  # the first line of the Trainer's docstring, which may be half a sentence
+                group.title = "Checkpoint"
+        parser.usage, parser.description = f"python -m lit_rnn {subcommand} [options]", _ABOUT
         for action in parser._actions:
             action.help = _HELP.get(action.dest, action.help)
         return parser

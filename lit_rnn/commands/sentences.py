@@ -69,7 +69,7 @@ def explain(message: str, arguments: Sequence[str]) -> str:
     if key in BASES and _given(message).startswith("{'init_args'") and (later := _class_named(key, arguments)):
         return (
             f"{key}.class_path is {later}, but {key}.init_args stand in a config before it, where no class is named "
-            f"yet: name the class there, or give that config behind one that names it."
+            f"yet: name the class there, or give that config after one that names it."
         )
     if re.search(r"dot import path|given class_path|subclass|is abstract", message) and not _expected(message):
         return _no_class(keys, message)

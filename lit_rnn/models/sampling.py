@@ -41,7 +41,7 @@ def sample(model: SequenceModel, prompt: Tensor, count: int, temperature: float,
         for _ in range(count):
             logits = outputs[0, -1].double().cpu()
             if predicted_class(logits) < 0:
-                place = f"behind {len(prompt) + len(drawn)} symbols"
+                place = f"after {len(prompt) + len(drawn)} symbols"
                 raise UserError(f"{place} the network answers NaN or infinity, which names none.")
             if temperature == 0:
                 symbol = int(logits.argmax())

@@ -287,7 +287,7 @@ class Training(Network, LightningModule, metaclass=ChecksKinds):
         if loader > len(others):
             raise UserError(
                 f"Validation or test has loader number {loader + 1}, but the data names {len(others)} other lengths in "
-                "data.init_args.val_lengths: give one loader for each behind the first, or a single one."
+                "data.init_args.val_lengths: give one loader for each after the first, or a single one."
             )
         return others[loader - 1] if loader else None
 

@@ -325,7 +325,7 @@ FAULTS: dict[str, tuple[list[str], dict[str, Any], str]] = {
         {},
         "The train split of ",
     ),
-    "an open quote": ([*rows(), '"s9,1'], {}, "a.csv cannot be read behind line"),
+    "an open quote": ([*rows(), '"s9,1'], {}, "a.csv cannot be read after line"),
 }
 
 

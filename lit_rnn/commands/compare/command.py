@@ -88,7 +88,7 @@ def _options(command: str, arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("picture", *_FILES):
         path = getattr(options, name)
         if path is not None and path.is_dir():
-            raise UserError(f"--{name} {path} is a folder: name a file, or put --{name} behind the runs.")
+            raise UserError(f"--{name} {path} is a folder: name a file, or put --{name} after the runs.")
         if path is not None:
             check_folder(path.parent, f"--{name}")
         same = path is not None and options.html is not None and path.absolute() == options.html.absolute()

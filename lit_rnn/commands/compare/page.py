@@ -141,7 +141,7 @@ def statuses() -> str:
 def published_notes(comparisons: Sequence[Comparison]) -> list[str]:
     """The tasks on which nothing is published, and what the statuses of all other figures mean."""
     bare = dict.fromkeys(one.task for one in comparisons if not published_on(one))
-    found = [f"Nothing is published on {', '.join(bare)}."] if bare else []
+    found = [f"No published figure is known here on {', '.join(bare)}."] if bare else []
     return found + ([statuses()] if any(published_on(one) for one in comparisons) else [])
 
 

@@ -503,7 +503,7 @@ def test_a_task_without_published_figures_is_named(make: Make, cli: Callable[...
     texts = [done.out, *(Path(name).read_text() for name in ("page/compare.html", "compare.md", "t.tex"))]
     for text in texts:
         text = text.replace("\\", "")  # Markdown's and LaTeX's
-        assert "Nothing is published on pixel_digits." in text
+        assert "No published figure is known here on pixel_digits." in text
         assert "confirmed:" not in text and "published test/" not in text
 
 

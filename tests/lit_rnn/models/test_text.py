@@ -148,5 +148,5 @@ def test_no_sample_of_this(corpus: Any) -> None:
         sample(model, torch.tensor([], dtype=torch.int64), 3, 1, 0)
     broken = silent(model, torch.full((model.task.input_size,), math.nan))
     for temperature in (0, 1):
-        with pytest.raises(UserError, match="behind 2 symbols the network answers NaN"):
+        with pytest.raises(UserError, match="after 2 symbols the network answers NaN"):
             sample(broken, torch.tensor([0, 1]), 3, temperature, 0)
