@@ -73,7 +73,7 @@ def parser(command: str) -> Parser:
         "--out",
         type=Path,
         metavar="DIR",
-        help="where it all goes; analysis/<checkpoint> in the run folder",
+        help="where it all goes (analysis/<checkpoint> in the run folder)",
     )
     add("--only", nargs="+", metavar="PART", help=f"some of {', '.join(_ALL)}")
     add("--points", type=int, default=100, help="of the pseudospectrum's grid, per axis (100)")

@@ -83,14 +83,14 @@ def parser(command: str) -> Parser:
     """The options."""
     made = Parser(command, run.__doc__)
     made.add_argument("file", help="the study, or the name of a shipped one such as studies/quickstart.yaml")
-    made.add_argument("--study_dir", type=Path, help="where the run folders go; runs/<name of the file>")
-    made.add_argument("--threads", type=int, default=1, help="CPU threads of each run")
+    made.add_argument("--study_dir", type=Path, help="where the run folders go (runs/<name of the file>)")
+    made.add_argument("--threads", type=int, default=1, help="CPU threads of each run (1)")
     made.add_argument(
         "--processes",
         type=int,
         help="runs at a time; by default as many as the cores, or Slurm's or a container's limit, allow",
     )
-    made.add_argument("--dry_run", action="store_true", help="only list the commands")
+    made.add_argument("--dry_run", action="store_true", help="only tell the commands, the parameters and the budget")
     made.add_argument("--only", type=int, metavar="I", help="only run number I, from 0 (for job arrays)")
     made.add_argument("--arms", nargs="+", metavar="ARM", help="only the runs of these arms, and their table")
     made.add_argument(
