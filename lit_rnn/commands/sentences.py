@@ -47,6 +47,8 @@ def explain(message: str, arguments: Sequence[str]) -> str:
         return _no_key(found[1], arguments, message)
     if found := re.search(r"unrecognized arguments: --(\S+)", message):
         return f"--{_no_key(found[1], arguments, message)}"
+    if found := re.search(r"unrecognized arguments: ([^-\s]\S*)", message):
+        return f"{found[1]} belongs to no option: give a config by -c, a run folder by --run_dir, a model by --model."
     if found := re.search(r"arguments are required: ([\w, .]+)", message):
         if (kind := _kind_at(key)) is not None and _class_named(key, arguments) is None:
             return f"{key}.class_path is missing{_instead('', known_names(kind))}"

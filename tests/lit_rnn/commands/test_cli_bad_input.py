@@ -92,7 +92,7 @@ def test_misspelt_key_in_a_file(refused: Any, config: Any, changes: dict[str, An
         (["--model.init_args.optimizer.init_args.lrr", 1], ["optimizer.init_args.lrr"]),
         (["--model.optimizer", "RMSpropTF", "--model.optimizer.lrr", 1], ["optimizer.init_args.lrr", "eps_inside"]),
         (["--trainer.callbacks+", "Timer", "--trainer.callbacks.durration", "1"], ["did you mean duration?"]),
-        (["surplus"], ["surplus"]),
+        (["surplus"], ["surplus belongs to no option", "-c", "--run_dir"]),
     ],
     ids=lambda value: str(value[0]) if isinstance(value, list) else None,
 )
