@@ -30,9 +30,9 @@ from lit_rnn.runs.config import with_full_names
 from lit_rnn.yaml_limits import check_yaml
 
 _ABOUT = (
-    "-c takes a file or the name of a shipped config, such as pixel_digits/exprnn.yaml. --model NAME and --data NAME choose "
-    "classes, --model.KEY and --data.KEY their options, which --model.help NAME and --data.help NAME list; --trainer.KEY are "
-    "the options of Lightning's Trainer."
+    "-c takes a file or the name of a shipped config, such as pixel_digits/exprnn.yaml. --model NAME and --data NAME "
+    "choose classes, --model.KEY and --data.KEY their options, which --model.help NAME and --data.help NAME list; "
+    "--trainer.KEY are the options of Lightning's Trainer."
 )
 # instead of what Lightning says of options that mean less, or another thing, here
 _HELP = {
@@ -169,7 +169,7 @@ class ConfigCLI(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         for group in parser._action_groups:
-            if group.title == parser.description:  # the first line of the Trainer's docstring, which may be half a sentence
+            if group.title == parser.description:  # a line of the Trainer's docstring, which may be half a sentence
                 group.title = "Checkpoint"
         parser.usage, parser.description = f"python -m lit_rnn {subcommand} [options]", _ABOUT
         for action in parser._actions:

@@ -41,7 +41,7 @@ def parser(command: str) -> argparse.ArgumentParser:
     how.add_argument("--attacks", nargs="+", metavar="NAME", help=f"some of {', '.join(NAMES)} (all that fit the task)")
     how.add_argument("--norms", nargs="+", metavar="NORM", help="inf, 2 or both (both, or inf where --eps is given)")
     how.add_argument("--eps", nargs="+", type=size, metavar="E", help="sizes in the inputs' own units, 8/255 is one")
-    how.add_argument("--bounds", nargs=2, type=float, metavar=("LOW", "HIGH"), help="range of valid inputs (the data's own)")
+    how.add_argument("--bounds", nargs=2, type=float, metavar=("LOW", "HIGH"), help="valid inputs (the data's own)")
     how.add_argument("--symbols", choices=("swaps", "embedding"), help="how symbols are attacked (swaps)")
     how.add_argument("--tolerance", type=float, help="how far off a predicted number is wrong (0.04 for adding)")
     how.add_argument("--steps", type=int, default=effort.steps, help=f"steps of PGD ({effort.steps})")
@@ -53,7 +53,7 @@ def parser(command: str) -> argparse.ArgumentParser:
     how.add_argument("--smoothing_samples", type=int, default=20, help="its examples (20; 0 leaves it out)")
     where = made.add_argument_group("where")
     where.add_argument("--out", type=Path, help="folder for the report (attack in the run folder)")
-    where.add_argument("--batch_size", type=int, default=100, help="examples run at once; the draws stay the same (100)")
+    where.add_argument("--batch_size", type=int, default=100, help="examples run at once; the draws are the same (100)")
     where.add_argument("--device", help="cpu, cuda, ... (cuda where there is one)")
     add_threads(where.add_argument)
     return made

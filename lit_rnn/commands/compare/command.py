@@ -18,7 +18,7 @@ _PICTURES = (".png", ".svg", ".pdf", ".eps", ".jpg", ".webp")
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
-    """Compare finished runs: one table per task, with mean and spread over seeds, and loss against steps as pictures."""
+    """Compare finished runs: one table per task with mean and spread over seeds, and loss against steps as pictures."""
     options = _options(command, arguments)
     if options.threads is not None:
         use_threads(options.threads)

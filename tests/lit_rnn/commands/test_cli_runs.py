@@ -414,7 +414,7 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
             main([command, "--help"])
         assert left.value.code == 0
         out = capsys.readouterr().out
-        assert out.startswith(f"usage: python -m lit_rnn {command} [options]\n\n-c takes a file or the name of a shipped config")
+        assert out.startswith(f"usage: python -m lit_rnn {command} [options]\n\n-c takes a file or the name of a")
         assert all(word in out for word in ("--run_dir", "--ckpt_path", "--threads"))
         assert "never run on your" not in out, "half a sentence of Lightning's"
 
