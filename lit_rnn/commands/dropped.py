@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import inspect
 import itertools
 import logging
 import re
@@ -101,8 +102,8 @@ class LeftOut(logging.Filter):
             loaded(found[1], kind) for kind in (Callback, Logger)
         ):  # in lists, which replace whole ones
             old, new = (path.rpartition(".")[2] for path in found.groups()[:2])
-            sentence = f"{new} does not take {_in_words(found[3])}, which {old} was given: left out."
-            self._sentences.setdefault(sentence)
+            if chosen := " and ".join(_chosen(found[3], loaded(found[1], object))):
+                self._sentences.setdefault(f"{new} does not take {chosen}, which {old} was given: left out.")
         return False
 
     @contextlib.contextmanager
@@ -114,11 +115,36 @@ class LeftOut(logging.Filter):
             rank_zero_warn(sentence)
 
 
-def _in_words(options: str) -> str:
-    """``forget_bias: 2.0`` of the text ``{'forget_bias': 2.0}``, in which a Namespace may be a value."""
-    with contextlib.suppress(SyntaxError):
-        tree = ast.parse(options, mode="eval").body
-        if isinstance(tree, ast.Dict):
-            names = [ast.literal_eval(key) for key in tree.keys if key is not None]
-            return " and ".join(names)
-    return options
+def _chosen(options: str, cls: type | None) -> list[str]:
+    """The names in a text ``{'forget_bias': 2.0, 'init': 'plain'}`` whose values are not the defaults of ``cls``.
+
+    A run's config.yaml holds defaults too, which nobody will miss.
+    """
+    try:
+        given = ast.parse(options, mode="eval").body
+    except SyntaxError:  # what a value prints as need not be Python's
+        return [options]
+    assert isinstance(given, ast.Dict)
+    defaults = _defaults(cls) if cls else {}
+    names = []
+    for key, value in zip(given.keys, given.values, strict=True):
+        name = ast.literal_eval(key) if key else ""
+        with contextlib.suppress(ValueError):  # a Namespace, which is no default
+            if name in defaults and _listed(ast.literal_eval(value)) == _listed(defaults[name]):
+                continue
+        names.append(name)
+    return names
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    """Of the arguments of a class, those that it hands on to its bases included."""
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        if "__init__" in vars(base) and base is not object:
+            arguments = inspect.signature(vars(base)["__init__"]).parameters
+            found |= {name: one.default for name, one in arguments.items()}
+    return found
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

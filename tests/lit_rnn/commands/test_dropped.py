@@ -6,6 +6,7 @@ told of.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -123,15 +124,15 @@ def test_what_has_been_dropped() -> None:
     ("options", "sentence"),
     [
         (["--model.forget_bias", "2.0", "--model", "GRU"], "GRU does not take forget_bias, which LSTM was given"),
-        (["--model.init", "plain", "--model", "VanillaRNN"], "VanillaRNN does not take init, which LSTM was given"),
+        (["--model.init", "glorot", "--model", "VanillaRNN"], "VanillaRNN does not take init, which LSTM was given"),
         (["--model.optimizer", "Adam"], "Adam does not take alpha and momentum, which RMSprop was given"),
         (["--data", "Adding"], "Adding does not take delay, which CopyMemory was given"),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) else "",
 )
 def test_options_of_a_replaced_class_are_told_of(refused: Any, config: Any, options: list[str], sentence: str) -> None:
-    """As a class has no such option, or does not take the value; what it does take stays."""
-    rmsprop = {"class_path": "RMSprop", "init_args": {"lr": 0.5, "alpha": 0.9, "momentum": 0.1}}
+    """As a class has no such option, or does not take the value; the rest stays, and nobody misses defaults."""
+    rmsprop = {"class_path": "RMSprop", "init_args": {"lr": 0.5, "alpha": 0.9, "momentum": 0.1, "centered": False}}
     given = config(model={"class_path": "LSTM", "init_args": {"hidden_size": 8, "optimizer": rmsprop}})
     with pytest.warns(UserWarning, match=f"^{sentence}: left out.$") as told:
         refused("fit", "--config", given, *options, "--trainer.max_epochs", "0", "--run_dir", "r")
@@ -145,3 +146,20 @@ def test_a_list_of_callbacks_replaces_another_one(refused: Any, config: Any) -> 
     given = config(trainer={"callbacks": [{"class_path": "EarlyStopping", "init_args": {"monitor": "val/loss"}}]})
     last = ["--trainer.callbacks", '[{"class_path": "LearningRateMonitor"}]', "--trainer.max_epochs", "0"]
     assert "max_epochs is 0" in refused("fit", "--config", given, *last, "--run_dir", "r")
+
+
+def test_an_optimizer_that_a_model_does_not_hand_on_is_told_of(
+    refused: Any, config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keeping.py").write_text(
+        "from lit_rnn.cells import LSTMCell\nfrom lit_rnn.models import SequenceModel\n"
+        "class Keeping(SequenceModel):\n"
+        "    def __init__(self, task, hidden_size: int):\n        super().__init__(task, hidden_size)\n"
+        "    def build_cell(self, input_size):\n        return LSTMCell(input_size, self.options.hidden_size)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "keeping", raising=False)
+    adam = {"class_path": "Adam", "init_args": {"lr": 0.5}}
+    given = config(model={"class_path": "LSTM", "init_args": {"hidden_size": 8, "optimizer": adam}})
+    with pytest.warns(UserWarning, match=r"^Keeping does not take optimizer, which LSTM was given: left out\.$"):
+        refused("fit", "-c", given, "--model", "keeping.Keeping", "--trainer.max_epochs", "0", "--run_dir", "r")

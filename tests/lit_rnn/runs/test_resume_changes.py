@@ -199,6 +199,7 @@ def test_options_of_the_model_are_applied_and_told(cli: Any, config: Any) -> Non
     assert last()["hyper_parameters"]["gain_penalty"] == 0.0
 
 
+@pytest.mark.filterwarnings("ignore:ExponentialLR does not take step_size")  # of the run's StepLR
 @pytest.mark.parametrize(
     ("optimizer", "scheduler", "arguments", "words"),
     [
