@@ -8,6 +8,7 @@ by a config of ``-c`` and options of the command line (jsonargparse does that wh
 from __future__ import annotations
 
 import importlib
+import inspect
 import itertools
 import sys
 from collections.abc import Iterator, Sequence
@@ -34,6 +35,15 @@ def own_module(name: str) -> str | None:
 def is_own(cls: type) -> bool:
     """Whether a class is of the user's own."""
     return own_module(class_path(cls)) is not None
+
+
+def arguments_of(cls: type) -> dict[str, inspect.Parameter]:
+    """What a class and those above it are made with; the last to name an argument says what it is."""
+    found: dict[str, inspect.Parameter] = {}
+    for above in reversed(cls.__mro__):
+        if "__init__" in vars(above):
+            found |= inspect.signature(vars(above)["__init__"]).parameters
+    return found
 
 
 def subclasses(base: type) -> Iterator[type[Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import inspect
 import itertools
 import logging
 import re
@@ -22,7 +21,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_warn
 
 from datamodules.errors import UserError
-from lit_rnn.class_paths import loaded
+from lit_rnn.class_paths import arguments_of, loaded
 from lit_rnn.files import parse_yaml
 from lit_rnn.runs.config import read_config
 from lit_rnn.runs.options import listed, walk
@@ -98,9 +97,8 @@ class LeftOut(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep what is discarded, and let nothing through."""
         found = self._DISCARDED.fullmatch(record.getMessage())
-        if found and not any(
-            loaded(found[1], kind) for kind in (Callback, Logger)
-        ):  # in lists, which replace whole ones
+        in_a_list = found and any(loaded(found[1], kind) for kind in (Callback, Logger))  # which is replaced as a whole
+        if found and not in_a_list:
             old, new = (path.rpartition(".")[2] for path in found.groups()[:2])
             if chosen := " and ".join(_chosen(found[3], loaded(found[1], object))):
                 self._sentences.setdefault(f"{new} does not take {chosen}, which {old} was given: left out.")
@@ -125,26 +123,17 @@ def _chosen(options: str, cls: type | None) -> list[str]:
     except SyntaxError:  # what a value prints as need not be Python's
         return [options]
     assert isinstance(given, ast.Dict)
-    defaults = _defaults(cls) if cls else {}
+    takes = arguments_of(cls) if cls else {}
     names = []
     for key, value in zip(given.keys, given.values, strict=True):
         name = ast.literal_eval(key) if key else ""
         with contextlib.suppress(ValueError):  # a Namespace, which is no default
-            if name in defaults and _listed(ast.literal_eval(value)) == _listed(defaults[name]):
+            if name in takes and _listed(ast.literal_eval(value)) == _listed(takes[name].default):
                 continue
         names.append(name)
     return names
 
 
-def _defaults(cls: type) -> dict[str, Any]:
-    """Of the arguments of a class, those that it hands on to its bases included."""
-    found: dict[str, Any] = {}
-    for base in reversed(cls.__mro__):
-        if "__init__" in vars(base) and base is not object:
-            arguments = inspect.signature(vars(base)["__init__"]).parameters
-            found |= {name: one.default for name, one in arguments.items()}
-    return found
-
-
 def _listed(value: Any) -> Any:
+    """A tuple as the list that YAML has for it."""
     return list(value) if isinstance(value, tuple) else value

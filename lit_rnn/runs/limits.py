@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +11,7 @@ from pytorch_lightning import Trainer
 
 from datamodules import SequenceDataModule
 from datamodules.errors import UserError, require
-from lit_rnn.class_paths import loaded
+from lit_rnn.class_paths import arguments_of, loaded
 from lit_rnn.files import check_path
 from lit_rnn.memory import require_memory
 from lit_rnn.models import SequenceModel
@@ -65,9 +64,7 @@ def check_parsed(config: Mapping[str, Any]) -> None:
             sections += [(place, loaded(one["class_path"], PLACES[place]), one.get("init_args")) for one in some]
     for key, cls, options in sections:
         given = options or {}
-        takes: dict[str, inspect.Parameter] = {}
-        for above in () if cls is None else reversed(cls.__mro__):  # the last to name an option says what it takes
-            takes |= inspect.signature(vars(above)["__init__"]).parameters if "__init__" in vars(above) else {}
+        takes = {} if cls is None else arguments_of(cls)
         for name in given.keys() & takes.keys():
             kind = takes[name].annotation
             kind = kind.__name__ if isinstance(kind, type) else kind

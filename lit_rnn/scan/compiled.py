@@ -134,7 +134,7 @@ def _why_not(kind: _Kind, seen: set[_Kind]) -> str | None:
 
 
 def _why(error: Exception) -> str:
-    """torch cannot compile something, in one line."""
+    """Why torch cannot compile something, in one line."""
     lines = filter(None, map(one_line, str(error).splitlines()))
     return next((line for line in lines if not line.endswith(":")), type(error).__name__)
 

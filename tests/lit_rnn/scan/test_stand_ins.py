@@ -13,7 +13,7 @@ from lit_rnn.cells import Cell
 from lit_rnn.scan import graphed, scan, segment
 from tests.recording import Rerun
 
-I, N = 3, 4  # noqa: E741
+INPUTS, N = 3, 4
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def by_backward(cell: Cell, x: Tensor, **options: Any) -> dict[str, Tensor]:
 
 def assert_it_is_the_loop(cell: Cell, options: dict[str, Any]) -> None:
     for T in (9, 7, 9):
-        x = torch.randn(T, 2, I, dtype=torch.float64)
+        x = torch.randn(T, 2, INPUTS, dtype=torch.float64)
         found, expected = by_backward(cell, x, **options), by_backward(cell, x, backend="loop")
         assert found.keys() == expected.keys()
         for name, grad in expected.items():
@@ -61,7 +61,7 @@ def assert_it_is_the_loop(cell: Cell, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
 def test_hooks_of_parameters_run_once(options: dict[str, Any]) -> None:
-    cell, calls = cells.LSTMCell(I, N, peepholes=True).double(), list[str]()
+    cell, calls = cells.LSTMCell(INPUTS, N, peepholes=True).double(), list[str]()
 
     def hooked(name: str) -> Any:
         return lambda by: (calls.append(name), 2 * by)[1]
@@ -75,4 +75,4 @@ def test_hooks_of_parameters_run_once(options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
 def test_a_parameter_may_be_read_from_elsewhere(options: dict[str, Any]) -> None:
-    assert_it_is_the_loop(Listed(I, N).double(), options)
+    assert_it_is_the_loop(Listed(INPUTS, N).double(), options)
